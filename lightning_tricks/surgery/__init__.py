@@ -1,0 +1,1 @@
+"""Changes of one network into another (torch only)."""
