@@ -242,7 +242,7 @@ _ENTRIES = (
         "threshold",
         F.threshold,
         {"threshold": 0.0, "value": 0.0},
-        aliases=(torch.threshold, F.threshold_),
+        aliases=(torch.threshold, vars(F)["threshold_"]),
         module=nn.Threshold,
         slope=lambda a, g, threshold, value: _indicator(a > threshold, g),
         hard_zero=True,
