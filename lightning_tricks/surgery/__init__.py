@@ -1,1 +1,4 @@
-"""Changes of one network into another (torch only)."""
+"""Changes a network into another (torch only)."""
+
+from lightning_tricks.surgery.replace import replace_modules
+from lightning_tricks.surgery.report import Entry, NoEffectWarning, Report
