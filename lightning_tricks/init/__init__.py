@@ -1,3 +1,15 @@
 """How a network's weights begin (torch only)."""
 
+from lightning_tricks.init.fans import Fans, WeightBlock, fans, weight_blocks
 from lightning_tricks.init.report import Entry, NoEffectWarning, Report
+from lightning_tricks.init.schemes import (
+    delta_orthogonal_,
+    glorot_normal_,
+    glorot_uniform_,
+    he_normal_,
+    he_uniform_,
+    lecun_normal_,
+    lecun_uniform_,
+    orthogonal_,
+    variance_scaling_,
+)

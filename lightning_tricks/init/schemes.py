@@ -1,0 +1,288 @@
+"""variance_scaling_ and its named presets: random weights whose size follows from the fans."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from lightning_tricks.init.fans import Fans, fans
+
+__all__ = [
+    "delta_orthogonal_",
+    "glorot_normal_",
+    "glorot_uniform_",
+    "he_normal_",
+    "he_uniform_",
+    "lecun_normal_",
+    "lecun_uniform_",
+    "orthogonal_",
+    "variance_scaling_",
+]
+
+MODES = ("fan_in", "fan_out", "fan_avg", "fan_geo_avg")
+DISTRIBUTIONS = ("truncated_normal", "normal", "uniform")
+# The standard deviation of a unit normal cut off at two of its standard deviations:
+# sqrt(1 - 2 c phi(c) / (2 Phi(c) - 1)) at c = 2.
+TRUNCATED_STD = 0.87962566103423978
+
+
+@torch.no_grad()
+def variance_scaling_(
+    tensor: Tensor,
+    scale: float = 1.0,
+    mode: str = "fan_in",
+    distribution: str = "truncated_normal",
+    *,
+    fan: Fans | float | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
+    r"""Fills a weight with random numbers of mean 0 and variance scale / fan.
+
+    .. math:: \mathrm{Var}(w) = s / n,\quad n = n_{in},\ n_{out},\ (n_{in} + n_{out})/2,\ \sqrt{n_{in} n_{out}}
+
+    The truncated normal never leaves two standard deviations of the normal that is cut, which is made wider by
+    1 / 0.87962566 so that the variance after the cut is the one asked for. The general form of Glorot & Bengio 2010
+    (eq. 16) and He et al. 2015 (eq. 10).
+
+    Args:
+        tensor: The weight, (out, in, *kernel), of any floating dtype; half precision is drawn in float32.
+        scale: s; 1 keeps the variance of linear units and of SELU, 2 that of ReLU.
+        mode: ``"fan_in"``, ``"fan_out"``, ``"fan_avg"`` or ``"fan_geo_avg"``: which n.
+        distribution: ``"truncated_normal"``, ``"normal"`` or ``"uniform"``.
+        fan: What the tensor cannot know (groups, transposed layout, several matrices in one): the ``Fans`` from
+            ``fans(module)``, or n itself. None: from the tensor's shape.
+        generator: The source of random numbers; None: torch's global one.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        ValueError: An unknown mode or distribution, scale or fan not positive, a tensor with fewer than 2 dimensions
+            and no fan, a lazy parameter, or a tensor on the meta device.
+        TypeError: The tensor is not floating point.
+
+    >>> w = variance_scaling_(torch.empty(256, 1024), scale=2.0, generator=torch.Generator().manual_seed(0))
+    >>> round(float(w.var() * 1024), 2)
+    2.0
+    """
+    if distribution not in DISTRIBUTIONS:
+        raise ValueError(f"unknown distribution {distribution!r}; known are {', '.join(DISTRIBUTIONS)}")
+    if not (math.isfinite(scale) and scale > 0):
+        raise ValueError(f"scale has to be positive and finite, not {scale}")
+    n = _terms(tensor, mode, fan)
+    _check_fillable(tensor)
+    if tensor.numel() == 0:
+        return tensor
+    return _fill(tensor, math.sqrt(scale / n), distribution, generator)
+
+
+def lecun_normal_(tensor: Tensor, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Tensor:
+    """Variance 1 / fan_in, truncated normal: for SELU and linear units (LeCun et al. 1998, eq. 16).
+
+    Args, returns and errors as in ``variance_scaling_``.
+
+    >>> round(float(lecun_normal_(torch.empty(400, 100)).std()), 2)
+    0.1
+    """
+    return variance_scaling_(tensor, 1.0, "fan_in", "truncated_normal", fan=fan, generator=generator)
+
+
+def lecun_uniform_(tensor: Tensor, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Tensor:
+    """Variance 1 / fan_in, uniform on +-sqrt(3 / fan_in) (LeCun et al. 1998, eq. 16).
+
+    Args, returns and errors as in ``variance_scaling_``.
+
+    >>> bool(lecun_uniform_(torch.empty(400, 300)).abs().max() <= 0.1)
+    True
+    """
+    return variance_scaling_(tensor, 1.0, "fan_in", "uniform", fan=fan, generator=generator)
+
+
+def he_normal_(tensor: Tensor, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Tensor:
+    """Variance 2 / fan_in, truncated normal: for ReLU (He et al. 2015, eq. 10).
+
+    Args, returns and errors as in ``variance_scaling_``.
+
+    >>> round(float(he_normal_(torch.empty(400, 200)).std()), 2)
+    0.1
+    """
+    return variance_scaling_(tensor, 2.0, "fan_in", "truncated_normal", fan=fan, generator=generator)
+
+
+def he_uniform_(tensor: Tensor, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Tensor:
+    """Variance 2 / fan_in, uniform on +-sqrt(6 / fan_in) (He et al. 2015, eq. 10).
+
+    Args, returns and errors as in ``variance_scaling_``.
+
+    >>> bool(he_uniform_(torch.empty(400, 600)).abs().max() <= 0.1)
+    True
+    """
+    return variance_scaling_(tensor, 2.0, "fan_in", "uniform", fan=fan, generator=generator)
+
+
+def glorot_normal_(tensor: Tensor, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Tensor:
+    """Variance 2 / (fan_in + fan_out), truncated normal: for tanh (Glorot & Bengio 2010, eq. 12).
+
+    Args, returns and errors as in ``variance_scaling_``.
+
+    >>> round(float(glorot_normal_(torch.empty(150, 50)).std()), 2)
+    0.1
+    """
+    return variance_scaling_(tensor, 1.0, "fan_avg", "truncated_normal", fan=fan, generator=generator)
+
+
+def glorot_uniform_(tensor: Tensor, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Tensor:
+    """Variance 2 / (fan_in + fan_out), uniform (Glorot & Bengio 2010, eq. 16).
+
+    Args, returns and errors as in ``variance_scaling_``.
+
+    >>> bool(glorot_uniform_(torch.empty(400, 200)).abs().max() <= 0.1)
+    True
+    """
+    return variance_scaling_(tensor, 1.0, "fan_avg", "uniform", fan=fan, generator=generator)
+
+
+@torch.no_grad()
+def orthogonal_(tensor: Tensor, gain: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fills a weight, flattened to (out, the rest), with orthonormal rows or columns times gain (Saxe et al. 2014).
+
+    Q of a Gaussian matrix, with the signs of R's diagonal so that every orthogonal matrix is equally likely. Half
+    precision is computed in float32 and then cast.
+
+    Args:
+        tensor: The weight, at least 2 dimensions.
+        gain: The length of each row (or column, where there are fewer of them).
+        generator: The source of random numbers.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        ValueError: Fewer than 2 dimensions, a lazy parameter, or a tensor on the meta device.
+        TypeError: The tensor is not floating point.
+
+    >>> w = orthogonal_(torch.empty(3, 8, dtype=torch.bfloat16)).float()
+    >>> bool(torch.allclose(w @ w.T, torch.eye(3), atol=0.02))
+    True
+    """
+    fans(tensor)
+    _check_fillable(tensor)
+    if tensor.numel() == 0:
+        return tensor
+    gauss = tensor.new_empty(tensor.shape[0], tensor[0].numel(), dtype=_working_dtype(tensor)).normal_(
+        generator=generator
+    )
+    tensor.copy_(gain * orthonormal(gauss).view(tensor.shape))
+    return tensor
+
+
+@torch.no_grad()
+def delta_orthogonal_(tensor: Tensor, gain: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fills a convolution's kernel with zeros and an orthogonal matrix at its centre (Xiao et al. 2018, algorithm 1).
+
+    The convolution is then an isometry (times gain) at stride 1 with circular padding, so that networks of thousands
+    of layers can be trained without shortcuts.
+
+    Args:
+        tensor: The weight of a convolution, (out, in, *kernel) with 1 to 3 kernel dimensions and out >= in.
+        gain: The factor on every length.
+        generator: The source of random numbers.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        ValueError: The tensor is not of 3 to 5 dimensions, has fewer outputs than inputs, or is on the meta device.
+        TypeError: The tensor is not floating point.
+
+    >>> w = delta_orthogonal_(torch.empty(4, 4, 3, 3))
+    >>> bool(torch.allclose(w[:, :, 1, 1] @ w[:, :, 1, 1].T, torch.eye(4), atol=1e-6)), float(w[:, :, 0].abs().max())
+    (True, 0.0)
+    """
+    if not 3 <= tensor.ndim <= 5:
+        raise ValueError(
+            f"delta_orthogonal_ needs a convolution's weight of 3 to 5 dimensions, not {tuple(tensor.shape)}"
+        )
+    if tensor.shape[0] < tensor.shape[1]:
+        raise ValueError(
+            f"delta_orthogonal_ needs at least as many outputs as inputs, not {tensor.shape[0]} < {tensor.shape[1]} "
+            f"(shape {tuple(tensor.shape)}): fewer cannot keep every length"
+        )
+    _check_fillable(tensor)
+    matrix = orthogonal_(tensor.new_empty(tensor.shape[:2]), gain, generator=generator)
+    centre = tuple((size - 1) // 2 for size in tensor.shape[2:])
+    index: Any = (slice(None), slice(None), *centre)
+    tensor.zero_()[index] = matrix
+    return tensor
+
+
+def orthonormal(matrix: Tensor) -> Tensor:
+    """The orthonormal rows or columns that span what ``matrix`` spans, by QR with a positive diagonal of R."""
+    wide = matrix.shape[0] < matrix.shape[1]
+    q, r = torch.linalg.qr(matrix.T if wide else matrix)
+    signs = torch.where(r.diagonal() < 0, -1.0, 1.0).to(q)
+    q = q * signs
+    return q.T if wide else q
+
+
+def _terms(tensor: Tensor, mode: str, fan: Fans | float | None) -> float:
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}")
+    if fan is None or isinstance(fan, tuple):
+        fan_in, fan_out = fans(tensor) if fan is None else fan
+        n = {
+            "fan_in": fan_in,
+            "fan_out": fan_out,
+            "fan_avg": (fan_in + fan_out) / 2,
+            "fan_geo_avg": math.sqrt(fan_in * fan_out),
+        }[mode]
+    else:
+        n = fan
+    if tensor.numel() and not (math.isfinite(n) and n > 0):
+        raise ValueError(f"fan has to be positive and finite, not {n}")
+    return n if n > 0 else 1.0
+
+
+def _check_fillable(tensor: Tensor) -> None:
+    if not tensor.is_floating_point():
+        raise TypeError(f"weights have to be floating point, not {tensor.dtype}")
+    if tensor.is_meta:
+        raise ValueError(
+            "a tensor on the meta device holds no numbers to initialise: give it storage with "
+            "model.to_empty(device=...) first, or call initialize(model), which acts when reset_parameters runs"
+        )
+
+
+def _working_dtype(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _fill(tensor: Tensor, std: float, distribution: str, generator: Generator | None) -> Tensor:
+    working = tensor if tensor.dtype == _working_dtype(tensor) else tensor.new_empty(tensor.shape, dtype=torch.float32)
+    if distribution == "normal":
+        working.normal_(0.0, std, generator=generator)
+        return tensor if working is tensor else tensor.copy_(working)
+    if distribution == "uniform":
+        bound = math.sqrt(3.0) * std
+        working.uniform_(-bound, bound, generator=generator)
+    else:
+        # By the inverse of the distribution function: one uniform draw per weight and nothing to reject.
+        parent = std / TRUNCATED_STD
+        bound = 2.0 * parent
+        edge = math.erf(math.sqrt(2.0))
+        working.uniform_(-edge, edge, generator=generator).erfinv_().mul_(math.sqrt(2.0) * parent)
+    if working is not tensor:
+        tensor.copy_(working)
+    bound = _rounded_down(bound, tensor)
+    return tensor.clamp_(-bound, bound)
+
+
+def _rounded_down(bound: float, like: Tensor) -> float:
+    """A number of the tensor's dtype just not above ``bound``, so that rounding cannot pass the edge."""
+    value = torch.tensor(bound, dtype=like.dtype)
+    if value.double() > bound:
+        value = torch.tensor(bound * (1.0 - torch.finfo(like.dtype).eps), dtype=like.dtype)
+    return float(value)

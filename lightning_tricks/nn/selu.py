@@ -1,0 +1,179 @@
+"""Self-normalising blocks: a weighted layer, SELU and alpha dropout, with the initialisation they need."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_tricks.init.fans import fans
+from lightning_tricks.init.schemes import lecun_normal_
+from lightning_tricks.nn.dropout import AlphaDropout
+
+__all__ = ["SELUConv1d", "SELUConv2d", "SELUConv3d", "SELULinear", "SelfNormalizingMLP"]
+
+
+class _LeCunStart:
+    """Weights from LeCun's normal with the layer's own fan_in, biases 0 (Klambauer et al. 2017, section 3).
+
+    As the layer's own ``reset_parameters`` it holds wherever weights are made again: after ``to_empty`` and in FSDP.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def reset_parameters(self) -> None:
+        if self.weight.is_meta:
+            return
+        assert isinstance(self, nn.Module)
+        lecun_normal_(self.weight, fan=fans(self))
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class LeCunLinear(_LeCunStart, nn.Linear):
+    """``nn.Linear`` that starts with LeCun weights."""
+
+
+class LeCunConv1d(_LeCunStart, nn.Conv1d):
+    """``nn.Conv1d`` that starts with LeCun weights."""
+
+
+class LeCunConv2d(_LeCunStart, nn.Conv2d):
+    """``nn.Conv2d`` that starts with LeCun weights."""
+
+
+class LeCunConv3d(_LeCunStart, nn.Conv3d):
+    """``nn.Conv3d`` that starts with LeCun weights."""
+
+
+class _SELUBlock(nn.Module):
+    """weighted -> SELU -> alpha dropout. The parts are children, so that surgery and probes see each by itself."""
+
+    def __init__(self, weighted: nn.Module, dropout: float) -> None:
+        super().__init__()
+        self.weighted = weighted
+        self.activation = nn.SELU()
+        self.dropout = AlphaDropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.activation(self.weighted(x)))
+
+
+class SELULinear(_SELUBlock):
+    """Linear -> SELU -> AlphaDropout with LeCun weights: keeps mean 0 and variance 1 over any number of layers.
+
+    From input of mean 0 and variance 1 (``Standardize``) the output has them too, and a stack of such layers pulls a
+    deviation back (Klambauer et al. 2017, theorem 1). Gradients are not kept: they grow by 1.035 a layer, threefold
+    over 32 layers (``lt.init.stability("selu").chi``).
+
+    Args:
+        in_features: Size of the last dimension of the input.
+        out_features: Size of the last dimension of the output.
+        dropout: p of the alpha dropout; 0 in deep stacks, where even 0.05 a layer leaves no signal.
+        bias: Whether the linear layer has a bias.
+        device: As for ``nn.Linear``.
+        dtype: As for ``nn.Linear``.
+
+    Raises:
+        ValueError: dropout outside [0, 1).
+
+    >>> block = SELULinear(64, 32)
+    >>> block(torch.randn(10, 64)).shape
+    torch.Size([10, 32])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        dropout: float = 0.0,
+        *,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(LeCunLinear(in_features, out_features, bias, device, dtype), dropout)
+
+
+class SELUConv1d(_SELUBlock):
+    """``nn.Conv1d`` -> SELU -> AlphaDropout with LeCun weights, right for groups too.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype:
+            As for ``nn.Conv1d``. Zero padding lowers the variance at the borders.
+        dropout: p of the alpha dropout, by element.
+
+    Raises:
+        ValueError: dropout outside [0, 1).
+
+    >>> SELUConv1d(3, 8, 5)(torch.randn(2, 3, 20)).shape
+    torch.Size([2, 8, 16])
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, *args: Any, dropout: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(LeCunConv1d(in_channels, out_channels, kernel_size, *args, **kwargs), dropout)
+
+
+class SELUConv2d(_SELUBlock):
+    """``nn.Conv2d`` -> SELU -> AlphaDropout with LeCun weights; arguments and errors as for ``SELUConv1d``.
+
+    >>> SELUConv2d(3, 8, 3, padding=1, groups=1)(torch.randn(2, 3, 9, 9)).shape
+    torch.Size([2, 8, 9, 9])
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, *args: Any, dropout: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(LeCunConv2d(in_channels, out_channels, kernel_size, *args, **kwargs), dropout)
+
+
+class SELUConv3d(_SELUBlock):
+    """``nn.Conv3d`` -> SELU -> AlphaDropout with LeCun weights; arguments and errors as for ``SELUConv1d``.
+
+    >>> SELUConv3d(1, 2, 3)(torch.randn(1, 1, 5, 5, 5)).shape
+    torch.Size([1, 2, 3, 3, 3])
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, *args: Any, dropout: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(LeCunConv3d(in_channels, out_channels, kernel_size, *args, **kwargs), dropout)
+
+
+class SelfNormalizingMLP(nn.Module):
+    """A stack of ``SELULinear`` and a linear output, all with LeCun weights.
+
+    Feed it input of mean 0 and variance 1 (``Standardize``).
+
+    Args:
+        in_features: Size of the last dimension of the input.
+        hidden_features: The width of each hidden layer.
+        out_features: Size of the last dimension of the output.
+        dropout: p of the alpha dropout after each hidden layer; over k layers ((1-p) / (1 + 3.0909 p))^k of the
+            squared correlation with the input is left, so 0 unless the net is shallow.
+
+    Raises:
+        ValueError: dropout outside [0, 1).
+
+    >>> net = SelfNormalizingMLP(8, [64] * 32, 10)
+    >>> y = net.hidden(torch.randn(500, 8))
+    >>> bool(0.5 < y.var() < 1.5)
+    True
+    """
+
+    def __init__(
+        self, in_features: int, hidden_features: Sequence[int], out_features: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        widths = [in_features, *hidden_features]
+        self.hidden = nn.Sequential(*(SELULinear(n, m, dropout) for n, m in itertools.pairwise(widths)))
+        self.output = LeCunLinear(widths[-1], out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.hidden(x))

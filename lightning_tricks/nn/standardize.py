@@ -1,0 +1,155 @@
+"""Standardize: input normalisation whose statistics are fitted from data and travel with the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Standardize"]
+
+_CHUNK = 1 << 22  # elements converted to float64 at a time
+
+
+class Standardize(nn.Module):
+    r"""Brings every feature (of images: every channel) to mean 0 and standard deviation 1.
+
+    .. math:: y = (x - \mu) / \sigma
+
+    Input of mean 0 keeps the updates of a neuron's weights from all having one sign, and unit variance puts SELU at
+    its fixed point (LeCun et al. 1998, section 4.3). The statistics are buffers: they are saved in the state_dict,
+    move with the model, and are part of an exported graph, so that no prediction is ever made on raw input.
+
+    Args:
+        num_features: The size of dimension 1 of the input, (N, C) or (N, C, ...).
+
+    Attributes:
+        mean: (C,), 0 until fitted.
+        scale: (C,), the population standard deviation; 1 until fitted and for constant features.
+
+    Raises:
+        ValueError: ``num_features`` is not positive; in the forward: the input's dimension 1 has another size.
+
+    >>> x = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+    >>> standardize = Standardize.fit(x)
+    >>> standardize(x)
+    tensor([[-1.,  0.],
+            [ 1.,  0.]])
+    >>> standardize.inverse(standardize(x))
+    tensor([[1., 5.],
+            [3., 5.]])
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        if num_features < 1:
+            raise ValueError(f"num_features has to be positive, not {num_features}")
+        self.num_features = num_features
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("scale", torch.ones(num_features))
+
+    @classmethod
+    def fit(cls, data: Tensor | Iterable[Any]) -> Standardize:
+        """Fits mean and standard deviation in one pass over the data.
+
+        Sums are kept in float64 around each feature's first value and merged by Chan's update, so that neither a large
+        offset nor the division into batches changes the result, and a constant feature is recognised as such.
+
+        Args:
+            data: A tensor (N, C, ...), or an iterable of batches: tensors, or tuples, lists or dicts whose first
+                element is one. Integers (images in uint8) are fine.
+
+        Raises:
+            ValueError: No data, fewer than 2 dimensions, a changing number of features, or numbers that are not
+                finite; the message names the batch and the feature.
+            TypeError: A batch that is not a tensor and does not begin with one.
+        """
+        moments = _Moments()
+        for index, batch in enumerate([data] if isinstance(data, Tensor) else data):
+            x = _first(batch, index)
+            if x.ndim < 2:
+                raise ValueError(f"batch {index} has shape {tuple(x.shape)}; Standardize needs (N, C) or (N, C, ...)")
+            rows = max(1, _CHUNK // max(1, x[:1].numel()))
+            for chunk in x.split(rows):
+                moments.update(chunk, index)
+        if moments.count == 0:
+            raise ValueError("Standardize.fit got no data; an iterator that was used up before gives none")
+        module = cls(moments.mean.numel()).to(moments.mean.device)
+        module.mean.copy_(moments.mean)
+        scale = (moments.m2 / moments.count).sqrt()
+        module.scale.copy_(torch.where(scale == 0, 1.0, scale))
+        return module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, ...) raw to (N, C, ...) standardised, in the dtype of the statistics or a wider one."""
+        shape = self._shape(x)
+        return (x - self.mean.view(shape)) / self.scale.view(shape)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """(N, C, ...) standardised back to raw."""
+        shape = self._shape(y)
+        return y * self.scale.view(shape) + self.mean.view(shape)
+
+    def extra_repr(self) -> str:
+        return f"num_features={self.num_features}"
+
+    def _shape(self, x: Tensor) -> list[int]:
+        if x.ndim < 2 or x.shape[1] != self.num_features:
+            raise ValueError(
+                f"Standardize was fitted to {self.num_features} features in dimension 1, the input has shape "
+                f"{tuple(x.shape)}"
+            )
+        return [1, self.num_features] + [1] * (x.ndim - 2)
+
+
+class _Moments:
+    """Count, mean and summed squared deviation per feature; batches of any size merge exactly."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.origin = self.shifted_mean = self.m2 = torch.empty(0)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.origin + self.shifted_mean
+
+    def update(self, x: Tensor, index: int) -> None:
+        x = (x.detach().cpu() if x.device.type == "mps" else x.detach()).double()
+        x = x.transpose(0, 1).reshape(x.shape[1], -1)
+        count = x.shape[1]
+        if count == 0:
+            return
+        if self.count == 0:
+            self.origin = x[:, 0].clone()
+            self.shifted_mean, self.m2 = torch.zeros_like(self.origin), torch.zeros_like(self.origin)
+        if x.shape[0] != self.origin.shape[0]:
+            raise ValueError(f"batch {index} has {x.shape[0]} features, the ones before {self.origin.shape[0]}")
+        x = x - self.origin.to(x.device)[:, None]
+        mean = x.mean(1)
+        if not bool(mean.isfinite().all()):
+            feature = int((~mean.isfinite()).nonzero()[0])
+            raise ValueError(f"batch {index}: feature {feature} has values that are not finite; remove or replace them")
+        m2 = (x - mean[:, None]).square().sum(1)
+        mean, m2 = mean.to(self.m2), m2.to(self.m2)
+        total = self.count + count
+        delta = mean - self.shifted_mean
+        self.shifted_mean = self.shifted_mean + delta * (count / total)
+        self.m2 = self.m2 + m2 + delta.square() * (self.count * count / total)
+        self.count = total
+
+
+def _first(batch: Any, index: int) -> Tensor:
+    inner = batch
+    while not isinstance(inner, Tensor):
+        if isinstance(inner, dict) and inner:
+            inner = next(iter(inner.values()))
+        elif isinstance(inner, (tuple, list)) and inner:
+            inner = inner[0]
+        else:
+            raise TypeError(f"batch {index} is {type(batch).__name__}; its first element has to be a tensor")
+    return inner
