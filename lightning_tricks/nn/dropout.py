@@ -14,7 +14,7 @@ __all__ = ["AlphaDropout", "FeatureAlphaDropout", "alpha_dropout"]
 SELU_FLOOR = -1.7580993408473768480
 _WORDS = 1 << 16
 # From this many elements the 16-bit draw wins over torch's Bernoulli draw (tests/benchmarks/dropout.py).
-_LARGE = 1 << 17
+_LARGE = 1 << 14
 
 
 def alpha_dropout(

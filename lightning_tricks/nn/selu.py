@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from lightning_tricks.init.fans import fans
 from lightning_tricks.init.schemes import lecun_normal_
@@ -22,13 +23,10 @@ class _LeCunStart:
     As the layer's own ``reset_parameters`` it holds wherever weights are made again: after ``to_empty`` and in FSDP.
     """
 
-    weight: Tensor
-    bias: Tensor | None
-
     def reset_parameters(self) -> None:
+        assert isinstance(self, (nn.Linear, _ConvNd))
         if self.weight.is_meta:
             return
-        assert isinstance(self, nn.Module)
         lecun_normal_(self.weight, fan=fans(self))
         if self.bias is not None:
             nn.init.zeros_(self.bias)
