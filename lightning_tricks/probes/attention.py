@@ -1,0 +1,28 @@
+"""nn.MultiheadAttention is one call of one function; this lets the linear operations inside it be seen."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+
+
+@functools.lru_cache(maxsize=1)
+def transparent_attention() -> Callable[..., Any]:
+    """torch's own multi_head_attention_forward, run without its first question whether somebody overrides it.
+
+    Asked inside a torch function mode, that question is always answered with yes and the call comes back whole. The
+    function's own code with one global name replaced goes on to its projections, which the mode then sees one by one;
+    every operation is the one that would have run.
+    """
+    whole = F.multi_head_attention_forward
+    names = {**whole.__globals__, "has_torch_function": lambda tensors: False}
+    return types.FunctionType(whole.__code__, names, whole.__name__, whole.__defaults__, whole.__closure__)
+
+
+def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls the transparent form with the arguments of the original."""
+    return transparent_attention()(*args, **kwargs)

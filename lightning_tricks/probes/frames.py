@@ -1,0 +1,123 @@
+"""Which module is running now, and what an operation inside it is called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+_WRAPPERS = ("_orig_mod", "module", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
+
+@dataclass
+class Frame:
+    """One running module: its path, whether operations take its path as their name, and what was seen inside."""
+
+    path: str
+    leaf: bool
+    seen: int = 0
+
+
+@dataclass
+class Frames:
+    """The stack of running modules of one model, kept by two hooks that see every module while they are attached.
+
+    Global hooks are used because attaching them costs the same for a model of ten thousand modules as for one of three.
+    """
+
+    model: nn.Module
+    ran: set[str] = field(default_factory=set)
+    opaque: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._paths: dict[int, tuple[str, bool]] = {}
+        for path, module in self.model.named_modules():
+            children = [name for name, _ in module.named_children() if name != "parametrizations"]
+            self._paths[id(module)] = (strip_wrappers(path), not children)
+        self._stack: list[Frame | None] = []
+        self._root = Frame("", leaf=False)
+        self._calls: Counter[tuple[str, str]] = Counter()
+        self._handles: list[Any] = []
+
+    def attach(self) -> None:
+        self._handles = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave, always_call=True),
+        ]
+
+    def detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._stack = []
+
+    def new_batch(self) -> None:
+        """Begin a further micro-batch: its first call of a layer continues that layer's first record."""
+        self._calls.clear()
+        self._stack = []
+
+    def leaves(self) -> Iterator[tuple[str, nn.Module]]:
+        """Paths and modules of the modules without children."""
+        for path, module in self.model.named_modules():
+            _, leaf = self._paths[id(module)]
+            if leaf and path:
+                yield strip_wrappers(path), module
+
+    @property
+    def current(self) -> Frame | None:
+        """The running module of the model, its root between modules, or None inside something foreign."""
+        return self._stack[-1] if self._stack else self._root
+
+    def name(self, kind: str, function: str) -> str:
+        """The name of the next call of ``function`` here; ``kind`` keeps activations and weighted operations apart."""
+        frame = self.current or self._root
+        base = frame.path if frame.leaf and frame.path else f"{frame.path}.{function}".lstrip(".")
+        self._calls[kind, base] += 1
+        count = self._calls[kind, base]
+        return base if count == 1 else f"{base}_{count}"
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        known = self._paths.get(id(module))
+        frame: Frame | None
+        if _is_metric(module):
+            frame = None
+        elif known is not None:
+            frame = Frame(*known)
+            self.ran.add(known[0])
+        elif not self._stack and next(module.parameters(), None) is not None:
+            frame = None  # another network, such as a teacher
+        else:
+            frame = self.current  # made on the fly or kept in a plain list: part of whoever calls it
+        self._stack.append(frame)
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not self._stack:
+            return
+        frame = self._stack.pop()
+        if frame is None or id(module) not in self._paths:
+            return
+        if self._stack and self._stack[-1] is not None:
+            self._stack[-1].seen += 1
+        given = args[0] if isinstance(args, tuple) and args else None
+        if not frame.seen and isinstance(output, torch.Tensor) and output is not given:
+            self.opaque.add(frame.path)
+
+
+def _is_metric(module: nn.Module) -> bool:
+    """Metrics may live inside a module and call sigmoid; they are no layers."""
+    return any(cls.__module__.startswith("torchmetrics.") for cls in type(module).__mro__)
+
+
+def strip_wrappers(name: str) -> str:
+    """A module's or parameter's path without what compilation, DDP, FSDP and checkpointing put into it.
+
+    >>> strip_wrappers("_orig_mod.layers.0._checkpoint_wrapped_module.weight")
+    'layers.0.weight'
+    """
+    parts = name.split(".")
+    return ".".join(part for part in parts if part not in _WRAPPERS)

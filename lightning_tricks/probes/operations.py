@@ -1,0 +1,185 @@
+"""Which torch functions apply weights, and where in a call the input, the weight and the units are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Layout = Literal["rows", "columns", "transposed", "none"]
+IsParameter = Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class WeightedCall:
+    """One call of a weighted operation.
+
+    Args:
+        input: The input x, or None where it is not a real number (indices).
+        input_axis: The dimension of its features, negative; 0 where none can be named.
+        weight: The weight as it was passed, possibly a view of a parameter.
+        layout: How the weights into one unit lie in it: ``rows`` [units, ...], ``columns`` [..., inputs, units],
+            ``transposed`` [inputs, units / groups, ...] or ``none``.
+        bias: The bias, one entry a unit, or None.
+        groups: Groups of a convolution.
+        spread: Over how many output positions one input's weights are spread: the product of the strides of a
+            transposed convolution.
+        output_axis: The dimension of the units in the output, negative.
+        inner: What inside the operation cannot be seen, or an empty string.
+    """
+
+    input: Tensor | None
+    input_axis: int
+    weight: Tensor
+    layout: Layout = "rows"
+    bias: Tensor | None = None
+    groups: int = 1
+    spread: int = 1
+    output_axis: int = -1
+    inner: str = ""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A weighted operation: its name and how to read a call of it."""
+
+    name: str
+    read: Callable[[tuple[Any, ...], Mapping[str, Any], IsParameter], WeightedCall | None]
+
+
+def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int, name: str, default: Any = None) -> Any:
+    return args[position] if position < len(args) else kwargs.get(name, default)
+
+
+def _linear(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall:
+    return WeightedCall(
+        _argument(args, kwargs, 0, "input"),
+        -1,
+        _argument(args, kwargs, 1, "weight"),
+        bias=_argument(args, kwargs, 2, "bias"),
+    )
+
+
+def _convolution(space: int, groups_at: int, layout: Layout) -> Callable[..., WeightedCall]:
+    def read(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall:
+        axis = -(space + 1)
+        stride = _argument(args, kwargs, 3, "stride", 1)
+        strides = [stride] * space if isinstance(stride, int) else list(stride)
+        return WeightedCall(
+            _argument(args, kwargs, 0, "input"),
+            axis,
+            _argument(args, kwargs, 1, "weight"),
+            layout,
+            _argument(args, kwargs, 2, "bias"),
+            _argument(args, kwargs, groups_at, "groups", 1),
+            math.prod(strides) if layout == "transposed" else 1,
+            axis,
+        )
+
+    return read
+
+
+def _bilinear(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall:
+    weight = _argument(args, kwargs, 2, "weight")
+    return WeightedCall(_argument(args, kwargs, 0, "input1"), -1, weight, bias=_argument(args, kwargs, 3, "bias"))
+
+
+def _embedding(weight_at: int) -> Callable[..., WeightedCall]:
+    def read(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall:
+        return WeightedCall(None, 0, _argument(args, kwargs, weight_at, "weight"), "none")
+
+    return read
+
+
+def _product(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall | None:
+    return _read_product(args[0], args[1] if len(args) > 1 else next(iter(kwargs.values()), None), is_parameter)
+
+
+def _added_product(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall | None:
+    first, second = [*args[1:3], *(kwargs[k] for k in ("mat1", "mat2", "batch1", "batch2") if k in kwargs)][:2]
+    return _read_product(first, second, is_parameter)
+
+
+def _read_product(left: Any, right: Any, is_parameter: IsParameter) -> WeightedCall | None:
+    if is_parameter(right) and isinstance(left, Tensor) and not is_parameter(left):
+        if right.dim() == 2 and _is_transposed_view(right):  # x @ w.t(): the rows of w are the units
+            return WeightedCall(left, -1, right.mT)
+        return WeightedCall(left, -1, right, "columns" if right.dim() >= 2 else "none")
+    if is_parameter(left) and isinstance(right, Tensor) and not is_parameter(right) and left.dim() >= 2:
+        axis = -2 if right.dim() >= 2 else -1
+        return WeightedCall(right, axis, left, "rows" if left.dim() == 2 else "none", output_axis=axis)
+    return None
+
+
+def _is_transposed_view(weight: Tensor) -> bool:
+    return weight.stride(0) == 1 and weight.stride(1) != 1
+
+
+def _einsum(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall | None:
+    equation, *operands = args
+    if len(operands) == 1 and isinstance(operands[0], (tuple, list)):
+        operands = list(operands[0])
+    if not isinstance(equation, str) or len(operands) != 2 or ("..." in equation and "->" not in equation):
+        return None
+    weights = [index for index, operand in enumerate(operands) if is_parameter(operand)]
+    if len(weights) != 1:
+        return None
+    inputs, _, output = equation.replace(" ", "").partition("->")
+    terms = [term.replace("...", "") for term in inputs.split(",")]
+    if not output:
+        letters = "".join(terms)
+        output = "".join(sorted(letter for letter in set(letters) if letters.count(letter) == 1))
+    weight, x = terms[weights[0]], terms[1 - weights[0]]
+    units = [letter for letter in output if letter in weight and letter not in x]
+    shared = [letter for letter in x if letter in weight and letter not in output]
+    if not units:
+        return None
+    output_axis = output.index(units[-1]) - len(output)
+    input_axis = x.index(shared[-1]) - len(x) if len(shared) == 1 else 0
+    operand, layout = operands[weights[0]], "none"
+    if len(weight) == 2 and len(shared) == 1:
+        layout = "rows" if weight[0] == units[-1] else "columns"
+    return WeightedCall(operands[1 - weights[0]], input_axis, operand, layout, output_axis=output_axis)  # type: ignore[arg-type]
+
+
+_RECURRENT = "recurrent kernel: the activations and products inside it are not seen"
+
+
+def _recurrent(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall:
+    weights = next(argument for argument in args[1:] if isinstance(argument, (list, tuple)) and len(argument) > 2)
+    return WeightedCall(args[0], -1, weights[0], "none", inner=_RECURRENT)
+
+
+def _recurrent_cell(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall:
+    return WeightedCall(args[0], -1, args[2], "none", inner=_RECURRENT)
+
+
+def _build_table() -> dict[Callable[..., Any], Operation]:
+    table: dict[Callable[..., Any], Operation] = {F.linear: Operation("linear", _linear)}
+    for space in (1, 2, 3):
+        table[getattr(F, f"conv{space}d")] = Operation(f"conv{space}d", _convolution(space, 6, "rows"))
+        name = f"conv_transpose{space}d"
+        table[getattr(F, name)] = Operation(name, _convolution(space, 6, "transposed"))
+    table[F.bilinear] = table[torch.bilinear] = Operation("bilinear", _bilinear)
+    table[F.embedding] = Operation("embedding", _embedding(1))
+    table[F.embedding_bag] = Operation("embedding_bag", _embedding(1))
+    table[torch.embedding] = Operation("embedding", _embedding(0))
+    table[torch.einsum] = Operation("einsum", _einsum)
+    product, added = Operation("matmul", _product), Operation("matmul", _added_product)
+    for name in ("matmul", "mm", "bmm"):
+        table[getattr(torch, name)] = table[getattr(Tensor, name)] = product
+    table[Tensor.__matmul__] = table[Tensor.__rmatmul__] = product
+    for name in ("addmm", "baddbmm"):
+        table[getattr(torch, name)] = table[getattr(Tensor, name)] = added
+    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+        table[getattr(torch, name)] = Operation(name.removesuffix("_tanh").removesuffix("_relu"), _recurrent)
+        table[getattr(torch, f"{name}_cell")] = Operation(f"{name}_cell", _recurrent_cell)
+    return table
+
+
+by_function: Mapping[Callable[..., Any], Operation] = _build_table()

@@ -1,0 +1,92 @@
+"""One probed step of a training: a frozen record."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from lightning_tricks.probes.records import ActivationRecord, ParameterRecord, Record, WeightedRecord
+
+R = TypeVar("R", ActivationRecord, WeightedRecord, ParameterRecord)
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """What one probed step showed.
+
+    Args:
+        step: Number of optimiser steps before this one.
+        loss: The loss the step went back from; NaN where none was seen.
+        activations: One record per call of an activation function, in the order of execution.
+        weighted: One record per call of a weighted operation, in the order of execution.
+        parameters: One record per parameter.
+        not_seen: What could not be looked at, and why.
+    """
+
+    step: int = 0
+    loss: float = math.nan
+    activations: tuple[ActivationRecord, ...] = ()
+    weighted: tuple[WeightedRecord, ...] = ()
+    parameters: tuple[ParameterRecord, ...] = ()
+    not_seen: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "step": self.step,
+            "loss": self.loss if math.isfinite(self.loss) else None,
+            "activations": [record.to_dict() for record in self.activations],
+            "weighted": [record.to_dict() for record in self.weighted],
+            "parameters": [record.to_dict() for record in self.parameters],
+            "not_seen": dict(self.not_seen),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Snapshot:
+        """The snapshot that ``to_dict`` wrote, without sums."""
+        return cls(
+            values["step"],
+            math.nan if values["loss"] is None else values["loss"],
+            tuple(map(ActivationRecord.from_dict, values["activations"])),
+            tuple(map(WeightedRecord.from_dict, values["weighted"])),
+            tuple(map(ParameterRecord.from_dict, values["parameters"])),
+            dict(values["not_seen"]),
+        )
+
+    def merge(self, other: Snapshot) -> Snapshot:
+        """Both snapshots' patterns together: of two ranks in one step, or of two steps in a window (the later step)."""
+        losses = [loss for loss in (self.loss, other.loss) if not math.isnan(loss)]
+        return Snapshot(
+            max(self.step, other.step),
+            sum(losses) / len(losses) if losses else math.nan,
+            _merge(self.activations, other.activations),
+            _merge(self.weighted, other.weighted),
+            _merge(self.parameters, other.parameters),
+            {**self.not_seen, **other.not_seen},
+        )
+
+    def light(self) -> Snapshot:
+        """Without the sums per unit: what a long history keeps."""
+        return dataclasses.replace(
+            self,
+            activations=tuple(record.light() for record in self.activations),
+            weighted=tuple(record.light() for record in self.weighted),
+            parameters=tuple(record.light() for record in self.parameters),
+        )
+
+    def records(self) -> Iterable[Record]:
+        """All records: activations and weighted operations in the order of execution, then parameters."""
+        layers: list[Any] = [*self.activations, *self.weighted]
+        yield from sorted(layers, key=lambda record: record.order)
+        yield from self.parameters
+
+    def activation(self, name: str) -> ActivationRecord | None:
+        return next((record for record in self.activations if record.name == name), None)
+
+
+def _merge(ours: tuple[R, ...], theirs: tuple[R, ...]) -> tuple[R, ...]:
+    others = {record.name: record for record in theirs}
+    merged = [record.merge(others.pop(record.name)) if record.name in others else record for record in ours]
+    return (*merged, *others.values())

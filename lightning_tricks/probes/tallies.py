@@ -1,0 +1,73 @@
+"""What is being counted while a step runs: one tally per layer, its sums still on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lightning_tricks.probes.operations import WeightedCall
+from lightning_tricks.stats import ActivationSums, SquareSums, WeightedSums
+
+
+@dataclass
+class Signal:
+    """The error signal of one tensor; shared by a weighted operation and the activation that follows it."""
+
+    sums: SquareSums | None = None
+
+    def add(self, sums: SquareSums) -> None:
+        self.sums = sums if self.sums is None else self.sums.merge(sums)
+
+
+@dataclass
+class ActivationTally:
+    """One call of an activation function in every micro-batch of a step."""
+
+    name: str
+    function: str
+    order: int
+    axis: int
+    signal: Signal
+    gate: bool = False
+    sums: ActivationSums | None = None
+
+    def add(self, sums: ActivationSums) -> None:
+        self.sums = sums if self.sums is None else self.sums.merge(sums)
+
+
+@dataclass
+class WeightedTally:
+    """One call of a weighted operation in every micro-batch of a step.
+
+    Args:
+        call: The call without its input: the weight, its layout and its bias are read again after the update.
+    """
+
+    name: str
+    operation: str
+    order: int
+    axis: int
+    signal: Signal
+    call: WeightedCall
+    weight: str | None
+    fan_in: int
+    sums: WeightedSums | None = None
+
+    def add(self, sums: WeightedSums) -> None:
+        self.sums = sums if self.sums is None else self.sums.merge(sums)
+
+
+@dataclass
+class Tallies:
+    """Everything counted in one step, in the order of execution."""
+
+    activations: dict[str, ActivationTally] = field(default_factory=dict)
+    weighted: dict[str, WeightedTally] = field(default_factory=dict)
+    not_seen: dict[str, str] = field(default_factory=dict)
+    loss: Tensor | None = None
+    clock: int = 0
+
+    def tick(self) -> int:
+        self.clock += 1
+        return self.clock

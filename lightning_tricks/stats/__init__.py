@@ -1,0 +1,27 @@
+"""Tensors in, mergeable sums out (torch only).
+
+Every class here is a frozen record of sums over patterns. ``merge(a, b)`` equals the sums of both taken together, which
+is what accumulation over micro-batches, a window over steps and a reduction over ranks all need. The fields are tensors
+on the device while a step runs and NumPy arrays afterwards; the arithmetic is the same.
+"""
+
+from lightning_tricks.stats.activations import ActivationSums
+from lightning_tricks.stats.moments import JointMoments, Moments
+from lightning_tricks.stats.sampling import Sample, sample
+from lightning_tricks.stats.squares import SquareSums
+from lightning_tricks.stats.sums import Sums
+from lightning_tricks.stats.updates import ParameterSums, RowSums
+from lightning_tricks.stats.weighted import WeightedSums
+
+__all__ = [
+    "ActivationSums",
+    "JointMoments",
+    "Moments",
+    "ParameterSums",
+    "RowSums",
+    "Sample",
+    "SquareSums",
+    "Sums",
+    "WeightedSums",
+    "sample",
+]

@@ -1,0 +1,88 @@
+"""What one call of an activation function leaves behind."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_tricks.nn.activations import BoundActivation
+from lightning_tricks.stats.moments import JointMoments
+from lightning_tricks.stats.sampling import Sample
+from lightning_tricks.stats.sums import Sums
+
+HISTOGRAM_EDGES = np.linspace(-4.0, 4.0, 33)
+_HISTOGRAM_SAMPLE = 2048
+_edges: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+
+@dataclass(frozen=True)
+class ActivationSums(Sums):
+    """Sums over the patterns of one activation.
+
+    Args:
+        joint: Joint moments of pre-activation and activation, per unit.
+        active: Number of patterns with g'(a) != 0, per unit; None where g has no hard zero.
+        saturated: Number of patterns on a flat side, per unit; None where g has none.
+        squared_slope: Sum of g'(a)^2 over units, one number per call.
+        below: Number of sampled pre-activations under each of HISTOGRAM_EDGES, then the size of that sample.
+        total: Sum of every output, to see a NaN or an Inf anywhere in the tensor.
+    """
+
+    joint: JointMoments
+    active: Any
+    saturated: Any
+    squared_slope: Any
+    below: Any
+    total: Any
+
+    @classmethod
+    def of(cls, g: BoundActivation, a: Sample, output: Sample, whole: Tensor, slope: Tensor) -> ActivationSums:
+        """Sums of one call from the samples of its input and output, its slope there, and its whole output."""
+        dim, x = a.dim, a.values
+        low, high = g.flat_sides
+        saturated = None
+        if low > -math.inf or high < math.inf:
+            flat = x < low if high == math.inf else x > high if low == -math.inf else (x < low) | (x > high)
+            saturated = flat.to(x.dtype).sum(dim)
+        active = (slope != 0).to(x.dtype).sum(dim) if g.activation.hard_zero else None
+        return cls(
+            joint=JointMoments.of(x, output.values, dim),
+            active=active,
+            saturated=saturated,
+            squared_slope=torch.linalg.vector_norm(slope).square(),
+            below=_count_below(x),
+            total=whole.detach().sum(dtype=x.dtype),
+        )
+
+    @property
+    def transmission(self) -> float:
+        """E g'(a)^2 over patterns and units."""
+        elements = self.joint.count * len(self.joint.mean_a)
+        return float(self.squared_slope) / elements if elements else math.nan
+
+    @property
+    def activity(self) -> Any:
+        """Share of patterns with g'(a) != 0, per unit."""
+        return None if self.active is None else self.active / max(self.joint.count, 1)
+
+    @property
+    def saturation(self) -> Any:
+        """Share of patterns on a flat side of g, per unit."""
+        return None if self.saturated is None else self.saturated / max(self.joint.count, 1)
+
+
+def _count_below(x: Tensor) -> Tensor:
+    flat = x.reshape(-1)
+    step = max(1, math.ceil(flat.numel() / _HISTOGRAM_SAMPLE))
+    while x.shape[-1] > 1 and math.gcd(step, x.shape[-1]) > 1 and step > 1:
+        step += 1
+    flat = flat[::step]
+    key = (x.device, x.dtype)
+    if key not in _edges:
+        _edges[key] = torch.as_tensor(np.append(HISTOGRAM_EDGES, math.inf), dtype=x.dtype, device=x.device)
+    return (flat.unsqueeze(1) <= _edges[key]).to(x.dtype).sum(0)

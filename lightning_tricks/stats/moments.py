@@ -1,0 +1,127 @@
+"""Mean and variance per unit that can be merged: Chan, Golub & LeVeque 1979, eq. 2.1.
+
+Everything is centred before it is squared, in the tensor's own precision (float32 for half precision), so a mean of
+10,000 standard deviations does no harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lightning_tricks.stats.sums import Sums
+
+Array = Any  # a tensor on the device, or a NumPy array on the host
+
+
+@dataclass(frozen=True)
+class Moments(Sums):
+    """Count, mean and sum of squared deviations per unit.
+
+    Args:
+        count: Number of patterns.
+        mean: Mean over patterns, ``[units]``.
+        m2: Sum over patterns of (x - mean)^2, ``[units]``.
+
+    >>> import torch
+    >>> x = torch.tensor([[1.0], [2.0], [6.0]])
+    >>> both = Moments.of(x[:2], 0).merge(Moments.of(x[2:], 0))
+    >>> both.count, both.mean.item(), both.variance.item()
+    (3, 3.0, 4.666...)
+    """
+
+    count: int
+    mean: Array
+    m2: Array
+
+    @classmethod
+    def of(cls, x: Tensor, dim: int) -> Moments:
+        """Moments of a two-dimensional sample over its patterns, dimension ``dim``."""
+        mean = x.mean(dim)
+        centred = x - mean.unsqueeze(dim)
+        return cls(x.shape[dim], mean, (centred * centred).sum(dim))
+
+    def merge(self, other: Moments) -> Moments:
+        if self.count == 0 or other.count == 0:
+            return other if self.count == 0 else self
+        count = self.count + other.count
+        share = other.count / count
+        shift = other.mean - self.mean
+        return Moments(count, self.mean + shift * share, self.m2 + other.m2 + shift * shift * (self.count * share))
+
+    @property
+    def variance(self) -> Array:
+        """Population variance per unit."""
+        return self.m2 / max(self.count, 1)
+
+    @property
+    def std(self) -> Array:
+        return self.variance**0.5
+
+    @property
+    def mean_energy(self) -> float:
+        """norm(E x)^2 / E norm(x)^2: 0 for centred inputs, 1 where all patterns look alike (host arrays)."""
+        of_mean = float(np.square(self.mean, dtype=np.float64).sum())
+        whole = of_mean + float(np.sum(self.variance, dtype=np.float64))
+        return of_mean / whole if whole > 0 else float("nan")
+
+
+@dataclass(frozen=True)
+class JointMoments(Sums):
+    """Moments of two variables and their co-moment per unit: pre-activation a and activation g(a).
+
+    Args:
+        count: Number of patterns.
+        mean_a, mean_g: Means over patterns, ``[units]``.
+        m2_a, m2_g: Sums of squared deviations, ``[units]``.
+        c_ag: Sum of (a - mean_a) (g - mean_g), ``[units]``.
+    """
+
+    count: int
+    mean_a: Array
+    mean_g: Array
+    m2_a: Array
+    m2_g: Array
+    c_ag: Array
+
+    @classmethod
+    def of(cls, a: Tensor, g: Tensor, dim: int) -> JointMoments:
+        """Joint moments of two samples of one shape over their patterns, dimension ``dim``."""
+        mean_a, mean_g = a.mean(dim), g.mean(dim)
+        da, dg = a - mean_a.unsqueeze(dim), g - mean_g.unsqueeze(dim)
+        return cls(a.shape[dim], mean_a, mean_g, (da * da).sum(dim), (dg * dg).sum(dim), (da * dg).sum(dim))
+
+    def merge(self, other: JointMoments) -> JointMoments:
+        if self.count == 0 or other.count == 0:
+            return other if self.count == 0 else self
+        count = self.count + other.count
+        share = other.count / count
+        weight = self.count * share
+        da, dg = other.mean_a - self.mean_a, other.mean_g - self.mean_g
+        return JointMoments(
+            count,
+            self.mean_a + da * share,
+            self.mean_g + dg * share,
+            self.m2_a + other.m2_a + da * da * weight,
+            self.m2_g + other.m2_g + dg * dg * weight,
+            self.c_ag + other.c_ag + da * dg * weight,
+        )
+
+    @property
+    def preactivation(self) -> Moments:
+        return Moments(self.count, self.mean_a, self.m2_a)
+
+    @property
+    def activation(self) -> Moments:
+        return Moments(self.count, self.mean_g, self.m2_g)
+
+    @property
+    def linearity(self) -> Array:
+        """corr(a, g(a))^2 per unit; NaN where the activation does not vary (host arrays)."""
+        a, g = np.asarray(self.m2_a, np.float64), np.asarray(self.m2_g, np.float64)
+        c = np.asarray(self.c_ag, np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where((a > 0) & (g > 0), np.minimum(c / a * (c / g), 1.0), np.nan)

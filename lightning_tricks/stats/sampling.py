@@ -1,0 +1,74 @@
+"""A tensor's patterns in two dimensions, thinned by a fixed stride: a probe's cost does not grow with the images."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Sample(NamedTuple):
+    """Patterns and units of a tensor, ``dim`` being the dimension of the patterns: ``[P, U]`` or ``[U, P]``."""
+
+    values: Tensor
+    dim: int
+
+
+def sample(x: Tensor, axis: int, max_patterns: int | None, *, copy: bool = False) -> Sample:
+    """At most ``max_patterns`` patterns of a tensor, for all of its units.
+
+    Args:
+        x: A tensor ``[..., units, ...]``; every dimension but ``axis`` counts patterns (batch, space, time).
+        axis: The dimension of the units, negative.
+        max_patterns: The most patterns per unit; None for all of them.
+        copy: Whether the values must not share memory with ``x`` (which is about to change in place).
+
+    Returns:
+        A two-dimensional sample, half precision raised to float32. The same positions are taken for the same shape,
+        so samples of an activation, of its input and of its gradient belong together.
+
+    >>> sample(torch.arange(12.0).reshape(2, 3, 2), -2, None).values
+    tensor([[ 0.,  1.,  6.,  7.],
+            [ 2.,  3.,  8.,  9.],
+            [ 4.,  5., 10., 11.]])
+    """
+    values = x.detach()
+    if values.is_sparse:
+        values = values.to_dense()
+    units = values.shape[axis]
+    before, after = values.shape[:axis], values.shape[values.dim() + axis + 1 :]
+    if not after:
+        patterns = math.prod(before)
+        values = values.reshape(patterns, units)
+        step = _stride(patterns, max_patterns, before[-1] if len(before) > 1 else 1)
+        values = values[::step] if step > 1 else values
+        dim = 0
+    else:
+        values = values.reshape(math.prod(before), units, math.prod(after))
+        outer, _, inner = values.shape
+        step = _stride(outer * inner, max_patterns, after[-1])
+        if step > 1:
+            within = step if 2 * step < inner else 1  # rather all of few images than one corner of many
+            rows = math.ceil(outer / max(1, (max_patterns or 1) // math.ceil(inner / within)))
+            values = values[::rows, :, ::within]
+        if values.stride(1) == 1:  # channels last: the units already lie side by side
+            values, dim = values.transpose(1, 2).reshape(-1, units), 0
+        else:
+            values, dim = values.transpose(0, 1).reshape(units, -1), 1
+    if values.dtype in (torch.float16, torch.bfloat16):
+        return Sample(values.float(), dim)
+    if copy and values.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
+        values = values.clone()
+    return Sample(values, dim)
+
+
+def _stride(patterns: int, max_patterns: int | None, row: int) -> int:
+    """The step that leaves at most ``max_patterns``; coprime with a row, or it would meet the same columns only."""
+    if max_patterns is None or patterns <= max_patterns:
+        return 1
+    step = math.ceil(patterns / max_patterns)
+    while row > 1 and math.gcd(step, row) > 1:
+        step += 1
+    return step

@@ -1,0 +1,51 @@
+"""The base of every mergeable record: merge two, list the arrays, put other arrays in their place."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+S = TypeVar("S", bound="Sums")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sums:
+    """A frozen dataclass whose fields add up: numbers, arrays, other Sums, or None where a measure does not apply."""
+
+    def merge(self: S, other: S) -> S:
+        """The sums of both sets of patterns together."""
+        merged = {f.name: _merge(getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self)}
+        return type(self)(**merged)
+
+    def arrays(self) -> list[Any]:
+        """Every array, in the order of the fields."""
+        found: list[Any] = []
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Sums):
+                found += value.arrays()
+            elif isinstance(value, (Tensor, np.ndarray)):
+                found.append(value)
+        return found
+
+    def with_arrays(self: S, arrays: Iterator[Any]) -> S:
+        """The same record with its arrays replaced by the next ones of an iterator."""
+        replaced: dict[str, Any] = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Sums):
+                value = value.with_arrays(arrays)
+            elif isinstance(value, (Tensor, np.ndarray)):
+                value = next(arrays)
+            replaced[f.name] = value
+        return type(self)(**replaced)
+
+
+def _merge(one: Any, other: Any) -> Any:
+    if one is None or other is None:
+        return other if one is None else one
+    return one.merge(other) if isinstance(one, Sums) else one + other

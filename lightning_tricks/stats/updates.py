@@ -1,0 +1,73 @@
+"""What one optimiser step did to the rows of a weight: do they move together, how far do they push the mean?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lightning_tricks.stats.squares import SquareSums
+from lightning_tricks.stats.sums import Sums
+
+_TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class RowSums(Sums):
+    """Sums over the rows of a weight: all weights w_ij into one unit i are a row.
+
+    Args:
+        rows: Number of rows that were looked at.
+        moved: Number of rows that changed at all.
+        coherence: Sum over rows of abs(sum_j dw_ij) / sum_j abs(dw_ij).
+        drift_rows: Number of rows with a known input mean.
+        squared_drift: Sum over those rows of ((sum_j dw_ij E x_j + db_i) / std(a_i))^2.
+    """
+
+    rows: int
+    moved: Any
+    coherence: Any
+    drift_rows: int
+    squared_drift: Any
+
+    @classmethod
+    def of(cls, dw: Tensor, drift: Tensor | None, std: Tensor | None) -> RowSums:
+        """Sums of one update ``dw [rows, fan_in]``; ``drift [rows]`` of the units' means, ``std [rows]`` of a."""
+        together, apart = dw.sum(1).abs(), dw.abs().sum(1)
+        moved = (apart > 0).to(dw.dtype).sum()
+        coherence = (together / apart.clamp_min(_TINY)).sum()
+        if drift is None or std is None:
+            return cls(dw.shape[0], moved, coherence, 0, None)
+        return cls(dw.shape[0], moved, coherence, dw.shape[0], (drift / std.clamp_min(_TINY)).square().sum())
+
+    @property
+    def update_coherence(self) -> float:
+        """Mean over the rows that moved; 1 where all weights into a unit move together."""
+        moved = float(self.moved)
+        return float(self.coherence) / moved if moved else math.nan
+
+    @property
+    def mean_drift(self) -> float:
+        """Root mean square over units of the shift of the mean by this one update, in standard deviations of a."""
+        return math.sqrt(float(self.squared_drift) / self.drift_rows) if self.drift_rows else math.nan
+
+
+@dataclass(frozen=True)
+class ParameterSums(Sums):
+    """Sums over the sampled entries of one parameter before and after an optimiser step.
+
+    Args:
+        weight: Squares of the entries before the step.
+        spread: Sum of abs(w_ij - w_0j): zero where all units have the same weights; None without rows.
+        gradient: Squares of the whole gradient; None without one.
+        update: Squares of the change of the entries; None where no step was seen.
+        rows: Sums over the rows of that change; None without rows or step.
+    """
+
+    weight: SquareSums
+    spread: Any
+    gradient: SquareSums | None
+    update: SquareSums | None
+    rows: RowSums | None

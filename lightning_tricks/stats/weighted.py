@@ -1,0 +1,33 @@
+"""What one call of a weighted operation leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lightning_tricks.stats.moments import Moments
+from lightning_tricks.stats.sampling import Sample
+from lightning_tricks.stats.sums import Sums
+
+
+@dataclass(frozen=True)
+class WeightedSums(Sums):
+    """Sums over the patterns of one weighted operation.
+
+    Args:
+        input: Moments per input feature (per channel for images); None where the input is not a real number.
+        output: Moments per unit.
+        total: Sum of every output, to see a NaN or an Inf anywhere in the tensor.
+    """
+
+    input: Moments | None
+    output: Moments
+    total: Any
+
+    @classmethod
+    def of(cls, x: Moments | Sample | None, output: Sample, whole: Tensor) -> WeightedSums:
+        if isinstance(x, Sample):
+            x = Moments.of(x.values, x.dim)
+        return cls(x, Moments.of(output.values, output.dim), whole.detach().sum(dtype=output.values.dtype))
