@@ -62,7 +62,7 @@ class Observer:
         if not self._listening or not isinstance(a, Tensor):
             return func(*args, **kwargs)
         name = self.frames.name("activation", entry.name)
-        before = None
+        before: Any = None
         with self.careful(name):
             if self._can_count(name, a):
                 before = self._before(name, entry.bind(*args[1:], **kwargs), a, _in_place(func, args, kwargs))
@@ -196,7 +196,9 @@ class Observer:
                 "it ran without gradients although its weight is trainable, as reentrant checkpointing does"
             )
 
-    def _before(self, name: str, g: BoundActivation, a: Tensor, in_place: bool) -> tuple[Any, ...]:
+    def _before(
+        self, name: str, g: BoundActivation, a: Tensor, in_place: bool
+    ) -> tuple[ActivationTally, BoundActivation, Sample, bool]:
         source = self._notes.read(a)
         axis = source.axis if source is not None else self._axis or (-1 if a.dim() < 4 else 1 - a.dim())
         axis = axis if -axis <= a.dim() else -1
@@ -210,17 +212,17 @@ class Observer:
             self.tallies.activations[name] = tally
         if not view and not isinstance(source, WeightedTally):
             self._listen(a, tally.signal, axis)
-        return tally, g, before, view, a.requires_grad
+        return tally, g, before, view and a.requires_grad
 
     def _after(
-        self, tally: ActivationTally, g: BoundActivation, a: Sample, view: bool, differentiable: bool, output: Tensor
+        self, tally: ActivationTally, g: BoundActivation, a: Sample, differentiable_view: bool, output: Tensor
     ) -> None:
         after = sample(output, tally.axis, self._max_patterns)
         with torch.no_grad():
             slope = g.derivative(a.values, after.values)
             tally.add(ActivationSums.of(g, a, after, output, slope))
         self._notes.write(output, tally)
-        if view and differentiable:  # a hook on a view that is overwritten never fires: delta = g'(a) dLoss/dg
+        if differentiable_view:  # a hook on a view that is overwritten never fires: delta = g'(a) dLoss/dg
             self._listen(output, tally.signal, tally.axis, slope)
 
     def _listen(self, tensor: Tensor, signal: Signal, axis: int, slope: Tensor | None = None) -> None:
@@ -251,15 +253,17 @@ class Observer:
 
 
 class Careful:
-    """Notes an exception as something not seen, and lets the training go on."""
+    """The probe's own arithmetic: unseen by any function mode, and an exception in it is noted, not raised."""
 
     def __init__(self, observer: Observer, name: str) -> None:
         self._observer, self._name = observer, name
 
     def __enter__(self) -> None:
-        pass
+        self._unseen = torch._C.DisableTorchFunction()
+        self._unseen.__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        self._unseen.__exit__(kind, error, trace)
         if isinstance(error, Exception):
             self._observer.tallies.not_seen[self._name] = f"could not be read: {type(error).__name__}: {error}"
             return True

@@ -133,8 +133,8 @@ class Probe:
             self._parameters.after(stepped=False)
         self._list_silent()
         parameters = [tally for tally in self._parameters.read.values() if tally.sums is not None]
-        signals = {id(t.signal): t.signal for t in (*tallies.activations.values(), *tallies.weighted.values())}
-        heard = [signal for signal in signals.values() if signal.sums is not None]
+        signals = [t.signal for t in tallies.activations.values()] + [t.signal for t in tallies.weighted.values()]
+        heard = list({id(signal): signal for signal in signals if signal.sums is not None}.values())
         activations = [tally for tally in tallies.activations.values() if tally.sums is not None]
         weighted = [tally for tally in tallies.weighted.values() if tally.sums is not None]
         trees: list[Any] = [t.sums for t in (*activations, *weighted, *parameters, *heard)]

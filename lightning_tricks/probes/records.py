@@ -28,8 +28,11 @@ class Record:
     @classmethod
     def from_dict(cls: type[R], values: dict[str, Any]) -> R:
         numbers = {f.name for f in dataclasses.fields(cls) if f.type == "float"}
-        restored = {key: math.nan if value is None and key in numbers else value for key, value in values.items()}
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in restored.items()})
+        restored: dict[str, Any] = {}
+        for key, value in values.items():
+            missing = value is None and key in numbers
+            restored[key] = math.nan if missing else tuple(value) if isinstance(value, list) else value
+        return cls(**restored)
 
     def measures(self) -> dict[str, float]:
         """The measures that are single numbers, by name."""
@@ -37,7 +40,8 @@ class Record:
 
     def light(self: R) -> R:
         """The record without its sums per unit: what a long history keeps."""
-        return dataclasses.replace(self, **{f.name: None for f in dataclasses.fields(self) if f.name in _SUMS})
+        dropped: dict[str, Any] = {f.name: None for f in dataclasses.fields(self) if f.name in _SUMS}
+        return dataclasses.replace(self, **dropped)
 
 
 _SUMS = ("sums", "signal")

@@ -87,6 +87,6 @@ class Snapshot:
 
 
 def _merge(ours: tuple[R, ...], theirs: tuple[R, ...]) -> tuple[R, ...]:
-    others = {record.name: record for record in theirs}
-    merged = [record.merge(others.pop(record.name)) if record.name in others else record for record in ours]
+    others: dict[str, Any] = {record.name: record for record in theirs}
+    merged: list[Any] = [record.merge(others.pop(record.name)) if record.name in others else record for record in ours]
     return (*merged, *others.values())

@@ -1,0 +1,5 @@
+"""Turns snapshots into findings, by rules that are plain functions."""
+
+from lightning_tricks.diagnosis.finding import PROBLEMS, SEVERITIES, Finding, Problem, Remedy, Severity
+
+__all__ = ["PROBLEMS", "SEVERITIES", "Finding", "Problem", "Remedy", "Severity"]
