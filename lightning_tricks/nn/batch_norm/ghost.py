@@ -1,0 +1,205 @@
+"""Ghost batch normalisation: a large batch normalised in small groups, all groups at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_tricks.nn.batch_norm.distributed import average_over_processes, is_distributed
+from lightning_tricks.nn.batch_norm.running import RunningStatistics, accumulation_dtype, move
+
+__all__ = ["GhostBatchNorm1d", "GhostBatchNorm2d", "GhostBatchNorm3d", "ghost_batch_norm", "ghost_groups"]
+
+
+def ghost_groups(num_samples: int, ghost_size: int, values_per_sample: int = 1) -> list[tuple[int, int, int]]:
+    """How a batch falls into groups: blocks ``(start, stop, groups)`` inside which sample n is in group n mod groups.
+
+    A batch of N samples has ceil(N / ghost_size) groups, whose sizes differ by one at most, so that no remainder is
+    left with poor statistics of its own; a group that would have a single value per channel joins another.
+
+    Args:
+        num_samples: The batch size N.
+        ghost_size: The largest size of a group.
+        values_per_sample: Values per channel in one sample: 1 for tables, H * W for images.
+
+    Raises:
+        ValueError: ``ghost_size`` is below 1.
+
+    >>> ghost_groups(64, 32)
+    [(0, 64, 2)]
+    >>> ghost_groups(65, 32)    # two groups of 22 samples, then one of 21
+    [(0, 44, 2), (44, 65, 1)]
+    """
+    if ghost_size < 1:
+        raise ValueError(f"ghost_size must be at least 1 sample, got {ghost_size}")
+    groups = max(1, -(-num_samples // ghost_size))
+    if values_per_sample == 1:
+        groups = max(1, min(groups, num_samples // 2))
+    size, larger = divmod(num_samples, groups)
+    border = larger * (size + 1)
+    blocks = [(0, border, larger), (border, num_samples, groups - larger)]
+    return [block for block in blocks if block[2] > 0]
+
+
+def ghost_batch_norm(
+    input: Tensor, ghost_size: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Normalises each group g of a batch by its own mean and variance.
+
+    .. math:: y = \gamma (x - \mu_g) / \sqrt{\sigma_g^2 + \epsilon} + \beta
+
+    Source: Hoffer, Hubara & Soudry 2017, "Train longer, generalize better", Algorithm 1. Taking every G-th sample as a
+    group makes the groups a view of the batch with G times the channels: one call of the batch-norm kernel does what a
+    loop over the groups does, to the bit.
+
+    Args:
+        input: Shape ``[N, C]`` or ``[N, C, *]``, any memory format.
+        ghost_size: The largest number of samples in a group; :func:`ghost_groups` says which sample is in which.
+        weight: The scale, shape ``[C]``, or None.
+        bias: The shift, shape ``[C]``, or None.
+        eps: Added to the variance.
+
+    Returns:
+        The normalised tensor, and the averages over the groups of their means and unbiased variances, shape ``[C]``.
+
+    Raises:
+        ValueError: ``ghost_size`` is below 1, or there are fewer than 2 values per channel.
+
+    >>> x = torch.arange(8.0).reshape(8, 1)
+    >>> y, mean, _ = ghost_batch_norm(x, ghost_size=4)    # the groups are 0 2 4 6 and 1 3 5 7
+    >>> y[0] == y[1], mean
+    (tensor([True]), tensor([3.5000]))
+    """
+    samples, channels, *rest = input.shape
+    values = input[0, 0].numel()
+    dtype = accumulation_dtype(input.dtype)
+    weight = None if weight is None else weight.to(dtype)
+    bias = None if bias is None else bias.to(dtype)
+    outputs = []
+    mean = torch.zeros(channels, dtype=dtype, device=input.device)
+    variance = torch.zeros_like(mean)
+    for start, stop, groups in ghost_groups(samples, ghost_size, values):
+        block = input if stop - start == samples else input[start:stop]
+        # With momentum 1 the kernel leaves the statistics of every group in the buffers it is given.
+        means = torch.zeros(groups * channels, dtype=dtype, device=input.device)
+        variances = torch.ones_like(means)
+        output = F.batch_norm(
+            block.reshape((stop - start) // groups, groups * channels, *rest),
+            means,
+            variances,
+            None if weight is None else weight.repeat(groups),
+            None if bias is None else bias.repeat(groups),
+            training=True,
+            momentum=1.0,
+            eps=eps,
+        )
+        outputs.append(output.view(stop - start, channels, *rest))
+        share = (stop - start) / (samples * groups)
+        mean = mean + share * means.view(groups, channels).sum(0)
+        variance = variance + share * variances.view(groups, channels).sum(0)
+    output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return output.contiguous(memory_format=_memory_format(input)), mean, variance
+
+
+def _memory_format(tensor: Tensor) -> torch.memory_format:
+    for dimensions, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if tensor.dim() == dimensions and tensor.is_contiguous(memory_format=memory_format):
+            return torch.contiguous_format if tensor.is_contiguous() else memory_format
+    return torch.contiguous_format
+
+
+class _GhostBatchNorm(RunningStatistics, _BatchNorm):
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+        ghost_size: int = 32,
+        accumulation_steps: int = 1,
+        synchronize: bool = False,
+    ) -> None:
+        ghost_groups(1, ghost_size)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        self.ghost_size = ghost_size
+        self.synchronize = synchronize
+        self._configure(accumulation_steps, bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input(input)
+        if not self._uses_batch():
+            dtype = accumulation_dtype(input.dtype)
+            weight, bias = (None if p is None else p.to(dtype) for p in (self.weight, self.bias))
+            return F.batch_norm(input, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
+        output, mean, variance = ghost_batch_norm(input, self.ghost_size, self.weight, self.bias, self.eps)
+        if self.training and self.track_running_stats:
+            with torch.no_grad():
+                if self.synchronize and is_distributed():
+                    mean, variance = average_over_processes(mean, variance)
+                weight_of_batch = self._next_weight()
+                assert self.running_mean is not None
+                assert self.running_var is not None
+                move(self.running_mean, mean, weight_of_batch)
+                move(self.running_var, variance, weight_of_batch)
+        return output
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, ghost_size={self.ghost_size}"
+
+
+class GhostBatchNorm1d(_GhostBatchNorm, nn.BatchNorm1d):
+    """Batch normalisation of tables and sequences in groups of at most ``ghost_size`` samples.
+
+    The class around :func:`ghost_batch_norm`. In training each group of the batch is normalised by its own statistics,
+    and the running statistics make ONE step per batch, towards the average over the groups (a loop over a shared
+    ``nn.BatchNorm1d`` makes one step per group and so has another effective momentum). In eval, and in its
+    ``state_dict``, the layer is ``nn.BatchNorm1d``.
+
+    Source: Hoffer, Hubara & Soudry 2017, Algorithm 1.
+
+    Args:
+        num_features: The number of channels C.
+        eps, momentum, affine, track_running_stats, device, dtype, bias: As in ``nn.BatchNorm1d``; ``momentum=None``
+            takes the plain average over all batches.
+        ghost_size: The largest number of samples that share statistics.
+        accumulation_steps: Micro-batches per optimiser step; see :func:`micro_batch_momentum`.
+        synchronize: Average the running statistics over the processes. The groups stay on their process.
+
+    Shape:
+        ``[N, C]`` or ``[N, C, L]``, and the same out.
+
+    Raises:
+        ValueError: ``ghost_size`` or ``accumulation_steps`` is below 1; in forward: a wrong number of channels, or
+            fewer than 2 values per channel in training.
+
+    >>> layer = GhostBatchNorm1d(16, ghost_size=8)
+    >>> layer(torch.randn(30, 16)).shape
+    torch.Size([30, 16])
+    """
+
+
+class GhostBatchNorm2d(_GhostBatchNorm, nn.BatchNorm2d):
+    """Ghost batch normalisation of images ``[N, C, H, W]``; see :class:`GhostBatchNorm1d`.
+
+    >>> layer = GhostBatchNorm2d(16, ghost_size=8)
+    >>> layer(torch.randn(30, 16, 4, 4)).shape
+    torch.Size([30, 16, 4, 4])
+    """
+
+
+class GhostBatchNorm3d(_GhostBatchNorm, nn.BatchNorm3d):
+    """Ghost batch normalisation of volumes ``[N, C, D, H, W]``; see :class:`GhostBatchNorm1d`.
+
+    >>> layer = GhostBatchNorm3d(4, ghost_size=2)
+    >>> layer(torch.randn(5, 4, 2, 3, 3)).shape
+    torch.Size([5, 4, 2, 3, 3])
+    """
