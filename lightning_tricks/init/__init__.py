@@ -1,6 +1,17 @@
 """How a network's weights begin (torch only)."""
 
 from lightning_tricks.init.fans import Fans, WeightBlock, fans, weight_blocks
+from lightning_tricks.init.moments import (
+    FixedPoint,
+    Moments,
+    Stability,
+    fixed_points,
+    gain,
+    moments,
+    one_step_gain,
+    stability,
+)
+from lightning_tricks.init.predict import LayerPrediction, Prediction, predict
 from lightning_tricks.init.report import Entry, NoEffectWarning, Report
 from lightning_tricks.init.schemes import (
     delta_orthogonal_,
@@ -13,3 +24,4 @@ from lightning_tricks.init.schemes import (
     orthogonal_,
     variance_scaling_,
 )
+from lightning_tricks.init.selu_map import selu_fixed_point, selu_jacobian, selu_moments

@@ -51,6 +51,8 @@ class LeCunConv3d(_LeCunStart, nn.Conv3d):
 class _SELUBlock(nn.Module):
     """weighted -> SELU -> alpha dropout. The parts are children, so that surgery and probes see each by itself."""
 
+    runs_children_in_order = True  # for lt.init.predict
+
     def __init__(self, weighted: nn.Module, dropout: float) -> None:
         super().__init__()
         self.weighted = weighted
@@ -164,6 +166,8 @@ class SelfNormalizingMLP(nn.Module):
     >>> bool(0.5 < y.var() < 1.5)
     True
     """
+
+    runs_children_in_order = True  # for lt.init.predict
 
     def __init__(
         self, in_features: int, hidden_features: Sequence[int], out_features: int, dropout: float = 0.0
