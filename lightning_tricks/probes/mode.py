@@ -51,12 +51,16 @@ def _build_table() -> Mapping[Callable[..., Any], Handler]:
         (("mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__"), Observer.multiplication),
         (("add", "sub", "rsub", "neg", "__add__", "__radd__", "__sub__", "__rsub__", "__neg__"), Observer.passage),
         (("view", "reshape", "unsqueeze", "squeeze", "expand", "flatten", "permute", "transpose"), Observer.passage),
-        (("view_as", "expand_as", "__getitem__"), Observer.passage),
+        (("view_as", "expand_as", "__getitem__", "dropout", "contiguous", "to", "float"), Observer.passage),
     ):
         for name in names:
             for place in (torch, Tensor):
                 if hasattr(place, name):
                     table[getattr(place, name)] = handler
+    for function in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout):
+        table[function] = Observer.passage
+    for function in (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.avg_pool1d, F.avg_pool2d):
+        table[function] = Observer.passage
     for function in (F.batch_norm, F.instance_norm, F.group_norm):
         table[function] = functools.partial(_normalisation, False)
     table[F.layer_norm] = functools.partial(_normalisation, True)

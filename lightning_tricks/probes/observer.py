@@ -6,20 +6,30 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_tricks.nn.activations import Activation, BoundActivation
 from lightning_tricks.probes.frames import Frames, strip_wrappers
 from lightning_tricks.probes.notes import Notes
 from lightning_tricks.probes.operations import Operation, WeightedCall
-from lightning_tricks.probes.tallies import ActivationTally, Signal, Tallies, WeightedTally
+from lightning_tricks.probes.tallies import ActivationTally, Derived, Signal, Tallies, WeightedTally
 from lightning_tricks.stats import ActivationSums, Sample, SquareSums, WeightedSums, sample
 
 _wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", lambda tensor: False)
 Call = Callable[..., Any]
+
+
+class Pending(NamedTuple):
+    """An activation between its input and its output; ``overwritten``: its input is a view that it writes over."""
+
+    tally: ActivationTally
+    g: BoundActivation
+    before: Sample
+    overwritten: bool
 
 
 class Observer:
@@ -62,14 +72,14 @@ class Observer:
         if not self._listening or not isinstance(a, Tensor):
             return func(*args, **kwargs)
         name = self.frames.name("activation", entry.name)
-        before: Any = None
+        pending: Pending | None = None
         with self.careful(name):
             if self._can_count(name, a):
-                before = self._before(name, entry.bind(*args[1:], **kwargs), a, _in_place(func, args, kwargs))
+                pending = self._before(name, entry.bind(*args[1:], **kwargs), a, _in_place(func, args, kwargs))
         output = func(*args, **kwargs)
-        if before is not None:
+        if pending is not None:
             with self.careful(name):
-                self._after(*before, output)
+                self._after(pending, output)
         return output
 
     def multiplication(self, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -87,19 +97,24 @@ class Observer:
         return output
 
     def passage(self, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A view or a shifted copy of an activation can still become a gate."""
+        """What is linear keeps its origin: a shifted activation can still become a gate."""
         output = func(*args, **kwargs)
         if self._listening and args and isinstance(output, Tensor):
             tensors = [argument for argument in args if isinstance(argument, Tensor)]
             note = self._notes.read(tensors[0]) if len(tensors) == 1 else None
-            if isinstance(note, ActivationTally):
-                self._notes.write(output, note)
+            if note is not None:
+                self._notes.write(output, Derived(note.name) if isinstance(note, WeightedTally) else note)
         return output
 
     def normalisation(self, channels_last: bool, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._listening and args and isinstance(args[0], Tensor):
             self._axis = -1 if channels_last else min(1 - args[0].dim(), -1)
-        return func(*args, **kwargs)
+        output = func(*args, **kwargs)
+        if self._listening and func is F.batch_norm:  # linear: per unit it scales and shifts
+            note = self._notes.read(args[0])
+            if isinstance(note, (WeightedTally, Derived)):
+                self._notes.write(output, Derived(note.name))
+        return output
 
     def gradient_of(self, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """torch.autograd.grad, as in a gradient penalty: its gradients are no error signals."""
@@ -186,9 +201,11 @@ class Observer:
                 Signal(),
                 dataclasses.replace(call, input=None, weight=weight, bias=_detached(call.bias)),
                 self.parameter_name(call.weight),
+                known.name if isinstance(known, (WeightedTally, Derived)) else None,
                 _fan_in(call),
             )
         tally.add(sums)
+        tally.elements += y.numel()
         self._notes.write(y, tally)
         self._listen(y, tally.signal, call.output_axis)
         if call.weight.requires_grad and not y.requires_grad:
@@ -196,13 +213,12 @@ class Observer:
                 "it ran without gradients although its weight is trainable, as reentrant checkpointing does"
             )
 
-    def _before(
-        self, name: str, g: BoundActivation, a: Tensor, in_place: bool
-    ) -> tuple[ActivationTally, BoundActivation, Sample, bool]:
+    def _before(self, name: str, g: BoundActivation, a: Tensor, in_place: bool) -> Pending:
         source = self._notes.read(a)
-        axis = source.axis if source is not None else self._axis or (-1 if a.dim() < 4 else 1 - a.dim())
+        axis = self._axis or (-1 if a.dim() < 4 else 1 - a.dim())
+        if isinstance(source, (WeightedTally, ActivationTally)):
+            axis = source.axis
         axis = axis if -axis <= a.dim() else -1
-        before = sample(a, axis, self._max_patterns, copy=in_place)
         view = in_place and a._is_view()
         tally = self.tallies.activations.get(name)
         if tally is None:
@@ -212,17 +228,16 @@ class Observer:
             self.tallies.activations[name] = tally
         if not view and not isinstance(source, WeightedTally):
             self._listen(a, tally.signal, axis)
-        return tally, g, before, view and a.requires_grad
+        return Pending(tally, g, sample(a, axis, self._max_patterns, copy=in_place), view and a.requires_grad)
 
-    def _after(
-        self, tally: ActivationTally, g: BoundActivation, a: Sample, differentiable_view: bool, output: Tensor
-    ) -> None:
+    def _after(self, pending: Pending, output: Tensor) -> None:
+        tally, g, before, overwritten = pending
         after = sample(output, tally.axis, self._max_patterns)
         with torch.no_grad():
-            slope = g.derivative(a.values, after.values)
-            tally.add(ActivationSums.of(g, a, after, output, slope))
+            slope = g.derivative(before.values, after.values)
+            tally.add(ActivationSums.of(g, before, after, output, slope))
         self._notes.write(output, tally)
-        if differentiable_view:  # a hook on a view that is overwritten never fires: delta = g'(a) dLoss/dg
+        if overwritten:  # a hook on a view that is overwritten never fires: delta = g'(a) dLoss/dg
             self._listen(output, tally.signal, tally.axis, slope)
 
     def _listen(self, tensor: Tensor, signal: Signal, axis: int, slope: Tensor | None = None) -> None:

@@ -50,7 +50,8 @@ class Probe:
             raise ValueError(f"max_patterns must be at least 1, or None for all patterns, got {max_patterns}")
         globs = [layers] if isinstance(layers, str) else list(layers)
         self.step = step
-        self.signal_scale: Any = 1.0
+        self.loss_scale: Any = 1.0  # a number, or a tensor on the device: the factor on the loss that goes backward
+        self.ranks = 1  # the gradient is averaged over this many processes
         self._model = model
         self._optimizer = optimizer
         self._observer = Observer(model, globs, max_patterns)
@@ -133,30 +134,42 @@ class Probe:
             self._parameters.after(stepped=False)
         self._list_silent()
         parameters = [tally for tally in self._parameters.read.values() if tally.sums is not None]
-        signals = [t.signal for t in tallies.activations.values()] + [t.signal for t in tallies.weighted.values()]
+        layers: list[Any] = [*tallies.activations.values(), *tallies.weighted.values()]
+        signals = [tally.signal for tally in layers]
         heard = list({id(signal): signal for signal in signals if signal.sums is not None}.values())
         activations = [tally for tally in tallies.activations.values() if tally.sums is not None]
         weighted = [tally for tally in tallies.weighted.values() if tally.sums is not None]
         trees: list[Any] = [t.sums for t in (*activations, *weighted, *parameters, *heard)]
         loss = [] if tallies.loss is None else [tallies.loss]
-        scale = [self.signal_scale] if isinstance(self.signal_scale, Tensor) else []
+        scale = [self.loss_scale] if isinstance(self.loss_scale, Tensor) else []
         arrays = iter(packing.to_host([*loss, *scale, *(array for tree in trees for array in tree.arrays())]))
-        factor_of_loss = float(next(arrays)) if loss else float("nan")
-        factor = 1.0 / float(next(arrays) if scale else self.signal_scale)
+        loss_value = float(next(arrays)) if loss else float("nan")
+        loss_scale = float(next(arrays) if scale else self.loss_scale)
         on_host = iter([tree.with_arrays(arrays) for tree in trees])
         activation_sums = [next(on_host) for _ in activations]
         weighted_sums = [next(on_host) for _ in weighted]
         parameter_sums = [next(on_host) for _ in parameters]
-        heard_sums = {id(signal): _scaled(next(on_host), factor) for signal in heard}
+        heard_sums = {id(signal): _scaled(next(on_host), 1.0 / (loss_scale * self.ranks)) for signal in heard}
         return Snapshot(
             self.step,
-            factor_of_loss,
+            loss_value / loss_scale,
+            loss_scale,
             tuple(
                 ActivationRecord.of(t.name, t.function, t.order, t.gate, sums, heard_sums.get(id(t.signal)))
                 for t, sums in zip(activations, activation_sums, strict=True)
             ),
             tuple(
-                WeightedRecord.of(t.name, t.operation, t.order, t.weight, t.fan_in, sums, heard_sums.get(id(t.signal)))
+                WeightedRecord.of(
+                    t.name,
+                    t.operation,
+                    t.order,
+                    t.weight,
+                    t.follows,
+                    t.fan_in,
+                    t.elements,
+                    sums,
+                    heard_sums.get(id(t.signal)),
+                )
                 for t, sums in zip(weighted, weighted_sums, strict=True)
             ),
             tuple(_parameter_record(t, sums) for t, sums in zip(parameters, parameter_sums, strict=True)),

@@ -141,9 +141,11 @@ class WeightedRecord(Record):
         operation: ``"linear"``, ``"conv2d"``, ``"matmul"``, ``"lstm"`` ...
         order: Position among all recorded calls of the step.
         weight: The name of the weight parameter; None where the weight was computed.
+        follows: The weighted record whose output came in with nothing but linear operations between; None else.
         units: Number of units (output channels).
         fan_in: Number of weights into one unit.
         patterns: Number of patterns looked at, per unit.
+        elements: Number of elements of the whole output.
         input_mean: Mean over features of E x.
         input_std: Root of the mean over features of var(x).
         mean_energy: norm(E x)^2 / E norm(x)^2 of the input.
@@ -158,9 +160,11 @@ class WeightedRecord(Record):
     operation: str = ""
     order: int = 0
     weight: str | None = None
+    follows: str | None = None
     units: int = 0
     fan_in: int = 0
     patterns: int = 0
+    elements: int = 0
     input_mean: float = math.nan
     input_std: float = math.nan
     mean_energy: float = math.nan
@@ -179,7 +183,9 @@ class WeightedRecord(Record):
         operation: str,
         order: int,
         weight: str | None,
+        follows: str | None,
         fan_in: int,
+        elements: int,
         sums: WeightedSums,
         signal: SquareSums | None,
     ) -> WeightedRecord:
@@ -191,9 +197,11 @@ class WeightedRecord(Record):
             operation,
             order,
             weight,
+            follows,
             units=len(y.mean),
             fan_in=fan_in,
             patterns=y.count,
+            elements=elements,
             input_mean=math.nan if x is None else _mean(x.mean),
             input_std=math.nan if x is None else _root(_mean(x.variance)),
             mean_energy=math.nan if x is None else x.mean_energy,
@@ -211,7 +219,10 @@ class WeightedRecord(Record):
         if self.sums is None or other.sums is None:
             return self
         signal, sums = _merged(self.signal, other.signal), self.sums.merge(other.sums)
-        return WeightedRecord.of(self.name, self.operation, self.order, self.weight, self.fan_in, sums, signal)
+        elements = self.elements + other.elements
+        return WeightedRecord.of(
+            self.name, self.operation, self.order, self.weight, self.follows, self.fan_in, elements, sums, signal
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ class Snapshot:
     Args:
         step: Number of optimiser steps before this one.
         loss: The loss the step went back from; NaN where none was seen.
+        loss_scale: The factor by which loss and error signals were scaled when they were seen (they no longer are).
         activations: One record per call of an activation function, in the order of execution.
         weighted: One record per call of a weighted operation, in the order of execution.
         parameters: One record per parameter.
@@ -27,6 +28,7 @@ class Snapshot:
 
     step: int = 0
     loss: float = math.nan
+    loss_scale: float = 1.0
     activations: tuple[ActivationRecord, ...] = ()
     weighted: tuple[WeightedRecord, ...] = ()
     parameters: tuple[ParameterRecord, ...] = ()
@@ -37,6 +39,7 @@ class Snapshot:
         return {
             "step": self.step,
             "loss": self.loss if math.isfinite(self.loss) else None,
+            "loss_scale": self.loss_scale,
             "activations": [record.to_dict() for record in self.activations],
             "weighted": [record.to_dict() for record in self.weighted],
             "parameters": [record.to_dict() for record in self.parameters],
@@ -49,6 +52,7 @@ class Snapshot:
         return cls(
             values["step"],
             math.nan if values["loss"] is None else values["loss"],
+            values["loss_scale"],
             tuple(map(ActivationRecord.from_dict, values["activations"])),
             tuple(map(WeightedRecord.from_dict, values["weighted"])),
             tuple(map(ParameterRecord.from_dict, values["parameters"])),
@@ -61,6 +65,7 @@ class Snapshot:
         return Snapshot(
             max(self.step, other.step),
             sum(losses) / len(losses) if losses else math.nan,
+            max(self.loss_scale, other.loss_scale),
             _merge(self.activations, other.activations),
             _merge(self.weighted, other.weighted),
             _merge(self.parameters, other.parameters),

@@ -51,11 +51,20 @@ class WeightedTally:
     signal: Signal
     call: WeightedCall
     weight: str | None
+    follows: str | None
     fan_in: int
+    elements: int = 0
     sums: WeightedSums | None = None
 
     def add(self, sums: WeightedSums) -> None:
         self.sums = sums if self.sums is None else self.sums.merge(sums)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """The note about a tensor that a linear operation (view, shift, dropout) made of a weighted output."""
+
+    name: str
 
 
 @dataclass

@@ -1,0 +1,65 @@
+"""How long something has been so: the course of a problem over the probed steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lightning_tricks.diagnosis.finding import Severity
+from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
+
+HYSTERESIS = 3  # probed steps over which a problem has to hold before it is more than information
+
+
+@dataclass(frozen=True)
+class Course:
+    """A problem that holds at the last probed step.
+
+    Args:
+        since: The optimiser step of the first snapshot of the unbroken run in which it holds.
+        run: The number of snapshots in that run.
+    """
+
+    since: int
+    run: int
+
+    def severity(self, *, critical: bool) -> Severity:
+        """Info until the problem has held long enough."""
+        if self.run < HYSTERESIS:
+            return "info"
+        return "critical" if critical else "warning"
+
+
+def course(history: Sequence[Snapshot], holds: Callable[[Snapshot], bool]) -> Course | None:
+    """The course of a problem, or None where it does not hold at the last probed step."""
+    run = 0
+    since = 0
+    for snapshot in reversed(history):
+        if not holds(snapshot):
+            break
+        run += 1
+        since = snapshot.step
+    return Course(since, run) if run else None
+
+
+def layer_course(
+    history: Sequence[Snapshot], name: str, holds: Callable[[ActivationRecord | None], bool]
+) -> Course | None:
+    """The course of a problem of one activation."""
+    return course(history, lambda snapshot: holds(snapshot.activation(name)))
+
+
+def hidden_activations(snapshot: Snapshot) -> list[ActivationRecord]:
+    """Activations that further weights follow, without gates: the hidden layers.
+
+    What stands behind the last weighted operation belongs to the output or the loss, and a sigmoid there is meant to
+    saturate in the end.
+    """
+    last = max((record.order for record in snapshot.weighted), default=0)
+    return [record for record in snapshot.activations if record.order < last and not record.gate and record.patterns]
+
+
+def weighted_before(snapshot: Snapshot, activation: ActivationRecord) -> WeightedRecord | None:
+    """The last weighted operation before an activation: the layer whose pre-activation it takes."""
+    before = [record for record in snapshot.weighted if record.order < activation.order]
+    return before[-1] if before else None

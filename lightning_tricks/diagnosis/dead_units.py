@@ -1,0 +1,63 @@
+"""dead_units: units with a hard zero that are active on (almost) no pattern."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from lightning_tricks.diagnosis import remedies
+from lightning_tricks.diagnosis.course import HYSTERESIS, hidden_activations, layer_course, weighted_before
+from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.probes import ActivationRecord, Snapshot
+
+DEAD_LAYER = 0.5  # share of units that are dead (SageMaker's rule)
+GONE = 0.9
+ENOUGH_PATTERNS = 200  # a unit is judged over at least this many: 1 % of them are two
+
+
+def find_dead_units(history: Sequence[Snapshot]) -> list[Finding]:
+    """The first hidden layer of which more than half is active on under 1 % of the patterns of the last probed steps.
+
+    Never by the share of zeros: a healthy sparse layer may be zero for nine patterns in ten, each unit for others.
+    """
+    latest = history[-1]
+    for record in hidden_activations(latest):
+        if not _dying(record):
+            continue
+        pooled = _pooled(history, record)
+        if pooled.patterns < ENOUGH_PATTERNS or pooled.dead_share < DEAD_LAYER:
+            continue
+        found = layer_course(history, record.name, _dying)
+        if found is None:
+            continue
+        before = weighted_before(latest, record)
+        evidence = {
+            "dead units": f"{round(pooled.dead_share * pooled.units)} of {pooled.units}",
+            "patterns looked at": pooled.patterns,
+            "pre-activation mean": record.mean,
+            "pre-activation std": record.std,
+            "weighted layer": before.name if before else None,
+        }
+        explanation = (
+            f"{pooled.dead_share:.0%} of these {record.function} units are zero on (almost) every pattern. A dead "
+            "unit has slope zero, so no error signal reaches its weights and it stays dead."
+        )
+        todo = (
+            remedies.LEAKY,
+            remedies.LOWER_LR,
+            remedies.initialize(record.function, before.name if before else None),
+        )
+        severity = found.severity(critical=pooled.dead_share >= GONE)
+        return [Finding("dead_units", record.name, severity, found.since, evidence, explanation, todo)]
+    return []
+
+
+def _dying(record: ActivationRecord | None) -> bool:
+    return record is not None and record.dead_share >= DEAD_LAYER
+
+
+def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> ActivationRecord:
+    """The record over the window of steps whose sums are still there."""
+    window = [snapshot.activation(record.name) for snapshot in history[-max(HYSTERESIS, 5) :]]
+    known = [found for found in window if found is not None and found.sums is not None]
+    return functools.reduce(lambda one, other: one.merge(other), known) if known else record

@@ -1,0 +1,63 @@
+"""non_finite: the first tensor, in the order of execution, with a NaN or an Inf."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lightning_tricks.diagnosis import remedies
+from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.probes import Snapshot
+
+_SCALER_PATIENCE = 3  # a loss scaler may overflow a few times while it looks for its scale
+
+
+def find_non_finite(history: Sequence[Snapshot]) -> list[Finding]:
+    """At once and at any step: one such value spreads to every weight."""
+    overflows = 0
+    for snapshot in history:
+        place = _place(snapshot)
+        if place is None:
+            overflows = 0
+            continue
+        layer, tensor = place
+        overflows = overflows + 1 if tensor == "gradient" and snapshot.loss_scale != 1.0 else _SCALER_PATIENCE
+        if overflows < _SCALER_PATIENCE:
+            continue
+        explanation = (
+            f"The {tensor} of this layer holds NaN or Inf, and nothing executed before it does. "
+            "Such a value reaches every weight within one step, after which nothing can be learned."
+        )
+        todo = (remedies.CHECK_DATA, remedies.LOWER_LR, remedies.CLIP)
+        evidence: dict[str, Any] = {"tensor": tensor, "loss": snapshot.loss}
+        return [Finding("non_finite", layer, "critical", snapshot.step, evidence, explanation, todo)]
+    return []
+
+
+def _place(snapshot: Snapshot) -> tuple[str | None, str] | None:
+    broken = {record.layer for record in snapshot.parameters if record.nonfinite and record.layer}
+    for record in snapshot.weighted:
+        if record.nonfinite_input:
+            upstream = [r for r in snapshot.activations if r.order < record.order and r.nonfinite]
+            return (upstream[0].name, "output") if upstream else (record.name, "input")
+        if record.nonfinite:
+            return record.name, "weight" if record.name in broken else "output"
+        following = [r for r in snapshot.activations if r.order > record.order and r.nonfinite]
+        later = [r.order for r in snapshot.weighted if r.order > record.order]
+        if following and (not later or following[0].order < later[0]):
+            return following[0].name, "output"
+    first = next((record for record in snapshot.activations if record.nonfinite), None)
+    if first is not None:
+        return first.name, "output"
+    if math.isinf(snapshot.loss):
+        return None, "loss"
+    backward = [r for r in snapshot.weighted if math.isinf(r.error_signal) or _poisoned(r.signal)]
+    if backward:
+        return backward[-1].name, "gradient"
+    gradient = next((r for r in reversed(snapshot.parameters) if r.nonfinite_gradient), None)
+    return None if gradient is None else (gradient.layer or gradient.name, "gradient")
+
+
+def _poisoned(signal: Any) -> bool:
+    return signal is not None and not math.isfinite(float(signal.square))
