@@ -14,7 +14,7 @@ from lightning_tricks.nn.batch_norm.mean_only import (
     mean_only_batch_norm,
 )
 from lightning_tricks.nn.batch_norm.renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d, batch_renorm
-from lightning_tricks.nn.batch_norm.running import RunningStatistics, micro_batch_momentum
+from lightning_tricks.nn.batch_norm.running import BatchNorm, RunningStatistics, micro_batch_momentum
 
 __all__ = [
     "GhostBatchNorm1d",
@@ -30,6 +30,7 @@ __all__ = [
     "MeanOnlyBatchNorm2d",
     "MeanOnlyBatchNorm3d",
     "mean_only_batch_norm",
+    "BatchNorm",
     "RunningStatistics",
     "micro_batch_momentum",
 ]

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["RunningStatistics", "accumulation_dtype", "micro_batch_momentum"]
+__all__ = ["BatchNorm", "RunningStatistics", "accumulation_dtype", "micro_batch_momentum"]
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -126,6 +127,9 @@ class RunningStatistics(nn.Module):
     def extra_repr(self) -> str:
         steps = f", accumulation_steps={self.accumulation_steps}" if self.accumulation_steps != 1 else ""
         return super().extra_repr() + steps
+
+
+BatchNorm = _BatchNorm | RunningStatistics  # every kind, for isinstance: torch's own, theirs derived from it, and ours
 
 
 def move(running: Tensor, value: Tensor, weight: float | Tensor) -> None:

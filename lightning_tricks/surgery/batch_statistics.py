@@ -1,0 +1,116 @@
+"""What batch-norm layers meet on their way through the data: collected per layer, joined over the processes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_tricks.stats.moments import Moments
+
+__all__ = ["BatchStatistics", "Estimator", "join_processes", "processes", "transport"]
+
+Estimator = Literal["pooled", "paper"]
+
+
+class BatchStatistics:
+    """Mean and variance per channel of all batches that one layer met, by two estimators at once.
+
+    Args:
+        channels: The number of channels C.
+        device: Where the sums lie; they are float64 where the device has it.
+
+    >>> statistics = BatchStatistics(1, torch.device("cpu"))
+    >>> statistics.add(torch.tensor([[0.0], [2.0]]))
+    >>> statistics.add(torch.tensor([[4.0], [6.0], [8.0]]))
+    >>> statistics.estimate("pooled")    # of 0, 2, 4, 6, 8
+    (tensor([4.], dtype=torch.float64), tensor([10.], dtype=torch.float64))
+    >>> statistics.estimate("paper")     # the average of (1, 2) and (6, 4)
+    (tensor([3.5000], dtype=torch.float64), tensor([3.], dtype=torch.float64))
+    """
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        zeros = torch.zeros(channels, dtype=dtype, device=device)
+        self.moments = Moments(0, zeros, zeros)
+        self.batches = 0
+        self.sum_of_means, self.sum_of_variances = zeros, zeros
+
+    def add(self, input: Tensor) -> None:
+        """Adds a batch ``[N, C, *]``."""
+        channels = self.moments.mean.numel()
+        count = input.numel() // channels
+        if count == 0:
+            return
+        values = input.detach()
+        if values.dtype in (torch.float16, torch.bfloat16):
+            values = values.float()
+        mean, variance = values.new_zeros(channels), values.new_zeros(channels)
+        if count == 1:
+            mean = values.reshape(channels)
+        else:
+            # The batch-norm kernel leaves its own two-pass statistics in the buffers; it is faster than var_mean.
+            F.batch_norm(values, mean, variance, None, None, True, 1.0)
+        mean, variance = mean.to(self.sum_of_means), variance.to(self.sum_of_means)
+        self.moments = self.moments.merge(Moments(count, mean, variance * (count - 1)))
+        self.batches += 1
+        self.sum_of_means = self.sum_of_means + mean
+        self.sum_of_variances = self.sum_of_variances + variance
+
+    def estimate(self, estimator: Estimator) -> tuple[Tensor, Tensor]:
+        """Mean and unbiased variance."""
+        if estimator == "paper":
+            return self.sum_of_means / self.batches, self.sum_of_variances / self.batches
+        return self.moments.mean, self.moments.m2 / (self.moments.count - 1)
+
+    def pack(self) -> Tensor:
+        """Everything in one tensor, ``[2 + 4 C]``."""
+        head = self.sum_of_means.new_tensor([self.moments.count, self.batches])
+        return torch.cat([head, self.moments.mean, self.moments.m2, self.sum_of_means, self.sum_of_variances])
+
+    def unpack(self, packed: Tensor) -> BatchStatistics:
+        """The inverse of :meth:`pack`, as another object."""
+        other = BatchStatistics(self.moments.mean.numel(), self.moments.mean.device)
+        count, batches = (int(value) for value in packed[:2].tolist())
+        mean, m2, other.sum_of_means, other.sum_of_variances = packed[2:].chunk(4)
+        other.moments, other.batches = Moments(count, mean, m2), batches
+        return other
+
+    def merge(self, other: BatchStatistics) -> BatchStatistics:
+        """The statistics of both taken together."""
+        both = BatchStatistics(self.moments.mean.numel(), self.moments.mean.device)
+        both.moments = self.moments.merge(other.moments)
+        both.batches = self.batches + other.batches
+        both.sum_of_means = self.sum_of_means + other.sum_of_means
+        both.sum_of_variances = self.sum_of_variances + other.sum_of_variances
+        return both
+
+
+def processes() -> int:
+    """The number of processes that train together, 1 without ``torch.distributed``."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def transport(device: torch.device) -> torch.device:
+    """Where a tensor has to lie to be sent by the process group at hand."""
+    return torch.device("cpu") if dist.get_backend() == "gloo" else device
+
+
+def join_processes(statistics: list[BatchStatistics]) -> list[BatchStatistics]:
+    """The statistics of all processes, merged in the order of their ranks, so that every one holds the same bits."""
+    if processes() == 1 or not statistics:
+        return statistics
+    packed = [entry.pack() for entry in statistics]
+    home = packed[0].device
+    flat = torch.cat([entry.to(home) for entry in packed]).to(transport(home))
+    ranks = [torch.empty_like(flat) for _ in range(processes())]
+    dist.all_gather(ranks, flat)
+    joined: list[BatchStatistics] = []
+    for rank in ranks:
+        parts = rank.split([entry.numel() for entry in packed])
+        entries = [old.unpack(part.to(old.moments.mean)) for old, part in zip(statistics, parts, strict=True)]
+        joined = [a.merge(b) for a, b in zip(joined, entries, strict=True)] if joined else entries
+    return joined
