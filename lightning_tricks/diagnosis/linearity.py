@@ -9,7 +9,7 @@ from lightning_tricks.diagnosis.course import hidden_activations, layer_course, 
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
-LINEAR_LAYER = 0.99  # corr(a, g(a))^2; a centred Gaussian of std 1 gives .93 (tanh), .97 (SELU), .984 (logistic)
+LINEAR_LAYER = 0.995  # corr(a, g(a))^2; a centred Gaussian of std 1 gives .93 (tanh), .97 (SELU), .984 (logistic)
 TINY_STD = 0.03  # torch's default initialisation with GELU starts at .09 and recovers; this does not
 RECOVERY = 100  # optimiser steps within which healthy smooth units leave the linear range
 

@@ -1,0 +1,52 @@
+"""From a history of snapshots to findings: every rule once, then consequences under their causes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from lightning_tricks.diagnosis.bias_shift import find_bias_shift
+from lightning_tricks.diagnosis.causes import fold
+from lightning_tricks.diagnosis.dead_units import find_dead_units
+from lightning_tricks.diagnosis.finding import PROBLEMS, Finding
+from lightning_tricks.diagnosis.gradient import find_exploding_gradient, find_vanishing_gradient
+from lightning_tricks.diagnosis.initialization import find_poor_initialization, find_symmetric_weights
+from lightning_tricks.diagnosis.input import find_unnormalized_input
+from lightning_tricks.diagnosis.linearity import find_linearity
+from lightning_tricks.diagnosis.nonfinite import find_non_finite
+from lightning_tricks.diagnosis.saturation import find_saturation
+from lightning_tricks.probes import Snapshot
+
+Rule = Callable[[Sequence[Snapshot]], list[Finding]]
+RULES: tuple[Rule, ...] = (
+    find_symmetric_weights,
+    find_unnormalized_input,
+    find_poor_initialization,
+    find_exploding_gradient,
+    find_saturation,
+    find_dead_units,
+    find_bias_shift,
+    find_linearity,
+    find_vanishing_gradient,
+)
+
+
+def find(history: Sequence[Snapshot], ignore: Collection[str] = ()) -> tuple[Finding, ...]:
+    """All findings of a history, the cause first, without the problems named in ``ignore``.
+
+    Steps after the first NaN or Inf are not judged: every measure there is one as well.
+
+    Raises:
+        ValueError: ``ignore`` names an unknown problem.
+    """
+    unknown = [name for name in ignore if name not in PROBLEMS]
+    if unknown:
+        raise ValueError(f"unknown problem to ignore: {', '.join(unknown)}; known are {', '.join(PROBLEMS)}")
+    if not history:
+        return ()
+    broken = find_non_finite(history)
+    before = [snapshot for snapshot in history if not broken or snapshot.step < broken[0].step]
+    findings = [*broken]
+    if before:
+        findings += [finding for rule in RULES for finding in rule(before)]
+    kept = [finding for finding in findings if finding.problem not in ignore]
+    return fold(kept, (before or list(history))[-1])
