@@ -1,6 +1,7 @@
 """How a network's weights begin (torch only)."""
 
 from lightning_tricks.init.fans import Fans, WeightBlock, fans, weight_blocks
+from lightning_tricks.init.lsuv import lsuv_
 from lightning_tricks.init.moments import (
     FixedPoint,
     Moments,
@@ -11,6 +12,7 @@ from lightning_tricks.init.moments import (
     one_step_gain,
     stability,
 )
+from lightning_tricks.init.network import initialize
 from lightning_tricks.init.predict import LayerPrediction, Prediction, predict
 from lightning_tricks.init.report import Entry, NoEffectWarning, Report
 from lightning_tricks.init.schemes import (

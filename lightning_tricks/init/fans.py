@@ -99,7 +99,7 @@ def weight_blocks(module: nn.Module, name: str = "") -> list[WeightBlock]:
     """The weight matrices of a module, each with its fans; an empty list where the module has none of its own.
 
     Args:
-        module: The module. An ``nn.MultiheadAttention`` includes its output projection.
+        module: The module. The output projection of an ``nn.MultiheadAttention`` is a module of its own.
         name: Its path in the model. A linear layer called ``qkv``, ``in_proj`` or ``c_attn`` that is three times as
             wide as its input counts as three matrices.
 
@@ -107,7 +107,7 @@ def weight_blocks(module: nn.Module, name: str = "") -> list[WeightBlock]:
         ValueError: A lazy module that has not seen a batch; the layer is named.
 
     >>> [(block.parameter, block.label, block.fans.fan_out) for block in weight_blocks(nn.MultiheadAttention(8, 2))]
-    [('in_proj_weight', 'q', 8), ('in_proj_weight', 'k', 8), ('in_proj_weight', 'v', 8), ('out_proj.weight', '', 8)]
+    [('in_proj_weight', 'q', 8), ('in_proj_weight', 'k', 8), ('in_proj_weight', 'v', 8)]
     """
     for key, parameter in module.named_parameters(recurse=False):
         if isinstance(parameter, UninitializedParameter):
@@ -172,24 +172,22 @@ def _row_blocks(parameter: str, weight: Tensor, labels: tuple[str, ...]) -> list
 
 def _attention_blocks(attention: nn.MultiheadAttention) -> list[WeightBlock]:
     if attention.in_proj_weight is not None:
-        blocks = _row_blocks("in_proj_weight", attention.in_proj_weight, ("q", "k", "v"))
-    else:
-        blocks = [
-            WeightBlock(f"{label}_proj_weight", slice(0, weight.shape[0]), _tensor_fans(weight), label)
-            for label in "qkv"
-            for weight in (getattr(attention, f"{label}_proj_weight"),)
-        ]
-    out = attention.out_proj.weight
-    return [*blocks, WeightBlock("out_proj.weight", slice(0, out.shape[0]), _tensor_fans(out))]
+        return _row_blocks("in_proj_weight", attention.in_proj_weight, ("q", "k", "v"))
+    weights = {label: getattr(attention, f"{label}_proj_weight") for label in "qkv"}
+    return [
+        WeightBlock(f"{label}_proj_weight", slice(0, weight.shape[0]), _tensor_fans(weight), label)
+        for label, weight in weights.items()
+    ]
 
 
 def _recurrent_blocks(module: nn.RNNBase | nn.RNNCellBase) -> list[WeightBlock]:
     kind = module.mode if isinstance(module, nn.RNNBase) else type(module).__name__
     gates = tuple(f"{gate} gate" for gate in _GATES.get(kind, "")) or ("",)
+    names = module._flat_weights_names if isinstance(module, nn.RNNBase) else ["weight_ih", "weight_hh"]
     blocks: list[WeightBlock] = []
-    for key, weight in module.named_parameters(recurse=False):
+    for key in names:
         if key.startswith("weight_hr"):  # the projection of an LSTM with proj_size: one matrix for the output
-            blocks.append(_whole(key, weight, _tensor_fans(weight)))
+            blocks.append(_whole(key, getattr(module, key), _tensor_fans(getattr(module, key))))
         elif key.startswith("weight"):
-            blocks.extend(_row_blocks(key, weight, gates))
+            blocks.extend(_row_blocks(key, getattr(module, key), gates))
     return blocks

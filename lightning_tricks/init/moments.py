@@ -85,7 +85,7 @@ def moments(
     >>> m = moments("selu")
     >>> abs(m.mean) < 1e-12, abs(m.variance - 1) < 1e-12
     (True, True)
-    >>> round(moments(torch.relu).mean, 6)  # 1 / sqrt(2 pi)
+    >>> round(moments("relu").mean, 6)  # 1 / sqrt(2 pi)
     0.398942
     """
     function = scalar_function(activation, kinks)
@@ -129,8 +129,8 @@ def gain(activation: ActivationLike, *, kinks: Sequence[float] = ()) -> float:
             low, largest = high, max(largest, value)
     side = f"stays at or below {largest + 1.0:.4g}" if largest < 0 else f"is {largest + 1.0:.4g} even for tiny weights"
     raise ValueError(
-        f"no gain keeps the second moment of {function.name} at 1: it {side}; one_step_gain({function.name!r}) keeps one "
-        "layer's, and fixed_points tells where the network settles with it"
+        f"no gain keeps the second moment of {function.name} at 1: it {side}; one_step_gain({function.name!r}) keeps "
+        "one layer's, and fixed_points tells where the network settles with it"
     )
 
 

@@ -11,7 +11,6 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Union
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from lightning_tricks.nn.activations import BoundActivation, activation_of, by_f
 
 __all__ = ["ActivationLike", "ScalarFunction", "gaussian_nodes", "scalar_function"]
 
-ActivationLike = Union[str, nn.Module, BoundActivation, Callable[[Tensor], Tensor]]
+ActivationLike = str | nn.Module | BoundActivation | Callable[[Tensor], Tensor]
 
 _NODES = 64
 _PROBES = 16  # nodes of the interpolation that decides whether a piece is smooth
@@ -149,7 +148,7 @@ def _roughness(function: ScalarFunction, left: Tensor, right: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def _interpolation() -> tuple[Tensor, Tensor]:
-    """Legendre nodes and the check points after them on [0, 1]; the matrix takes the values at the first to the second."""
+    """Legendre nodes followed by check points on [0, 1], and the matrix from the values at the nodes to the checks."""
     nodes = _legendre(_PROBES)[0].numpy()
     checks = np.array([1e-3, 0.11, 0.27, 0.41, 0.5, 0.59, 0.73, 0.89, 1 - 1e-3])
     difference = nodes[:, None] - nodes[None, :] + np.eye(len(nodes))

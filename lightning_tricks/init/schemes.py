@@ -72,7 +72,7 @@ def variance_scaling_(
         raise ValueError(f"unknown distribution {distribution!r}; known are {', '.join(DISTRIBUTIONS)}")
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale has to be positive and finite, not {scale}")
-    n = _terms(tensor, mode, fan)
+    n = terms(tensor, mode, fan)
     _check_fillable(tensor)
     if tensor.numel() == 0:
         return tensor
@@ -228,7 +228,7 @@ def orthonormal(matrix: Tensor) -> Tensor:
     return q.T if wide else q
 
 
-def _terms(tensor: Tensor, mode: str, fan: Fans | float | None) -> float:
+def terms(tensor: Tensor, mode: str, fan: Fans | float | None) -> float:
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}")
     if fan is None or isinstance(fan, tuple):

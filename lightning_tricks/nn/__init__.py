@@ -15,6 +15,6 @@ from lightning_tricks.nn.batch_norm import (
     mean_only_batch_norm,
     micro_batch_momentum,
 )
-from lightning_tricks.nn.dropout import AlphaDropout, FeatureAlphaDropout, alpha_dropout
+from lightning_tricks.nn.dropout import AlphaDropout, FeatureAlphaDropout, alpha_dropout, matched_p
 from lightning_tricks.nn.selu import SelfNormalizingMLP, SELUConv1d, SELUConv2d, SELUConv3d, SELULinear
 from lightning_tricks.nn.standardize import Standardize

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-__all__ = ["AlphaDropout", "FeatureAlphaDropout", "alpha_dropout"]
+__all__ = ["AlphaDropout", "FeatureAlphaDropout", "alpha_dropout", "matched_p"]
 
 # What SELU tends to for very negative input, -scale * alpha: the value a dropped unit takes.
 SELU_FLOOR = -1.7580993408473768480
@@ -69,6 +69,18 @@ def alpha_dropout(
     a, b = _affine(p, mean, variance)
     # The backward needs the mask only: one byte an element.
     return x.mul(a).add_(b).masked_fill_(dropped, a * SELU_FLOOR + b)
+
+
+def matched_p(p: float) -> float:
+    """The p of alpha dropout that is as noisy as ordinary dropout of p: it keeps 1 - p of the squared correlation.
+
+    Solves (1 - x) / (1 + 3.0909 x) = 1 - p, where 3.0909 is the square of SELU's lower limit.
+
+    >>> round(matched_p(0.18), 3)
+    0.051
+    """
+    _check(p, 1.0)
+    return p / (1.0 + SELU_FLOOR**2 * (1.0 - p))
 
 
 def _affine(p: float, mean: float, variance: float) -> tuple[float, float]:
@@ -133,7 +145,7 @@ class AlphaDropout(nn.Module):
 
     def extra_repr(self) -> str:
         moments = "" if (self.mean, self.variance) == (0.0, 1.0) else f", mean={self.mean}, variance={self.variance}"
-        return f"p={self.p}{moments}"
+        return f"p={self.p:.4g}{moments}"
 
 
 class FeatureAlphaDropout(AlphaDropout):
