@@ -1,0 +1,27 @@
+"""Shows what a diagnosis found: a text table, a tidy CSV, figures (matplotlib and rich are optional)."""
+
+from lightning_tricks.report.diagnosis import Diagnosis
+from lightning_tricks.report.figures import (
+    all_figures,
+    comparison,
+    dead_and_linear,
+    gradient_flow,
+    histogram_over_time,
+    histograms_over_time,
+    ladder,
+    save_all,
+)
+from lightning_tricks.report.history import write_csv
+
+__all__ = [
+    "Diagnosis",
+    "all_figures",
+    "comparison",
+    "dead_and_linear",
+    "gradient_flow",
+    "histogram_over_time",
+    "histograms_over_time",
+    "ladder",
+    "save_all",
+    "write_csv",
+]

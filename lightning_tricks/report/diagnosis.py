@@ -1,0 +1,122 @@
+"""A diagnosis: what was found, and the history it was found in."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.probes import Snapshot
+from lightning_tricks.report import table
+from lightning_tricks.report.history import write_csv
+from lightning_tricks.report.words import PROBLEM_WORDS, at
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """Findings, the cause first, and the snapshots behind them.
+
+    ``print(diagnosis)`` shows it as aligned text, ``diagnosis.show()`` in colour where rich is installed.
+
+    Args:
+        findings: The findings, the cause first; what follows from one is folded under it.
+        history: The probed steps, the oldest first.
+
+    >>> print(Diagnosis())
+    Nothing was looked at yet.
+    >>> finding = Finding("vanishing_gradient", "net.38", "critical", 4, {"slope": -0.51})
+    >>> diagnosis = Diagnosis([finding])
+    >>> diagnosis.healthy, diagnosis.verdict
+    (False, 'Sick: the gradient vanishes at net.38.')
+    """
+
+    findings: list[Finding] = dataclasses.field(default_factory=list)
+    history: list[Snapshot] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Lists of its own: the history that it was made from grows while the training goes on.
+        object.__setattr__(self, "findings", list(self.findings))
+        object.__setattr__(self, "history", list(self.history))
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no finding, folded ones included, is at "warning" or "critical"."""
+        return not any(finding.rank for root in self.findings for finding in _tree(root))
+
+    @property
+    def verdict(self) -> str:
+        """The diagnosis in one sentence."""
+        sick = [root for root in self.findings if any(finding.rank for finding in _tree(root))]
+        if sick:
+            return f"Sick: {_cause(sick[0])}{_and_more(len(sick) - 1)}."
+        steps = [snapshot.step for snapshot in self.history]
+        if not steps:
+            return "Healthy: nothing above info." if self.findings else "Nothing was looked at yet."
+        looked = f"{len(steps)} probed steps ({steps[0]} to {steps[-1]})"
+        if len(steps) == 1:
+            looked = f"1 probed step ({steps[0]}): too few to tell"
+        if not any(True for snapshot in self.history for _ in snapshot.records()):
+            return f"Unknown: no layer was seen in {looked}."
+        return f"Healthy: nothing above info in {looked}."
+
+    def __str__(self) -> str:
+        return table.text(self)
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        return table.rich_lines(self, options.max_width)
+
+    def show(self, file: TextIO | None = None) -> None:
+        """Print the table, in colour where rich is installed and the terminal has colours."""
+        table.show(self, sys.stdout if file is None else file)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON: verdict, findings and history."""
+        whole = {
+            "healthy": self.healthy,
+            "verdict": self.verdict,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "history": [snapshot.to_dict() for snapshot in self.history],
+        }
+        return _plain(whole)
+
+    def to_csv(self, path: str | pathlib.Path) -> pathlib.Path:
+        """Write the history as a tidy table; see :func:`lightning_tricks.report.write_csv`."""
+        return write_csv(self.history, path)
+
+
+def _tree(finding: Finding) -> Iterator[Finding]:
+    yield finding
+    for consequence in finding.consequences:
+        yield from _tree(consequence)
+
+
+def _cause(root: Finding) -> str:
+    following = list(_tree(root))[1:]
+    if not following:
+        return f"{PROBLEM_WORDS[root.problem].clause}{at(root.layer)}"
+    symptom = max(following, key=lambda finding: finding.rank)  # the first one of the highest severity
+    cause = f"{PROBLEM_WORDS[root.problem].clause}{at(root.layer)}"
+    return f"{PROBLEM_WORDS[symptom.problem].clause} because {cause}"
+
+
+def _and_more(count: int) -> str:
+    return "" if count < 1 else f" (and {count} more finding{'s' if count > 1 else ''})"
+
+
+def _plain(value: Any) -> Any:
+    """Evidence may hold NumPy or torch numbers, and NaN or Inf, neither of which JSON knows."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)

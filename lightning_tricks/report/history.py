@@ -1,0 +1,60 @@
+"""A run of snapshots as a tidy table: one number a row."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
+from lightning_tricks.probes.records import Record
+
+COLUMNS = ("step", "kind", "layer", "function_or_operation", "measure", "value")
+
+
+def rows(history: Sequence[Snapshot]) -> Iterator[tuple[int, str, str, str, str, float]]:
+    """The rows of the table: every measure of every record of every snapshot.
+
+    A measure that does not apply (NaN) has no row. A flag (``nonfinite``, ``symmetric`` ...) has a row of value 1 where
+    it is raised. The loss is a row of kind ``"model"``.
+    """
+    for snapshot in history:
+        if not math.isnan(snapshot.loss):
+            yield snapshot.step, "model", "", "", "loss", snapshot.loss
+        for record in snapshot.records():
+            kind, function = _kind(record)
+            for measure, value in (*record.measures().items(), *_flags(record)):
+                if not math.isnan(value):
+                    yield snapshot.step, kind, record.name, function, measure, float(value)
+
+
+def write_csv(history: Sequence[Snapshot], path: str | pathlib.Path) -> pathlib.Path:
+    """Write the table ``step, kind, layer, function_or_operation, measure, value``; floats in full precision.
+
+    Args:
+        history: The snapshots; with none, the file has its header only.
+        path: The file; its folder is made if need be.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(rows(history))
+    return path
+
+
+def _kind(record: Record) -> tuple[str, str]:
+    if isinstance(record, ActivationRecord):
+        return "activation", record.function
+    if isinstance(record, WeightedRecord):
+        return "weighted", record.operation
+    return "parameter", ""
+
+
+def _flags(record: Any) -> list[tuple[str, float]]:
+    flags = [f.name for f in dataclasses.fields(record) if f.type == "bool" and f.name != "gate"]
+    return [(name, 1.0) for name in flags if getattr(record, name)]

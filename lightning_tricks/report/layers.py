@@ -1,0 +1,139 @@
+"""One row per layer of a snapshot, in the order of execution: the numbers of the text table."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord
+from lightning_tricks.report.words import number, shortened
+
+_WHOLE, _HEAD, _FAULTY, _TAIL = 24, 8, 6, 5
+
+
+class Column(NamedTuple):
+    """A column of numbers: its heading, its width, how it is written, what it means."""
+
+    heading: str
+    width: int
+    write: Callable[[float], str]
+    meaning: str
+
+
+def _plain(value: float) -> str:
+    text = number(value)
+    return _scientific(value) if len(text) > 7 else text
+
+
+def _scientific(value: float) -> str:
+    return f"{value:.1e}" if value else "0"
+
+
+COLUMNS = {
+    "mean": Column("mean a", 7, _plain, "mean of the pre-activation a, which is what enters the activation function"),
+    "std": Column("std a", 7, _plain, "its standard deviation; healthy: of order 1 in every layer"),
+    "linearity": Column("linear", 6, lambda v: f"{v:.3f}", "1: the units act linearly on every pattern they see"),
+    "saturation": Column("satur.", 6, lambda v: f"{v:.0%}", "share of patterns on a flat side of the function"),
+    "activity": Column("active", 6, lambda v: f"{v:.0%}", "share of patterns on which a unit is not zero"),
+    "dead_share": Column("dead", 5, lambda v: f"{v:.0%}", "share of units that are (almost) never active"),
+    "error_signal": Column("signal", 7, _scientific, "RMS of the error signal dLoss/da on its way back"),
+    "transmission": Column("passes", 6, lambda v: f"{v:.3f}", "E g'(a)^2: the factor on the squared error signal"),
+    "update_ratio": Column("update", 7, _scientific, "size of one update / size of the weights; healthy: near 1e-3"),
+}
+# What a narrow terminal does without, in this order.
+LEAST_NEEDED = ("transmission", "mean", "activity", "update_ratio", "saturation", "dead_share", "linearity", "std")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One layer.
+
+    Args:
+        names: The recorded names that the row stands for: a weighted operation, its activation, or both.
+        function: What is computed there.
+        values: The measures by name, without those that do not apply.
+        nonfinite: Whether a NaN or an Inf was met.
+    """
+
+    names: tuple[str, ...]
+    function: str
+    values: dict[str, float]
+    nonfinite: bool = False
+
+    def label(self, width: int = 1000) -> str:
+        """``"net.0, .1"`` for a weighted operation and the activation right behind it."""
+        first = self.names[0]
+        rest = "".join(f", {name[len(_parent(first)) :]}" for name in self.names[1:])
+        return shortened(first, max(width - len(rest), 1)) + rest
+
+
+def layer_rows(snapshot: Snapshot) -> list[Row]:
+    """Every weighted operation and activation in the order of execution.
+
+    An activation that takes the output of the weighted operation before it, of the same module, shares a row with it.
+    """
+    ratios = {record.layer: record for record in snapshot.parameters if record.layer and len(record.shape) > 1}
+    rows: list[Row] = []
+    last: WeightedRecord | None = None
+    records: list[ActivationRecord | WeightedRecord] = [*snapshot.activations, *snapshot.weighted]
+    for record in sorted(records, key=lambda record: record.order):
+        if isinstance(record, WeightedRecord):
+            rows.append(_of_weighted(record, ratios.get(record.name)))
+            last = record
+            continue
+        row = _of_activation(record)
+        if last is not None and _takes(record, last):
+            before = rows.pop()
+            function = f"{before.function}, {row.function}"
+            nonfinite = before.nonfinite or row.nonfinite
+            row = Row((*before.names, *row.names), function, before.values | row.values, nonfinite)
+        rows.append(row)
+        last = None
+    return rows
+
+
+def choose(rows: Sequence[Row], faulty: Collection[str]) -> list[Row | int]:
+    """The rows to show of a long model: the first, the first faulty ones, the last; numbers count what is left out."""
+    if len(rows) <= _WHOLE:
+        return list(rows)
+    sick = [i for i, row in enumerate(rows) if row.nonfinite or any(name in faulty for name in row.names)]
+    shown = sorted({*range(_HEAD), *sick[:_FAULTY], *range(len(rows) - _TAIL, len(rows))})
+    chosen: list[Row | int] = []
+    for i in shown:
+        gap = i - (shown[shown.index(i) - 1] if i else -1) - 1
+        chosen += [gap, rows[i]] if gap else [rows[i]]
+    return chosen
+
+
+def _of_weighted(record: WeightedRecord, parameter: ParameterRecord | None) -> Row:
+    values = {name: getattr(record, name) for name in ("mean", "std", "error_signal")}
+    if parameter is not None:
+        values["update_ratio"] = parameter.update_ratio
+    return Row((record.name,), record.operation, _known(values), record.nonfinite or record.nonfinite_input)
+
+
+def _of_activation(record: ActivationRecord) -> Row:
+    values = {name: getattr(record, name) for name in COLUMNS if name != "update_ratio"}
+    if not math.isnan(record.activity):
+        values.pop("saturation")  # a rectifier's flat side is the share on which it is not active, and no fault
+    function = f"{record.function} (gate)" if record.gate else record.function
+    return Row((record.name,), function, _known(values), record.nonfinite)
+
+
+def _takes(activation: ActivationRecord, weighted: WeightedRecord) -> bool:
+    same: Any = [(activation.mean, weighted.mean), (activation.std, weighted.std)]
+    return (
+        activation.units == weighted.units
+        and _parent(activation.name) == _parent(weighted.name)
+        and all(math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-6) for a, b in same)
+    )
+
+
+def _known(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if not math.isnan(value)}
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]

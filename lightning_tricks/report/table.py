@@ -1,0 +1,204 @@
+"""The diagnosis as a text table: one layout, shown plain or, by rich, in colour."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.report.layers import COLUMNS, LEAST_NEEDED, Row, choose, layer_rows
+from lightning_tricks.report.words import PROBLEM_WORDS, at, evidence, number
+
+if TYPE_CHECKING:
+    from lightning_tricks.report.diagnosis import Diagnosis
+
+NARROW, WIDE = 40, 100
+_INDENT = 14
+_MOST_FINDINGS, _MOST_CONSEQUENCES, _MOST_NOT_SEEN = 12, 8, 6
+_STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan", "healthy": "bold green", "quiet": "dim"}
+
+
+class Line(NamedTuple):
+    """A line of the table: the first ``emphasis`` characters in a style, the rest plain; None: the whole line."""
+
+    text: str
+    style: str = ""
+    emphasis: int | None = None
+
+
+def text(diagnosis: Diagnosis, width: int | None = None) -> str:
+    """The table as plain text, as wide as the terminal within 60 to 100 columns, or as told."""
+    if width is None:
+        width = min(max(shutil.get_terminal_size((80, 24)).columns, 60), WIDE)
+    return "\n".join(line.text for line in _lines(diagnosis, width))
+
+
+def rich_lines(diagnosis: Diagnosis, width: int) -> Iterator[Any]:
+    """The same lines for rich, coloured by severity."""
+    from rich.text import Text
+
+    for line in _lines(diagnosis, width):
+        shown = Text(line.text, no_wrap=True, overflow="ellipsis")
+        if line.style:
+            shown.stylize(_STYLES[line.style], 0, len(line.text) if line.emphasis is None else line.emphasis)
+        yield shown
+
+
+def show(diagnosis: Diagnosis, file: TextIO) -> None:
+    """Print to a stream: with rich where installed, as plain text elsewhere."""
+    try:
+        from rich.console import Console
+    except ImportError:
+        whole = text(diagnosis)
+        encoding = getattr(file, "encoding", None) or "utf-8"  # a terminal of another code page must not end a training
+        file.write(whole.encode(encoding, "replace").decode(encoding) + "\n")
+    else:
+        Console(file=file, highlight=False, soft_wrap=False).print(diagnosis)
+
+
+def _lines(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
+    width = min(max(width, NARROW), WIDE + 20)
+    style = "healthy" if diagnosis.healthy else _worst(diagnosis.findings)
+    if not diagnosis.verdict.startswith(("Healthy", "Sick")):
+        style = "info"
+    yield from (Line(part, style) for part in textwrap.wrap(diagnosis.verdict, width))
+    for i, finding in enumerate(diagnosis.findings[:_MOST_FINDINGS], 1):
+        yield Line("")
+        yield from _finding(i, finding, width)
+    if len(diagnosis.findings) > _MOST_FINDINGS:
+        yield Line("")
+        yield Line(f"... and {len(diagnosis.findings) - _MOST_FINDINGS} more, in diagnosis.findings", "quiet")
+    if diagnosis.history:
+        named = [finding for finding in _all(diagnosis.findings) if finding.layer]
+        faulty: dict[str, str] = {str(finding.layer): finding.severity for finding in reversed(named)}
+        yield from _layers(diagnosis, faulty, width)
+        yield from _not_seen(diagnosis, width)
+
+
+def _finding(i: int, finding: Finding, width: int) -> Iterator[Line]:
+    for k, part in enumerate(textwrap.wrap(f"{i}. {_heading(finding)}", width, subsequent_indent="   ")):
+        yield Line(part, finding.severity, None if k == 0 else 0)
+    numbers = evidence(finding.evidence)
+    if numbers:
+        yield from _entry("measured", "; ".join(numbers), width)
+    if finding.explanation:
+        yield from _entry("why", finding.explanation, width)
+    for k, remedy in enumerate(finding.remedies, 1):
+        where = f" (at {remedy.layer})" if remedy.layer and remedy.layer not in str(remedy) else ""
+        yield from _entry("what to do" if k == 1 else "", f"{k}. {remedy}{where}", width, hang=3)
+    following = list(_all(finding.consequences))
+    for k, consequence in enumerate(following[:_MOST_CONSEQUENCES]):
+        numbers = evidence(consequence.evidence)
+        line = _clip(f"- {_heading(consequence)}{': ' if numbers else ''}{'; '.join(numbers)}", width - _INDENT)
+        yield Line(f"   {'it causes' if k == 0 else '':<{_INDENT - 3}}{line}", consequence.severity)
+    if len(following) > _MOST_CONSEQUENCES:
+        yield Line(f"{'':<{_INDENT}}- and {len(following) - _MOST_CONSEQUENCES} more", "quiet")
+
+
+def _heading(finding: Finding) -> str:
+    where = at(finding.layer) or " in the whole model"
+    return f"{finding.severity}: {PROBLEM_WORDS[finding.problem].heading}{where}, since step {finding.step}"
+
+
+def _entry(label: str, content: str, width: int, hang: int = 0) -> Iterator[Line]:
+    first, others = f"   {label:<{_INDENT - 3}}", " " * (_INDENT + hang)
+    yield from map(Line, textwrap.wrap(content, width, initial_indent=first, subsequent_indent=others))
+
+
+def _layers(diagnosis: Diagnosis, faulty: dict[str, str], width: int) -> Iterator[Line]:
+    last = diagnosis.history[-1]
+    rows = layer_rows(last)
+    if not rows:
+        return
+    columns = [name for name in COLUMNS if any(name in row.values for row in rows)]
+    labels = _Labels.of(choose(rows, faulty))
+    whole = len(columns)
+    for name in LEAST_NEEDED:
+        if name in columns and labels.least + sum(1 + COLUMNS[c].width for c in columns) > width:
+            columns.remove(name)
+    name_width, function_width = labels.fit(width - 2 - 1 - sum(1 + COLUMNS[c].width for c in columns))
+    loss = f", loss {number(last.loss)}" if last.loss == last.loss else ""
+    yield Line("")
+    yield from map(Line, textwrap.wrap(f"The layers at step {last.step}{loss}, in the order of execution:", width))
+    head = "".join(f" {COLUMNS[name].heading:>{COLUMNS[name].width}}" for name in columns)
+    yield Line(f"  {'layer':<{name_width}} {'what it is':<{function_width}}{head}"[:width], "quiet")
+    for row in labels.shown:
+        if isinstance(row, int):
+            yield Line(f"  ... {row} more layers ..." if row > 1 else "  ... 1 more layer ...", "quiet")
+            continue
+        cells = "".join(f" {_cell(row, name):>{COLUMNS[name].width}}" for name in columns)
+        severity = next((faulty[name] for name in row.names if name in faulty), "")
+        mark = "!" if severity or row.nonfinite else " "
+        label, function = row.label(name_width), _clip(row.function, function_width)
+        line = f"{mark} {label:<{name_width}} {function:<{function_width}}{cells}{' NaN/Inf' if row.nonfinite else ''}"
+        yield Line(line.rstrip(), severity or ("critical" if row.nonfinite else ""))
+    if faulty:
+        yield Line("  !       a finding names this layer", "quiet")
+    for name in columns:
+        meaning = f"  {COLUMNS[name].heading:<7} {COLUMNS[name].meaning}"
+        yield from (Line(part, "quiet") for part in textwrap.wrap(meaning, width, subsequent_indent=" " * 10))
+    if len(columns) < whole:
+        yield Line(
+            f"  (a wider terminal shows {whole - len(columns)} more column{'s' if whole - len(columns) > 1 else ''})"[
+                :width
+            ],
+            "quiet",
+        )
+
+
+def _not_seen(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
+    missed = {name: why for snapshot in diagnosis.history for name, why in snapshot.not_seen.items()}
+    if not missed:
+        return
+    yield Line("")
+    yield Line("Not seen, so nothing is said about it:")
+    for name, why in list(missed.items())[:_MOST_NOT_SEEN]:
+        yield from map(Line, textwrap.wrap(f"- {name}: {why}", width, initial_indent="  ", subsequent_indent="    "))
+    if len(missed) > _MOST_NOT_SEEN:
+        yield Line(f"  - and {len(missed) - _MOST_NOT_SEEN} more, in diagnosis.history[-1].not_seen", "quiet")
+
+
+class _Labels(NamedTuple):
+    """The two text columns, which share what width the numbers leave."""
+
+    shown: Sequence[Row | int]
+    name: int
+    function: int
+
+    @classmethod
+    def of(cls, shown: Sequence[Row | int]) -> _Labels:
+        rows = [row for row in shown if isinstance(row, Row)]
+        name = max(5, *(len(row.label()) for row in rows))
+        return cls(shown, name, max(10, *(len(row.function) for row in rows)))
+
+    @property
+    def least(self) -> int:
+        return 3 + min(self.name, 14) + min(self.function, 12)
+
+    def fit(self, room: int) -> tuple[int, int]:
+        function = min(self.function, max(12, room - self.name))
+        return max(5, min(self.name, room - function)), function
+
+
+def _cell(row: Row, name: str) -> str:
+    column = COLUMNS[name]
+    if name not in row.values:
+        return ""
+    value = row.values[name]
+    return column.write(value) if abs(value) != float("inf") else "inf" if value > 0 else "-inf"
+
+
+def _clip(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: max(width - 3, 0)] + "..."
+
+
+def _all(findings: Collection[Finding]) -> Iterator[Finding]:
+    for finding in findings:
+        yield finding
+        yield from _all(finding.consequences)
+
+
+def _worst(findings: Collection[Finding]) -> str:
+    return max(_all(findings), key=lambda finding: finding.rank).severity

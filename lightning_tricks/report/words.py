@@ -1,0 +1,133 @@
+"""Names and numbers as a person reads them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+
+class Wording(NamedTuple):
+    """A problem as a heading, and as a clause that can follow "the network is sick:"."""
+
+    heading: str
+    clause: str
+
+
+PROBLEM_WORDS = {
+    "linearity": Wording("linear units", "the units act linearly"),
+    "saturation": Wording("saturated units", "the units are saturated"),
+    "dead_units": Wording("dead units", "units are dead"),
+    "vanishing_gradient": Wording("vanishing gradient", "the gradient vanishes"),
+    "exploding_gradient": Wording("exploding gradient", "the gradient explodes"),
+    "bias_shift": Wording("bias problem", "each update shifts the units' means"),
+    "poor_initialization": Wording("poor initialization", "the weights begin at the wrong scale"),
+    "symmetric_weights": Wording("symmetric weights", "the units of a layer have equal weights"),
+    "unnormalized_input": Wording("input not normalized", "the input is not normalized"),
+    "non_finite": Wording("NaN or Inf", "a value became NaN or infinite"),
+    "disconnected_parameters": Wording("disconnected parameters", "parameters are never trained"),
+    "learning_rate_too_high": Wording("learning rate too high", "the learning rate is too high"),
+    "learning_rate_too_low": Wording("learning rate too low", "the learning rate is too low"),
+    "output_mismatch": Wording("output does not fit the loss", "the output does not fit the loss"),
+    "overfitting": Wording("overfitting", "the network overfits"),
+    "batch_norm_mismatch": Wording("batch norm mismatch", "batch norm differs between training and evaluation"),
+}
+_SHARES = ("share", "saturation", "activity")
+_MOST_ITEMS = 6
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits; scientific outside of 0.001 to 99999.
+
+    >>> [number(v) for v in (0.73346, 12.0, 4567.8, 4.5e-5, 0.0, float("nan"), float("-inf"))]
+    ['0.733', '12.0', '4568', '4.50e-05', '0', 'unknown', '-infinite']
+    """
+    value = float(value)
+    if math.isnan(value):
+        return "unknown"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "-infinite"
+    if value == 0:
+        return "0"
+    if not 1e-3 <= abs(value) < 99999.5:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+
+
+def percent(value: float) -> str:
+    """A share in percent.
+
+    >>> percent(0.125), percent(0.0004), percent(1.0)
+    ('12.5 %', '0.0400 %', '100 %')
+    """
+    return f"{number(100 * value)} %" if math.isfinite(value) else number(value)
+
+
+def words(name: Any) -> str:
+    """A name of the code in words.
+
+    >>> words("update_ratio")
+    'update ratio'
+    """
+    return str(name).replace("_", " ")
+
+
+def at(layer: str | None) -> str:
+    """Where a problem is, to go behind it in a sentence; empty for the whole model.
+
+    >>> at("net.2"), at("2"), at(None)
+    (' at net.2', ' at layer 2', '')
+    """
+    return "" if not layer else f" at layer {layer}" if layer.isdigit() else f" at {layer}"
+
+
+def shortened(name: str, width: int) -> str:
+    """A layer's name in so many letters: its modules by their initials, from the left, then cut in the middle.
+
+    >>> [shortened("encoder.layers.11.self_attn.linear", width) for width in (40, 26, 20, 9)]
+    ['encoder.layers.11.self_attn.linear', 'e.l.11.self_attn.linear', 'e.l.11.s.linear', 'e.l..near']
+    """
+    parts = name.split(".")
+    for i in range(len(parts) - 1):
+        if len(".".join(parts)) <= width:
+            break
+        if not parts[i].isdigit():
+            parts[i] = parts[i][:1]
+    brief = ".".join(parts)
+    if len(brief) <= width:
+        return brief
+    end = max((width - 2) * 2 // 3, 1)
+    return f"{brief[: max(width - 2 - end, 0)]}..{brief[-end:]}"[-width:]
+
+
+def evidence(items: Mapping[str, Any]) -> list[str]:
+    """The measured numbers as "name value", without those that are None.
+
+    >>> evidence({"pre-activation std": 0.29134, "saturation": 0.5, "weighted layer": "net.0", "loss": None})
+    ['pre-activation std 0.291', 'saturation 50.0 %', 'weighted layer net.0']
+    """
+    return [f"{words(key)} {_value(str(key), value)}" for key, value in items.items() if value is not None]
+
+
+def _value(key: str, value: Any) -> str:
+    if hasattr(value, "tolist"):  # NumPy and torch
+        value = value.tolist()
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Integral):
+        return str(value)
+    if isinstance(value, Real):
+        size = float(value)
+        share = any(word in key for word in _SHARES) and 0 <= size <= 1
+        return percent(size) if share else number(size)
+    if isinstance(value, Mapping):
+        return _joined([f"{words(k)} {_value(str(k), v)}" for k, v in value.items()])
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return _joined([_value(key, item) for item in value])
+    return "none" if value is None else str(value)
+
+
+def _joined(items: list[str]) -> str:
+    left_out = len(items) - _MOST_ITEMS
+    return ", ".join(items if left_out <= 0 else [*items[:_MOST_ITEMS], f"and {left_out} more"])
