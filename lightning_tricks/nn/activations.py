@@ -128,7 +128,12 @@ def _indicator(condition: Tensor, like: Tensor) -> Tensor:
     return condition.to(like.dtype)
 
 
+def _ones(a: Tensor) -> Tensor:
+    return a.new_ones(()).expand_as(a)
+
+
 _T = torch.Tensor
+_aten = torch.ops.aten  # the derivative's own kernel: saves no tensor, so nothing that watches the graph is disturbed
 _ENTRIES = (
     Activation(
         "relu",
@@ -153,7 +158,14 @@ _ENTRIES = (
         module=nn.LeakyReLU,
         slope=lambda a, g, negative_slope: _where_positive(a, negative_slope),
     ),
-    Activation("prelu", F.prelu, {"weight": None}, aliases=(torch.prelu, _T.prelu), module=nn.PReLU),
+    Activation(
+        "prelu",
+        F.prelu,
+        {"weight": None},
+        aliases=(torch.prelu, _T.prelu),
+        module=nn.PReLU,
+        slope=lambda a, g, weight: _where_positive(a, weight),
+    ),
     Activation(
         "rrelu",
         F.rrelu,
@@ -215,10 +227,35 @@ _ENTRIES = (
         slope=lambda a, g: _indicator((g > 0) & (g < 1), g) / 6.0,
         hard_zero=True,
     ),
-    Activation("hardswish", F.hardswish, module=nn.Hardswish, hard_zero=True),
-    Activation("gelu", F.gelu, {"approximate": "none"}, aliases=(torch._C._nn.gelu,), module=nn.GELU),
-    Activation("silu", F.silu, aliases=(torch._C._nn.silu, torch._C._nn.silu_), module=nn.SiLU),
-    Activation("mish", F.mish, aliases=(torch._C._nn.mish, torch._C._nn.mish_), module=nn.Mish),
+    Activation(
+        "hardswish",
+        F.hardswish,
+        module=nn.Hardswish,
+        slope=lambda a, g: _aten.hardswish_backward(_ones(a), a),
+        hard_zero=True,
+    ),
+    Activation(
+        "gelu",
+        F.gelu,
+        {"approximate": "none"},
+        aliases=(torch._C._nn.gelu,),
+        module=nn.GELU,
+        slope=lambda a, g, approximate: _aten.gelu_backward(_ones(a), a, approximate=approximate),
+    ),
+    Activation(
+        "silu",
+        F.silu,
+        aliases=(torch._C._nn.silu, torch._C._nn.silu_),
+        module=nn.SiLU,
+        slope=lambda a, g: _aten.silu_backward(_ones(a), a),
+    ),
+    Activation(
+        "mish",
+        F.mish,
+        aliases=(torch._C._nn.mish, torch._C._nn.mish_),
+        module=nn.Mish,
+        slope=lambda a, g: _aten.mish_backward(_ones(a), a),
+    ),
     Activation(
         "softplus",
         F.softplus,
@@ -229,13 +266,21 @@ _ENTRIES = (
     Activation("softsign", F.softsign, module=nn.Softsign, slope=lambda a, g: (1.0 - g.abs()).square()),
     Activation("logsigmoid", F.logsigmoid, module=nn.LogSigmoid, slope=lambda a, g: torch.sigmoid(-a)),
     Activation("tanhshrink", F.tanhshrink, module=nn.Tanhshrink, slope=lambda a, g: (a - g).square()),
-    Activation("softshrink", F.softshrink, {"lambd": 0.5}, module=nn.Softshrink, hard_zero=True),
+    Activation(
+        "softshrink",
+        F.softshrink,
+        {"lambd": 0.5},
+        module=nn.Softshrink,
+        slope=lambda a, g, lambd: _indicator(a.abs() > lambd, g),
+        hard_zero=True,
+    ),
     Activation(
         "hardshrink",
         F.hardshrink,
         {"lambd": 0.5},
         aliases=(torch.hardshrink, _T.hardshrink),
         module=nn.Hardshrink,
+        slope=lambda a, g, lambd: _indicator(a.abs() > lambd, g),
         hard_zero=True,
     ),
     Activation(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import types
-from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
 
 
-@functools.lru_cache(maxsize=1)
-def transparent_attention() -> Callable[..., Any]:
+def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """torch's own multi_head_attention_forward, run without its first question whether somebody overrides it.
 
     Asked inside a torch function mode, that question is always answered with yes and the call comes back whole. The
@@ -20,9 +17,6 @@ def transparent_attention() -> Callable[..., Any]:
     """
     whole = F.multi_head_attention_forward
     names = {**whole.__globals__, "has_torch_function": lambda tensors: False}
-    return types.FunctionType(whole.__code__, names, whole.__name__, whole.__defaults__, whole.__closure__)
-
-
-def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Calls the transparent form with the arguments of the original."""
-    return transparent_attention()(*args, **kwargs)
+    inside = types.FunctionType(whole.__code__, names, whole.__name__, whole.__defaults__, whole.__closure__)
+    inside.__kwdefaults__ = whole.__kwdefaults__
+    return inside(*args, **kwargs)

@@ -35,10 +35,17 @@ class Frames:
     opaque: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._paths: dict[int, tuple[str, bool]] = {}
+        self._paths: dict[int, tuple[str, bool] | None] = {}
+        metrics: list[str] = []
         for path, module in self.model.named_modules():
+            if _is_metric(module) and path:
+                metrics.append(f"{path}.")
+            if metrics and f"{path}.".startswith(tuple(metrics)):
+                self._paths[id(module)] = None  # metrics may call sigmoid, or a network; they are no layers
+                continue
             children = [name for name, _ in module.named_children() if name != "parametrizations"]
             self._paths[id(module)] = (strip_wrappers(path), not children)
+        self._taken = {known[0] for known in self._paths.values() if known is not None}
         self._stack: list[Frame | None] = []
         self._root = Frame("", leaf=False)
         self._calls: Counter[tuple[str, str]] = Counter()
@@ -59,38 +66,45 @@ class Frames:
     def new_batch(self) -> None:
         """Begin a further micro-batch: its first call of a layer continues that layer's first record."""
         self._calls.clear()
-        self._stack = []
 
     def leaves(self) -> Iterator[tuple[str, nn.Module]]:
         """Paths and modules of the modules without children."""
-        for path, module in self.model.named_modules():
-            _, leaf = self._paths[id(module)]
-            if leaf and path:
-                yield strip_wrappers(path), module
+        for _, module in self.model.named_modules():
+            known = self._paths.get(id(module))
+            if known is not None and known[1] and known[0]:
+                yield known[0], module
 
     @property
     def current(self) -> Frame | None:
         """The running module of the model, its root between modules, or None inside something foreign."""
         return self._stack[-1] if self._stack else self._root
 
+    @property
+    def between(self) -> bool:
+        """Whether no module is running: what is called now belongs to the loop around the model."""
+        return not self._stack
+
     def name(self, kind: str, function: str) -> str:
         """The name of the next call of ``function`` here; ``kind`` keeps activations and weighted operations apart."""
         frame = self.current or self._root
         base = frame.path if frame.leaf and frame.path else f"{frame.path}.{function}".lstrip(".")
-        self._calls[kind, base] += 1
-        count = self._calls[kind, base]
-        return base if count == 1 else f"{base}_{count}"
+        while True:
+            self._calls[kind, base] += 1
+            count = self._calls[kind, base]
+            if count == 1:
+                return base
+            if f"{base}_{count}" not in self._taken:  # a module may be called "relu_2" by its own right
+                return f"{base}_{count}"
 
     def _enter(self, module: nn.Module, args: Any) -> None:
-        known = self._paths.get(id(module))
         frame: Frame | None
-        if _is_metric(module):
-            frame = None
-        elif known is not None:
-            frame = Frame(*known)
-            self.ran.add(known[0])
-        elif not self._stack and next(module.parameters(), None) is not None:
-            frame = None  # another network, such as a teacher
+        if id(module) in self._paths:
+            known = self._paths[id(module)]
+            frame = None if known is None else Frame(*known)
+            if known is not None:
+                self.ran.add(known[0])
+        elif _is_metric(module) or (not self._stack and next(module.parameters(), None) is not None):
+            frame = None  # a metric, or another network, such as a teacher
         else:
             frame = self.current  # made on the fly or kept in a plain list: part of whoever calls it
         self._stack.append(frame)
@@ -109,7 +123,6 @@ class Frames:
 
 
 def _is_metric(module: nn.Module) -> bool:
-    """Metrics may live inside a module and call sigmoid; they are no layers."""
     return any(cls.__module__.startswith("torchmetrics.") for cls in type(module).__mro__)
 
 

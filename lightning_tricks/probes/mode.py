@@ -51,7 +51,8 @@ def _build_table() -> Mapping[Callable[..., Any], Handler]:
         (("mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__"), Observer.multiplication),
         (("add", "sub", "rsub", "neg", "__add__", "__radd__", "__sub__", "__rsub__", "__neg__"), Observer.passage),
         (("view", "reshape", "unsqueeze", "squeeze", "expand", "flatten", "permute", "transpose"), Observer.passage),
-        (("view_as", "expand_as", "__getitem__", "dropout", "contiguous", "to", "float"), Observer.passage),
+        (("view_as", "expand_as", "__getitem__", "contiguous", "clone", "to", "float"), Observer.passage),
+        (("chunk", "split", "tensor_split", "unbind", "movedim", "swapaxes", "narrow", "dropout"), Observer.passage),
     ):
         for name in names:
             for place in (torch, Tensor):

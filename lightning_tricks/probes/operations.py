@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Layout = Literal["rows", "columns", "transposed", "none"]
+Layout = Literal["rows", "transposed", "none"]
 IsParameter = Callable[[Any], bool]
 
 
@@ -22,14 +23,15 @@ class WeightedCall:
     Args:
         input: The input x, or None where it is not a real number (indices).
         input_axis: The dimension of its features, negative; 0 where none can be named.
-        weight: The weight as it was passed, possibly a view of a parameter.
-        layout: How the weights into one unit lie in it: ``rows`` [units, ...], ``columns`` [..., inputs, units],
-            ``transposed`` [inputs, units / groups, ...] or ``none``.
+        weight: The weight as it was passed, or a view of it; itself possibly a view of a parameter.
+        layout: How the weights into one unit lie in it: ``rows`` [units, ...], ``transposed``
+            [inputs, units / groups, ...] or ``none``.
+        unit_dims: How many leading dimensions of a weight in rows count units.
         bias: The bias, one entry a unit, or None.
         groups: Groups of a convolution.
         spread: Over how many output positions one input's weights are spread: the product of the strides of a
             transposed convolution.
-        output_axis: The dimension of the units in the output, negative.
+        output_axis: The dimension of the units in the output, negative; 0 where the output is one unit's.
         inner: What inside the operation cannot be seen, or an empty string.
     """
 
@@ -37,11 +39,31 @@ class WeightedCall:
     input_axis: int
     weight: Tensor
     layout: Layout = "rows"
+    unit_dims: int = 1
     bias: Tensor | None = None
     groups: int = 1
     spread: int = 1
     output_axis: int = -1
     inner: str = ""
+
+    @property
+    def fan_in(self) -> int:
+        """Number of weights into one unit; 0 for a table that is looked up."""
+        if self.layout == "none":
+            return self.weight.shape[-1] if self.inner else 0
+        if self.layout == "rows":
+            return math.prod(self.weight.shape[self.unit_dims :])
+        return self.weight.shape[0] // self.groups * math.prod(self.weight.shape[2:])
+
+    def rows(self, weight: Tensor) -> Tensor | None:
+        """``weight``, laid out as this call's, as ``[units, fan_in]``, or None."""
+        if self.layout == "none" or weight.dim() < 2:
+            return None
+        if self.layout == "rows":
+            return weight.flatten(0, self.unit_dims - 1).flatten(1)
+        inputs, units = weight.shape[:2]
+        grouped = weight.reshape(self.groups, inputs // self.groups, units, -1)
+        return grouped.transpose(1, 2).reshape(self.groups * units, -1)
 
 
 @dataclass(frozen=True)
@@ -75,18 +97,18 @@ def _convolution(space: int, groups_at: int, layout: Layout) -> Callable[..., We
             axis,
             _argument(args, kwargs, 1, "weight"),
             layout,
-            _argument(args, kwargs, 2, "bias"),
-            _argument(args, kwargs, groups_at, "groups", 1),
-            math.prod(strides) if layout == "transposed" else 1,
-            axis,
+            bias=_argument(args, kwargs, 2, "bias"),
+            groups=_argument(args, kwargs, groups_at, "groups", 1),
+            spread=math.prod(strides) if layout == "transposed" else 1,
+            output_axis=axis,
         )
 
     return read
 
 
 def _bilinear(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall:
-    weight = _argument(args, kwargs, 2, "weight")
-    return WeightedCall(_argument(args, kwargs, 0, "input1"), -1, weight, bias=_argument(args, kwargs, 3, "bias"))
+    weight = _argument(args, kwargs, 2, "weight")  # its inputs are products x_j x_k, which are nowhere to be seen
+    return WeightedCall(_argument(args, kwargs, 0, "input1"), 0, weight, bias=_argument(args, kwargs, 3, "bias"))
 
 
 def _embedding(weight_at: int) -> Callable[..., WeightedCall]:
@@ -101,39 +123,50 @@ def _product(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsP
 
 
 def _added_product(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall | None:
-    first, second = [*args[1:3], *(kwargs[k] for k in ("mat1", "mat2", "batch1", "batch2") if k in kwargs)][:2]
-    return _read_product(first, second, is_parameter)
+    first, second = [
+        *args[1:3],
+        *(kwargs[k] for k in ("mat1", "mat2", "batch1", "batch2", "mat", "vec") if k in kwargs),
+    ][:2]
+    call = _read_product(first, second, is_parameter)
+    added = _argument(args, kwargs, 0, "input")
+    plain = kwargs.get("beta", 1) == 1 and kwargs.get("alpha", 1) == 1
+    if call is None or not plain or call.output_axis != -1 or not is_parameter(added) or added.dim() != 1:
+        return call
+    return dataclasses.replace(call, bias=added)
 
 
 def _read_product(left: Any, right: Any, is_parameter: IsParameter) -> WeightedCall | None:
     if is_parameter(right) and isinstance(left, Tensor) and not is_parameter(left):
-        if right.dim() == 2 and _is_transposed_view(right):  # x @ w.t(): the rows of w are the units
-            return WeightedCall(left, -1, right.mT)
-        return WeightedCall(left, -1, right, "columns" if right.dim() >= 2 else "none")
-    if is_parameter(left) and isinstance(right, Tensor) and not is_parameter(right) and left.dim() >= 2:
+        if right.dim() == 1:
+            return WeightedCall(left, -1, right.unsqueeze(0), output_axis=0)
+        return WeightedCall(left, -1, right.mT, unit_dims=right.dim() - 1)
+    if is_parameter(left) and isinstance(right, Tensor) and not is_parameter(right):
         axis = -2 if right.dim() >= 2 else -1
-        return WeightedCall(right, axis, left, "rows" if left.dim() == 2 else "none", output_axis=axis)
+        if left.dim() == 1:
+            return WeightedCall(right, axis, left.unsqueeze(0), output_axis=0)
+        return WeightedCall(right, axis, left, unit_dims=left.dim() - 1, output_axis=axis)
     return None
-
-
-def _is_transposed_view(weight: Tensor) -> bool:
-    return weight.stride(0) == 1 and weight.stride(1) != 1
 
 
 def _einsum(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall | None:
     equation, *operands = args
     if len(operands) == 1 and isinstance(operands[0], (tuple, list)):
         operands = list(operands[0])
-    if not isinstance(equation, str) or len(operands) != 2 or ("..." in equation and "->" not in equation):
+    if not isinstance(equation, str) or len(operands) != 2:
         return None
     weights = [index for index, operand in enumerate(operands) if is_parameter(operand)]
     if len(weights) != 1:
         return None
-    inputs, _, output = equation.replace(" ", "").partition("->")
-    terms = [term.replace("...", "") for term in inputs.split(",")]
-    if not output:
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    dots = [
+        operand.dim() - len(term.replace("...", "")) for operand, term in zip(operands, inputs.split(","), strict=True)
+    ]
+    fill = "0123456789"[: max(dots)] if "..." in inputs else ""
+    terms = [term.replace("...", fill[len(fill) - n :]) for term, n in zip(inputs.split(","), dots, strict=True)]
+    if not arrow:
         letters = "".join(terms)
-        output = "".join(sorted(letter for letter in set(letters) if letters.count(letter) == 1))
+        output = fill + "".join(sorted(letter for letter in set(letters) - set(fill) if letters.count(letter) == 1))
+    output = output.replace("...", fill)
     weight, x = terms[weights[0]], terms[1 - weights[0]]
     units = [letter for letter in output if letter in weight and letter not in x]
     shared = [letter for letter in x if letter in weight and letter not in output]
@@ -141,10 +174,17 @@ def _einsum(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsPa
         return None
     output_axis = output.index(units[-1]) - len(output)
     input_axis = x.index(shared[-1]) - len(x) if len(shared) == 1 else 0
-    operand, layout = operands[weights[0]], "none"
-    if len(weight) == 2 and len(shared) == 1:
-        layout = "rows" if weight[0] == units[-1] else "columns"
-    return WeightedCall(operands[1 - weights[0]], input_axis, operand, layout, output_axis=output_axis)  # type: ignore[arg-type]
+    order = [weight.index(letter) for letter in weight if letter not in shared]
+    order += [weight.index(letter) for letter in shared]
+    apart = len(order) == len(weight) == len(set(weight)) and len(shared) > 0
+    return WeightedCall(
+        operands[1 - weights[0]],
+        input_axis,
+        operands[weights[0]].permute(order) if apart else operands[weights[0]],
+        "rows" if apart else "none",
+        unit_dims=len(weight) - len(shared),
+        output_axis=output_axis,
+    )
 
 
 _RECURRENT = "recurrent kernel: the activations and products inside it are not seen"
@@ -171,10 +211,10 @@ def _build_table() -> dict[Callable[..., Any], Operation]:
     table[torch.embedding] = Operation("embedding", _embedding(0))
     table[torch.einsum] = Operation("einsum", _einsum)
     product, added = Operation("matmul", _product), Operation("matmul", _added_product)
-    for name in ("matmul", "mm", "bmm"):
+    for name in ("matmul", "mm", "bmm", "mv", "dot"):
         table[getattr(torch, name)] = table[getattr(Tensor, name)] = product
-    table[Tensor.__matmul__] = table[Tensor.__rmatmul__] = product
-    for name in ("addmm", "baddbmm"):
+    table[Tensor.__matmul__] = table[torch.linalg.matmul] = product
+    for name in ("addmm", "baddbmm", "addmv"):
         table[getattr(torch, name)] = table[getattr(Tensor, name)] = added
     for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
         table[getattr(torch, name)] = Operation(name.removesuffix("_tanh").removesuffix("_relu"), _recurrent)

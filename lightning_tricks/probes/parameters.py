@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tricks.probes.frames import strip_wrappers
+from lightning_tricks.probes.operations import WeightedCall
 from lightning_tricks.probes.tallies import Tallies, WeightedTally
 from lightning_tricks.stats import ParameterSums, RowSums, SquareSums
 
@@ -29,7 +30,7 @@ class Rows:
 
     @classmethod
     def of(cls, tally: WeightedTally) -> Rows | None:
-        units = _as_rows(tally)
+        units = _as_rows(tally.call)
         if units is None or units.numel() == 0:
             return None
         step = max(1, min(math.ceil(units.numel() / MAX_ENTRIES), len(units) // _MIN_ROWS))
@@ -39,7 +40,7 @@ class Rows:
 
     def change(self) -> tuple[Tensor, RowSums]:
         """The change of the sampled rows since they were read, and its sums."""
-        units = _as_rows(self.tally)
+        units = _as_rows(self.tally.call)
         assert units is not None
         dw = _real(units[:: self.step] - self.before)
         return dw, RowSums.of(dw, *self._drift(dw, len(units)))
@@ -65,14 +66,11 @@ class ParameterTally:
 
     name: str
     parameter: Tensor
+    layer: WeightedTally | None
     rows: list[Rows]
     gradient: SquareSums | None = None
     before: Tensor | None = None
     sums: ParameterSums | None = None
-
-    @property
-    def layer(self) -> WeightedTally | None:
-        return self.rows[0].tally if self.rows else None
 
 
 @dataclass
@@ -88,15 +86,18 @@ class ParameterReader:
     tallies: Tallies
     read: dict[str, ParameterTally] = field(default_factory=dict)
 
-    def before(self, parameters: Iterable[Tensor] | None = None) -> None:
-        """Read gradients and weights of these parameters, or of all; called right before the step."""
+    def before(self, parameters: Iterable[Tensor] | None = None, scale: Tensor | float = 1.0) -> None:
+        """Read gradients, divided by ``scale``, and weights of these parameters, or of all; right before the step."""
         wanted = None if parameters is None else {id(p) for p in parameters}
         uses = self._uses()
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 name = strip_wrappers(name)
                 if (wanted is None or id(parameter) in wanted) and not _unready(parameter) and name not in self.read:
-                    self.read[name] = self._tally(name, parameter, uses.get(name, []))
+                    tally = self.read[name] = self._tally(name, parameter, uses.get(name, []))
+                    if tally.gradient is not None and (isinstance(scale, Tensor) or scale != 1.0):
+                        count, square = tally.gradient.count, tally.gradient.square
+                        tally.gradient = SquareSums(count, square / (scale * scale))
 
     def after(self, *, stepped: bool) -> None:
         """Compare with the weights as they are now; without a step, record the weights alone."""
@@ -110,14 +111,14 @@ class ParameterReader:
         for tally in self.tallies.weighted.values():
             if tally.weight is not None:
                 same = uses.setdefault(tally.weight, [])
-                if all(_place(tally.call.weight) != _place(other.call.weight) for other in same):
+                if all(_place(tally.call) != _place(other.call) for other in same):
                     same.append(tally)
         return uses
 
     def _tally(self, name: str, parameter: Tensor, uses: list[WeightedTally]) -> ParameterTally:
         rows = [found for found in map(Rows.of, uses) if found is not None]
         before = None if rows else _entries(parameter).clone()
-        return ParameterTally(name, parameter, rows, _gradient(parameter), before)
+        return ParameterTally(name, parameter, uses[0] if uses else None, rows, _gradient(parameter), before)
 
 
 def _sums(tally: ParameterTally, stepped: bool) -> ParameterSums:
@@ -127,6 +128,7 @@ def _sums(tally: ParameterTally, stepped: bool) -> ParameterSums:
         update = SquareSums.of(_real(_entries(tally.parameter) - tally.before)) if stepped else None
         return ParameterSums(SquareSums.of(before), None, tally.gradient, update, None)
     total: ParameterSums | None = None
+    stepped = stepped and _storage(tally.parameter) == _storage(tally.rows[0].tally.call.weight)  # else it was replaced
     for rows in tally.rows:
         before = _real(rows.before)
         spread = (before - before[:1]).abs().sum() if len(before) > 1 else None
@@ -139,18 +141,8 @@ def _sums(tally: ParameterTally, stepped: bool) -> ParameterSums:
     return total
 
 
-def _as_rows(tally: WeightedTally) -> Tensor | None:
-    call = tally.call
-    weight = _local(call.weight)
-    if call.layout == "none" or weight.dim() < 2:
-        return None
-    if call.layout == "rows":
-        return weight.flatten(1)
-    if call.layout == "columns":
-        return weight.mT.reshape(-1, weight.shape[-2])
-    inputs, units = weight.shape[:2]
-    grouped = weight.reshape(call.groups, inputs // call.groups, units, -1)
-    return grouped.transpose(1, 2).reshape(call.groups * units, -1)
+def _as_rows(call: WeightedCall) -> Tensor | None:
+    return call.rows(_local(call.weight))
 
 
 def _entries(parameter: Tensor) -> Tensor:
@@ -179,8 +171,14 @@ def _local(x: Any) -> Tensor:
     return x.to_local() if hasattr(x, "to_local") else x  # a sharded parameter: the ranks' sums are merged later
 
 
-def _place(weight: Tensor) -> tuple[Any, ...]:
-    return weight.data_ptr(), weight.shape, weight.stride()
+def _place(call: WeightedCall) -> tuple[Any, ...]:
+    if call.layout == "none":
+        return ()  # a table beside the product that is tied to it adds nothing
+    return call.weight.data_ptr(), call.weight.shape, call.weight.stride()
+
+
+def _storage(x: Tensor) -> int:
+    return _local(x).untyped_storage().data_ptr()
 
 
 def _unready(parameter: Tensor) -> bool:

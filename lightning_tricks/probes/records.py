@@ -4,47 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from lightning_tricks.stats import ActivationSums, ParameterSums, SquareSums, WeightedSums
+from lightning_tricks.probes.record import Record
+from lightning_tricks.stats import ActivationSums, Moments, ParameterSums, SquareSums, WeightedSums
+
+__all__ = ["ActivationRecord", "ParameterRecord", "Record", "WeightedRecord"]
 
 LINEAR = 0.99  # a unit whose linearity is above this is counted in linear_share
 DEAD = 0.01  # a unit active on fewer patterns than this is counted in dead_share (SageMaker's rule)
-R = TypeVar("R", bound="Record")
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """The base of all records: a name and its measures; NaN where a measure does not apply."""
-
-    name: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON without the sums; a measure that is no finite number becomes None."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in _SUMS}
-
-    @classmethod
-    def from_dict(cls: type[R], values: dict[str, Any]) -> R:
-        numbers = {f.name for f in dataclasses.fields(cls) if f.type == "float"}
-        restored: dict[str, Any] = {}
-        for key, value in values.items():
-            missing = value is None and key in numbers
-            restored[key] = math.nan if missing else tuple(value) if isinstance(value, list) else value
-        return cls(**restored)
-
-    def measures(self) -> dict[str, float]:
-        """The measures that are single numbers, by name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.type == "float"}
-
-    def light(self: R) -> R:
-        """The record without its sums per unit: what a long history keeps."""
-        dropped: dict[str, Any] = {f.name: None for f in dataclasses.fields(self) if f.name in _SUMS}
-        return dataclasses.replace(self, **dropped)
-
-
-_SUMS = ("sums", "signal")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +25,7 @@ class ActivationRecord(Record):
         name: ``"net.2"``, or ``"net.relu_2"`` for the second relu called by ``net`` itself.
         function: The registry name of g.
         order: Position among all recorded calls of the step.
-        gate: Whether the output multiplies something else.
+        gate: Whether the output multiplies something else, or the input is a parameter: no hidden unit.
         units: Number of units (channels).
         patterns: Number of patterns looked at, per unit.
         mean: Mean over units of E a.
@@ -209,7 +179,7 @@ class WeightedRecord(Record):
             std=_root(_mean(y.variance)),
             error_signal=math.nan if signal is None else signal.rms,
             nonfinite=looked and not math.isfinite(sums.total),
-            nonfinite_input=looked and x is not None and not bool(np.isfinite(x.mean).all()),
+            nonfinite_input=looked and not _finite(x, sums.input_total),
             sums=sums,
             signal=signal,
         )
@@ -292,6 +262,11 @@ class ParameterRecord(Record):
         return ParameterRecord.of(self.name, self.layer, self.shape, self.fan_in, self.sums.merge(other.sums))
 
 
+def _finite(x: Moments | None, total: Any) -> bool:
+    seen = x is None or x.count == 0 or bool(np.isfinite(x.mean).all())
+    return seen and (total is None or math.isfinite(total))
+
+
 def _merged(one: SquareSums | None, other: SquareSums | None) -> SquareSums | None:
     return other if one is None else one if other is None else one.merge(other)
 
@@ -319,11 +294,3 @@ def _histogram(below: Any) -> tuple[float, ...]:
     if not cumulative[-1] > 0:
         return ()
     return tuple(np.diff(cumulative, prepend=0.0) / cumulative[-1])
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from lightning_tricks.probes.records import ActivationRecord, ParameterRecord, Record, WeightedRecord
+import numpy as np
+
+from lightning_tricks.probes.record import Record
+from lightning_tricks.probes.records import ActivationRecord, ParameterRecord, WeightedRecord
 
 R = TypeVar("R", ActivationRecord, WeightedRecord, ParameterRecord)
 
@@ -81,6 +84,15 @@ class Snapshot:
             parameters=tuple(record.light() for record in self.parameters),
         )
 
+    def only(self, keep: Callable[[str], bool]) -> Snapshot:
+        """The records of the layers whose name is kept, with the parameters of those layers."""
+        return dataclasses.replace(
+            self,
+            activations=tuple(record for record in self.activations if keep(record.name)),
+            weighted=tuple(record for record in self.weighted if keep(record.name)),
+            parameters=tuple(r for r in self.parameters if keep(r.name) or (r.layer is not None and keep(r.layer))),
+        )
+
     def records(self) -> Iterable[Record]:
         """All records: activations and weighted operations in the order of execution, then parameters."""
         layers: list[Any] = [*self.activations, *self.weighted]
@@ -93,5 +105,8 @@ class Snapshot:
 
 def _merge(ours: tuple[R, ...], theirs: tuple[R, ...]) -> tuple[R, ...]:
     others: dict[str, Any] = {record.name: record for record in theirs}
-    merged: list[Any] = [record.merge(others.pop(record.name)) if record.name in others else record for record in ours]
+    with np.errstate(all="ignore"):  # NaN and Inf go on as NaN and Inf
+        merged: list[Any] = [
+            record.merge(others.pop(record.name)) if record.name in others else record for record in ours
+        ]
     return (*merged, *others.values())

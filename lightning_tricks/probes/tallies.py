@@ -7,14 +7,19 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from lightning_tricks.probes.operations import WeightedCall
-from lightning_tricks.stats import ActivationSums, SquareSums, WeightedSums
+from lightning_tricks.stats import ActivationSums, Moments, SquareSums, WeightedSums
 
 
 @dataclass
 class Signal:
-    """The error signal of one tensor; shared by a weighted operation and the activation that follows it."""
+    """The error signal of one tensor; shared by a weighted operation and the activation that follows it.
+
+    Args:
+        torn: Whether its parts arrived in passes that cannot be added any more: then there is no number to tell.
+    """
 
     sums: SquareSums | None = None
+    torn: bool = False
 
     def add(self, sums: SquareSums) -> None:
         self.sums = sums if self.sums is None else self.sums.merge(sums)
@@ -22,7 +27,11 @@ class Signal:
 
 @dataclass
 class ActivationTally:
-    """One call of an activation function in every micro-batch of a step."""
+    """One call of an activation function in every micro-batch of a step.
+
+    Args:
+        outputs: Moments of the outputs of the last micro-batch alone: the next layer's input.
+    """
 
     name: str
     function: str
@@ -31,8 +40,10 @@ class ActivationTally:
     signal: Signal
     gate: bool = False
     sums: ActivationSums | None = None
+    outputs: Moments | None = None
 
     def add(self, sums: ActivationSums) -> None:
+        self.outputs = sums.joint.activation
         self.sums = sums if self.sums is None else self.sums.merge(sums)
 
 
@@ -52,7 +63,6 @@ class WeightedTally:
     call: WeightedCall
     weight: str | None
     follows: str | None
-    fan_in: int
     elements: int = 0
     sums: WeightedSums | None = None
 
@@ -62,9 +72,9 @@ class WeightedTally:
 
 @dataclass(frozen=True)
 class Derived:
-    """The note about a tensor that a linear operation (view, shift, dropout) made of a weighted output."""
+    """The note about a tensor that a linear operation (view, shift, dropout) made of a counted output."""
 
-    name: str
+    origin: WeightedTally | ActivationTally
 
 
 @dataclass

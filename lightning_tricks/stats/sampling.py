@@ -16,14 +16,15 @@ class Sample(NamedTuple):
     dim: int
 
 
-def sample(x: Tensor, axis: int, max_patterns: int | None, *, copy: bool = False) -> Sample:
+def sample(x: Tensor, axis: int, max_patterns: int | None, *, copy: bool = False, dim: int | None = None) -> Sample:
     """At most ``max_patterns`` patterns of a tensor, for all of its units.
 
     Args:
         x: A tensor ``[..., units, ...]``; every dimension but ``axis`` counts patterns (batch, space, time).
-        axis: The dimension of the units, negative.
+        axis: The dimension of the units, negative; 0 where every element is a pattern of the one unit there is.
         max_patterns: The most patterns per unit; None for all of them.
         copy: Whether the values must not share memory with ``x`` (which is about to change in place).
+        dim: The dimension of the patterns in the result; None for whichever costs nothing.
 
     Returns:
         A two-dimensional sample, half precision raised to float32. The same positions are taken for the same shape,
@@ -35,33 +36,40 @@ def sample(x: Tensor, axis: int, max_patterns: int | None, *, copy: bool = False
             [ 4.,  5., 10., 11.]])
     """
     values = x.detach()
-    if values.is_sparse:
-        values = values.to_dense()
+    if axis == 0:
+        values, axis = values.unsqueeze(-1), -1
     units = values.shape[axis]
     before, after = values.shape[:axis], values.shape[values.dim() + axis + 1 :]
     if not after:
         patterns = math.prod(before)
         values = values.reshape(patterns, units)
         step = _stride(patterns, max_patterns, before[-1] if len(before) > 1 else 1)
-        values = values[::step] if step > 1 else values
-        dim = 0
+        values, lies = values[::step] if step > 1 else values, 0
     else:
         values = values.reshape(math.prod(before), units, math.prod(after))
         outer, _, inner = values.shape
-        step = _stride(outer * inner, max_patterns, after[-1])
-        if step > 1:
-            within = step if 2 * step < inner else 1  # rather all of few images than one corner of many
-            rows = math.ceil(outer / max(1, (max_patterns or 1) // math.ceil(inner / within)))
+        if max_patterns is not None and outer * inner > max_patterns:
+            rows, within = _strides(outer, inner, after[-1], max_patterns)
             values = values[::rows, :, ::within]
         if values.stride(1) == 1:  # channels last: the units already lie side by side
-            values, dim = values.transpose(1, 2).reshape(-1, units), 0
+            values, lies = values.transpose(1, 2).reshape(-1, units), 0
         else:
-            values, dim = values.transpose(0, 1).reshape(units, -1), 1
+            values, lies = values.transpose(0, 1).reshape(units, -1), 1
+    if dim is not None and dim != lies:
+        values, lies = values.mT, dim
     if values.dtype in (torch.float16, torch.bfloat16):
-        return Sample(values.float(), dim)
+        return Sample(values.float(), lies)
     if copy and values.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
         values = values.clone()
-    return Sample(values, dim)
+    return Sample(values, lies)
+
+
+def _strides(outer: int, inner: int, row: int, max_patterns: int) -> tuple[int, int]:
+    """Steps over images and over positions in an image: rather all of few images than one corner of many."""
+    step = _stride(outer * inner, max_patterns, row)
+    if 2 * step >= inner:
+        step = _stride(inner, max_patterns, row)
+    return math.ceil(outer / (max_patterns // math.ceil(inner / step))), step
 
 
 def _stride(patterns: int, max_patterns: int | None, row: int) -> int:

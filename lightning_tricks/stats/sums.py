@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
+_ARRAYS = (Tensor, np.ndarray, np.generic)  # the sum of two arrays of no dimension is a NumPy scalar
 S = TypeVar("S", bound="Sums")
 
 
@@ -28,7 +29,7 @@ class Sums:
             value = getattr(self, f.name)
             if isinstance(value, Sums):
                 found += value.arrays()
-            elif isinstance(value, (Tensor, np.ndarray)):
+            elif isinstance(value, _ARRAYS):
                 found.append(value)
         return found
 
@@ -39,7 +40,7 @@ class Sums:
             value = getattr(self, f.name)
             if isinstance(value, Sums):
                 value = value.with_arrays(arrays)
-            elif isinstance(value, (Tensor, np.ndarray)):
+            elif isinstance(value, _ARRAYS):
                 value = next(arrays)
             replaced[f.name] = value
         return type(self)(**replaced)

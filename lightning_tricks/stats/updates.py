@@ -22,14 +22,14 @@ class RowSums(Sums):
         rows: Number of rows that were looked at.
         moved: Number of rows that changed at all.
         coherence: Sum over rows of abs(sum_j dw_ij) / sum_j abs(dw_ij).
-        drift_rows: Number of rows with a known input mean.
+        drift_rows: Number of rows with a known input mean whose pre-activation varies at all.
         squared_drift: Sum over those rows of ((sum_j dw_ij E x_j + db_i) / std(a_i))^2.
     """
 
     rows: int
     moved: Any
     coherence: Any
-    drift_rows: int
+    drift_rows: Any
     squared_drift: Any
 
     @classmethod
@@ -40,7 +40,9 @@ class RowSums(Sums):
         coherence = (together / apart.clamp_min(_TINY)).sum()
         if drift is None or std is None:
             return cls(dw.shape[0], moved, coherence, 0, None)
-        return cls(dw.shape[0], moved, coherence, dw.shape[0], (drift / std.clamp_min(_TINY)).square().sum())
+        varies = std != 0
+        shifts = (drift / std.masked_fill(~varies, 1.0) * varies).square().sum()
+        return cls(dw.shape[0], moved, coherence, varies.to(dw.dtype).sum(), shifts)
 
     @property
     def update_coherence(self) -> float:
@@ -51,7 +53,8 @@ class RowSums(Sums):
     @property
     def mean_drift(self) -> float:
         """Root mean square over units of the shift of the mean by this one update, in standard deviations of a."""
-        return math.sqrt(float(self.squared_drift) / self.drift_rows) if self.drift_rows else math.nan
+        rows = float(self.drift_rows)
+        return math.sqrt(float(self.squared_drift) / rows) if rows else math.nan
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,21 @@ class WeightedSums(Sums):
         input: Moments per input feature (per channel for images); None where the input is not a real number.
         output: Moments per unit.
         total: Sum of every output, to see a NaN or an Inf anywhere in the tensor.
+        input_total: Sum of every input where the moments are of a sample of given data; None elsewhere.
     """
 
     input: Moments | None
     output: Moments
     total: Any
+    input_total: Any = None
 
     @classmethod
-    def of(cls, x: Moments | Sample | None, output: Sample, whole: Tensor) -> WeightedSums:
+    def of(
+        cls, x: Moments | Sample | None, output: Sample, whole: Tensor, whole_input: Tensor | None = None
+    ) -> WeightedSums:
+        """Sums of one call from its input (or what is already known of it) and its output."""
+        dtype = output.values.dtype
         if isinstance(x, Sample):
             x = Moments.of(x.values, x.dim)
-        return cls(x, Moments.of(output.values, output.dim), whole.detach().sum(dtype=output.values.dtype))
+        given = None if whole_input is None else whole_input.detach().sum(dtype=dtype)
+        return cls(x, Moments.of(output.values, output.dim), whole.detach().sum(dtype=dtype), given)

@@ -1,0 +1,110 @@
+"""From tallies on the device to a snapshot on the host, in one copy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_tricks.probes import packing
+from lightning_tricks.probes.observer import Observer
+from lightning_tricks.probes.parameters import ParameterTally
+from lightning_tricks.probes.records import ActivationRecord, ParameterRecord, WeightedRecord
+from lightning_tricks.probes.snapshot import Snapshot
+from lightning_tricks.probes.tallies import Signal
+from lightning_tricks.stats import SquareSums
+
+
+def read(
+    observer: Observer, parameters: Iterable[ParameterTally], step: int, loss_scale: Tensor | float, ranks: int
+) -> Snapshot:
+    """The snapshot of a step that is over.
+
+    Args:
+        observer: What was seen of forward and backward.
+        parameters: What was read of the parameters.
+        step: The number that the snapshot carries.
+        loss_scale: The factor on the loss that went backward.
+        ranks: The number of processes over which gradients are averaged.
+    """
+    tallies = observer.tallies
+    _list_silent(observer)
+    activations: list[Any] = [tally for tally in tallies.activations.values() if tally.sums is not None]
+    weighted: list[Any] = [tally for tally in tallies.weighted.values() if tally.sums is not None]
+    trained = [tally for tally in parameters if tally.sums is not None]
+    heard = _heard([*activations, *weighted], tallies.not_seen)
+    scalars: dict[str, Any] = {"loss": tallies.loss, "scale": loss_scale}
+    on_device = {name: value for name, value in scalars.items() if isinstance(value, Tensor)}
+    trees: list[Any] = [t.sums for t in (*activations, *weighted, *trained, *heard)]
+    arrays = iter(packing.to_host([*on_device.values(), *(array for tree in trees for array in tree.arrays())]))
+    scalars.update(zip(on_device, arrays, strict=False))
+    loss = float("nan") if scalars["loss"] is None else float(scalars["loss"])
+    scale = float(scalars["scale"])
+    sums = iter([tree.with_arrays(arrays) for tree in trees])
+    with np.errstate(all="ignore"):  # NaN and Inf are what some of these numbers are there to show
+        seen: list[Any] = [(t, next(sums)) for t in (*activations, *weighted)]
+        records = [(t, next(sums)) for t in trained]
+        signals = {id(signal): _scaled(next(sums), 1.0 / (scale * ranks)) for signal in heard}
+        return Snapshot(
+            step,
+            loss / scale,
+            scale,
+            tuple(
+                ActivationRecord.of(t.name, t.function, t.order, t.gate, s, signals.get(id(t.signal)))
+                for t, s in seen[: len(activations)]
+            ),
+            tuple(
+                WeightedRecord.of(
+                    t.name,
+                    t.operation,
+                    t.order,
+                    t.weight,
+                    t.follows,
+                    t.call.fan_in,
+                    t.elements,
+                    s,
+                    signals.get(id(t.signal)),
+                )
+                for t, s in seen[len(activations) :]
+            ),
+            tuple(_parameter_record(t, s) for t, s in records),
+            dict(tallies.not_seen),
+        )
+
+
+def _heard(layers: list[Any], not_seen: dict[str, str]) -> list[Signal]:
+    for tally in layers:
+        if tally.signal.torn:
+            not_seen[f"{tally.name} (error signal)"] = (
+                "several backward passes went through it and cannot be told apart"
+            )
+    signals = {id(tally.signal): tally.signal for tally in layers}
+    return [signal for signal in signals.values() if signal.sums is not None and not signal.torn]
+
+
+def _list_silent(observer: Observer) -> None:
+    frames, not_seen = observer.frames, observer.tallies.not_seen
+    used = {tally.weight for tally in observer.tallies.weighted.values()}
+    for path, module in frames.leaves():
+        if isinstance(module, torch.jit.ScriptModule):
+            not_seen[path] = "scripted module: nothing inside it is seen"
+        elif path in frames.opaque:
+            not_seen[path] = "it ran, but no torch function was called inside that can be seen"
+        elif path not in frames.ran and frames.ran:
+            own = [f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)]
+            if own and not used.intersection(own):
+                not_seen[path] = "it did not run in this step"
+
+
+def _scaled(signal: SquareSums, factor: float) -> SquareSums:
+    return dataclasses.replace(signal, square=signal.square * factor**2)
+
+
+def _parameter_record(tally: ParameterTally, sums: Any) -> ParameterRecord:
+    layer = tally.layer
+    name, fan_in = (None, 0) if layer is None else (layer.name, layer.call.fan_in)
+    return ParameterRecord.of(tally.name, name, tuple(tally.parameter.shape), fan_in, sums)
