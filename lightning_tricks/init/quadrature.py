@@ -38,7 +38,7 @@ class ScalarFunction:
     kinks: tuple[float, ...] = ()
 
     def __call__(self, a: Tensor) -> Tensor:
-        with torch._C.DisableTorchFunction():  # a probe that is open at the time must not see these calls
+        with torch.no_grad(), torch._C.DisableTorchFunction():  # a probe that is open at the time must not see these calls
             return self.function(a)
 
     def derivative(self, a: Tensor) -> Tensor:
@@ -185,9 +185,10 @@ def _without_tensors(bound: BoundActivation) -> Callable[[Tensor], Tensor]:
     values = {}
     for key, value in bound.parameters:
         if isinstance(value, Tensor):
+            value = value.detach().flatten().double().cpu()
             if value.numel() > 1 and float(value.min()) != float(value.max()):
                 raise ValueError(f"the channels of this {bound.name} have different slopes; ask for one at a time")
-            value = value.detach().flatten()[:1].double().cpu()
+            value = value[:1]
         elif value is None and bound.name == "prelu":
             value = torch.tensor([0.25], dtype=torch.float64)
         values[key] = value

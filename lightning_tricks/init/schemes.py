@@ -203,9 +203,7 @@ def delta_orthogonal_(tensor: Tensor, gain: float = 1.0, *, generator: Generator
     (True, 0.0)
     """
     if not 3 <= tensor.ndim <= 5:
-        raise ValueError(
-            f"delta_orthogonal_ needs a convolution's weight of 3 to 5 dimensions, not {tuple(tensor.shape)}"
-        )
+        raise ValueError(f"delta_orthogonal_ needs a weight of 3 to 5 dimensions, not shape {tuple(tensor.shape)}")
     if tensor.shape[0] < tensor.shape[1]:
         raise ValueError(
             f"delta_orthogonal_ needs at least as many outputs as inputs, not {tensor.shape[0]} < {tensor.shape[1]} "
