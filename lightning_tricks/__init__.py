@@ -1,1 +1,32 @@
 """lightning_tricks: finds what is wrong with a training run, names the first faulty layer, explains it with numbers."""
+
+from lightning_tricks import init, nn, surgery
+from lightning_tricks.callbacks import ActivationMonitor, GradientFlowMonitor, TrainingDoctor, TrainingProblemError
+from lightning_tricks.checkup import checkup, diagnose
+from lightning_tricks.diagnosis import Finding, Remedy
+from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
+from lightning_tricks.report import Diagnosis
+
+__version__ = "0.1.0"
+__all__ = [
+    # attach
+    "ActivationMonitor",
+    "GradientFlowMonitor",
+    "TrainingDoctor",
+    "TrainingProblemError",
+    # look
+    "probe",
+    "checkup",
+    "diagnose",
+    "Diagnosis",
+    "Finding",
+    "Remedy",
+    "Snapshot",
+    "ActivationRecord",
+    "WeightedRecord",
+    "ParameterRecord",
+    # build, start, change
+    "nn",
+    "init",
+    "surgery",
+]

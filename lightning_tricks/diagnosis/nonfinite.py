@@ -17,7 +17,7 @@ def find_non_finite(history: Sequence[Snapshot]) -> list[Finding]:
     """At once and at any step: one such value spreads to every weight."""
     overflows = 0
     for snapshot in history:
-        place = _place(snapshot)
+        place = _place(snapshot) if snapshot.suspicious else None
         if place is None:
             overflows = 0
             continue

@@ -1,0 +1,8 @@
+"""Thin Lightning callbacks: when to look, where to log."""
+
+from lightning_tricks.callbacks.activation_monitor import ActivationMonitor
+from lightning_tricks.callbacks.gradient_flow_monitor import GradientFlowMonitor
+from lightning_tricks.callbacks.monitor import Monitor
+from lightning_tricks.callbacks.training_doctor import TrainingDoctor, TrainingProblemError
+
+__all__ = ["ActivationMonitor", "GradientFlowMonitor", "Monitor", "TrainingDoctor", "TrainingProblemError"]

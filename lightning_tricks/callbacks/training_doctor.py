@@ -1,0 +1,138 @@
+"""TrainingDoctor: watches a training, names what is wrong with it and says so once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lightning_tricks import _lightning, report
+from lightning_tricks.callbacks import pictures
+from lightning_tricks.callbacks.monitor import Monitor
+from lightning_tricks.diagnosis import PROBLEMS, Finding, find
+from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes.probe import MAX_PATTERNS
+from lightning_tricks.report import Diagnosis
+
+OnProblem = Literal["warn", "stop", "raise", "log"]
+_FIGURES = ("ladder", "histograms_over_time", "dead_and_linear", "gradient_flow")
+
+
+class TrainingProblemError(RuntimeError):
+    """A training that was to stop at its first problem has met one; ``finding`` says which."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(str(finding))
+        self.finding = finding
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.finding,)
+
+
+class TrainingDoctor(Monitor):
+    """Diagnoses a training while it runs: which layer is sick, why, and what to do about it.
+
+    At every probed step the rules of :mod:`lightning_tricks.diagnosis` read the history. A problem counts once it has
+    held over three probed steps (a NaN, equal weights and missing activations count at once). The table is printed at
+    the end of the training, also after an exception; pictures and ``history.csv`` are written beside the logger's
+    files, or under the Trainer's ``default_root_dir`` without a logger, and the folder is printed.
+
+    Args:
+        on_problem: What to do at a new problem of severity ``"warning"`` or ``"critical"``: ``"warn"`` once per problem
+            and layer, ``"stop"`` the training after this batch, ``"raise"`` a TrainingProblemError, or only ``"log"``.
+        report: Whether the table is printed and the files are written at the end.
+        ignore: Problems that are not to be found, such as ``("bias_shift",)``.
+        every_n_steps: Look at optimiser steps 0, 1, 2, 4, 8, ... up to this number, then at every multiple of it; None
+            for the Trainer's ``log_every_n_steps``.
+        layers: A glob, or several, of the names to look at, such as ``"encoder.*"``.
+        max_patterns: The most patterns (batch x space x time) per unit that are looked at; None for all.
+        log_per_layer: Accepted as by every monitor; the doctor logs whole-model numbers only.
+
+    Attributes:
+        diagnosis: The diagnosis up to now; never None.
+        history: The snapshots of the probed steps, the oldest first.
+
+    Raises:
+        ValueError: ``on_problem`` or a name in ``ignore`` is unknown.
+
+    >>> doctor = TrainingDoctor(ignore=("bias_shift",))
+    >>> doctor.diagnosis.healthy
+    True
+    """
+
+    prefix = "doctor"
+
+    def __init__(
+        self,
+        *,
+        on_problem: OnProblem = "warn",
+        report: bool = True,
+        ignore: tuple[str, ...] | list[str] = (),
+        every_n_steps: int | None = None,
+        layers: str | list[str] = "*",
+        max_patterns: int | None = MAX_PATTERNS,
+        log_per_layer: bool = True,
+    ) -> None:
+        super().__init__(
+            every_n_steps=every_n_steps, layers=layers, max_patterns=max_patterns, log_per_layer=log_per_layer
+        )
+        if on_problem not in get_args(OnProblem):
+            raise ValueError(f"on_problem must be one of {', '.join(get_args(OnProblem))}, got {on_problem!r}")
+        unknown = sorted(set(ignore) - set(PROBLEMS))
+        if unknown:
+            raise ValueError(f"ignore names unknown problems {unknown}; known are {', '.join(PROBLEMS)}")
+        self.on_problem = on_problem
+        self.report = report
+        self.ignore = tuple(ignore)
+        self._told: set[tuple[str, str | None]] = set()
+        self._new: list[Finding] = []
+        self._diagnosis: Diagnosis | None = Diagnosis()
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What the rules say to the history up to now."""
+        if self._diagnosis is None:
+            self._diagnosis = Diagnosis(list(find(self.history, self.ignore)), self.history)
+        return self._diagnosis
+
+    def receive(self, snapshot: Snapshot) -> None:
+        super().receive(snapshot)
+        self._diagnosis = None
+        for finding in self.diagnosis.findings:
+            if finding.rank > 0 and (finding.problem, finding.layer) not in self._told:
+                self._told.add((finding.problem, finding.layer))
+                self._new.append(finding)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        new, self._new = self._new, []
+        for finding in new:
+            if self.on_problem == "raise":
+                raise TrainingProblemError(finding)
+            if self.on_problem == "stop":
+                trainer.should_stop = True
+            if self.on_problem in ("warn", "stop"):
+                _lightning.rank_zero_warn(f"{finding} First remedy: {_first_remedy(finding)}.")
+
+    def summary(self, snapshot: Snapshot) -> dict[str, float]:
+        """The number of findings above info, and the highest severity (0 info or none, 1 warning, 2 critical)."""
+        ranks = [finding.rank for finding in self.diagnosis.findings]
+        return {"findings": float(sum(rank > 0 for rank in ranks)), "severity": float(max(ranks, default=0))}
+
+    def show(self, trainer: Any, folder: Path) -> None:
+        if not self.report:
+            return
+        self.diagnosis.show()
+        pictures.save(trainer, {name: getattr(report, name) for name in _FIGURES}, self.history, folder, self.prefix)
+        print(f"Pictures and history: {self.to_csv(folder / 'history.csv').parent}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "told": [list(told) for told in sorted(self._told, key=str)]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._told = {(problem, layer) for problem, layer in state_dict["told"]}
+        self._diagnosis = None
+
+
+def _first_remedy(finding: Finding) -> str:
+    return finding.remedies[0].text if finding.remedies else "none known"

@@ -1,0 +1,157 @@
+"""What the monitors cost: seconds per training step without them, at every step, and every 50 steps.
+
+    python tests/benchmarks/monitor_overhead.py [--rounds 5] [--accelerator cpu]
+
+All three monitors are attached, with every measure on and a logger that writes every 50 steps. The three trainings
+take turns, round by round; a step lasts from the start of its batch to the start of the next one. The step every 50
+steps is (49 x the median unprobed step + the median probed step) / 50, taken from steps 33 to 82.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+
+import lightning.pytorch as L
+import torch
+import torch.nn.functional as F
+import torchvision
+from lightning.pytorch.loggers import CSVLogger
+from machine import describe
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lightning_tricks as lt
+
+FIRST, LAST = 33, 83  # of the timed steps: between them only step 50 is probed every 50 steps
+
+
+class Clock(L.Callback):
+    """Notes when each batch starts; first among the callbacks, so that a step holds the work of all others."""
+
+    def __init__(self) -> None:
+        self.starts: list[float] = []
+
+    def on_train_batch_start(self, *args: object) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.starts.append(time.perf_counter())
+
+    def steps(self) -> list[float]:
+        return [after - before for before, after in zip(self.starts, self.starts[1:], strict=False)]
+
+
+class Classifier(L.LightningModule):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = F.cross_entropy(self.network(batch[0]), batch[1])
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+
+class Transformer(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(width, 4, 4 * width, activation="gelu", batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(x).mean(1))
+
+
+def mlp() -> tuple[nn.Module, Tensor]:
+    layers = [nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)]
+    return nn.Sequential(*layers), torch.randn(128, 784)
+
+
+def resnet18() -> tuple[nn.Module, Tensor]:
+    network = torchvision.models.resnet18(num_classes=10)
+    network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+    network.maxpool = nn.Identity()
+    return network, torch.randn(32, 3, 32, 32)
+
+
+def transformer() -> tuple[nn.Module, Tensor]:
+    return Transformer(256), torch.randn(16, 64, 256)
+
+
+def run(make: Callable[[], tuple[nn.Module, Tensor]], every: int | None, steps: int, accelerator: str) -> list[float]:
+    """Seconds of each step of one training."""
+    torch.manual_seed(0)
+    network, x = make()
+    data = TensorDataset(x.repeat(steps + 1, *[1] * (x.dim() - 1)), torch.randint(10, (len(x) * (steps + 1),)))
+    clock = Clock()
+    options = {"every_n_steps": every}
+    monitors = [
+        lt.ActivationMonitor(**options),
+        lt.GradientFlowMonitor(**options),
+        lt.TrainingDoctor(**options, report=False),
+    ]
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        trainer = L.Trainer(
+            max_steps=steps + 1,
+            callbacks=[clock, *(monitors if every else [])],
+            logger=CSVLogger(folder),
+            accelerator=accelerator,
+            devices=1,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        for monitor in monitors:
+            monitor.show = lambda *args: None  # type: ignore[method-assign]  # pictures come after the training
+        trainer.fit(Classifier(network), DataLoader(data, len(x)))
+    return clock.steps()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--accelerator", default="auto")
+    parser.add_argument("--only", nargs="*", default=["mlp", "resnet18", "transformer"])
+    options = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    print(describe())
+    print(f"{'network':14}{'plain':>12}{'every step':>12}{'ratio':>8}{'aim':>6}{'every 50':>12}{'ratio':>8}{'aim':>6}")
+    aims = {"mlp": (2.5, 1.03), "resnet18": (1.3, 1.01), "transformer": (1.5, 1.01)}
+    for name, make in (("mlp", mlp), ("resnet18", resnet18), ("transformer", transformer)):
+        if name not in options.only:
+            continue
+        plain, always, rarely, ratios, rare_ratios = [], [], [], [], []
+        short = LAST if name == "mlp" else 12
+        for _ in range(options.rounds):
+            one = statistics.median(run(make, None, short, options.accelerator)[3:])
+            every = statistics.median(run(make, 1, short, options.accelerator)[3:])
+            steps = run(make, 50, LAST, options.accelerator)
+            unprobed = statistics.median(steps[FIRST:50] + steps[51:LAST])
+            fifty = (49 * unprobed + steps[50]) / 50
+            plain.append(one)
+            always.append(every)
+            rarely.append(fifty)
+            ratios.append(every / one)
+            rare_ratios.append(1 + (steps[50] - unprobed) / (50 * unprobed))
+        middle = [statistics.median(values) for values in (plain, always, ratios, rarely, rare_ratios)]
+        aim = aims[name]
+        print(
+            f"{name:14}{middle[0] * 1e3:9.2f} ms{middle[1] * 1e3:9.2f} ms{middle[2]:8.2f}{aim[0]:6.2f}"
+            f"{middle[3] * 1e3:9.2f} ms{middle[4]:8.3f}{aim[1]:6.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
