@@ -95,7 +95,7 @@ def _tree(finding: Finding) -> Iterator[Finding]:
 
 
 def _cause(root: Finding) -> str:
-    following = list(_tree(root))[1:]
+    following = [finding for finding in list(_tree(root))[1:] if finding.rank >= max(root.rank, 1)]
     if not following:
         return f"{PROBLEM_WORDS[root.problem].clause}{at(root.layer)}"
     symptom = max(following, key=lambda finding: finding.rank)  # the first one of the highest severity

@@ -78,7 +78,9 @@ def _lines(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
 
 
 def _finding(i: int, finding: Finding, width: int) -> Iterator[Line]:
-    for k, part in enumerate(textwrap.wrap(f"{i}. {_heading(finding)}", width, subsequent_indent="   ")):
+    for k, part in enumerate(
+        textwrap.wrap(f"{i}. {_heading(finding)}, since step {finding.step}", width, subsequent_indent="   ")
+    ):
         yield Line(part, finding.severity, None if k == 0 else 0)
     numbers = evidence(finding.evidence)
     if numbers:
@@ -90,8 +92,7 @@ def _finding(i: int, finding: Finding, width: int) -> Iterator[Line]:
         yield from _entry("what to do" if k == 1 else "", f"{k}. {remedy}{where}", width, hang=3)
     following = list(_all(finding.consequences))
     for k, consequence in enumerate(following[:_MOST_CONSEQUENCES]):
-        numbers = evidence(consequence.evidence)
-        line = _clip(f"- {_heading(consequence)}{': ' if numbers else ''}{'; '.join(numbers)}", width - _INDENT)
+        line = _in_one_line(consequence, width - _INDENT)
         yield Line(f"   {'it causes' if k == 0 else '':<{_INDENT - 3}}{line}", consequence.severity)
     if len(following) > _MOST_CONSEQUENCES:
         yield Line(f"{'':<{_INDENT}}- and {len(following) - _MOST_CONSEQUENCES} more", "quiet")
@@ -99,7 +100,18 @@ def _finding(i: int, finding: Finding, width: int) -> Iterator[Line]:
 
 def _heading(finding: Finding) -> str:
     where = at(finding.layer) or " in the whole model"
-    return f"{finding.severity}: {PROBLEM_WORDS[finding.problem].heading}{where}, since step {finding.step}"
+    return f"{finding.severity}: {PROBLEM_WORDS[finding.problem].heading}{where}"
+
+
+def _in_one_line(finding: Finding, width: int) -> str:
+    """The heading and as many of the measured numbers as fit."""
+    line = f"- {_heading(finding)}"
+    for k, item in enumerate(evidence(finding.evidence)):
+        longer = f"{line}{'; ' if k else ': '}{item}"
+        if len(longer) > width:
+            break
+        line = longer
+    return _clip(line, width)
 
 
 def _entry(label: str, content: str, width: int, hang: int = 0) -> Iterator[Line]:

@@ -127,7 +127,7 @@ def _accuracies(axes: Any, curves: list[Any], names: tuple[str, str], chance: fl
             continue
         epochs = np.arange(1, curve.size + 1)
         known = np.flatnonzero(np.isfinite(curve))
-        outcome = f"\n{curve[known[-1]]:.1%} after {epochs[known[-1]]} epochs" if known.size else ""
+        outcome = f"\n{curve[known[-1]]:.1%} after epoch {epochs[known[-1]]}" if known.size else ""
         axes.plot(epochs, curve, "o-", color=colour, lw=2.2, label=_wrapped(name) + outcome)
     if chance is not None:
         axes.axhline(chance, color=style.GREY, lw=1.2, ls=":", label=f"a guess: {chance:.0%}")

@@ -123,7 +123,7 @@ def share_map() -> Colormap:
 
 
 def name_layers(axes: Axes, names: Sequence[str], along: str = "x", room: int = 26) -> None:
-    """Layer names as ticks: ``room`` of them at most, the first and the last among them; upright where they are long."""
+    """At most ``room`` layer names as ticks, the first and the last among them; turned where they are long."""
     at = ticks(len(names), room)
     labels = [shortened(names[i], _MOST_LETTERS) for i in at]
     if along == "x":

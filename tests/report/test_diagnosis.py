@@ -1,0 +1,87 @@
+import dataclasses
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from lightning_tricks.diagnosis import Finding
+from lightning_tricks.probes import Snapshot
+from lightning_tricks.report import Diagnosis
+
+
+def info(**changes):
+    return dataclasses.replace(Finding("linearity", "net.1", "info", 0), **changes)
+
+
+def test_a_healthy_run_names_what_was_looked_at(sigmoids):
+    diagnosis = Diagnosis([], sigmoids)
+    assert diagnosis.healthy
+    assert diagnosis.verdict == "Healthy: nothing above info in 3 probed steps (0 to 2)."
+    assert Diagnosis([info()], sigmoids).verdict == diagnosis.verdict
+
+
+def test_silence_is_not_health():
+    assert Diagnosis().verdict == "Nothing was looked at yet."
+    assert Diagnosis([], [Snapshot(0), Snapshot(1)]).verdict.startswith("Unknown: no layer was seen in 2 probed steps")
+
+
+def test_one_step_is_too_few(sigmoids):
+    assert Diagnosis([], sigmoids[:1]).verdict == "Healthy: nothing above info in 1 probed step (0): too few to tell."
+
+
+def test_the_verdict_names_the_symptom_and_its_cause(cause, second, sigmoids):
+    diagnosis = Diagnosis([cause, second], sigmoids)
+    assert not diagnosis.healthy
+    assert diagnosis.verdict == (
+        "Sick: the gradient vanishes because the weights begin at the wrong scale at layer 2 (and 1 more finding)."
+    )
+    assert Diagnosis([second]).verdict == "Sick: the input is not normalized."
+    assert Diagnosis([info(), second]).verdict == "Sick: the input is not normalized."
+
+
+@pytest.mark.parametrize("severity", ["warning", "critical"])
+def test_a_folded_finding_counts(severity):
+    root = info(consequences=(info(consequences=(info(severity=severity),)),))
+    assert not Diagnosis([root]).healthy
+    assert Diagnosis([root]).verdict.startswith("Sick")
+
+
+def test_it_does_not_change_with_the_run_it_came_from(sigmoids):
+    history, findings = list(sigmoids), [info()]
+    diagnosis = Diagnosis(findings, history)
+    history.append(sigmoids[0])
+    findings.clear()
+    assert len(diagnosis.history) == 3
+    assert len(diagnosis.findings) == 1
+
+
+def test_to_dict_is_plain_json(cause, second, spoilt):
+    odd = info(
+        evidence={"a": np.float32(0.5), "b": np.array([1.0, np.nan]), "c": float("inf"), "d": {1: {2}}, "e": object}
+    )
+    diagnosis = Diagnosis([cause, second, odd], spoilt)
+    restored = json.loads(json.dumps(diagnosis.to_dict(), allow_nan=False))
+    assert restored["verdict"] == diagnosis.verdict
+    assert restored["healthy"] is False
+    assert restored["findings"][0]["consequences"][0]["evidence"] == {"slope": -0.514, "loss": None}
+    assert restored["findings"][2]["evidence"] | {"e": ""} == {
+        "a": 0.5,
+        "b": [1.0, None],
+        "c": None,
+        "d": {"1": [2]},
+        "e": "",
+    }
+    assert [Snapshot.from_dict(one).step for one in restored["history"]] == [0, 1, 2]
+    assert json.loads(json.dumps(Diagnosis().to_dict(), allow_nan=False))["history"] == []
+
+
+def test_to_csv_writes_the_history(sigmoids, tmp_path):
+    path = Diagnosis([], sigmoids).to_csv(tmp_path / "history.csv")
+    assert len(path.read_text(encoding="utf-8").splitlines()) > 100
+    assert len(Diagnosis().to_csv(tmp_path / "none.csv").read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_it_can_be_pickled(cause, sigmoids):
+    diagnosis = Diagnosis([cause], sigmoids)
+    assert str(pickle.loads(pickle.dumps(diagnosis))) == str(diagnosis)

@@ -1,0 +1,148 @@
+import dataclasses
+import io
+import re
+import sys
+
+import pytest
+
+from lightning_tricks.diagnosis import Finding
+from lightning_tricks.probes import Snapshot
+from lightning_tricks.report import Diagnosis, table
+from lightning_tricks.report.words import number
+
+SUBJECTS = ["sigmoids", "rectifiers", "deep", "linear", "spoilt"]
+
+
+def rich_text(diagnosis, width, **options):
+    console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=width, **options)
+    console.print(diagnosis)
+    return console.file.getvalue()
+
+
+def test_a_healthy_model_shows_its_layers_and_no_finding(sigmoids):
+    shown = str(Diagnosis([], sigmoids))
+    assert shown.startswith("Healthy: nothing above info in 3 probed steps (0 to 2).\n")
+    assert "what to do" not in shown
+    for name in ("0, 1", "10, 11", "12"):
+        assert re.search(rf"^  {name} +linear", shown, re.MULTILINE)
+    record = sigmoids[-1].activations[0]
+    line = next(line for line in shown.splitlines() if line.startswith("  0, 1"))
+    assert line.split()[4:8] == [
+        number(record.mean),
+        number(record.std),
+        f"{record.linearity:.3f}",
+        f"{record.saturation:.0%}",
+    ]
+    assert f"{record.error_signal:.1e}" in line
+
+
+def test_one_finding_is_told_in_full(second, sigmoids):
+    shown = " ".join(str(Diagnosis([second], sigmoids)).split())
+    assert "1. warning: input not normalized in the whole model, since step 0" in shown
+    assert "measured input mean 4.98" in shown
+    assert "why The input has a mean of 5." in shown
+    assert "what to do 1. start with weights for this activation: lt.init.lecun_normal_(layer.weight) (at 0)" in shown
+    assert "2. use self-normalising units: lt.nn.SELULinear (SELU with LeCun initialisation)" in shown
+    assert "it causes" not in shown
+    assert "\n!" not in shown
+
+
+def test_consequences_are_folded_below_their_cause(cause, second, sigmoids):
+    shown = str(Diagnosis([cause, second], sigmoids))
+    lines = shown.splitlines()
+    assert lines[0].startswith("Sick: the gradient vanishes because the weights begin at the wrong scale at")
+    blocks = [line for line in lines if re.match(r"\d\. (info|warning|critical): ", line)]
+    assert [block[:12] for block in blocks] == ["1. warning: ", "2. warning: "]
+    at = next(i for i, line in enumerate(lines) if line.startswith("   it causes"))
+    assert "- critical: vanishing gradient at layer 3: slope -0.514; loss unknown" in lines[at]
+    assert "- warning: linear units at layer 5: linearity 1.000" in lines[at + 1]
+    assert lines[at + 1].startswith(" " * 14)
+    assert "pre-activation std 0.147; saturation 25.0 %" in shown
+    assert "weighted layer" not in shown  # it was None
+    marked = [line for line in lines if re.match(r"! \S", line)]
+    assert [line.split()[1] for line in marked] == ["2,", "4,"]  # layers 2 and 3 share a row, and 5 stands with 4
+
+
+def test_a_long_model_is_shortened(deep, cause):
+    shown = str(Diagnosis([dataclasses.replace(cause, layer="120")], deep))
+    assert len(shown.splitlines()) < 70
+    assert re.search(r"^! 120, 121 ", shown, re.MULTILINE)
+    left_out = [int(count) for count in re.findall(r"\.\.\. (\d+) more layers \.\.\.", shown)]
+    rows = len(re.findall(r"^[! ] \d+(, \d+)? +linear", shown, re.MULTILINE))
+    assert rows + sum(left_out) == 101
+
+
+def test_what_was_not_seen_is_said(sigmoids):
+    missed = {f"block.{i}": "scripted module: nothing inside it is seen" for i in range(9)}
+    shown = str(Diagnosis([], [dataclasses.replace(sigmoids[0], not_seen=missed), sigmoids[1]]))
+    assert "- block.0: scripted module" in shown
+    assert "and 3 more" in shown
+    assert "block.8" not in shown
+    assert "Not seen" not in str(Diagnosis([], sigmoids))
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_it_fits_the_terminal(subject, width, cause, second, request):
+    diagnosis = Diagnosis([cause, second], request.getfixturevalue(subject))
+    lines = table.text(diagnosis, width).splitlines()
+    assert max(map(len, lines)) <= width
+    head = next(line for line in lines if line.startswith("  layer"))
+    assert ("std a" in head) == (subject != "spoilt")  # nothing finite is left there
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("width", [60, 80, 110])
+def test_rich_shows_the_same_content(subject, width, cause, request):
+    diagnosis = Diagnosis([cause], request.getfixturevalue(subject))
+    plain = [line.rstrip() for line in table.text(diagnosis, width).splitlines()]
+    assert [line.rstrip() for line in rich_text(diagnosis, width).splitlines()] == plain
+
+
+def test_rich_colours_by_severity(cause, second, sigmoids):
+    shown = rich_text(Diagnosis([cause, second], sigmoids), 80, force_terminal=True, color_system="standard")
+    lines = shown.splitlines()
+    assert lines[0].startswith("\x1b[1;31mSick")  # bold red: the worst finding is critical
+    assert any(line.startswith("\x1b[33m1. warning") for line in lines)
+    assert any("\x1b[1;31m   it causes  - critical" in line for line in lines)
+    assert "\x1b[1;32mHealthy" in rich_text(Diagnosis([], sigmoids), 80, force_terminal=True, color_system="standard")
+
+
+def test_a_terminal_without_colours_gets_none(cause, sigmoids):
+    file = io.StringIO()
+    Diagnosis([cause], sigmoids).show(file)
+    assert "\x1b" not in file.getvalue()
+    assert "poor initialization" in file.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_without_rich_it_is_plain_text(encoding, cause, sigmoids, monkeypatch):
+    for name in [name for name in sys.modules if name == "rich" or name.startswith("rich.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    diagnosis = Diagnosis([dataclasses.replace(cause, explanation="δ is small.")], sigmoids)
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
+    diagnosis.show(file)
+    file.flush()
+    written = file.buffer.getvalue().decode(encoding)
+    assert written == str(diagnosis).replace("δ", "δ" if encoding == "utf-8" else "?") + "\n"
+
+
+@pytest.mark.parametrize(
+    "evidence", [{"a": None}, {"a": float("nan"), "b": float("-inf")}, {"a": []}, {"a": "x" * 200}, {"": {}}]
+)
+@pytest.mark.parametrize("history", [[], [Snapshot()], [Snapshot(5, not_seen={"": ""})]])
+def test_odd_findings_and_histories_are_shown(evidence, history):
+    odd = Finding(
+        "non_finite", "a" * 150, "critical", 0, evidence, "", (), (Finding("overfitting", None, "info", 0, evidence),)
+    )
+    shown = str(Diagnosis([odd], history))
+    assert shown.startswith("Sick: a value became NaN or infinite")
+    assert max(map(len, shown.splitlines())) <= 100
+    assert rich_text(Diagnosis([odd], history), 80)
+
+
+def test_many_findings_are_counted(second):
+    shown = str(Diagnosis([dataclasses.replace(second, consequences=(second,) * 20)] * 15))
+    assert "... and 3 more, in diagnosis.findings" in shown
+    assert shown.count("- and 12 more") == 12

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import torch
+
+from lightning_tricks.diagnosis import PROBLEMS
+from lightning_tricks.report.words import PROBLEM_WORDS, evidence, number, shortened
+
+
+def test_every_problem_has_words():
+    assert set(PROBLEM_WORDS) == set(PROBLEMS)
+    assert not any("_" in text for wording in PROBLEM_WORDS.values() for text in wording)
+
+
+@pytest.mark.parametrize("value", [3.14159e-12, 0.0012345, 0.99951, 9.996, 123.456, 98765.4, 1.5e7, -0.04567])
+def test_a_number_keeps_three_significant_digits(value):
+    assert float(number(value)) == pytest.approx(value, rel=6e-3)
+    assert len(number(value).lstrip("-0.").replace(".", "").split("e")[0]) >= 3
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (np.float32(0.5), "0.500"),
+        (np.int64(12), "12"),
+        (torch.tensor(0.25), "0.250"),
+        (np.bool_(True), "yes"),
+        (float("inf"), "infinite"),
+        (float("nan"), "unknown"),
+        ([], ""),
+        ({"first": 1e-9, "last": None}, "first 1.00e-09, last none"),
+        (list(range(9)), "0, 1, 2, 3, 4, 5, and 3 more"),
+        ("19 of 20", "19 of 20"),
+    ],
+)
+def test_evidence_of_any_kind_can_be_read(value, shown):
+    assert evidence({"the_value": value}) == [f"the value {shown}"]
+
+
+def test_only_shares_are_percentages():
+    assert evidence({"dead_share": 0.5, "saturation": 1.0, "share": 7.0, "linearity": 0.5}) == [
+        "dead share 50.0 %",
+        "saturation 100 %",
+        "share 7.00",
+        "linearity 0.500",
+    ]
+
+
+@pytest.mark.parametrize("width", range(1, 40))
+def test_a_shortened_name_fits_and_keeps_its_end(width):
+    name = "encoder.layers.11.self_attention.linear_2"
+    brief = shortened(name, width)
+    assert len(brief) <= width
+    assert brief[-1] == "2"
+    assert width < 18 or brief.endswith(".linear_2")
+    assert width < 18 or ".11." in brief
