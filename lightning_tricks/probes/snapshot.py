@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -36,6 +37,16 @@ class Snapshot:
     weighted: tuple[WeightedRecord, ...] = ()
     parameters: tuple[ParameterRecord, ...] = ()
     not_seen: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def suspicious(self) -> bool:
+        """Whether anything in this step was NaN or Inf: an output, an input, a weight, a gradient or the loss."""
+        layers = any(r.nonfinite for r in self.activations) or any(
+            r.nonfinite or r.nonfinite_input or (r.signal is not None and not math.isfinite(float(r.signal.square)))
+            for r in self.weighted
+        )
+        parameters = any(r.nonfinite or r.nonfinite_gradient for r in self.parameters)
+        return layers or parameters or math.isinf(self.loss)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_POSITIONS = 16  # of one image or sequence are looked at, if it has as many, before a further one is
+
 
 class Sample(NamedTuple):
     """Patterns and units of a tensor, ``dim`` being the dimension of the patterns: ``[P, U]`` or ``[U, P]``."""
@@ -49,7 +51,7 @@ def sample(x: Tensor, axis: int, max_patterns: int | None, *, copy: bool = False
         values = values.reshape(math.prod(before), units, math.prod(after))
         outer, _, inner = values.shape
         if max_patterns is not None and outer * inner > max_patterns:
-            rows, within = _strides(outer, inner, after[-1], max_patterns)
+            rows, within = _strides(outer, inner, after[-1] if len(after) > 1 else 1, max_patterns)
             values = values[::rows, :, ::within]
         if values.stride(1) == 1:  # channels last: the units already lie side by side
             values, lies = values.transpose(1, 2).reshape(-1, units), 0
@@ -65,9 +67,9 @@ def sample(x: Tensor, axis: int, max_patterns: int | None, *, copy: bool = False
 
 
 def _strides(outer: int, inner: int, row: int, max_patterns: int) -> tuple[int, int]:
-    """Steps over images and over positions in an image: rather all of few images than one corner of many."""
-    step = _stride(outer * inner, max_patterns, row)
-    if 2 * step >= inner:
+    """Steps over images and over positions in an image: as many positions as a row has, rather than all images."""
+    step = min(_stride(outer * inner, max_patterns, row), _coprime(max(1, inner // max(row, _POSITIONS)), row))
+    if math.ceil(inner / step) > max_patterns:
         step = _stride(inner, max_patterns, row)
     return math.ceil(outer / (max_patterns // math.ceil(inner / step))), step
 
@@ -76,7 +78,10 @@ def _stride(patterns: int, max_patterns: int | None, row: int) -> int:
     """The step that leaves at most ``max_patterns``; coprime with a row, or it would meet the same columns only."""
     if max_patterns is None or patterns <= max_patterns:
         return 1
-    step = math.ceil(patterns / max_patterns)
-    while row > 1 and math.gcd(step, row) > 1:
+    return _coprime(math.ceil(patterns / max_patterns), row)
+
+
+def _coprime(step: int, row: int) -> int:
+    while math.gcd(step, row) > 1:
         step += 1
     return step

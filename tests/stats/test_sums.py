@@ -1,0 +1,102 @@
+"""merge(a, b) equals the sums of both taken together, for every class, however the patterns are split."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_tricks.nn.activations import by_name
+from lightning_tricks.stats import (
+    ActivationSums,
+    JointMoments,
+    Moments,
+    ParameterSums,
+    RowSums,
+    Sample,
+    SquareSums,
+    Sums,
+    WeightedSums,
+)
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(60, 5, generator=GENERATOR, dtype=torch.float64) * 2 + 0.5
+
+
+def activation(name, x):
+    g = by_name(name).bind()
+    return ActivationSums.of(g, Sample(x, 0), Sample(g(x), 0), g(x), g.derivative(x))
+
+
+def parameter(x):
+    return ParameterSums(SquareSums.of(x), x.abs().sum(), SquareSums.of(2 * x), SquareSums.of(x / 3), rows(x))
+
+
+def rows(x):
+    return RowSums.of(x, x.sum(1), x.abs().amax(1))
+
+
+BUILDERS = {
+    "moments": lambda x: Moments.of(x, 0),
+    "joint": lambda x: JointMoments.of(x, torch.tanh(x), 0),
+    "joint of units by patterns": lambda x: JointMoments.of(x.T.contiguous(), torch.relu(x).T.contiguous(), 1),
+    "squares": SquareSums.of,
+    "weighted": lambda x: WeightedSums.of(Sample(x, 0), Sample(x @ torch.ones(5, 3).double(), 0), x, x),
+    "weighted without input": lambda x: WeightedSums.of(None, Sample(x, 0), x),
+    "relu": functools.partial(activation, "relu"),
+    "tanh": functools.partial(activation, "tanh"),
+    "leaky_relu": functools.partial(activation, "leaky_relu"),
+    "rows": rows,
+    "rows without drift": lambda x: RowSums.of(x, None, None),
+    "parameter": parameter,
+}
+
+
+def assert_equal(one: Sums, other: Sums) -> None:
+    assert type(one) is type(other)
+    for f in dataclasses.fields(one):
+        a, b = getattr(one, f.name), getattr(other, f.name)
+        if isinstance(a, Sums):
+            assert_equal(a, b)
+        elif a is None:
+            assert b is None
+        else:
+            np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-10, atol=1e-12, err_msg=f.name)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("cuts", [(7,), (1, 2), (20, 20, 59), (0,), (60,), (0, 30, 60)])
+@pytest.mark.parametrize("on_host", [False, True])
+def test_merged_parts_are_the_whole(name, cuts, on_host):
+    build = BUILDERS[name]
+    parts = [build(part) for part in torch.tensor_split(X, cuts)]
+    whole = build(X)
+    if on_host:
+        parts = [part.with_arrays(iter([array.numpy() for array in part.arrays()])) for part in parts]
+    assert_equal(functools.reduce(lambda a, b: a.merge(b), parts), whole)
+    assert_equal(functools.reduce(lambda a, b: b.merge(a), parts), whole)
+
+
+def test_arrays_go_out_and_come_back_in_their_places():
+    sums = parameter(X)
+    numbered = sums.with_arrays(iter(range(len(sums.arrays()))))
+    assert numbered.weight.square == 0
+    assert numbered.spread == 1
+    assert numbered.gradient.square == 2
+    assert numbered.rows.squared_drift == len(sums.arrays()) - 1
+    assert numbered.weight.count == X.numel()
+
+
+def test_a_merged_record_on_the_host_still_lists_all_its_arrays():
+    sums = parameter(X)
+    host = sums.with_arrays(iter([array.numpy() for array in sums.arrays()]))
+    merged = host.merge(host)
+    assert len(merged.arrays()) == len(sums.arrays())
+
+
+def test_what_one_part_lacks_the_other_gives():
+    without = ParameterSums(SquareSums.of(X), None, None, None, None)
+    merged = without.merge(parameter(X))
+    assert merged.gradient is not None
+    assert merged.weight.count == 2 * X.numel()
