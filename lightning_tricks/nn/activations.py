@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Activation", "BoundActivation", "activation_of", "by_function", "by_name"]
+__all__ = ["Activation", "BoundActivation", "ShiftedReLU", "activation_of", "by_function", "by_name"]
 
 SATURATED = 0.05  # a flat side is where the slope is under this share of the largest slope
 _SELU_SCALE = 1.0507009873554804934193349852946
@@ -325,3 +325,25 @@ def activation_of(module: nn.Module) -> BoundActivation | None:
     if entry is None:
         return None
     return entry.bind(**{key: getattr(module, key) for key in entry.parameters if hasattr(module, key)})
+
+
+class ShiftedReLU(nn.Threshold):
+    """max(a, -1): a ReLU whose output can have mean 0 (Clevert et al. 2016, section 4.1, "SReLU").
+
+    As linear for positive input as ReLU, with negative output like ELU: what is left of the bias problem is the hard
+    floor, under which a unit has no gradient. To probes it is a ``threshold``, which is the function that it calls.
+
+    Args:
+        shift: How far below zero the floor lies; 1 in the paper.
+
+    Raises:
+        ValueError: The shift is not finite.
+
+    >>> ShiftedReLU()(torch.tensor([-3.0, -0.5, 2.0]))
+    tensor([-1.0000, -0.5000,  2.0000])
+    """
+
+    def __init__(self, shift: float = 1.0, inplace: bool = False) -> None:
+        if not math.isfinite(shift):
+            raise ValueError(f"shift has to be finite, not {shift}")
+        super().__init__(-shift, -shift, inplace)

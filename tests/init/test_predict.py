@@ -82,7 +82,7 @@ def test_the_slope_says_what_a_deviation_becomes():
             assert row.verdict == "UNSTABLE"
     assert product > 1.5
     grown = torch.log(torch.tensor(high[-1].second_moment / low[-1].second_moment)) / torch.log(torch.tensor(1.02))
-    assert float(grown) == pytest.approx(product, rel=0.02)
+    assert float(grown) == pytest.approx(product, rel=0.05)
 
 
 def test_the_table():
