@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import torch
 from torch import nn
 
 from lightning_tricks.probes import probe
@@ -21,8 +22,6 @@ def test_a_weighted_layer_shares_its_row_with_the_activation_behind_it(sigmoids)
 
 
 def test_normalisation_in_between_keeps_them_apart():
-    import torch
-
     torch.manual_seed(0)
     model = nn.ModuleDict({"fc": nn.Linear(4, 4), "norm": nn.BatchNorm1d(4), "act": nn.ReLU()})
     with probe(model) as p:

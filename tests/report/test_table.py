@@ -4,6 +4,7 @@ import re
 import sys
 
 import pytest
+from rich.console import Console
 
 from lightning_tricks.diagnosis import Finding
 from lightning_tricks.probes import Snapshot
@@ -14,7 +15,7 @@ SUBJECTS = ["sigmoids", "rectifiers", "deep", "linear", "spoilt"]
 
 
 def rich_text(diagnosis, width, **options):
-    console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=width, **options)
+    console = Console(file=io.StringIO(), width=width, **options)
     console.print(diagnosis)
     return console.file.getvalue()
 
@@ -54,7 +55,7 @@ def test_consequences_are_folded_below_their_cause(cause, second, sigmoids):
     blocks = [line for line in lines if re.match(r"\d\. (info|warning|critical): ", line)]
     assert [block[:12] for block in blocks] == ["1. warning: ", "2. warning: "]
     at = next(i for i, line in enumerate(lines) if line.startswith("   it causes"))
-    assert "- critical: vanishing gradient at layer 3: slope -0.514; loss unknown" in lines[at]
+    assert lines[at].endswith("- critical: vanishing gradient at layer 3: slope -0.514")  # the loss has no room
     assert "- warning: linear units at layer 5: linearity 1.000" in lines[at + 1]
     assert lines[at + 1].startswith(" " * 14)
     assert "pre-activation std 0.147; saturation 25.0 %" in shown

@@ -1,0 +1,40 @@
+import numpy as np
+
+from lightning_tricks.report import dead_and_linear
+
+
+def images(figure):
+    return {
+        axes.get_title(loc="left").split("\n")[0]: axes.get_images()[0].get_array()
+        for axes in figure.axes
+        if axes.get_images()
+    }
+
+
+def test_the_images_are_the_shares_of_the_records(rectifiers):
+    drawn = images(dead_and_linear(rectifiers))
+    assert list(drawn) == ["dead units", "linear units"]  # flat on one side is how a rectifier works
+    for title, measure in (("dead units", "dead_share"), ("linear units", "linear_share")):
+        expected = np.array([[getattr(s.activations[i], measure) for s in rectifiers] for i in range(3)])
+        np.testing.assert_array_equal(np.ma.filled(drawn[title], np.nan), expected)
+
+
+def test_units_without_a_hard_zero_can_only_saturate(sigmoids):
+    drawn = images(dead_and_linear(sigmoids))
+    assert list(drawn) == ["linear units", "saturation"]
+    expected = np.array([[s.activations[i].saturation for s in sigmoids] for i in range(6)])
+    np.testing.assert_array_equal(np.ma.filled(drawn["saturation"], np.nan), expected)
+
+
+def test_the_first_layer_is_on_top(deep):
+    axes = dead_and_linear(deep).axes[0]
+    assert axes.get_images()[0].get_array().shape == (100, 2)
+    assert axes.get_images()[0].origin == "upper"
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert (names[0], names[-1]) == ("1", "199")
+    assert len(names) <= 26
+
+
+def test_without_activations_it_says_so(linear):
+    figure = dead_and_linear(linear)
+    assert [text.get_text() for text in figure.texts] == ["No activation was looked at yet."]
