@@ -88,6 +88,10 @@ class Diagnosis:
         return write_csv(self.history, path)
 
 
+# Of consequences of one severity, these say most about why the network does not learn.
+_STOPS_LEARNING = ("non_finite", "exploding_gradient", "vanishing_gradient")
+
+
 def _tree(finding: Finding) -> Iterator[Finding]:
     yield finding
     for consequence in finding.consequences:
@@ -98,7 +102,7 @@ def _cause(root: Finding) -> str:
     following = [finding for finding in list(_tree(root))[1:] if finding.rank >= max(root.rank, 1)]
     if not following:
         return f"{PROBLEM_WORDS[root.problem].clause}{at(root.layer)}"
-    symptom = max(following, key=lambda finding: finding.rank)  # the first one of the highest severity
+    symptom = max(following, key=lambda finding: (finding.rank, finding.problem in _STOPS_LEARNING))
     cause = f"{PROBLEM_WORDS[root.problem].clause}{at(root.layer)}"
     return f"{PROBLEM_WORDS[symptom.problem].clause} because {cause}"
 

@@ -105,12 +105,11 @@ def _heading(finding: Finding) -> str:
 
 def _in_one_line(finding: Finding, width: int) -> str:
     """The heading and as many of the measured numbers as fit."""
-    line = f"- {_heading(finding)}"
-    for k, item in enumerate(evidence(finding.evidence)):
-        longer = f"{line}{'; ' if k else ': '}{item}"
-        if len(longer) > width:
-            break
-        line = longer
+    line, shown = f"- {_heading(finding)}", 0
+    for item in evidence(finding.evidence):
+        if len(line) + 2 + len(item) <= width:
+            line += f"{'; ' if shown else ': '}{item}"
+            shown += 1
     return _clip(line, width)
 
 

@@ -47,6 +47,20 @@ def test_a_folded_finding_counts(severity):
     assert Diagnosis([root]).verdict.startswith("Sick")
 
 
+def test_the_headline_is_what_stops_the_learning():
+    """Of the gravest consequences; one that is milder than its cause makes no headline."""
+    following = (
+        info(problem="bias_shift", severity="critical"),
+        info(problem="vanishing_gradient", severity="critical"),
+    )
+    root = info(problem="poor_initialization", severity="critical", consequences=following)
+    assert Diagnosis([root]).verdict.startswith("Sick: the gradient vanishes because")
+    mild = info(problem="vanishing_gradient", severity="warning")
+    assert Diagnosis([dataclasses.replace(root, consequences=(mild,))]).verdict == (
+        "Sick: the weights begin at the wrong scale at net.1."
+    )
+
+
 def test_it_does_not_change_with_the_run_it_came_from(sigmoids):
     history, findings = list(sigmoids), [info()]
     diagnosis = Diagnosis(findings, history)
