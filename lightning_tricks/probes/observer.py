@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_tricks.nn.activations import Activation, BoundActivation
+from lightning_tricks.nn.activations import Activation, BoundActivation, by_name
 from lightning_tricks.probes.careful import Careful
 from lightning_tricks.probes.frames import Frames, strip_wrappers
 from lightning_tricks.probes.graph import custom_functions
@@ -22,6 +22,7 @@ from lightning_tricks.probes.tallies import ActivationTally, Derived, Signal, Ta
 from lightning_tricks.stats import ActivationSums, Sample, WeightedSums, sample
 
 _wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", lambda tensor: False)
+_RELU6 = (("min_val", 0.0), ("max_val", 6.0))
 _SQUASHING = {"sigmoid", "hardsigmoid", "tanh", "hardtanh", "softsign"}
 Call = Callable[..., Any]
 Arguments = tuple[Any, ...]
@@ -76,11 +77,14 @@ class Observer:
         a = args[0] if args else kwargs.get("input")
         if not self._listening or not isinstance(a, Tensor):
             return func(*args, **kwargs)
-        name = self.frames.name("activation", entry.name)
+        g = entry.bind(*args[1:], **kwargs)
+        if g.parameters == _RELU6:  # nn.ReLU6 is a hardtanh
+            g = by_name("relu6").bind()
+        name = self.frames.name("activation", g.name)
         pending: Pending | None = None
         with self.careful(name):
             if self._can_count(name, a):
-                pending = self._before(name, entry.bind(*args[1:], **kwargs), a, _in_place(func, args, kwargs))
+                pending = self._before(name, g, a, _in_place(func, args, kwargs))
         output = func(*args, **kwargs)
         if pending is not None:
             with self.careful(name):

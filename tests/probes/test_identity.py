@@ -1,0 +1,159 @@
+"""A probe never changes a training: losses, weights, optimiser state and random numbers are the same bit for bit."""
+
+import contextlib
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from probes import networks
+from torch import nn
+
+from lightning_tricks.probes import probe
+
+IMAGES, VECTORS, SEQUENCES = (4, 2, 8, 8), (8, 6), (4, 5, 6)
+
+
+def plain(model, optimizer, x, target):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), target)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def with_closure(model, optimizer, x, target):
+    def closure():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), target)
+        loss.backward()
+        return loss
+
+    return optimizer.step(closure)
+
+
+def gradient_penalty(model, optimizer, x, target):
+    optimizer.zero_grad()
+    x = x.clone().requires_grad_()
+    score = model(x)
+    (slope,) = torch.autograd.grad(score.sum(), x, create_graph=True)
+    loss = F.cross_entropy(score, target) + (slope.norm(dim=1) - 1).square().mean()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def two_backward_calls(model, optimizer, x, target):
+    optimizer.zero_grad()
+    output = model(x)
+    loss = F.cross_entropy(output, target)
+    loss.backward(retain_graph=True)
+    output.square().mean().backward()
+    optimizer.step()
+    return loss
+
+
+def autocast(model, optimizer, x, target):
+    optimizer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = F.cross_entropy(model(x), target)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def accumulated(model, optimizer, x, target):
+    optimizer.zero_grad()
+    for part, label in zip(x.chunk(2), target.chunk(2), strict=True):
+        loss = F.cross_entropy(model(part), label) / 2
+        loss.backward()
+    optimizer.step()
+    return loss
+
+
+CASES = {
+    "mlp with dropout": (networks.mlp, VECTORS, plain),
+    "cnn with batch norm and in-place relu": (networks.cnn, IMAGES, plain),
+    "transformer block": (networks.transformer, (4, 5, 8), plain),
+    "functional calls": (networks.Functional, VECTORS, plain),
+    "lstm": (networks.Recurrent, SEQUENCES, plain),
+    "gradient penalty": (networks.mlp, VECTORS, gradient_penalty),
+    "gradient penalty of a cnn": (networks.cnn, IMAGES, gradient_penalty),
+    "checkpointing": (functools.partial(networks.Checkpointed, False), VECTORS, plain),
+    "reentrant checkpointing": (functools.partial(networks.Checkpointed, True), VECTORS, plain),
+    "parametrizations": (networks.weight_normed, VECTORS, plain),
+    "tied weights": (networks.Tied, None, plain),
+    "bf16 autocast, mlp": (networks.mlp, VECTORS, autocast),
+    "bf16 autocast, cnn": (networks.cnn, IMAGES, autocast),
+    "two backward calls": (networks.transformer, (4, 5, 8), two_backward_calls),
+    "accumulated": (networks.cnn, IMAGES, accumulated),
+    "closure": (networks.mlp, VECTORS, with_closure),
+}
+
+
+def train(make, shape, step, probed, optimizer_class, steps=4):
+    torch.manual_seed(0)
+    model = make().train()
+    optimizer = optimizer_class(model.parameters())
+    losses, snapshots = [], []
+    for _ in range(steps):
+        x = torch.randint(12, (5,)) if shape is None else torch.randn(shape)
+        target = torch.randint(3, (len(x),))
+        with probe(model, optimizer) if probed else contextlib.nullcontext() as p:
+            losses.append(step(model, optimizer, x, target).detach())
+        if probed:
+            snapshots.append(p.snapshot())
+    return losses, model.state_dict(), optimizer.state_dict()["state"], torch.get_rng_state(), snapshots
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bit_for_bit(case):
+    make, shape, step = CASES[case]
+    *without, _ = train(make, shape, step, False, torch.optim.Adam)
+    *with_probe, snapshots = train(make, shape, step, True, torch.optim.Adam)
+    for one, other in zip(without, with_probe, strict=True):
+        assert same(one, other)
+    for snapshot in snapshots:
+        assert snapshot.weighted
+        assert not [reason for reason in snapshot.not_seen.values() if "could not be read" in reason]
+        assert all(record.update > 0 for record in snapshot.parameters if record.gradient > 0)
+
+
+def test_lbfgs_runs_its_line_search_unseen():
+    def sgd(parameters):
+        return torch.optim.LBFGS(parameters, max_iter=4, line_search_fn="strong_wolfe")
+
+    *without, _ = train(networks.Functional, VECTORS, with_closure, False, sgd, steps=2)
+    *with_probe, snapshots = train(networks.Functional, VECTORS, with_closure, True, sgd, steps=2)
+    assert all(map(same, without, with_probe))
+    assert [r.name for r in snapshots[0].weighted] == ["one", "two", "three"]
+    assert snapshots[0].parameters[0].update_coherence > 0
+    assert snapshots[0].loss == pytest.approx(float(without[0][0]))
+
+
+def test_saved_tensor_hooks_of_the_user_see_the_same_tensors():
+    def count(probed):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4), nn.SiLU(), nn.Linear(4, 4), nn.Mish())
+        packed = []
+
+        def pack(tensor):
+            packed.append(tensor.shape)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            with probe(model) if probed else contextlib.nullcontext():
+                model(torch.randn(3, 4)).sum().backward()
+        return packed
+
+    assert count(True) == count(False)
