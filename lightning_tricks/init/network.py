@@ -111,12 +111,9 @@ def initialize(
     >>> [(entry.layer, entry.what) for entry in report.changed]
     [('0', 'lecun_normal (selu)'), ('2', 'he_normal (relu)'), ('4', 'lecun_normal (linear)')]
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"unknown scheme {scheme!r}; known are {', '.join(SCHEMES)}")
+    check_scheme(scheme, batch)
     report = Report() if report is None else report
     if scheme == "lsuv":
-        if batch is None:
-            raise ValueError("scheme 'lsuv' scales each layer by what it puts out: pass batch=")
         return lsuv_(model, batch, forward=forward, report=report)
 
     layers = {module: name for name, module in model.named_modules() if is_weighted(module)}
@@ -140,6 +137,14 @@ def initialize(
             unexpected.append(f"{name} ({reason})")
     _finish(model, layers, report, done, unexpected)
     return model
+
+
+def check_scheme(scheme: str, batch: Any) -> None:
+    """Raises ValueError for an unknown scheme, and for ``"lsuv"`` without a batch."""
+    if scheme not in SCHEMES:
+        raise ValueError(f"unknown scheme {scheme!r}; known are {', '.join(SCHEMES)}")
+    if scheme == "lsuv" and batch is None:
+        raise ValueError("scheme 'lsuv' scales each layer by what it puts out: pass batch=")
 
 
 def _parameters(

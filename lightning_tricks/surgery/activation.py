@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_tricks.init.fans import is_weighted, weight_blocks
-from lightning_tricks.init.network import initialize
+from lightning_tricks.init.network import check_scheme, initialize
 from lightning_tricks.init.order import execution_order, functional_activations
 from lightning_tricks.init.quiet import Forward
 from lightning_tricks.nn.activations import activation_of, by_name
@@ -122,6 +122,7 @@ def self_normalize(
             warnings.warn(f"{type(model).__name__} has no {what} module to replace", NoEffectWarning, stacklevel=2)
         return model
     if scheme is not None:  # what can go wrong has to go wrong before the first change
+        check_scheme(scheme, batch)
         for name, module in model.named_modules():
             if is_weighted(module):
                 weight_blocks(module, name)

@@ -177,14 +177,14 @@ def _carry_hooks(old: nn.Module, new: nn.Module) -> int:
         kept = {key: hook for key, hook in source.items() if getattr(hook, "__self__", None) is not old}
         if not kept:
             continue
+        for key in source.keys() - kept.keys():
+            del source[key]
         # The handles hold these very dictionaries: moving them keeps handle.remove() working.
         for name in names:
             merged = getattr(old, name)
             merged.update(getattr(new, name))
             setattr(new, name, merged)
             setattr(old, name, type(merged)())
-        for key in source.keys() - kept.keys():
-            del source[key]
     if old._is_full_backward_hook is not None and new._backward_hooks:
         new._is_full_backward_hook = old._is_full_backward_hook
     return sum(len(getattr(old, name)) for name in _STATE_HOOKS)

@@ -159,7 +159,13 @@ def test_the_weights_start_orthonormal_group_by_group():
 def test_flags_buffers_hooks_and_random_numbers_are_as_before():
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)
+        nn.Linear(8, 8),
+        nn.BatchNorm1d(8),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(8, 8),
+        nn.BatchNorm1d(8),
+        nn.Linear(8, 2),
     )
     model[5].eval()
     flags = [module.training for module in model.modules()]

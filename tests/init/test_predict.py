@@ -13,7 +13,8 @@ WIDTH, DEPTH = 2048, 32
 
 
 @pytest.mark.parametrize(
-    ("name", "factor", "published"), [("tanh", 5 / 3, 0.424), ("selu", 1.0, 1.0), ("elu", None, 1.0), ("selu", 0.75, 0.0471)]
+    ("name", "factor", "published"),
+    [("tanh", 5 / 3, 0.424), ("selu", 1.0, 1.0), ("elu", None, 1.0), ("selu", 0.75, 0.0471)],
 )
 def test_32_layers_of_width_2048(name, factor, published):
     """The second moment at the end: of the theory, within 5 % of a network that ran (of several, for their spread)."""
@@ -37,7 +38,13 @@ def test_32_layers_of_width_2048(name, factor, published):
 def test_a_prediction_from_actual_weights_follows_each_layer():
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Linear(600, 800), nn.Tanh(), nn.Dropout(0.3), nn.Linear(800, 700), nn.GELU(), nn.LayerNorm(700), nn.Linear(700, 900)
+        nn.Linear(600, 800),
+        nn.Tanh(),
+        nn.Dropout(0.3),
+        nn.Linear(800, 700),
+        nn.GELU(),
+        nn.LayerNorm(700),
+        nn.Linear(700, 900),
     )
     with torch.no_grad():
         for layer in net:

@@ -39,7 +39,9 @@ def test_the_published_jacobian():
 
 
 def test_theorem_1_maps_its_domain_into_itself_and_contracts():
-    mean, omega, variance, tau = box(mean=(-0.1, 0.1, 21), omega=(-0.1, 0.1, 21), variance=(0.8, 1.5, 15), tau=(0.95, 1.1, 7))
+    mean, omega, variance, tau = box(
+        mean=(-0.1, 0.1, 21), omega=(-0.1, 0.1, 21), variance=(0.8, 1.5, 15), tau=(0.95, 1.1, 7)
+    )
     new_mean, new_variance = lt_init.selu_moments(mean, variance, omega, tau)
     assert (six(new_mean.min()), six(new_mean.max())) == ("-0.0310605", "0.0677251")
     assert (six(new_variance.min()), six(new_variance.max())) == ("0.803712", "1.48157")
@@ -72,7 +74,9 @@ def test_theorem_3_small_variance_grows(high, low_tau, exact):
     assert float((new_variance - variance).min()) == pytest.approx(exact, abs=1e-13)
 
 
-@pytest.mark.parametrize("args", [(0.0, 1.0, 0.0, 1.0), (0.7, 2.0, 0.3, 1.4), (-3.0, 0.5, 1.0, 0.9), (-40.0, 0.3, 1.0, 1.0)])
+@pytest.mark.parametrize(
+    "args", [(0.0, 1.0, 0.0, 1.0), (0.7, 2.0, 0.3, 1.4), (-3.0, 0.5, 1.0, 0.9), (-40.0, 0.3, 1.0, 1.0)]
+)
 def test_the_closed_form_is_the_integral(args):
     mean, variance, omega, tau = args
     closed = lt_init.selu_moments(*args)

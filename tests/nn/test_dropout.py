@@ -56,7 +56,9 @@ def test_the_share_of_dropped_units_and_their_value(size):
 
 def test_words_of_one_draw_are_independent():
     """Four words share an integer: neither they nor neighbouring integers may be correlated."""
-    dropped = (alpha_dropout(torch.zeros(1 << 22), 0.25, generator=torch.Generator().manual_seed(1)) < 0).double() - 0.25
+    dropped = (
+        alpha_dropout(torch.zeros(1 << 22), 0.25, generator=torch.Generator().manual_seed(1)) < 0
+    ).double() - 0.25
     for lag in (1, 2, 3, 4, 8):
         correlation = float((dropped[lag:] * dropped[:-lag]).mean()) / (0.25 * 0.75)
         assert abs(correlation) < 5 / math.sqrt(1 << 22)
@@ -109,7 +111,9 @@ def test_the_gradient_is_a_where_kept_and_zero_where_dropped(size):
 
 def test_only_a_byte_an_element_is_saved_for_the_backward():
     saved = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel() * t.element_size()) or t, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: saved.append(t.numel() * t.element_size()) or t, lambda t: t
+    ):
         alpha_dropout(torch.randn(1 << 18, requires_grad=True), 0.1)
     assert sum(saved) == 1 << 18
 

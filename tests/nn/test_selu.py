@@ -125,7 +125,9 @@ def test_initialize_knows_the_blocks():
 
 def small() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(SELUConv1d(3, 4, 3, dropout=0.2), nn.Flatten(), SelfNormalizingMLP(24, [16, 16], 5, dropout=0.1))
+    return nn.Sequential(
+        SELUConv1d(3, 4, 3, dropout=0.2), nn.Flatten(), SelfNormalizingMLP(24, [16, 16], 5, dropout=0.1)
+    )
 
 
 def test_copies_pickles_and_state_dicts():
