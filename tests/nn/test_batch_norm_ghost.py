@@ -118,13 +118,19 @@ def test_without_running_statistics_eval_normalises_in_groups_as_training_does()
     assert torch.equal(layer(x), layer.eval()(x))
 
 
-@pytest.mark.parametrize("samples", [8, 11])
-def test_channels_last_keeps_its_layout_and_its_groups(samples):
-    x = torch.randn(samples, 6, 5, 5)
-    y = GhostBatchNorm2d(6, ghost_size=4)(x)
-    last = GhostBatchNorm2d(6, ghost_size=4)(x.contiguous(memory_format=torch.channels_last))
-    assert last.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(last, y, rtol=1e-5, atol=1e-6)  # a single group is left to torch's own layout
+@pytest.mark.parametrize("samples", [8, 11, 65])
+def test_channels_last_keeps_its_layout_and_takes_runs_of_samples(samples):
+    layer = randomized(GhostBatchNorm2d(6, ghost_size=4, momentum=1.0))
+    x = torch.randn(samples, 6, 5, 5).contiguous(memory_format=torch.channels_last)
+    y = layer(x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    parts = x.tensor_split(-(-samples // 4))
+    expected = [F.batch_norm(part, None, None, layer.weight, layer.bias, True) for part in parts]
+    assert torch.equal(y, torch.cat(expected))
+    means = sum(len(part) / samples * part.mean((0, 2, 3)) for part in parts)
+    variances = sum(len(part) / samples * part.transpose(0, 1).flatten(1).var(1) for part in parts)
+    torch.testing.assert_close(layer.running_mean, means)
+    torch.testing.assert_close(layer.running_var, variances)
 
 
 def test_a_transposed_input_works():

@@ -16,7 +16,9 @@ __all__ = ["GhostBatchNorm1d", "GhostBatchNorm2d", "GhostBatchNorm3d", "ghost_ba
 
 
 def ghost_groups(num_samples: int, ghost_size: int, values_per_sample: int = 1) -> list[tuple[int, int, int]]:
-    """How a batch falls into groups: blocks ``(start, stop, groups)`` inside which sample n is in group n mod groups.
+    """How a batch falls into groups: blocks ``(start, stop, groups)`` of equally large groups.
+
+    Inside a block, sample n is in group n mod groups; of channels-last images, a group is a run of consecutive samples.
 
     A batch of N samples has ceil(N / ghost_size) groups, whose sizes differ by one at most, so that no remainder is
     left with poor statistics of its own; a group that would have a single value per channel joins another.
@@ -74,42 +76,59 @@ def ghost_batch_norm(
     >>> y[0] == y[1], mean
     (tensor([True]), tensor([3.5000]))
     """
-    samples, channels, *rest = input.shape
-    values = input[0, 0].numel()
     dtype = accumulation_dtype(input.dtype)
     weight = None if weight is None else weight.to(dtype)
     bias = None if bias is None else bias.to(dtype)
-    outputs = []
-    mean = torch.zeros(channels, dtype=dtype, device=input.device)
-    variance = torch.zeros_like(mean)
-    for start, stop, groups in ghost_groups(samples, ghost_size, values):
-        block = input if stop - start == samples else input[start:stop]
-        # With momentum 1 the kernel leaves the statistics of every group in the buffers it is given.
-        means = torch.zeros(groups * channels, dtype=dtype, device=input.device)
-        variances = torch.ones_like(means)
-        output = F.batch_norm(
-            block.reshape((stop - start) // groups, groups * channels, *rest),
-            means,
-            variances,
-            None if weight is None else weight.repeat(groups),
-            None if bias is None else bias.repeat(groups),
-            training=True,
-            momentum=1.0,
-            eps=eps,
-        )
-        outputs.append(output.view(stop - start, channels, *rest))
-        share = (stop - start) / (samples * groups)
-        mean = mean + share * means.view(groups, channels).sum(0)
-        variance = variance + share * variances.view(groups, channels).sum(0)
-    output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return output.contiguous(memory_format=_memory_format(input)), mean, variance
+    blocks = ghost_groups(input.shape[0], ghost_size, input[0, 0].numel())
+    if _is_channels_last(input):
+        # Here every G-th sample is no view; groups of consecutive samples are, one by one.
+        sizes = [(stop - start) // groups for start, stop, groups in blocks for _ in range(groups)]
+        counts = [1] * len(sizes)
+    else:
+        sizes = [stop - start for start, stop, _ in blocks]
+        counts = [groups for _, _, groups in blocks]
+    parts = [
+        _all_groups(part, groups, weight, bias, eps) for part, groups in zip(input.split(sizes), counts, strict=True)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    outputs, means, variances = zip(*parts, strict=True)
+    shares = [size / input.shape[0] for size in sizes]
+    mean, variance = (
+        torch.stack([share * value for share, value in zip(shares, values, strict=True)]).sum(0)
+        for values in (means, variances)
+    )
+    return torch.cat(outputs), mean, variance
 
 
-def _memory_format(tensor: Tensor) -> torch.memory_format:
-    for dimensions, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
-        if tensor.dim() == dimensions and tensor.is_contiguous(memory_format=memory_format):
-            return torch.contiguous_format if tensor.is_contiguous() else memory_format
-    return torch.contiguous_format
+def _all_groups(
+    block: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The groups side by side as further channels: a view, and one call of the kernel."""
+    samples, channels, *rest = block.shape
+    # With momentum 1 the kernel leaves the statistics of every group in the buffers it is given.
+    means = torch.zeros(groups * channels, dtype=accumulation_dtype(block.dtype), device=block.device)
+    variances = torch.ones_like(means)
+    output = F.batch_norm(
+        block.reshape(samples // groups, groups * channels, *rest),
+        means,
+        variances,
+        None if weight is None else weight.repeat(groups),
+        None if bias is None else bias.repeat(groups),
+        training=True,
+        momentum=1.0,
+        eps=eps,
+    )
+    if groups == 1:
+        return output, means, variances
+    return output.view(block.shape), means.view(groups, channels).mean(0), variances.view(groups, channels).mean(0)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if tensor.dim() not in formats or tensor.is_contiguous():
+        return False
+    return tensor.is_contiguous(memory_format=formats[tensor.dim()])
 
 
 class _GhostBatchNorm(RunningStatistics, _BatchNorm):

@@ -139,8 +139,10 @@ class _BatchRenorm(RunningStatistics, _BatchNorm):
         self.synchronize = synchronize
         self._configure(accumulation_steps, bias)
 
-    def limits(self) -> tuple[Tensor, Tensor]:
+    def limits(self) -> tuple[float | Tensor, float | Tensor]:
         """The limits r_max and d_max of the next batch: tensors on the device, from ``num_batches_tracked``."""
+        if self.r_max_step == self.d_max_step == 0:
+            return self.r_max, self.d_max
         assert self.num_batches_tracked is not None
         step = self.num_batches_tracked.to(torch.float32) / self.accumulation_steps
 
@@ -167,7 +169,7 @@ class _BatchRenorm(RunningStatistics, _BatchNorm):
             self.weight,
             self.bias,
             *self.limits(),
-            eps=self.eps,
+            self.eps,
             synchronize=self.synchronize,
         )
         if self.track_running_stats:
@@ -212,7 +214,7 @@ class BatchRenorm1d(_BatchRenorm, nn.BatchNorm1d):
 
     >>> layer = BatchRenorm1d(16, warmup_steps=100, r_max_step=300, d_max_step=200)
     >>> _ = layer.num_batches_tracked.fill_(150)
-    >>> [limit.item() for limit in layer.limits()]
+    >>> [float(limit) for limit in layer.limits()]
     [1.5, 2.5]
     """
 
