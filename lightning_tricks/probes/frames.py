@@ -113,8 +113,8 @@ class Frames:
         if not self._stack:
             return
         frame = self._stack.pop()
-        if frame is None or id(module) not in self._paths:
-            return
+        if frame is None or id(module) not in self._paths or torch._C._current_graph_task_id() != -1:
+            return  # nothing is looked at while checkpointing repeats a forward inside the backward
         if self._stack and self._stack[-1] is not None:
             self._stack[-1].seen += 1
         given = args[0] if isinstance(args, tuple) and args else None
