@@ -124,10 +124,8 @@ def _of_activation(record: ActivationRecord) -> Row:
 
 def _takes(activation: ActivationRecord, weighted: WeightedRecord) -> bool:
     same: Any = [(activation.mean, weighted.mean), (activation.std, weighted.std)]
-    return (
-        activation.units == weighted.units
-        and _parent(activation.name) == _parent(weighted.name)
-        and all(math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-6) for a, b in same)
+    return _parent(activation.name) == _parent(weighted.name) and all(
+        math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-6) for a, b in same
     )
 
 
