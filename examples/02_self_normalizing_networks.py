@@ -149,7 +149,7 @@ def activations(net: nn.Module, x: Tensor) -> list[Tensor]:
     outputs: list[Tensor] = []
     kinds = (nn.ReLU, nn.SELU)
     handles = [
-        module.register_forward_hook(lambda m, a, out: outputs.append(out.flatten()))
+        module.register_forward_hook(lambda m, a, out: outputs.append(out))
         for module in net.modules()
         if isinstance(module, kinds)
     ]
@@ -170,8 +170,7 @@ def draw_ladder(depth: int, path: Path) -> None:
         outputs = activations(NETWORKS[name](depth), x)
         for row, layer in enumerate(rungs):
             axes = panels[row][column]
-            values = outputs[layer].numpy()
-            counts, _ = np.histogram(values, edges)
+            counts, _ = np.histogram(outputs[layer].numpy(), edges)
             heights = np.sqrt(counts / counts.max()) if counts.max() else counts
             axes.fill_between(centres, heights, color=colour, alpha=0.85, linewidth=0, step="mid")
             axes.set_ylim(0, 1.35)
@@ -182,7 +181,7 @@ def draw_ladder(depth: int, path: Path) -> None:
             axes.text(
                 0.98,
                 0.95,
-                f"std {values.std():.2g}",
+                f"std {outputs[layer].var(0).mean().sqrt():.2g}",
                 transform=axes.transAxes,
                 ha="right",
                 va="top",
@@ -196,7 +195,7 @@ def draw_ladder(depth: int, path: Path) -> None:
     title(
         figure,
         "The activation ladder before training",
-        f"Outputs of the activations in a net of {depth} layers, all digits; square root of the frequency.",
+        f"Outputs of the activations in a net of {depth} layers (square root of the frequency); std over the digits.",
     )
     figure.tight_layout(rect=(0, 0, 1, 0.9))
     figure.savefig(path, dpi=150)

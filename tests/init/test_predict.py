@@ -6,7 +6,7 @@ from torch import nn
 
 import lightning_tricks as lt  # noqa: F401  (the package's own order of imports has to work)
 import lightning_tricks.init as lt_init
-from lightning_tricks.nn import SELUConv2d, SelfNormalizingMLP
+from lightning_tricks.nn import SelfNormalizingMLP, SELUConv2d
 from lightning_tricks.nn.activations import by_name
 
 WIDTH, DEPTH = 2048, 32

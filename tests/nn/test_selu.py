@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_tricks.init import initialize
-from lightning_tricks.nn import AlphaDropout, SELUConv1d, SELUConv2d, SELUConv3d, SelfNormalizingMLP, SELULinear
+from lightning_tricks.nn import AlphaDropout, SelfNormalizingMLP, SELUConv1d, SELUConv2d, SELUConv3d, SELULinear
 
 BLOCKS = {
     "linear": (lambda **kw: SELULinear(64, 256, **kw), (500, 64)),
