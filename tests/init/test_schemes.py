@@ -198,7 +198,7 @@ def test_wrong_tensors():
         lt_init.lecun_normal_(torch.empty(4, 8, device="meta"))
     with pytest.raises(ValueError, match="lazy parameter has no shape"):
         lt_init.lecun_normal_(nn.LazyLinear(4).weight)
-    with pytest.raises(TypeError, match="floating point, not torch.int64"):
+    with pytest.raises(TypeError, match=r"floating point, not torch\.int64"):
         lt_init.lecun_normal_(torch.zeros(4, 8, dtype=torch.int64))
 
 

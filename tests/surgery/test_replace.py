@@ -137,7 +137,7 @@ def test_hooks_that_cannot_be_carried_are_said():
 def test_weights_that_a_hook_computes_are_refused(wrap):
     model = nn.Sequential(nn.ReLU(), wrap(nn.Linear(2, 2)))
     before = copy.deepcopy([type(module) for module in model])
-    with pytest.raises(ValueError, match="layer '1' computes its weight in a hook .*remove it first"):
+    with pytest.raises(ValueError, match=r"layer '1' computes its weight in a hook .*remove it first"):
         replace_modules(model, lambda name, module: nn.Identity() if name else None)
     assert [type(module) for module in model] == before  # the ReLU too
     wrapped = replace_modules(model, lambda name, module: nn.Sequential(module) if name == "1" else None)
