@@ -38,10 +38,8 @@ class ScalarFunction:
     kinks: tuple[float, ...] = ()
 
     def __call__(self, a: Tensor) -> Tensor:
-        with (
-            torch.no_grad(),
-            torch._C.DisableTorchFunction(),
-        ):  # a probe that is open at the time must not see these calls
+        # A probe that is open at the time must not see these calls.
+        with torch.no_grad(), torch._C.DisableTorchFunction():
             return self.function(a)
 
     def derivative(self, a: Tensor) -> Tensor:
