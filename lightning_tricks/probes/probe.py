@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tricks.probes import reading
+from lightning_tricks.probes.compiled import eagerly
 from lightning_tricks.probes.mode import ObserverMode
 from lightning_tricks.probes.observer import Observer
 from lightning_tricks.probes.parameters import ParameterReader
@@ -27,7 +27,7 @@ class Probe:
 
     Args:
         model: Any module; its module paths are the names.
-        optimizer: With one, its gradients are read right before its step and its updates right after.
+        optimizer: With one, or several, the gradients are read right before a step and the updates right after.
         layers: A glob, or several, of the names to look at.
         max_patterns: The most patterns (batch x space x time) per unit that are looked at; None for all.
         step: The number that the snapshot carries.
@@ -36,7 +36,7 @@ class Probe:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
         *,
         layers: str | Sequence[str] = "*",
         max_patterns: int | None = MAX_PATTERNS,
@@ -51,7 +51,9 @@ class Probe:
         self.loss_scale: Any = 1.0  # a number, or a tensor on the device: the factor on the loss that goes backward
         self.ranks = 1  # the gradient is averaged over this many processes
         self._model = model
-        self._optimizer = optimizer
+        one = optimizer is None or isinstance(optimizer, torch.optim.Optimizer)
+        self._optimizers: Sequence[Any] = ([] if optimizer is None else [optimizer]) if one else list(optimizer)
+        self.stepped = False  # whether one of them has made its step
         self._observer = Observer(model, globs, max_patterns)
         self._mode = ObserverMode(self._observer)
         self._parameters = ParameterReader(model, self._observer.tallies)
@@ -64,11 +66,10 @@ class Probe:
         if self._open or self._snapshot is not None:
             raise RuntimeError("a probe looks at one step only: make a new one")
         with contextlib.ExitStack() as exits:  # whatever fails half-way is undone
-            if "torch._dynamo" in sys.modules:  # compiled code would not show its calls; else nothing is compiled
-                exits.enter_context(torch.compiler.set_stance("force_eager"))
-            if self._optimizer is not None:
-                exits.callback(self._optimizer.register_step_pre_hook(self._before_step).remove)
-                exits.callback(self._optimizer.register_step_post_hook(self._after_step).remove)
+            exits.enter_context(eagerly())
+            for optimizer in self._optimizers:
+                exits.callback(optimizer.register_step_pre_hook(self._before_step).remove)
+                exits.callback(optimizer.register_step_post_hook(self._after_step).remove)
             exits.callback(self._observer.frames.detach)
             self._observer.frames.attach()
             exits.enter_context(self._mode)
@@ -79,6 +80,14 @@ class Probe:
     def new_batch(self) -> None:
         """Begin a further micro-batch of the same optimiser step."""
         self._observer.frames.new_batch()
+
+    def pause(self) -> None:
+        """From here on nothing is looked at: a line search, a validation amid an accumulation."""
+        self._observer.paused = self._observer.ears.deaf = True
+
+    def go_on(self) -> None:
+        """The end of a pause."""
+        self._observer.paused = self._observer.ears.deaf = False
 
     def read_gradients(self, parameters: Iterable[Tensor] | None = None, scale: Tensor | float = 1.0) -> None:
         """Read gradients and weights right before the optimiser step; ``scale``: what is still on the gradients."""
@@ -125,17 +134,18 @@ class Probe:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        scale = self.loss_scale if getattr(optimizer, "_step_supports_amp_scaling", False) else 1.0
         given = (*args[1:], kwargs.get("closure"))[0]
         if not callable(given):
-            self.read_gradients(parameters)
+            self.read_gradients(parameters, scale)
             return None
 
         @functools.wraps(given)
         def closure() -> Any:  # forward and backward run inside the step: the first time counts, a line search does not
             loss = given()
             if not self._observer.paused:
-                self.read_gradients(parameters)
-                self._observer.paused = self._observer.ears.deaf = True
+                self.read_gradients(parameters, scale)
+                self.pause()
             return loss
 
         if len(args) > 1:
@@ -143,7 +153,8 @@ class Probe:
         return args, {**kwargs, "closure": closure}
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._observer.paused = self._observer.ears.deaf = False
+        self.go_on()
+        self.stepped = True
         self.read_updates()
 
 
