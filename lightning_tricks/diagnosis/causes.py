@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from lightning_tricks.diagnosis.course import hidden_activations
 from lightning_tricks.diagnosis.finding import SEVERITIES, Finding
 from lightning_tricks.probes import Snapshot
 
@@ -41,11 +42,19 @@ def fold(findings: Sequence[Finding], snapshot: Snapshot) -> tuple[Finding, ...]
     """
     order: dict[str | None, int] = {record.name: record.order for record in snapshot.weighted}
     order.update((record.name, record.order) for record in snapshot.activations)
+    hidden = [record.name for record in hidden_activations(snapshot)]
     position = {problem: index for index, problem in enumerate(_FOLLOWS)}
-    ranked = sorted(findings, key=lambda finding: position.get(finding.problem, len(position)))
+    ranked = sorted(
+        findings,
+        key=lambda finding: (
+            finding.problem in _ANYWHERE,
+            order.get(finding.layer, 0),
+            position.get(finding.problem, len(position)),
+        ),
+    )
     tops: list[Finding] = []
     for finding in ranked:
-        causes = [index for index, top in enumerate(tops) if _brings(top, finding, order)]
+        causes = [index for index, top in enumerate(tops) if _brings(top, finding, order, hidden)]
         if not causes:
             tops.append(finding)
             continue
@@ -56,7 +65,7 @@ def fold(findings: Sequence[Finding], snapshot: Snapshot) -> tuple[Finding, ...]
     return tuple(sorted(tops, key=lambda top: -top.rank))
 
 
-def _brings(cause: Finding, finding: Finding, order: dict[str | None, int]) -> bool:
+def _brings(cause: Finding, finding: Finding, order: dict[str | None, int], hidden: Sequence[str]) -> bool:
     follows = _FOLLOWS.get(cause.problem, ())
     if cause.problem == "poor_initialization":
         if finding.step > cause.step + _AT_ONCE:
@@ -65,6 +74,10 @@ def _brings(cause: Finding, finding: Finding, order: dict[str | None, int]) -> b
             follows = (*follows, *_LOUD_START)
     elif cause.severity == "info" and finding.severity != "info":
         return False
+    if cause.problem == "linearity" and finding.problem == "dead_units":
+        # rectifiers that are always on hand their large mean to the next layer, where it kills half of the units
+        pair = [hidden.index(name) for name in (cause.layer, finding.layer) if name in hidden]
+        return len(pair) == 2 and pair[1] == pair[0] + 1 and cause.step <= finding.step
     if finding.problem not in follows or cause.step > finding.step:
         return False
     if finding.problem in _ANYWHERE or cause.problem in _ANYWHERE:

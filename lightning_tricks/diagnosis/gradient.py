@@ -79,11 +79,11 @@ def find_vanishing_gradient(history: Sequence[Snapshot]) -> list[Finding]:
         default=None,
     )
     evidence = {
-        "error signal, first over last layer": ladder.ratio,
+        "first over last error signal": ladder.ratio,
         "decades lost per layer": ladder.slope,
-        "layers": len(ladder.names),
+        "weighted layers": len(ladder.names),
         "smallest transmission": None if blocking is None else blocking.transmission,
-        "at": None if blocking is None else blocking.name,
+        "smallest transmission at": None if blocking is None else blocking.name,
     }
     explanation = (
         f"The error signal shrinks to {ladder.ratio:.1e} of itself on its way from the last layer to the first. "
@@ -102,9 +102,9 @@ def find_exploding_gradient(history: Sequence[Snapshot]) -> list[Finding]:
         return []
     ladder = Ladder.of(history[-1])
     evidence = {
-        "error signal, first over last layer": ladder.ratio,
+        "first over last error signal": ladder.ratio,
         "decades gained per layer": -ladder.slope,
-        "layers": len(ladder.names),
+        "weighted layers": len(ladder.names),
     }
     explanation = (
         f"The error signal grows to {ladder.ratio:.1e} times itself on its way from the last layer to the first. "

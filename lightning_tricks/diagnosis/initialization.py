@@ -69,9 +69,9 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> list[Finding]:
     gain = place.weighted.std / place.weighted.input_std if place.weighted.input_std > 0 else math.nan
     evidence = {
         "pre-activation std": place.std,
-        "std over input std": gain,
-        "first to last hidden layer": f"{ladder[0].std:.2g} to {ladder[-1].std:.2g}",
-        "activation": place.activation.name,
+        "from first to last hidden layer": f"{ladder[0].std:.2g} to {ladder[-1].std:.2g}",
+        "output std over input std": gain,
+        "activation layer": place.activation.name,
     }
     explanation = (
         f"At the start the pre-activations {what} at this layer: its weights do not fit their number and the "

@@ -76,9 +76,11 @@ def test_sorted_data():
     assert (theirs[0].running_var < 0.1 * model[0].running_var).all()
 
 
-@pytest.mark.parametrize("shape", [(64, 3), (16, 3, 6, 6), (8, 3, 4, 4, 4)], ids=str)
-def test_a_mean_of_a_thousand_standard_deviations(shape):
-    data = torch.cat([draw(*shape, seed=seed) * 2 + 2000 for seed in range(40)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("shape", [(64, 3), (16384, 3), (16, 3, 6, 6), (64, 3, 48, 48), (8, 3, 4, 4, 4)], ids=str)
+def test_a_mean_of_a_thousand_standard_deviations(shape, layout):
+    data = torch.cat([draw(*shape, seed=seed) * 2 + 2000 for seed in range(5)])
+    data = data.contiguous(memory_format=layout) if len(shape) == 4 else data
     model = nn.Sequential({2: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[len(shape)](3))
     update_population_statistics(model, data.split(shape[0]))
     mean, variance = exact(data)

@@ -1,0 +1,207 @@
+"""One planted fault gives one finding at the top; healthy networks give none above info."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_tricks.diagnosis import RULES, Finding, find
+from lightning_tricks.nn import SELULinear
+from lightning_tricks.probes import Snapshot
+
+from .trainings import adam, deep, digits, lecun, sgd, train
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def above_info(history: list[Snapshot]) -> list[Finding]:
+    return [finding for finding in find(history) if finding.rank > 0]
+
+
+def every_problem(findings: Sequence[Finding]) -> set[str]:
+    return {finding.problem for top in findings for finding in (top, *top.consequences)}
+
+
+def scaled(network: nn.Sequential, layer: int, factor: float) -> nn.Sequential:
+    with torch.no_grad():
+        network[layer].weight.mul_(factor)  # type: ignore[operator,union-attr]
+    return network
+
+
+def filled(network: nn.Sequential, layer: int, value: float, what: str) -> nn.Sequential:
+    with torch.no_grad():
+        getattr(network[layer], what).fill_(value)
+    return network
+
+
+HEALTHY: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: deep(nn.ReLU, 4),
+    "gelu, which starts linear": lambda: deep(nn.GELU, 3),
+    "silu, which starts linear": lambda: deep(nn.SiLU, 3),
+    "tanh": lambda: deep(nn.Tanh, 3),
+    "batch norm": lambda: deep(nn.ReLU, 8, norm=nn.BatchNorm1d),
+    "layer norm": lambda: deep(nn.GELU, 6, norm=nn.LayerNorm),
+    "logistic regression": lambda: nn.Linear(64, 10),
+    "self-normalising, 16 layers": lambda: nn.Sequential(*(SELULinear(64, 64) for _ in range(16)), nn.Linear(64, 10)),
+    "output that begins at zero": lambda: filled(deep(nn.ReLU, 2), 4, 0.0, "weight"),
+    "logistic output unit": lambda: nn.Sequential(deep(nn.ReLU, 2), nn.Sigmoid()),
+}
+
+
+@pytest.mark.parametrize("optimizer", [adam, sgd(0.1)], ids=["adam", "sgd"])
+@pytest.mark.parametrize("name", HEALTHY)
+def test_healthy_networks_stay_silent(name: str, optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+    history = train(HEALTHY[name](), optimizer=optimizer)
+    assert above_info(history) == []
+    assert above_info(history[:5]) == []  # and after a few steps, as a checkup sees them
+
+
+def test_frozen_layers_stay_silent() -> None:
+    network = deep(nn.ReLU, 3)
+    network[0].requires_grad_(False)
+    assert above_info(train(network)) == []
+
+
+def test_recurrent_network_stays_silent() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = nn.LSTM(8, 32, 2, batch_first=True), nn.Linear(32, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.rnn(x.view(-1, 8, 8))[0][:, -1])
+
+    assert above_info(train(Recurrent(), steps=60)) == []
+
+
+FAULTS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
+    "dead units": (lambda: filled(deep(nn.ReLU, 5), 4, -10.0, "bias"), "dead_units", "5"),
+    "equal weights": (lambda: filled(deep(nn.ReLU, 5), 4, 0.1, "weight"), "symmetric_weights", "4"),
+    "weights too large": (lambda: scaled(lecun(deep(nn.Tanh, 6)), 4, 60.0), "poor_initialization", "4"),
+    "weights large": (lambda: scaled(lecun(deep(nn.Tanh, 6)), 4, 12.0), "saturation", "5"),
+    "weights too small": (lambda: scaled(lecun(deep(nn.Tanh, 8)), 6, 1e-4), "poor_initialization", "6"),
+    "no activation": (
+        lambda: nn.Sequential(*(nn.Linear(64, 64) for _ in range(3)), nn.Linear(64, 10)),
+        "linearity",
+        "0",
+    ),
+    "units always on": (lambda: filled(deep(nn.ReLU, 2), 0, 20.0, "bias"), "linearity", "1"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_one_finding_at_the_top(name: str) -> None:
+    make, problem, layer = FAULTS[name]
+    found = above_info(train(make(), optimizer=sgd(0.01)))
+    assert [(finding.problem, finding.layer) for finding in found[:1]] == [(problem, layer)]
+    assert len(found) == 1
+    assert found[0].step == 0
+    assert found[0].evidence
+    assert found[0].explanation.count(".") >= 2
+    assert found[0].remedies
+
+
+def test_raw_input_is_found() -> None:
+    (finding,) = above_info(train(deep(nn.ReLU, 3), normalised=False))
+    assert (finding.problem, finding.layer) == ("unnormalized_input", "0")
+    x, _ = digits(normalised=False)
+    assert finding.evidence["root mean square"] == pytest.approx(float(x.square().mean().sqrt()), rel=0.05)
+
+
+def test_pixels_between_zero_and_one_are_no_fault() -> None:
+    x, y = digits(normalised=False)
+    batches = [(x[i : i + 64] / 16, y[i : i + 64]) for i in range(0, 1600, 64)]
+    assert above_info(train(deep(nn.ReLU, 3), batches=batches)) == []
+
+
+def test_deep_logistic_network_has_its_consequences_folded() -> None:
+    found = above_info(train(deep(nn.Sigmoid, 20), normalised=False))
+    assert {finding.problem for finding in found} == {"poor_initialization", "unnormalized_input"}
+    worst = found[0]
+    assert worst.problem == "poor_initialization"
+    assert worst.severity == "critical"
+    assert {"linearity", "vanishing_gradient"} <= {consequence.problem for consequence in worst.consequences}
+
+
+def test_first_nan_is_named_at_once() -> None:
+    class Breaks(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x - 1e9).log()
+
+    network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), Breaks(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    found = find(train(network, steps=3))
+    assert (found[0].problem, found[0].layer, found[0].severity) == ("non_finite", "3", "critical")
+    assert found[0].evidence["tensor"] == "input"
+
+
+def test_weights_blown_up_by_the_learning_rate_are_named() -> None:
+    found = find(train(deep(nn.ReLU, 5), optimizer=sgd(1e5)))
+    assert "non_finite" in every_problem(found)
+
+
+def test_exploding_gradient_is_found() -> None:
+    network = deep(nn.ReLU, 12)
+    for layer in network[2:-1:2]:
+        scaled(nn.Sequential(layer), 0, 6.0)
+    found = above_info(train(network, optimizer=sgd(1e-12)))
+    assert "exploding_gradient" in every_problem(found)
+
+
+def test_vanishing_gradient_is_found() -> None:
+    found = above_info(train(lecun(deep(nn.Sigmoid, 10)), optimizer=sgd(0.01)))
+    assert "vanishing_gradient" in every_problem(found)
+
+
+def test_bias_problem_is_found() -> None:
+    """Inputs of one sign and a plain step: all weights into a unit move together, and its mean jumps."""
+    x, y = digits(normalised=False)
+    x = x / 16 + 1.0
+    batches = [(x[i : i + 64], y[i : i + 64]) for i in range(0, 1600, 64)]
+    found = above_info(train(deep(nn.Tanh, 3), optimizer=sgd(0.3), batches=batches, steps=60))
+    assert [(finding.problem, finding.layer) for finding in found] == [("bias_shift", "0")]
+    assert found[0].evidence["mean energy of the input"] > 0.9
+    assert found[0].evidence["update coherence"] > 5 * found[0].evidence["of independent updates"]
+
+
+def test_a_finding_is_information_until_it_has_held_over_three_probed_steps() -> None:
+    history = train(filled(deep(nn.ReLU, 5), 4, -10.0, "bias"), steps=5)
+    assert [finding.rank for finding in find(history[:2])] == [0] * len(find(history[:2]))
+    assert find(history[:4])[0].rank > 0
+
+
+def test_a_problem_that_has_gone_is_none() -> None:
+    sick = train(filled(deep(nn.ReLU, 5), 4, -10.0, "bias"), steps=40)
+    well = train(deep(nn.ReLU, 5), steps=130)
+    later = [snapshot for snapshot in well if snapshot.step > sick[-1].step]
+    assert above_info([*sick, *later]) == []
+
+
+def test_ignored_problems_are_not_found() -> None:
+    history = train(deep(nn.ReLU, 3), steps=30, normalised=False)
+    assert find(history, ignore=("unnormalized_input",)) == ()
+    with pytest.raises(ValueError, match="unknown problem to ignore: tiredness; known are linearity, "):
+        find(history, ignore=("tiredness",))
+
+
+def test_every_rule_reads_a_history_without_sums() -> None:
+    """As it is after a checkpoint: the records alone."""
+    history = train(deep(nn.Sigmoid, 20), normalised=False)
+    stored = [Snapshot.from_dict(snapshot.to_dict()) for snapshot in history]
+    assert [(f.problem, f.layer, f.severity) for f in find(stored)] == [
+        (f.problem, f.layer, f.severity) for f in find(history)
+    ]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rules_accept_an_empty_snapshot(rule: Callable[..., list[Finding]]) -> None:
+    assert rule([Snapshot()]) == []
+
+
+def test_no_history_no_finding() -> None:
+    assert find([]) == ()
