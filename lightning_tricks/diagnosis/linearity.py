@@ -30,9 +30,9 @@ def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
         before = weighted_before(latest, record)
         evidence = {
             "linearity": record.linearity,
+            "linear layers": f"{len(sick)} of {len(hidden_activations(latest))}",
             "pre-activation std": record.std,
             "pre-activation mean": record.mean,
-            "linear layers": f"{len(sick)} of {len(hidden_activations(latest))}",
             "weighted layer": before.name if before else None,
         }
         explanation = (
