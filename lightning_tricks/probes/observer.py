@@ -138,7 +138,7 @@ class Observer:
         losses = args[0] if args else kwargs.get("tensors")
         with self.careful("loss"):
             for loss in [losses] if isinstance(losses, Tensor) else list(losses or ()):
-                if loss.numel() == 1 and not _wrapped(loss):
+                if loss.numel() == 1 and _unreadable(loss) is None:
                     value = loss.detach().reshape(())
                     self.tallies.loss = value if self.tallies.loss is None else self.tallies.loss + value
                 for name in custom_functions(loss):

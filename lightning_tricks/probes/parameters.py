@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks.probes.careful import Careful
 from lightning_tricks.probes.frames import strip_wrappers
 from lightning_tricks.probes.operations import WeightedCall
 from lightning_tricks.probes.tallies import Tallies, WeightedTally
@@ -90,10 +91,10 @@ class ParameterReader:
         """Read gradients, divided by ``scale``, and weights of these parameters, or of all; right before the step."""
         wanted = None if parameters is None else {id(p) for p in parameters}
         uses = self._uses()
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                name = strip_wrappers(name)
-                if (wanted is None or id(parameter) in wanted) and not _unready(parameter) and name not in self.read:
+        for name, parameter in self.model.named_parameters():
+            name = strip_wrappers(name)
+            if (wanted is None or id(parameter) in wanted) and not _unready(parameter) and name not in self.read:
+                with Careful(self.tallies.not_seen, name), torch.no_grad():
                     tally = self.read[name] = self._tally(name, parameter, uses.get(name, []))
                     if tally.gradient is not None and (isinstance(scale, Tensor) or scale != 1.0):
                         count, square = tally.gradient.count, tally.gradient.square
@@ -101,9 +102,9 @@ class ParameterReader:
 
     def after(self, *, stepped: bool) -> None:
         """Compare with the weights as they are now; without a step, record the weights alone."""
-        with torch.no_grad():
-            for tally in self.read.values():
-                if tally.sums is None:
+        for tally in self.read.values():
+            if tally.sums is None:
+                with Careful(self.tallies.not_seen, tally.name), torch.no_grad():
                     tally.sums = _sums(tally, stepped)
 
     def _uses(self) -> dict[str, list[WeightedTally]]:
@@ -182,4 +183,6 @@ def _storage(x: Tensor) -> int:
 
 
 def _unready(parameter: Tensor) -> bool:
-    return isinstance(parameter, nn.parameter.UninitializedParameter) or parameter.is_meta or parameter.numel() == 0
+    if isinstance(parameter, nn.parameter.UninitializedParameter) or parameter.is_meta or parameter.numel() == 0:
+        return True
+    return not (parameter.is_floating_point() or parameter.is_complex())  # quantised weights do not train

@@ -122,7 +122,10 @@ class Probe:
             raise RuntimeError("the step is not over: call snapshot() after the with block")
         if self._snapshot is None:
             read = self._parameters.read.values()
-            self._snapshot = reading.read(self._observer, read, self.step, self.loss_scale, self.ranks)
+            with self._observer.careful("step"):
+                self._snapshot = reading.read(self._observer, read, self.step, self.loss_scale, self.ranks)
+            if self._snapshot is None:
+                self._snapshot = Snapshot(self.step, not_seen=dict(self._observer.tallies.not_seen))
             del self._parameters, self._observer, self._mode
         return self._snapshot
 

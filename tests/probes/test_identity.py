@@ -6,10 +6,11 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
-from probes import networks
 from torch import nn
 
 from lightning_tricks.probes import probe
+
+from . import networks
 
 IMAGES, VECTORS, SEQUENCES = (4, 2, 8, 8), (8, 6), (4, 5, 6)
 
