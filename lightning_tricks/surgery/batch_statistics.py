@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_tricks.stats.moments import Moments
@@ -48,14 +47,15 @@ class BatchStatistics:
         values = input.detach()
         if values.dtype in (torch.float16, torch.bfloat16):
             values = values.float()
-        mean, variance = values.new_zeros(channels), values.new_zeros(channels)
-        if count == 1:
-            mean = values.reshape(channels)
-        else:
-            # The batch-norm kernel leaves its own two-pass statistics in the buffers; it is faster than var_mean.
-            F.batch_norm(values, mean, variance, None, None, True, 1.0)
-        mean, variance = mean.to(self.sum_of_means), variance.to(self.sum_of_means)
-        self.moments = self.moments.merge(Moments(count, mean, variance * (count - 1)))
+        axes = [axis for axis in range(values.dim()) if axis != 1]
+        # The batch-norm kernel's own statistics would be free, but over many values its float32 sums are off by up to
+        # 1e-4. Here the rounding of the mean is made good by the mean of what is left after it is taken away.
+        mean = values.mean(axes)
+        centred = values - mean.view((1, -1) + (1,) * (values.dim() - 2))
+        rest = centred.mean(axes).to(self.sum_of_means)
+        squares = count * (centred.square().mean(axes).to(rest) - rest.square())
+        mean, variance = mean.to(rest) + rest, squares / max(count - 1, 1)
+        self.moments = self.moments.merge(Moments(count, mean, squares))
         self.batches += 1
         self.sum_of_means = self.sum_of_means + mean
         self.sum_of_variances = self.sum_of_variances + variance
