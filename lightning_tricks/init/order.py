@@ -55,6 +55,7 @@ def execution_order(model: nn.Module, batch: Any = None, forward: Forward | None
     """
     if batch is not None:
         return _by_running(model, batch, forward)
+    model = getattr(model, "_orig_mod", model)  # of a compiled model
     if is_weighted(model):
         return _by_registration(model)
     try:
