@@ -24,11 +24,11 @@ class BatchStatistics:
 
     >>> statistics = BatchStatistics(1, torch.device("cpu"))
     >>> statistics.add(torch.tensor([[0.0], [2.0]]))
-    >>> statistics.add(torch.tensor([[4.0], [6.0], [8.0]]))
-    >>> statistics.estimate("pooled")    # of 0, 2, 4, 6, 8
-    (tensor([4.], dtype=torch.float64), tensor([10.], dtype=torch.float64))
-    >>> statistics.estimate("paper")     # the average of (1, 2) and (6, 4)
-    (tensor([3.5000], dtype=torch.float64), tensor([3.], dtype=torch.float64))
+    >>> statistics.add(torch.tensor([[4.0], [6.0], [8.0], [10.0]]))
+    >>> statistics.estimate("pooled")    # of 0, 2, 4, 6, 8, 10
+    (tensor([5.], dtype=torch.float64), tensor([14.], dtype=torch.float64))
+    >>> statistics.estimate("paper")     # the average of (1, 2) and (7, 20 / 3)
+    (tensor([4.], dtype=torch.float64), tensor([4.3333], dtype=torch.float64))
     """
 
     def __init__(self, channels: int, device: torch.device) -> None:
@@ -53,7 +53,7 @@ class BatchStatistics:
         mean = values.mean(axes)
         centred = values - mean.view((1, -1) + (1,) * (values.dim() - 2))
         rest = centred.mean(axes).to(self.sum_of_means)
-        squares = count * (centred.square().mean(axes).to(rest) - rest.square())
+        squares = count * (centred.square().mean(axes).to(rest) - rest.square()).clamp(min=0.0)
         mean, variance = mean.to(rest) + rest, squares / max(count - 1, 1)
         self.moments = self.moments.merge(Moments(count, mean, squares))
         self.batches += 1
