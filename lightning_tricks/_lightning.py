@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.fabric.utilities import move_data_to_device
+from lightning.fabric.utilities.rank_zero import WarningCache
+from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
+
+    _TREES: tuple[Any, ...] = (pl,)
 elif importlib.util.find_spec("pytorch_lightning") is not None:
     # `lightning` and `pytorch_lightning` are two class trees; a callback that is of both works in both Trainers.
     import pytorch_lightning
@@ -19,8 +28,11 @@ elif importlib.util.find_spec("pytorch_lightning") is not None:
     class Callback(pl.Callback, pytorch_lightning.Callback):
         """A callback for the Trainers of ``lightning`` and of ``pytorch_lightning``."""
 
+    _TREES = (pl, pytorch_lightning)
 else:
     from lightning.pytorch import Callback
+
+    _TREES = (pl,)
 
 LightningModule = pl.LightningModule
 Trainer = pl.Trainer
@@ -29,17 +41,25 @@ __all__ = [
     "Callback",
     "LightningModule",
     "Trainer",
-    "call_training_step",
+    "fit_quietly",
     "handles_unscaling",
+    "is_automatic",
+    "is_lightning_module",
     "is_logging",
+    "loader_of",
+    "log",
     "loss_scale",
-    "optimizers_of",
+    "move_data_to_device",
     "rank_zero_warn",
     "report_folder",
     "set_callback_metrics",
+    "shows_figures",
     "steps_taken",
+    "warn_once",
     "window_ends",
 ]
+
+_said = WarningCache()
 
 
 def steps_taken(trainer: Trainer) -> int:
@@ -52,9 +72,14 @@ def window_ends(trainer: Trainer) -> bool:
     return not trainer.fit_loop.epoch_loop._should_accumulate()
 
 
+def is_automatic(trainer: Trainer) -> bool:
+    """Whether the Trainer calls backward and the optimiser, rather than the module."""
+    return bool(trainer.lightning_module.automatic_optimization)
+
+
 def is_logging(trainer: Trainer) -> bool:
     """Whether the Trainer writes to its loggers after this batch."""
-    if getattr(trainer, "barebones", False):
+    if getattr(trainer, "barebones", False) or (is_automatic(trainer) and not window_ends(trainer)):
         return False
     return bool(trainer._logger_connector.should_update_logs or getattr(trainer, "fast_dev_run", False))
 
@@ -64,15 +89,24 @@ def set_callback_metrics(trainer: Trainer, values: dict[str, float]) -> None:
 
     ``LightningModule.log`` costs some 50 microseconds a number, which only pays when a logger writes it.
     """
-    tensors = {key: torch.tensor(value) for key, value in values.items()}
-    trainer._logger_connector._callback_metrics.update(tensors)
+    results: Any = trainer._results
+    for key in values:  # what was logged at an earlier step would come first
+        results.pop(f"on_train_batch_end.{key}", None)
+    trainer._logger_connector._callback_metrics.update(_tensors(values))
+
+
+def log(module: LightningModule, values: dict[str, float]) -> None:
+    """Hand numbers of this step to the loggers; they stay on the host, where the loggers need them."""
+    module.log_dict(_tensors(values), on_step=True, on_epoch=False, batch_size=1)
 
 
 def loss_scale(trainer: Trainer) -> float | torch.Tensor:
     """The factor on the loss that goes backward: the loss scaler's, as a tensor on the device, or 1."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
-    scale = getattr(scaler, "_scale", None)
-    return scale.detach().clone() if isinstance(scale, torch.Tensor) else 1.0
+    if scaler is None or not scaler.is_enabled():
+        return 1.0
+    scale = getattr(scaler, "_scale", None)  # made at the first backward pass
+    return scale.detach().clone() if isinstance(scale, torch.Tensor) else float(scaler.get_scale())
 
 
 def handles_unscaling(optimizer: Any) -> bool:
@@ -80,39 +114,101 @@ def handles_unscaling(optimizer: Any) -> bool:
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
-def report_folder(trainer: Trainer, name: str) -> Path:
-    """Where files of a callback go: beside the logger's, else under the Trainer's default_root_dir; on all ranks."""
-    folder = trainer.log_dir if trainer.loggers else None
-    return Path(folder or trainer.default_root_dir) / name
+def report_folder(trainer: Trainer, name: str) -> Path | None:
+    """Where files of a callback go: beside the logger's, else under the Trainer's default_root_dir; on rank zero only.
 
-
-def optimizers_of(module: LightningModule) -> list[torch.optim.Optimizer]:
-    """What ``configure_optimizers`` returns, without schedulers, for a module that has no Trainer.
-
-    Raises:
-        TypeError: It returns something that holds no optimiser.
+    None in a ``fast_dev_run``, which leaves no files. No process waits for another one here (``trainer.log_dir`` does):
+    it is also asked for after an exception on one of them.
     """
-    configured: Any = module.configure_optimizers()
-    if isinstance(configured, tuple) and len(configured) == 2 and isinstance(configured[0], (list, tuple)):
-        configured = configured[0]
-    found = []
-    for entry in configured if isinstance(configured, (list, tuple)) else [configured]:
-        optimizer = entry.get("optimizer") if isinstance(entry, dict) else entry
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"{type(module).__name__}.configure_optimizers() gave {entry!r}, which is no optimizer")
-        found.append(optimizer)
-    return found
+    if getattr(trainer, "fast_dev_run", False):
+        return None
+    logger = trainer.loggers[0] if trainer.loggers else None
+    if logger is None:
+        return Path(trainer.default_root_dir) / name
+    own = getattr(logger, "log_dir", None)
+    if own:
+        return Path(own) / name
+    parts = [str(part) for part in (logger.name, logger.version) if part not in (None, "")]
+    return Path(logger.save_dir or trainer.default_root_dir).joinpath(*parts, name)
 
 
-def call_training_step(module: LightningModule, batch: Any, index: int) -> torch.Tensor | None:
-    """The loss of one ``training_step``, without a Trainer: what it logs goes nowhere.
+def shows_figures(logger: Any) -> bool:
+    """Whether ``logger.experiment.add_figure`` is TensorBoard's."""
+    return any(cls.__name__ == "TensorBoardLogger" for cls in type(logger).__mro__)
 
-    Raises:
-        TypeError: The step returns neither a loss nor a dict with ``"loss"``.
+
+def warn_once(message: str) -> None:
+    """A warning that is said once in the life of the process, however many callbacks it comes from."""
+    _said.warn(message)
+
+
+def is_lightning_module(model: Any) -> bool:
+    """Whether a module is a LightningModule, of either class tree."""
+    return isinstance(model, tuple(tree.LightningModule for tree in _TREES))
+
+
+def loader_of(datamodule: Any) -> Iterable[Any]:
+    """The training batches of a LightningDataModule, several loaders combined as the Trainer does."""
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    loader = datamodule.train_dataloader()
+    if isinstance(loader, (dict, list, tuple)):
+        loader = CombinedLoader(loader, "max_size_cycle")
+    return _Combined(loader) if hasattr(loader, "flattened") else loader
+
+
+class _Combined:
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return (batch for batch, _, _ in self.loader)
+
+
+def fit_quietly(module: Any, batches: Any, count: int, device: torch.device, callback: Callback) -> None:
+    """Train a module for so many batches with a Trainer that shows, logs and saves nothing.
+
+    A Trainer it has to be: ``self.log``, ``self.optimizers()`` and ``self.trainer`` work only with one.
     """
-    output: Any = module.training_step(batch, index)
-    if isinstance(output, dict):
-        output = output.get("loss")
-    if output is not None and not isinstance(output, torch.Tensor):
-        raise TypeError(f"{type(module).__name__}.training_step() returned {type(output).__name__}, not a loss")
-    return output
+    tree = next(tree for tree in _TREES if isinstance(module, tree.LightningModule))
+    module.configure_callbacks = list  # neither checkpoints nor early stopping
+    with _silence(), warnings.catch_warnings():
+        for message in ("GPU available", "Found .* module.s. in eval mode", ".*does not have many workers"):
+            warnings.filterwarnings("ignore", message)
+        trainer = tree.Trainer(
+            accelerator="gpu" if device.type == "cuda" else device.type,
+            devices=1 if device.index is None or device.type != "cuda" else [device.index],
+            max_epochs=1,
+            limit_train_batches=count,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            logger=DummyLogger(),
+            callbacks=[callback],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        try:
+            trainer.fit(module, batches)
+        except SystemExit as exit:  # what the Trainer makes of Ctrl-C
+            if isinstance(exit.__context__, KeyboardInterrupt):
+                raise exit.__context__ from None
+            raise
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _tensors(values: dict[str, float]) -> dict[str, torch.Tensor]:
+    return dict(zip(values, torch.tensor(list(values.values()), dtype=torch.float32).unbind(), strict=True))

@@ -1,17 +1,20 @@
-"""A checkup: a few optimiser steps on a copy of a model, looked at one by one, without a Trainer."""
+"""A checkup: a few optimiser steps on a copy of a model, looked at one by one."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
+import dataclasses
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_tricks import _lightning
+from lightning_tricks.callbacks.monitor import Monitor
 from lightning_tricks.diagnosis import find
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.report import Diagnosis
@@ -46,15 +49,18 @@ def checkup(
 ) -> Diagnosis:
     """Run a few optimiser steps on a deep copy of the model and diagnose them; the model stays as it was.
 
+    A LightningModule is trained by a Trainer of its own, which shows, logs and saves nothing. A model that is in
+    evaluation mode as a whole is looked at in training mode; parts of it that are (a frozen backbone) stay so.
+
     Args:
-        model: A LightningModule, with its own ``training_step`` and optimiser, or any module with a ``loss_fn``.
-        data: A DataLoader or any iterable of batches; a LightningDataModule; or one batch, a tuple ``(x, y)`` of
-            tensors, which is used again and again. Without a LightningModule a batch is ``(x, y)``, a dict with two
+        model: A LightningModule, with its own ``training_step`` and optimisers, or any module with a ``loss_fn``.
+        data: A DataLoader or any iterable of batches; a LightningDataModule; or one batch, such as a tuple ``(x, y)``
+            of tensors, which is used again and again. Without a LightningModule a batch is ``(x, y)``, a dict with two
             entries, or a dataclass with two fields.
-        loss_fn: ``loss_fn(model(x), y)``; needed unless the model is a LightningModule.
+        loss_fn: ``loss_fn(model(x), y)``; needed unless the model is a LightningModule, whose own step it replaces.
         optimizer: One that holds parameters of the model: it is copied, with its state and groups. Default: the
             LightningModule's own, else Adam with a learning rate of 1e-3.
-        num_batches: How many optimiser steps to look at; data that ends earlier is started again.
+        num_batches: How many batches to look at, a step each; data that ends earlier is started again.
         ignore: Problems that are not to be found.
 
     Returns:
@@ -62,7 +68,8 @@ def checkup(
 
     Raises:
         TypeError: Not a module, no ``loss_fn`` where one is needed, or batches of a kind that is not understood.
-        ValueError: No batch in ``data``, ``num_batches`` under 1, or an optimiser of another model.
+        ValueError: No batch in ``data``, ``num_batches`` under 1, an optimiser of another model, an unknown problem.
+        RuntimeError: The model cannot be copied.
 
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
     >>> batch = torch.randn(64, 8), torch.randint(2, (64,))
@@ -73,112 +80,116 @@ def checkup(
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if num_batches < 1:
         raise ValueError(f"num_batches must be at least 1, got {num_batches}")
-    is_lightning = isinstance(model, _lightning.LightningModule) and loss_fn is None
-    if loss_fn is None and not is_lightning:
+    diagnose([], ignore=ignore)  # unknown names are an error before the work, not after it
+    model = getattr(model, "_orig_mod", model)  # what torch.compile was given
+    if loss_fn is None and not _lightning.is_lightning_module(model):
         raise TypeError(f"{type(model).__name__} is no LightningModule: give a loss_fn(output, target)")
-    with _random_numbers_kept():
-        patient, copied_optimizer = _copy(model, optimizer)
-        optimizers = [copied_optimizer] if copied_optimizer is not None else _optimizers(patient, is_lightning)
-        patient.train(True)
-        history: list[Snapshot] = []
-        for step, batch in enumerate(_batches(data, num_batches)):
-            batch = _to_device(batch, _device_of(patient))
-            history.append(_one_step(patient, optimizers, batch, step, loss_fn))
+    with _random_numbers_kept(data):
+        patient, copied = _copy(model, getattr(optimizer, "optimizer", optimizer))
+        if not patient.training:
+            patient.train()
+        batches = _Batches(data, num_batches)
+        if loss_fn is None:
+            history = _history_of_module(patient, batches, copied)
+        else:
+            history = _history(patient, batches, copied, loss_fn)
     return diagnose(history, ignore=ignore)
 
 
-def _one_step(
-    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], batch: Any, step: int, loss_fn: LossFunction | None
-) -> Snapshot:
-    probe = Probe(model, step=step)
-    with probe:
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        if loss_fn is None:
-            loss = _lightning.call_training_step(model, batch, step)  # type: ignore[arg-type]
-        else:
-            x, y = _input_and_target(batch)
+def _history_of_module(model: Any, batches: _Batches, optimizer: Any) -> list[Snapshot]:
+    if optimizer is not None:
+        model.configure_optimizers = lambda: optimizer
+    monitor = Monitor(every_n_steps=1)
+    _lightning.fit_quietly(model, batches, len(batches), _device_of(model), monitor)
+    return monitor.history
+
+
+def _history(
+    model: nn.Module, batches: _Batches, optimizer: torch.optim.Optimizer | None, loss_fn: LossFunction
+) -> list[Snapshot]:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = optimizer or (torch.optim.Adam(trained, lr=1e-3) if trained else None)
+    history: list[Snapshot] = []
+    for step, batch in enumerate(batches):
+        x, y = _input_and_target(_lightning.move_data_to_device(batch, _device_of(model)))
+        with Probe(model, optimizer, step=step) as probe:
             loss = loss_fn(model(x), y)
-        if loss is not None and loss.requires_grad:
-            loss.backward()
-            for optimizer in optimizers:
-                probe.read_gradients([p for group in optimizer.param_groups for p in group["params"]])
-            for optimizer in optimizers:
-                optimizer.step()
-            probe.read_updates()
-    return probe.snapshot()
+            model.zero_grad()
+            if loss.requires_grad:
+                loss.backward()
+                if optimizer is not None:
+                    optimizer.step()
+        history.append(probe.snapshot())
+    return history
 
 
-def _copy(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> tuple[nn.Module, torch.optim.Optimizer | None]:
+def _copy(model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
     """Both in one deep copy, so that the optimiser's copy holds the parameters of the model's copy."""
-    trainer = getattr(model, "_trainer", None)
-    if trainer is not None:  # a Trainer is not to be copied along
-        object.__setattr__(model, "_trainer", None)
+    own = {id(p) for p in model.parameters()}
+    if optimizer is not None and not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError("the optimizer holds no parameter of this model")
     try:
         patient, copied = copy.deepcopy((model, optimizer))
-    finally:
-        if trainer is not None:
-            object.__setattr__(model, "_trainer", trainer)
-    if copied is not None:
-        own = {id(p) for p in patient.parameters()}
-        if not any(id(p) in own for group in copied.param_groups for p in group["params"]):
-            raise ValueError("the optimizer holds no parameter of this model")
+    except Exception as error:
+        raise RuntimeError(
+            f"{type(model).__name__} cannot be copied ({error}): a tensor with a graph, a file or a lock that it keeps "
+            "is to be dropped before a checkup"
+        ) from error
+    for parameter in patient.parameters():
+        parameter.grad = None
     return patient, copied
 
 
-def _optimizers(model: nn.Module, is_lightning: bool) -> list[torch.optim.Optimizer]:
-    if is_lightning:
-        return _lightning.optimizers_of(model)  # type: ignore[arg-type]
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [torch.optim.Adam(parameters, lr=1e-3)] if parameters else []
+class _Batches:
+    """So many batches; data that ends earlier is started again."""
+
+    def __init__(self, data: Any, count: int) -> None:
+        if hasattr(data, "train_dataloader"):
+            data = _lightning.loader_of(data)
+        self.data = [data] if _is_batch(data) else data
+        self.count = count
+        if not isinstance(self.data, Iterable):
+            raise TypeError(f"data must be a loader, an iterable of batches or one batch, got {type(data).__name__}")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Any]:
+        found = 0
+        while found < self.count:
+            start = found
+            for batch in self.data:
+                found += 1
+                yield batch
+                if found == self.count:
+                    return
+            if found == start:
+                raise ValueError("data holds no batch" if not found else "data cannot be started again: give a loader")
 
 
-def _batches(data: Any, count: int) -> Iterator[Any]:
-    if hasattr(data, "train_dataloader"):
-        data.setup("fit")
-        data = data.train_dataloader()
-    one_batch = isinstance(data, dict) or (isinstance(data, (tuple, list)) and any(torch.is_tensor(x) for x in data))
-    if not one_batch and not isinstance(data, Iterable):
-        raise TypeError(f"data must be a loader, an iterable of batches or one batch, got {type(data).__name__}")
-    found = 0
-    while found < count:
-        start = found
-        for batch in itertools.islice([data] if one_batch else iter(data), count - found):
-            found += 1
-            yield batch
-        if found == start:
-            raise ValueError("data holds no batch")
+def _is_batch(data: Any) -> bool:
+    """Whether this is one batch and not a collection of batches."""
+    if (
+        torch.is_tensor(data)
+        or isinstance(data, dict)
+        or (dataclasses.is_dataclass(data) and not hasattr(data, "__iter__"))
+    ):
+        return True
+    return isinstance(data, (tuple, list)) and any(torch.is_tensor(entry) for entry in data)
 
 
 def _input_and_target(batch: Any) -> tuple[Any, Any]:
+    entries: list[Any] = [batch]
     if isinstance(batch, dict):
-        values = list(batch.values())
+        entries = list(batch.values())
     elif isinstance(batch, (tuple, list)):
-        values = list(batch)
-    elif hasattr(batch, "__dataclass_fields__"):
-        values = [getattr(batch, name) for name in batch.__dataclass_fields__]
-    else:
-        raise TypeError(f"a batch must be (x, y), got {type(batch).__name__}; wrap the model in a LightningModule")
-    if len(values) != 2:
-        raise TypeError(f"a batch must be (x, y), got {len(values)} entries; wrap the model in a LightningModule")
-    return values[0], values[1]
-
-
-def _to_device(batch: Any, device: torch.device) -> Any:
-    if torch.is_tensor(batch):
-        return batch.to(device)
-    if isinstance(batch, dict):
-        return {key: _to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_to_device(value, device) for value in batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(_to_device(value, device) for value in batch)
-    if hasattr(batch, "__dataclass_fields__"):
-        moved = copy.copy(batch)
-        for name in batch.__dataclass_fields__:
-            object.__setattr__(moved, name, _to_device(getattr(batch, name), device))
-        return moved
-    return batch
+        entries = list(batch)
+    elif dataclasses.is_dataclass(batch):
+        entries = [getattr(batch, field.name) for field in dataclasses.fields(batch)]
+    if len(entries) != 2:
+        kind = f"{type(batch).__name__} of {len(entries)}"
+        raise TypeError(f"a batch must be (x, y), got a {kind}; for any other, wrap the model in a LightningModule")
+    return entries[0], entries[1]
 
 
 def _device_of(model: nn.Module) -> torch.device:
@@ -186,8 +197,17 @@ def _device_of(model: nn.Module) -> torch.device:
 
 
 @contextlib.contextmanager
-def _random_numbers_kept() -> Iterator[None]:
-    """A checkup draws random numbers (dropout, shuffling); the caller's stream goes on as if it had not."""
+def _random_numbers_kept(data: Any) -> Iterator[None]:
+    """A checkup draws random numbers (dropout, shuffling); all streams go on as if it had not."""
+    sources = [getattr(data, "generator", None), getattr(getattr(data, "sampler", None), "generator", None)]
+    generators = [(g, g.get_state()) for g in sources if isinstance(g, torch.Generator)]
+    python, numpy = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices), torch.enable_grad():
-        yield
+    try:
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        for generator, state in generators:
+            generator.set_state(state)

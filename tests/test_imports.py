@@ -15,8 +15,8 @@ LEVELS = [
     {"diagnosis"},
     {"treatment", "report"},
     {"_lightning"},
-    {"checkup"},
-    {"callbacks", "ensemble", "modules"},
+    {"callbacks"},
+    {"checkup", "ensemble", "modules"},
 ]
 MAY_NAME_LIGHTNING = {"_lightning.py"}
 

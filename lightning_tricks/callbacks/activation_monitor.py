@@ -58,9 +58,11 @@ class ActivationMonitor(Monitor):
             values.update((f"{record.name}/{key}", measures[key]) for key in _MEASURES)
         return {key: value for key, value in values.items() if not math.isnan(value)}
 
-    def show(self, trainer: Any, folder: Path) -> None:
-        names = ("ladder", "histograms_over_time", "dead_and_linear")
-        pictures.save(trainer, {name: getattr(report, name) for name in names}, self.history, folder, self.prefix)
+    def show(self, trainer: Any, folder: Path | None) -> None:
+        if folder is None:
+            return
+        figures = {name: getattr(report, name) for name in ("ladder", "histograms_over_time", "dead_and_linear")}
+        pictures.save(trainer, figures, self.history, folder, self._name)
         self.to_csv(folder / "history.csv")
 
 

@@ -65,6 +65,7 @@ class GradientFlowMonitor(Monitor):
             values.update((f"{parameter.name}/{key}", measures[key]) for key in _OF_PARAMETER)
         return {key: value for key, value in values.items() if not math.isnan(value)}
 
-    def show(self, trainer: Any, folder: Path) -> None:
-        pictures.save(trainer, {"gradient_flow": report.gradient_flow}, self.history, folder, self.prefix)
-        self.to_csv(folder / "history.csv")
+    def show(self, trainer: Any, folder: Path | None) -> None:
+        if folder is not None:
+            pictures.save(trainer, {"gradient_flow": report.gradient_flow}, self.history, folder, self._name)
+            self.to_csv(folder / "history.csv")

@@ -24,7 +24,7 @@ def save(
     a training that may have taken days.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        _lightning.rank_zero_warn("no pictures: install matplotlib, or pip install 'lightning-tricks[examples]'")
+        _lightning.warn_once("no pictures: install matplotlib, or pip install 'lightning-tricks[examples]'")
         return []
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -34,9 +34,8 @@ def save(
             figure.savefig(folder / f"{name}.png")
             written.append(folder / f"{name}.png")
             for logger in trainer.loggers:
-                add = getattr(logger.experiment, "add_figure", None)
-                if add is not None and type(logger).__name__ == "TensorBoardLogger":
-                    add(f"{prefix}/{name}", figure, global_step=history[-1].step)
+                if _lightning.shows_figures(logger):
+                    logger.experiment.add_figure(f"{prefix}/{name}", figure, global_step=history[-1].step)
         except Exception as error:
             _lightning.rank_zero_warn(f"the picture {name} could not be made: {type(error).__name__}: {error}")
     return written

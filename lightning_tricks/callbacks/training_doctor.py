@@ -75,14 +75,15 @@ class TrainingDoctor(Monitor):
         super().__init__(
             every_n_steps=every_n_steps, layers=layers, max_patterns=max_patterns, log_per_layer=log_per_layer
         )
+        ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
         if on_problem not in get_args(OnProblem):
             raise ValueError(f"on_problem must be one of {', '.join(get_args(OnProblem))}, got {on_problem!r}")
-        unknown = sorted(set(ignore) - set(PROBLEMS))
+        unknown = [problem for problem in ignore if problem not in PROBLEMS]
         if unknown:
             raise ValueError(f"ignore names unknown problems {unknown}; known are {', '.join(PROBLEMS)}")
         self.on_problem = on_problem
         self.report = report
-        self.ignore = tuple(ignore)
+        self.ignore = ignore
         self._told: set[tuple[str, str | None]] = set()
         self._new: list[Finding] = []
         self._diagnosis: Diagnosis | None = Diagnosis()
@@ -97,6 +98,8 @@ class TrainingDoctor(Monitor):
     def receive(self, snapshot: Snapshot) -> None:
         super().receive(snapshot)
         self._diagnosis = None
+        if len(self.history) == 1:  # the training has begun anew
+            self._told.clear()
         for finding in self.diagnosis.findings:
             if finding.rank > 0 and (finding.problem, finding.layer) not in self._told:
                 self._told.add((finding.problem, finding.layer))
@@ -118,12 +121,18 @@ class TrainingDoctor(Monitor):
         ranks = [finding.rank for finding in self.diagnosis.findings]
         return {"findings": float(sum(rank > 0 for rank in ranks)), "severity": float(max(ranks, default=0))}
 
-    def show(self, trainer: Any, folder: Path) -> None:
+    def show(self, trainer: Any, folder: Path | None) -> None:
         if not self.report:
             return
         self.diagnosis.show()
-        pictures.save(trainer, {name: getattr(report, name) for name in _FIGURES}, self.history, folder, self.prefix)
-        print(f"Pictures and history: {self.to_csv(folder / 'history.csv').parent}")
+        if folder is not None:
+            figures = {name: getattr(report, name) for name in _FIGURES}
+            pictures.save(trainer, figures, self.history, folder, self._name)
+            print(f"Pictures and history: {self.to_csv(folder / 'history.csv').parent}")
+
+    @property
+    def state_key(self) -> str:
+        return f"{super().state_key}{(self.on_problem, self.ignore)}"
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "told": [list(told) for told in sorted(self._told, key=str)]}

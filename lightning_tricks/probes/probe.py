@@ -51,8 +51,8 @@ class Probe:
         self.loss_scale: Any = 1.0  # a number, or a tensor on the device: the factor on the loss that goes backward
         self.ranks = 1  # the gradient is averaged over this many processes
         self._model = model
-        one = optimizer is None or isinstance(optimizer, torch.optim.Optimizer)
-        self._optimizers: Sequence[Any] = ([] if optimizer is None else [optimizer]) if one else list(optimizer)
+        one = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
+        self._optimizers = list(one or ())
         self.stepped = False  # whether one of them has made its step
         self._observer = Observer(model, globs, max_patterns)
         self._mode = ObserverMode(self._observer)
