@@ -15,6 +15,7 @@ from lightning_tricks.nn import activations
 from lightning_tricks.probes import attention, operations
 from lightning_tricks.probes.observer import Observer
 
+_OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 Handler = Callable[[Observer, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -38,6 +39,8 @@ class ObserverMode(TorchFunctionMode):
         if func is F.multi_head_attention_forward and not observer.closed:
             with self:
                 return attention.call(args, kwargs or {})
+        if isinstance(func, _OPERATORS):
+            observer.operator(func)
         return func(*args, **(kwargs or {}))
 
 

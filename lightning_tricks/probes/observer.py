@@ -17,11 +17,11 @@ from lightning_tricks.probes.frames import Frames, strip_wrappers
 from lightning_tricks.probes.graph import custom_functions
 from lightning_tricks.probes.notes import Notes
 from lightning_tricks.probes.operations import Operation, WeightedCall
+from lightning_tricks.probes.readable import unreadable
 from lightning_tricks.probes.signals import Ears
 from lightning_tricks.probes.tallies import ActivationTally, Derived, Signal, Tallies, WeightedTally
 from lightning_tricks.stats import ActivationSums, Sample, WeightedSums, sample
 
-_wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", lambda tensor: False)
 _RELU6 = (("min_val", 0.0), ("max_val", 6.0))
 _SQUASHING = {"sigmoid", "hardsigmoid", "tanh", "hardtanh", "softsign"}
 Call = Callable[..., Any]
@@ -138,7 +138,7 @@ class Observer:
         losses = args[0] if args else kwargs.get("tensors")
         with self.careful("loss"):
             for loss in [losses] if isinstance(losses, Tensor) else list(losses or ()):
-                if loss.numel() == 1 and _unreadable(loss) is None:
+                if loss.numel() == 1 and unreadable(loss) is None:
                     value = loss.detach().reshape(())
                     self.tallies.loss = value if self.tallies.loss is None else self.tallies.loss + value
                 for name in custom_functions(loss):
@@ -151,6 +151,10 @@ class Observer:
             return func(*args, **kwargs)
         finally:
             self.ears.keeps_graph = False
+
+    def operator(self, func: Any) -> None:
+        if self._listening and not self.frames.between and not str(func).startswith("profiler."):
+            self.tallies.not_seen[str(func)] = "called through torch.ops: nothing inside it is seen"
 
     def careful(self, name: str) -> Careful:
         """A block whose errors are listed under ``name`` as not seen and go no further."""
@@ -181,18 +185,17 @@ class Observer:
     def _can_count(self, name: str, tensor: Tensor) -> bool:
         if not any(fnmatchcase(name, glob) for glob in self._layers):
             return False
-        reason = _unreadable(tensor)
+        reason = unreadable(tensor)
         if reason is not None:
             self.tallies.not_seen[name] = reason
         return reason is None
 
     def _activation_behind(self, tensor: Any) -> ActivationTally | None:
-        note = self._notes.read(tensor)
-        origin = note.origin if isinstance(note, Derived) else note
+        origin = _origin(self._notes.read(tensor))
         return origin if isinstance(origin, ActivationTally) else None
 
     def _derive(self, output: Any, note: Any) -> None:
-        derived = note if isinstance(note, Derived) else Derived(note)
+        derived = Derived(_origin(note))
         for tensor in output if isinstance(output, (tuple, list)) else (output,):
             if isinstance(tensor, Tensor):
                 self._notes.write(tensor, derived)
@@ -219,10 +222,10 @@ class Observer:
         known = self._notes.read(x)
         if isinstance(known, ActivationTally) and known.axis == call.input_axis and known.outputs is not None:
             moments = known.outputs
-        elif x is not None and call.input_axis and _unreadable(x) is None:
+        elif x is not None and call.input_axis and unreadable(x) is None:
             moments = sample(x, call.input_axis, self._max_patterns)
             unsampled = x if moments.values.numel() < x.numel() and not x.requires_grad else None
-        origin = known.origin if isinstance(known, Derived) else known
+        origin = _origin(known)
         tally = self.tallies.weighted.get(name)
         if tally is None:
             tally = self.tallies.weighted[name] = WeightedTally(
@@ -276,19 +279,12 @@ class Observer:
             self.ears.listen(output, tally.signal, tally.axis, slope, before.dim)
 
 
+def _origin(note: Any) -> Any:
+    return note.origin if isinstance(note, Derived) else note
+
+
 def _in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
-
-
-def _unreadable(tensor: Tensor) -> str | None:
-    """Why a tensor's values cannot be counted, or None."""
-    if tensor.is_floating_point() and tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_nested):
-        return "it runs inside a function transform (vmap, grad)" if _wrapped(tensor) else None
-    if tensor.is_complex():
-        return "its values are complex numbers"
-    if tensor.is_meta:
-        return "it is on the meta device and has no values"
-    return "its values are a nested tensor" if tensor.is_nested else "its values are no real numbers in a dense tensor"
 
 
 def _detached(tensor: Tensor | None) -> Tensor | None:

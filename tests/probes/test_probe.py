@@ -236,6 +236,14 @@ class Kernel(nn.Module):
         return torch.ops.aten.relu(x)
 
 
+class Scripted(nn.Module):
+    def forward(self, x):
+        def relu(y: torch.Tensor) -> torch.Tensor:
+            return torch.relu(y)
+
+        return torch.jit.script(relu)(x)
+
+
 class Unused(nn.Module):
     def __init__(self):
         super().__init__()
@@ -264,7 +272,8 @@ class Complex(nn.Module):
 
 
 @pytest.mark.parametrize(("make", "entry", "reason"), [
-    (lambda: nn.Sequential(Kernel(), nn.Linear(4, 4)), "0", "no torch function was called"),
+    (lambda: nn.Sequential(Kernel(), nn.Linear(4, 4)), "aten.relu", "called through torch.ops"),
+        (lambda: nn.Sequential(Scripted(), nn.Linear(4, 4)), "0", "no torch function was called"),
     (lambda: nn.Sequential(nn.Linear(4, 4), Custom()), "Doubled", "custom autograd function"),
     (lambda: nn.Sequential(torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU())), nn.Linear(4, 2)), "0.0",
      "scripted"),
