@@ -181,7 +181,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, *, generator: Generator | Non
 
 @torch.no_grad()
 def delta_orthogonal_(tensor: Tensor, gain: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Fills a convolution's kernel with zeros and an orthogonal matrix at its centre (Xiao et al. 2018, algorithm 1).
+    """Fills a convolution's kernel with zeros and an orthogonal matrix at its centre (Xiao et al. 2018).
 
     The convolution is then an isometry (times gain) at stride 1 with circular padding, so that networks of thousands
     of layers can be trained without shortcuts.

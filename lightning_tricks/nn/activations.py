@@ -328,7 +328,7 @@ def activation_of(module: nn.Module) -> BoundActivation | None:
 
 
 class ShiftedReLU(nn.Threshold):
-    """max(a, -1): a ReLU whose output can have mean 0 (Clevert et al. 2016, section 4.1, "SReLU").
+    """max(a, -1): a ReLU whose output can have mean 0 (Clevert et al. 2016, section 4, "SReLU").
 
     As linear for positive input as ReLU, with negative output like ELU: what is left of the bias problem is the hard
     floor, under which a unit has no gradient. To probes it is a ``threshold``, which is the function that it calls.

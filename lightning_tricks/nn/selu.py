@@ -18,7 +18,7 @@ __all__ = ["SELUConv1d", "SELUConv2d", "SELUConv3d", "SELULinear", "SelfNormaliz
 
 
 class _LeCunStart:
-    """Weights from LeCun's normal with the layer's own fan_in, biases 0 (Klambauer et al. 2017, section 3).
+    """Weights from LeCun's normal with the layer's own fan_in, biases 0 (Klambauer et al. 2017, "Initialization").
 
     As the layer's own ``reset_parameters`` it holds wherever weights are made again: after ``to_empty`` and in FSDP.
     """

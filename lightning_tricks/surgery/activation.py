@@ -80,7 +80,7 @@ def self_normalize(
     report: Report | None = None,
     generator: Generator | None = None,
 ) -> nn.Module:
-    """Turns a rectifier network into a self-normalising one, in place (Klambauer et al. 2017, section 3).
+    """Turns a rectifier network into a self-normalising one, in place (Klambauer et al. 2017).
 
     Activations become SELU. Dropout that follows one becomes alpha dropout of the p that is as noisy (``matched_p``:
     ordinary dropout of 0.18 becomes 0.05). The weights are initialised anew, LeCun's where SELU follows, so what the
