@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data-folder", default="data", help="where torchvision keeps what it downloads")
     parser.add_argument("--depth", type=int, default=20, help="hidden layers")
     parser.add_argument("--width", type=int, default=64, help="units per hidden layer")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="where pictures and logs go")
     options = parser.parse_args(arguments)

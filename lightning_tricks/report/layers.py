@@ -63,10 +63,10 @@ class Row:
     nonfinite: bool = False
 
     def label(self, width: int = 1000) -> str:
-        """``"net.0, .1"`` for a weighted operation and the activation right behind it."""
+        """``"net.0, .1"`` for a weighted operation and the activation right behind it; the first alone if too long."""
         first = self.names[0]
-        rest = "".join(f", {name[len(_parent(first)) :]}" for name in self.names[1:])
-        return shortened(first, max(width - len(rest), 1)) + rest
+        rest = "".join(f", {name[len(_parent(first)) :]}" for name in self.names[1:] if name != first)
+        return first + rest if len(first) + len(rest) <= width else shortened(first, width)
 
 
 def layer_rows(snapshot: Snapshot) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from lightning_tricks.report.figures.gradient_flow import slope_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_STEPS = 4
+_MOST_STEPS = 2
 
 
 @style.drawing
@@ -31,7 +32,7 @@ def comparison(
 ) -> Figure:
     """Two trainings side by side: error signal by depth, spread of the pre-activations by depth, accuracy by epoch.
 
-    Both columns share their axes, so heights can be compared across.
+    Both columns share their axes, so heights can be compared across; layers are numbered in the order of execution.
 
     Args:
         before: The probed steps of the first network, drawn on the left.
@@ -64,6 +65,8 @@ def comparison(
             (_error_signals if row == 0 else _spreads)(axes, history, colour)
             if row == 0:
                 axes.set_title(_wrapped(name), color=colour, fontsize=12)
+            if row == 0:
+                axes.tick_params(labelbottom=False)
             if column == 0:
                 axes.set_ylabel(label)
             else:
@@ -75,7 +78,7 @@ def comparison(
     return figure
 
 
-_ROWS = ("error signal (norm, log)", "std of the pre-activations (log)")
+_ROWS = ("error signal (norm)", "std of the pre-activations")
 
 
 def _error_signals(axes: Any, history: Sequence[Snapshot], colour: str) -> None:
@@ -93,7 +96,7 @@ def _spreads(axes: Any, history: Sequence[Snapshot], colour: str) -> None:
         std = depth.positive(depth.measure(snapshot, depth.trunk, layers, "std"))
         axes.plot(np.arange(len(layers)), std, label=f"step {snapshot.step}", **look)
     axes.axhline(1, color=style.GREY, lw=1, ls=":")
-    axes.set_xlabel("layer, in the order of execution")
+    axes.set_xlabel("layer, from input to output")
     _finish(axes, history, layers, None)
 
 
@@ -116,7 +119,9 @@ def _finish(axes: Any, history: Sequence[Snapshot], layers: list[str], title: st
     if history:
         depth.mark_nonfinite(axes, history[-1], layers)
         axes.legend(loc="best", fontsize=8, title=title, title_fontsize=8)
-    style.name_layers(axes, layers, room=11)
+    step = max(1, math.ceil(len(layers) / 11))
+    axes.set_xticks(range(0, len(layers), step), [str(k + 1) for k in range(0, len(layers), step)])
+    axes.set_xlim(-0.6, max(len(layers), 1) - 0.4)
 
 
 def _accuracies(axes: Any, curves: list[Any], names: tuple[str, str], chance: float | None) -> None:
