@@ -166,3 +166,19 @@ def test_export(cls):
     program = torch.export.export(layer, (x,), dynamic_shapes=dynamic)
     y = torch.randn(9, 4, 3, 3)
     torch.testing.assert_close(program.module()(y), layer(y))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("cls", IMAGES)
+def test_the_gpu_agrees_with_the_cpu(cls, dtype):
+    layer = cls(4)
+    twin = copy.deepcopy(layer).cuda()
+    x = (torch.randn(21, 4, 6, 6) * 2 + 1).to(dtype)
+    for formats in (torch.contiguous_format, torch.channels_last):
+        y = layer(x.contiguous(memory_format=formats))
+        z = twin(x.cuda().contiguous(memory_format=formats))
+        tolerance = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 5e-2}[dtype]
+        torch.testing.assert_close(z.cpu(), y, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(twin.cpu().state_dict(), layer.state_dict(), rtol=1e-4, atol=1e-5)

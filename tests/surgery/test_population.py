@@ -384,3 +384,14 @@ def test_it_closes_the_train_evaluation_gap_of_ghost_batches():
     y = model.eval()(data)
     torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-5)
     torch.testing.assert_close(y.var((0, 2, 3)), torch.ones(4), rtol=1e-3, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_agrees_with_the_cpu():
+    batches = [draw(8, 2, 8, 8, seed=seed) for seed in range(3)]
+    for consistent in (False, True):
+        model, twin = network(), network().cuda()
+        update_population_statistics(model, batches, consistent=consistent)
+        update_population_statistics(twin, batches, consistent=consistent)  # the batches are moved to the model
+        torch.testing.assert_close(twin.cpu().state_dict(), model.state_dict(), rtol=1e-4, atol=1e-5)
