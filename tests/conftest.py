@@ -1,0 +1,21 @@
+"""Every test runs in a folder of its own, and leaves nothing attached to torch."""
+
+import pytest
+import torch
+from torch.nn.modules import module as torch_module
+from torch.overrides import _get_current_function_mode_stack
+
+
+def attached():
+    """What of a probe is global while it looks."""
+    hooks = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
+    return [*(dict(hook) for hook in hooks), len(_get_current_function_mode_stack())]
+
+
+@pytest.fixture
+def nothing_left():
+    """Fails a test that leaves hooks or function modes in torch."""
+    before = attached()
+    yield
+    assert attached() == before
+    assert torch.is_grad_enabled()
