@@ -158,8 +158,8 @@ def _gradient(parameter: Tensor) -> SquareSums | None:
     gradient = _local(gradient.detach())
     if gradient.is_sparse:
         gradient = gradient.coalesce().values()
-        return SquareSums(parameter.numel(), SquareSums.of(_real(gradient)).square)
-    return SquareSums.of(_real(gradient))
+        return SquareSums(parameter.numel(), SquareSums.of(_real(gradient), precise=True).square)
+    return SquareSums.of(_real(gradient), precise=True)
 
 
 def _real(x: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Ear:
 
     def count(self, delta: Tensor) -> None:
         self.done, self.kept = True, None
-        self.signal.add(SquareSums.of(delta if self.slope is None else delta * self.slope))
+        self.signal.add(SquareSums.of(delta if self.slope is None else delta * self.slope, precise=True))
 
 
 @dataclass

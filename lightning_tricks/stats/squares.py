@@ -24,10 +24,10 @@ class SquareSums(Sums):
     square: Any
 
     @classmethod
-    def of(cls, x: Tensor) -> SquareSums:
-        # float32 squares end at 1e-19 and 1e19, where a vanishing or exploding error signal is told from none or NaN
-        precise = None if x.device.type == "mps" else torch.float64
-        return cls(x.numel(), torch.linalg.vector_norm(x, dtype=precise).square())
+    def of(cls, x: Tensor, *, precise: bool = False) -> SquareSums:
+        """Sums of one tensor; ``precise``: also where its squares leave float32, under 1e-19 and over 1e19."""
+        dtype = torch.float64 if precise and x.device.type != "mps" else None
+        return cls(x.numel(), torch.linalg.vector_norm(x, dtype=dtype).square())
 
     @property
     def rms(self) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 _ARRAYS = (Tensor, np.ndarray, np.generic)  # the sum of two arrays of no dimension is a NumPy scalar
+_fields: dict[Any, tuple[str, ...]] = {}
 S = TypeVar("S", bound="Sums")
 
 
@@ -19,14 +20,13 @@ class Sums:
 
     def merge(self: S, other: S) -> S:
         """The sums of both sets of patterns together."""
-        merged = {f.name: _merge(getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self)}
-        return type(self)(**merged)
+        return type(self)(*[_merge(getattr(self, name), getattr(other, name)) for name in _names(type(self))])
 
     def arrays(self) -> list[Any]:
         """Every array, in the order of the fields."""
         found: list[Any] = []
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
+        for name in _names(type(self)):
+            value = getattr(self, name)
             if isinstance(value, Sums):
                 found += value.arrays()
             elif isinstance(value, _ARRAYS):
@@ -35,15 +35,21 @@ class Sums:
 
     def with_arrays(self: S, arrays: Iterator[Any]) -> S:
         """The same record with its arrays replaced by the next ones of an iterator."""
-        replaced: dict[str, Any] = {}
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
+        replaced: list[Any] = []
+        for name in _names(type(self)):
+            value = getattr(self, name)
             if isinstance(value, Sums):
                 value = value.with_arrays(arrays)
             elif isinstance(value, _ARRAYS):
                 value = next(arrays)
-            replaced[f.name] = value
-        return type(self)(**replaced)
+            replaced.append(value)
+        return type(self)(*replaced)
+
+
+def _names(kind: Any) -> tuple[str, ...]:
+    if kind not in _fields:
+        _fields[kind] = tuple(field.name for field in dataclasses.fields(kind))
+    return _fields[kind]
 
 
 def _merge(one: Any, other: Any) -> Any:
