@@ -1,7 +1,14 @@
 """lightning_tricks: finds what is wrong with a training run, names the first faulty layer, explains it with numbers."""
 
-from lightning_tricks import init, nn, surgery
-from lightning_tricks.callbacks import ActivationMonitor, GradientFlowMonitor, TrainingDoctor, TrainingProblemError
+from lightning_tricks import init, nn, report, surgery
+from lightning_tricks.callbacks import (
+    ActivationMonitor,
+    GradientFlowMonitor,
+    InitializeWeights,
+    PreciseBatchNorm,
+    TrainingDoctor,
+    TrainingProblemError,
+)
 from lightning_tricks.checkup import checkup, diagnose
 from lightning_tricks.diagnosis import Finding, Remedy
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
@@ -14,6 +21,8 @@ __all__ = [
     "GradientFlowMonitor",
     "TrainingDoctor",
     "TrainingProblemError",
+    "InitializeWeights",
+    "PreciseBatchNorm",
     # look
     "probe",
     "checkup",
@@ -25,6 +34,8 @@ __all__ = [
     "ActivationRecord",
     "WeightedRecord",
     "ParameterRecord",
+    # show
+    "report",
     # build, start, change
     "nn",
     "init",

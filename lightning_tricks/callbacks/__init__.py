@@ -2,7 +2,17 @@
 
 from lightning_tricks.callbacks.activation_monitor import ActivationMonitor
 from lightning_tricks.callbacks.gradient_flow_monitor import GradientFlowMonitor
+from lightning_tricks.callbacks.initialize_weights import InitializeWeights
 from lightning_tricks.callbacks.monitor import Monitor
+from lightning_tricks.callbacks.precise_batch_norm import PreciseBatchNorm
 from lightning_tricks.callbacks.training_doctor import TrainingDoctor, TrainingProblemError
 
-__all__ = ["ActivationMonitor", "GradientFlowMonitor", "Monitor", "TrainingDoctor", "TrainingProblemError"]
+__all__ = [
+    "ActivationMonitor",
+    "GradientFlowMonitor",
+    "InitializeWeights",
+    "Monitor",
+    "PreciseBatchNorm",
+    "TrainingDoctor",
+    "TrainingProblemError",
+]

@@ -184,7 +184,7 @@ class _Pass:
             write_weight(module, parameter, value)
 
     def _std(self, module: nn.Module, output: Tensor, part: str = "") -> float:
-        std = float(output.detach().double().std(unbiased=False))
+        std = float(output.detach().double().std(unbiased=output.numel() > 1))  # as tensor.std() has it
         if not (math.isfinite(std) and std > 0):
             raise ValueError(
                 f"the output of layer {self.names[module]!r}{part} has standard deviation {std} on this batch: it "

@@ -59,6 +59,16 @@ class _SELUBlock(nn.Module):
         self.activation = nn.SELU()
         self.dropout = AlphaDropout(dropout)
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the weighted layer inside, under its usual name."""
+        return self.weighted.weight  # type: ignore[return-value]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of the weighted layer inside, or None."""
+        return self.weighted.bias  # type: ignore[return-value]
+
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.activation(self.weighted(x)))
 

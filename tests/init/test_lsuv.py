@@ -96,10 +96,10 @@ def measure(model, batch):
         def hook(module, args, kwargs, output):
             if isinstance(module, nn.MultiheadAttention):
                 for label, weight in zip("qkv", module.in_proj_weight.chunk(3), strict=True):
-                    found.setdefault(f"{name}.{label}", float((args[0] @ weight.T).std(unbiased=False)))
-                found.setdefault(f"{name}.out_proj", float(output[0].std(unbiased=False)))
+                    found.setdefault(f"{name}.{label}", float((args[0] @ weight.T).std()))
+                found.setdefault(f"{name}.out_proj", float(output[0].std()))
             else:
-                found.setdefault(name, float(output.std(unbiased=False)))
+                found.setdefault(name, float(output.std()))
 
         return hook
 
@@ -184,7 +184,7 @@ def test_batch_norm_in_training_shows_the_next_layer_what_training_will():
     model = nn.Sequential(nn.Linear(8, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 16))
     x = 5 * torch.randn(128, 8) + 2
     lt_init.lsuv_(model, x)
-    assert float(model(x).detach().std(unbiased=False)) == pytest.approx(1.0, abs=1e-3)
+    assert float(model(x).detach().std()) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_after_an_error_nothing_is_changed():
@@ -235,9 +235,9 @@ def test_batches_as_tuples_and_a_forward_of_ones_own():
     torch.manual_seed(0)
     a, b = torch.randn(64, 4), torch.randn(64, 4)
     model = lt_init.lsuv_(Two(), {"a": a, "b": b}, forward=lambda model, batch: model(**batch))
-    assert float(model(a, b).detach().std(unbiased=False)) == pytest.approx(1.0, abs=1e-3)
+    assert float(model(a, b).detach().std()) == pytest.approx(1.0, abs=1e-3)
     plain = lt_init.lsuv_(nn.Linear(4, 4), (a, torch.zeros(64)))
-    assert float(plain(a).detach().std(unbiased=False)) == pytest.approx(1.0, abs=1e-3)
+    assert float(plain(a).detach().std()) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_nothing_to_scale_warns_and_lazy_or_meta_layers_are_named():

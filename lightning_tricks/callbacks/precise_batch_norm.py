@@ -1,0 +1,103 @@
+"""PreciseBatchNorm: population statistics before a network is used for anything but training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lightning_tricks import _lightning
+from lightning_tricks.callbacks.batches import run, training_batches
+from lightning_tricks.surgery import Report, update_population_statistics
+from lightning_tricks.surgery.population import Estimator
+
+
+class PreciseBatchNorm(_lightning.Callback):
+    """Replaces the running statistics of batch norm by exact ones before validation, test and the end of the training.
+
+    The statistics are those of the training data (Ioffe & Szegedy 2015, Algorithm 2), from the module's own loader and
+    in its own batch format. Frozen layers stay as they are, several processes pool their data, and random numbers go
+    on as if nothing had been read. Wraps :func:`lightning_tricks.surgery.update_population_statistics`.
+
+    Args:
+        num_samples: How many training samples to read, over all processes; None for all.
+        forward: ``forward(module, batch)`` runs the model on a batch; None: the module's own ``forward`` with the
+            first element of the batch, or its ``training_step`` where it has none.
+        estimator: ``"pooled"``, or ``"paper"`` for the algorithm to the letter.
+        consistent: One pass per layer, so that each layer's statistics are those of what it meets in eval mode.
+        layers: Globs over the names of the layers to update.
+
+    Attributes:
+        report: Which layers were updated last, and which were left and why; None before.
+
+    Raises:
+        ValueError: ``num_samples`` is under 1.
+
+    >>> PreciseBatchNorm(num_samples=2_000).num_samples
+    2000
+    """
+
+    def __init__(
+        self,
+        num_samples: int | None = 10_000,
+        *,
+        forward: Callable[[Any, Any], Any] | None = None,
+        estimator: Estimator = "pooled",
+        consistent: bool = False,
+        layers: str | list[str] = "*",
+    ) -> None:
+        super().__init__()
+        if num_samples is not None and num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, or None for all, got {num_samples}")
+        self.num_samples = num_samples
+        self.forward = forward
+        self.estimator = estimator
+        self.consistent = consistent
+        self.layers = layers
+        self.report: Report | None = None
+        self._updated_at = -1
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        self._updated_at = -1
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            self._update(trainer, pl_module)
+
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+        self._update(trainer, pl_module)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self._update(trainer, pl_module)
+
+    def _update(self, trainer: Any, pl_module: Any) -> None:
+        """Once for the weights as they are now."""
+        step = trainer.global_step
+        if step == self._updated_at:
+            return
+        batches = training_batches(trainer)
+        if batches is None:
+            _lightning.rank_zero_warn("PreciseBatchNorm has no training data here: the statistics stay as they are")
+            return
+        self._updated_at = step
+        self.report = Report()
+        with trainer.precision_plugin.forward_context():
+            update_population_statistics(
+                pl_module,
+                _Batches(batches),
+                self.forward or run,
+                num_samples=self.num_samples,
+                layers=self.layers,
+                estimator=self.estimator,
+                consistent=self.consistent,
+                report=self.report,
+            )
+
+
+class _Batches:
+    """Training batches on the device, from the start each time."""
+
+    def __init__(self, make: Callable[[], Iterator[Any]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._make()
