@@ -87,11 +87,10 @@ def ghost_batch_norm(
     else:
         sizes = [stop - start for start, stop, _ in blocks]
         counts = [groups for _, _, groups in blocks]
-    parts = [
-        _all_groups(part, groups, weight, bias, eps) for part, groups in zip(input.split(sizes), counts, strict=True)
-    ]
-    if len(parts) == 1:
-        return parts[0]
+    if len(sizes) == 1:  # not through split, whose gradient would be a copy
+        return _all_groups(input, counts[0], weight, bias, eps)
+    blocks_of_input = zip(input.split(sizes), counts, strict=True)
+    parts = [_all_groups(block, groups, weight, bias, eps) for block, groups in blocks_of_input]
     outputs, means, variances = zip(*parts, strict=True)
     shares = [size / input.shape[0] for size in sizes]
     mean, variance = (
