@@ -240,7 +240,8 @@ class Observer:
             )
         tally.add(WeightedSums.of(moments, sample(y, call.output_axis, self._max_patterns), y, unsampled))
         tally.elements += y.numel()
-        self._notes.write(y, tally)
+        if not call.inner:  # what a recurrent kernel gives is no pre-activation: it has activations inside
+            self._notes.write(y, tally)
         self.ears.listen(y, tally.signal, call.output_axis)
         if call.weight.requires_grad and not y.requires_grad:
             self.tallies.not_seen[f"{name} (error signal)"] = (

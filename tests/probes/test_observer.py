@@ -11,6 +11,8 @@ from torch import nn
 from lightning_tricks.nn.activations import by_function
 from lightning_tricks.probes import probe
 
+from . import networks
+
 torch.manual_seed(0)
 MODULES = [nn.ReLU(), nn.ReLU6(), nn.LeakyReLU(0.2), nn.PReLU(), nn.PReLU(6), nn.ELU(0.7), nn.SELU(), nn.CELU(1.5),
            nn.Tanh(), nn.Sigmoid(), nn.Hardtanh(-0.5, 0.8), nn.Hardsigmoid(), nn.Hardswish(), nn.GELU(),
@@ -194,3 +196,10 @@ def test_follows_only_what_is_linear_in_between():
     with probe(model) as p:
         model(torch.randn(10, 6)).sum().backward()
     assert {r.name: r.follows for r in p.snapshot().weighted} == {"a": None, "b": "a", "c": None, "d": None, "e": "d"}
+
+
+def test_nothing_follows_a_recurrent_kernel_linearly():
+    model = networks.Recurrent()
+    with probe(model) as p:
+        model(torch.randn(4, 5, 6)).sum().backward()
+    assert [(r.name, r.follows) for r in p.snapshot().weighted] == [("lstm", None), ("head", None)]
