@@ -35,14 +35,17 @@ else:
     _TREES = (pl,)
 
 LightningModule = pl.LightningModule
+LightningDataModule = pl.LightningDataModule
 Trainer = pl.Trainer
 
 __all__ = [
     "Callback",
+    "LightningDataModule",
     "LightningModule",
     "Trainer",
     "fit_quietly",
     "handles_unscaling",
+    "has_forward",
     "is_automatic",
     "is_lightning_module",
     "is_logging",
@@ -50,6 +53,8 @@ __all__ = [
     "log",
     "loss_scale",
     "move_data_to_device",
+    "optimizers",
+    "rank_and_world",
     "rank_zero_warn",
     "report_folder",
     "set_callback_metrics",
@@ -60,6 +65,11 @@ __all__ = [
 ]
 
 _said = WarningCache()
+
+
+def rank_and_world(trainer: Trainer | None) -> tuple[int, int]:
+    """Which process this is, of how many; one alone without a Trainer."""
+    return (0, 1) if trainer is None else (int(trainer.global_rank), int(trainer.world_size))
 
 
 def steps_taken(trainer: Trainer) -> int:
@@ -75,6 +85,11 @@ def window_ends(trainer: Trainer) -> bool:
 def is_automatic(trainer: Trainer) -> bool:
     """Whether the Trainer calls backward and the optimiser, rather than the module."""
     return bool(trainer.lightning_module.automatic_optimization)
+
+
+def optimizers(trainer: Trainer) -> list[torch.optim.Optimizer]:
+    """The optimisers of a training, without the one that the Trainer makes up where there is none."""
+    return [optimizer for optimizer in trainer.optimizers if optimizer.param_groups]
 
 
 def is_logging(trainer: Trainer) -> bool:
@@ -145,6 +160,11 @@ def warn_once(message: str) -> None:
 def is_lightning_module(model: Any) -> bool:
     """Whether a module is a LightningModule, of either class tree."""
     return isinstance(model, tuple(tree.LightningModule for tree in _TREES))
+
+
+def has_forward(module: Any) -> bool:
+    """Whether a module has a ``forward`` of its own, beside its ``training_step``."""
+    return all(type(module).forward is not tree.LightningModule.forward for tree in _TREES)
 
 
 def loader_of(datamodule: Any) -> Iterable[Any]:

@@ -42,6 +42,8 @@ class ActivationMonitor(Monitor):
     def summary(self, snapshot: Snapshot) -> dict[str, float]:
         """Mean linearity, worst saturation, dead share and mean energy, and the ladder's last over first std."""
         hidden = hidden_activations(snapshot)
+        if "*" not in self.globs:  # chosen by hand: which of them are hidden, their weights cannot tell
+            hidden = [record for record in snapshot.activations if record.patterns and not record.gate]
         known = [record.std for record in hidden if record.std > 0]
         return {
             "linearity": _mean([record.linearity for record in hidden]),

@@ -40,6 +40,6 @@ def only(snapshot: Snapshot, globs: Sequence[str]) -> Snapshot:
 
 def no_match(snapshot: Snapshot, layers: Any) -> str:
     """What to tell a user whose globs match nothing."""
-    names = list(dict.fromkeys(record.name for record in snapshot.records()))
+    names = list(dict.fromkeys(record.name.rpartition(".")[0] for record in snapshot.parameters))
     shown = ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
-    return f"no layer matches layers={layers!r}; there are {shown or 'none that could be seen'}"
+    return f"no layer matches layers={layers!r}; those with parameters are {shown or 'none'}"

@@ -48,7 +48,7 @@ class Attached(_lightning.Callback):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if self._conductor is not None:
-            self._conductor.stop()
+            self._conductor.end_epoch(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self._detach()

@@ -36,17 +36,19 @@ class Conductor:
         """Before a batch: open a probe, or go on with the one of this accumulation window."""
         if self._guard.failed:
             return
-        self._batches += 1
         if self._waiting:
-            if self._probe is not None:
-                self._probe.new_batch()
-            return
-        step = _lightning.steps_taken(trainer)
-        self._waiting = [monitor for monitor in self.monitors if monitor.wants(step)]
-        if self._waiting:
-            self._batches = 1
             with self._local:
-                self._probe = self._new_probe(trainer, module, step).open()
+                if self._probe is not None:
+                    self._probe.new_batch()
+            return
+        with self._guard:
+            step = _lightning.steps_taken(trainer)
+            self._waiting = [monitor for monitor in self.monitors if monitor.wants(step)]
+            self._batches = 0
+        if self._waiting:
+            with self._local:
+                self._probe = self._new_probe(trainer, module, step)
+                self._probe.open()
 
     def before_step(self, trainer: Any, optimizer: torch.optim.Optimizer) -> None:
         """Gradients after accumulation, reduction and unscaling, before clipping."""
@@ -59,23 +61,20 @@ class Conductor:
 
     def end_batch(self, trainer: Any) -> None:
         """After a batch: when the optimiser has stepped, close the probe and hand out the snapshot."""
-        if not self._waiting or not self._window_ends(trainer):
-            return
-        snapshot = None
-        with self._local:
-            if self._probe is not None:
-                if _lightning.is_automatic(trainer):
-                    self._probe.read_updates()
-                self._probe.close()
-                snapshot = self._probe.snapshot()
-        waiting = self._waiting
-        self.stop()
+        self._batches += 1
+        if self._waiting:
+            with self._guard:
+                if self._window_ends(trainer):
+                    self._hand_out(trainer)
+            if self._guard.failed:
+                self.stop()
+
+    def end_epoch(self, trainer: Any) -> None:
+        """An epoch may end amid what would have become a step: by hand that is a look, by a skipped batch it is not."""
         with self._guard:
-            snapshot = merge_over_ranks(snapshot, trainer.world_size)
-            if snapshot is None:
-                raise self._local.error or RuntimeError("a monitor of another process failed")
-            for monitor in waiting:
-                monitor.take(snapshot)
+            if self._waiting and self._batches and not _lightning.is_automatic(trainer):
+                self._hand_out(trainer)
+        self.stop()
 
     def pause(self) -> None:
         """A validation amid an accumulation is not to be seen."""
@@ -93,12 +92,28 @@ class Conductor:
             with self._local:
                 probe.close()
 
+    def _hand_out(self, trainer: Any) -> None:
+        snapshot = None
+        with self._local:
+            if self._probe is not None:
+                if _lightning.is_automatic(trainer):
+                    self._probe.read_updates()
+                self._probe.close()
+                snapshot = self._probe.snapshot()
+        waiting = self._waiting
+        self.stop()
+        snapshot = merge_over_ranks(None if self._local.failed else snapshot, trainer.world_size)
+        if snapshot is None:
+            raise self._local.error or RuntimeError("a monitor of another process failed")
+        for monitor in waiting:
+            monitor.take(snapshot)
+
     def _new_probe(self, trainer: Any, module: torch.nn.Module, step: int) -> Probe:
         patterns = [monitor.max_patterns for monitor in self._waiting]
         most = None if None in patterns else max(count for count in patterns if count is not None)
         globs = [glob for monitor in self._waiting for glob in monitor.globs]
         # Manual optimisation steps whenever and however often it likes: there the optimisers themselves tell.
-        own = [] if _lightning.is_automatic(trainer) else trainer.optimizers
+        own = [] if _lightning.is_automatic(trainer) else _lightning.optimizers(trainer)
         probe = Probe(module, own, layers=globs, max_patterns=most, step=step)
         probe.loss_scale = _lightning.loss_scale(trainer)
         probe.ranks = trainer.world_size
@@ -107,7 +122,7 @@ class Conductor:
     def _window_ends(self, trainer: Any) -> bool:
         if _lightning.is_automatic(trainer):
             return _lightning.window_ends(trainer)
-        over = not trainer.optimizers or self._batches >= MOST_BATCHES
+        over = not _lightning.optimizers(trainer) or self._batches >= MOST_BATCHES
         return over or self._probe is None or self._probe.stepped
 
 

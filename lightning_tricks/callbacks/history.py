@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from lightning_tricks.probes import Snapshot
 
+START = 8  # the first snapshots show the start and are kept for good
 WINDOW = 5  # the latest snapshots keep their sums per unit, which rules pool
-MOST = 256  # above this, every second of the older snapshots is dropped
+MOST = 256  # above this, those between are thinned, evenly over the steps
 
 
 def append(history: list[Snapshot], snapshot: Snapshot) -> None:
@@ -16,10 +17,10 @@ def append(history: list[Snapshot], snapshot: Snapshot) -> None:
     if len(history) > WINDOW:
         history[-WINDOW - 1] = history[-WINDOW - 1].light()
     if len(history) > MOST:
-        history[:] = [*thin(history[:-WINDOW]), *history[-WINDOW:]]
+        del history[_most_dispensable(history)]
 
 
-def thin(history: list[Snapshot]) -> list[Snapshot]:
-    """The first snapshots, which show the start, and every second of the others."""
-    start = 8
-    return [*history[:start], *history[start::2]]
+def _most_dispensable(history: list[Snapshot]) -> int:
+    """The one whose neighbours are nearest to each other: without it the widest gap grows least."""
+    between = range(START, len(history) - WINDOW)
+    return min(between, key=lambda i: history[i + 1].step - history[i - 1].step)

@@ -1,0 +1,94 @@
+"""Two processes: both have the history of the joint batch, and files are written once."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import lightning_tricks as lt
+from tests.callbacks.test_conductor import MEASURES, Joint, values
+from tests.callbacks.trainings import batches, fit
+
+SCRIPT = """
+import json, os, warnings
+from lightning_tricks.callbacks import conductor
+from tests.callbacks.test_conductor import Joint
+from tests.callbacks.trainings import batches, fit
+import lightning_tricks as lt
+
+warnings.simplefilter("ignore")
+rank = int(os.environ["LOCAL_RANK"])
+options = dict(devices=2, strategy="ddp", default_root_dir=os.getcwd(), use_distributed_sampler=False)
+data = [tuple(part.chunk(2)[rank] for part in batch) for batch in batches(3, size=16)]
+
+def run():
+    looking = [lt.GradientFlowMonitor(every_n_steps=1), lt.TrainingDoctor(every_n_steps=1, max_patterns=None)]
+    trainer = fit(Joint(), looking, data, **options)
+    return {"history": looking[1].state_dict()["history"], "step": trainer.global_step}
+
+def broken(probe):
+    raise RuntimeError("only here")
+
+works = run()
+if rank == 1:
+    conductor.Probe.snapshot = broken
+with open(f"rank{rank}.json", "w") as file:
+    json.dump([works, run()], file)
+"""
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """For each process, what a training gave, and what one gave in which the second process cannot look."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    root = str(pathlib.Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    environment.update(WORLD_SIZE="2", NODE_RANK="0", OMP_NUM_THREADS="1", MPLBACKEND="agg")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT], cwd=folder, env={**environment, "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        outputs = [process.communicate(timeout=200)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    results = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return list(zip(*results, strict=True)), outputs, folder
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+def test_history_of_the_joint_batch(two_processes):
+    ((first, second), _), outputs, folder = two_processes
+    assert first == second
+    alone = lt.TrainingDoctor(every_n_steps=1, max_patterns=None)
+    fit(Joint(), [alone], batches(3, size=16))
+    assert [snapshot["step"] for snapshot in first["history"]] == [0, 1, 2]
+    # The drift of the mean is that of each process by its own input, whose mean is less well known: of the same size.
+    equal = [measure for measure in MEASURES if measure != "mean_drift"]
+    for ours, snapshot in zip(first["history"], alone.history, strict=True):
+        joint = lt.Snapshot.from_dict(ours)
+        assert joint.loss == pytest.approx(snapshot.loss, rel=1e-5)
+        assert values(joint, *equal) == pytest.approx(values(snapshot, *equal), rel=2e-4, abs=1e-6)
+        assert values(joint, "mean_drift") == pytest.approx(values(snapshot, "mean_drift"), rel=1.0)
+    assert (folder / "doctor" / "history.csv").exists()
+    assert sum("Pictures and history" in output for output in outputs) == 1
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+def test_a_monitor_that_fails_in_one_process_stops_in_all(two_processes):
+    (_, results), *_ = two_processes
+    assert [result["step"] for result in results] == [3, 3]  # the training went on, and nobody waits for anybody
+    assert [result["history"] for result in results] == [[], []]
