@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
+import numpy as np
+
 from lightning_tricks.diagnosis.bias_shift import find_bias_shift
 from lightning_tricks.diagnosis.causes import fold
 from lightning_tricks.diagnosis.dead_units import find_dead_units
@@ -30,6 +32,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+@np.errstate(all="ignore")  # NaN and Inf are what is looked for
 def find(history: Sequence[Snapshot], ignore: Collection[str] = ()) -> tuple[Finding, ...]:
     """All findings of a history, the cause first, without the problems named in ``ignore``.
 

@@ -35,6 +35,7 @@ class Activation:
         module: The module class that computes it, or None.
         slope: ``slope(a, g, **parameters)``, the derivative from pre-activation and output; None: by autograd.
         hard_zero: Whether g' is exactly zero on an interval, so that a unit can be dead.
+        unit_slope: Whether g' is 0 or 1 everywhere, so that its flat sides are where it is 0.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Activation:
     module: type[nn.Module] | None = None
     slope: Callable[..., Tensor] | None = None
     hard_zero: bool = False
+    unit_slope: bool = False
 
     def bind(self, *args: Any, **kwargs: Any) -> BoundActivation:
         """The activation with the parameters of one call (the arguments after the input)."""
@@ -142,6 +144,7 @@ _ENTRIES = (
         module=nn.ReLU,
         slope=lambda a, g: _indicator(g > 0, g),
         hard_zero=True,
+        unit_slope=True,
     ),
     Activation(
         "relu6",
@@ -149,6 +152,7 @@ _ENTRIES = (
         module=nn.ReLU6,
         slope=lambda a, g: _indicator((g > 0) & (g < 6), g),
         hard_zero=True,
+        unit_slope=True,
     ),
     Activation(
         "leaky_relu",
@@ -219,6 +223,7 @@ _ENTRIES = (
         module=nn.Hardtanh,
         slope=lambda a, g, min_val, max_val: _indicator((a > min_val) & (a < max_val), g),
         hard_zero=True,
+        unit_slope=True,
     ),
     Activation(
         "hardsigmoid",

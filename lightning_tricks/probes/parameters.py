@@ -53,9 +53,14 @@ class Rows:
         mean = sums.input.mean.reshape(call.groups, -1)
         if mean.shape[1] == 0 or dw.shape[1] % mean.shape[1]:
             return None, None
-        group = torch.arange(0, units, self.step, device=dw.device) // max(units // call.groups, 1)
-        moved = dw.reshape(len(dw), mean.shape[1], -1).sum(2) / call.spread
-        drift = (moved * (mean[group] if call.groups > 1 else mean)).sum(1)
+        moved = dw if dw.shape[1] == mean.shape[1] else dw.reshape(len(dw), mean.shape[1], -1).sum(2)
+        if call.groups == 1:
+            drift = moved @ mean[0]
+        else:
+            group = torch.arange(0, units, self.step, device=dw.device) // max(units // call.groups, 1)
+            drift = (moved * mean[group]).sum(1)
+        if call.spread > 1:
+            drift = drift / call.spread
         if self.bias_before is not None and call.bias is not None:
             drift = drift + _real(call.bias[:: self.step] - self.bias_before)
         return drift, sums.output.std[:: self.step]

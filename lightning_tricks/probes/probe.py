@@ -57,7 +57,7 @@ class Probe:
         self._observer = Observer(model, globs, max_patterns)
         self._mode = ObserverMode(self._observer)
         self._parameters = ParameterReader(model, self._observer.tallies)
-        self._open = False
+        self._open = self._pushed = False
         self._snapshot: Snapshot | None = None
         self._exits = contextlib.ExitStack()
 
@@ -72,7 +72,8 @@ class Probe:
                 exits.callback(optimizer.register_step_post_hook(self._after_step).remove)
             exits.callback(self._observer.frames.detach)
             self._observer.frames.attach()
-            exits.enter_context(self._mode)
+            exits.callback(self._unpush)
+            self._push()
             self._exits = exits.pop_all()
         self._open = True
         return self
@@ -82,12 +83,15 @@ class Probe:
         self._observer.frames.new_batch()
 
     def pause(self) -> None:
-        """From here on nothing is looked at: a line search, a validation amid an accumulation."""
+        """From here on nothing is looked at: an optimiser's own arithmetic, a validation amid an accumulation."""
         self._observer.paused = self._observer.ears.deaf = True
+        self._unpush()
 
     def go_on(self) -> None:
         """The end of a pause."""
         self._observer.paused = self._observer.ears.deaf = False
+        if self._open:
+            self._push()
 
     def read_gradients(self, parameters: Iterable[Tensor] | None = None, scale: Tensor | float = 1.0) -> None:
         """Read gradients and weights right before the optimiser step; ``scale``: what is still on the gradients."""
@@ -129,6 +133,17 @@ class Probe:
             del self._parameters, self._observer, self._mode
         return self._snapshot
 
+    def _push(self) -> None:
+        if not self._pushed:
+            self._mode.__enter__()
+            self._pushed = True
+
+    def _unpush(self) -> None:
+        """Where another mode lies above, ours stays until the end: it costs time and sees nothing."""
+        if self._pushed and (not self._open or torch.overrides._get_current_function_mode() is self._mode):
+            self._mode.__exit__(None, None, None)
+            self._pushed = False
+
     def __enter__(self) -> Probe:
         return self.open()
 
@@ -141,6 +156,7 @@ class Probe:
         given = (*args[1:], kwargs.get("closure"))[0]
         if not callable(given):
             self.read_gradients(parameters, scale)
+            self.pause()
             return None
 
         @functools.wraps(given)

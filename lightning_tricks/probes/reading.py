@@ -19,6 +19,7 @@ from lightning_tricks.probes.tallies import Signal
 from lightning_tricks.stats import SquareSums
 
 
+@np.errstate(all="ignore")  # overflown layers have sums that are NaN or Inf
 def read(
     observer: Observer, parameters: Iterable[ParameterTally], step: int, loss_scale: Tensor | float, ranks: int
 ) -> Snapshot:

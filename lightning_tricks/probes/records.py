@@ -69,7 +69,7 @@ class ActivationRecord(Record):
         cls, name: str, function: str, order: int, gate: bool, sums: ActivationSums, signal: SquareSums | None
     ) -> ActivationRecord:
         """The record of these sums."""
-        a, linearity, activity = sums.joint.preactivation, sums.joint.linearity, sums.activity
+        a, linearity, activity = sums.joint.preactivation, sums.linearity, sums.activity
         return cls(
             name,
             function,

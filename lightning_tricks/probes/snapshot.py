@@ -73,6 +73,7 @@ class Snapshot:
             dict(values["not_seen"]),
         )
 
+    @np.errstate(all="ignore")
     def merge(self, other: Snapshot) -> Snapshot:
         """Both snapshots' patterns together: of two ranks in one step, or of two steps in a window (the later step)."""
         losses = [loss for loss in (self.loss, other.loss) if not math.isnan(loss)]

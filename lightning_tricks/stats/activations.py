@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from lightning_tricks.stats.sums import Sums
 
 HISTOGRAM_EDGES = np.linspace(-4.0, 4.0, 33)
 _HISTOGRAM_SAMPLE = 2048
+_ROUNDING = 4.0  # a standard deviation under so many rounding errors says nothing of the curve
 _edges: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
 
@@ -31,6 +33,7 @@ class ActivationSums(Sums):
         squared_slope: Sum of g'(a)^2 over units, one number per call.
         below: Number of sampled pre-activations under each of HISTOGRAM_EDGES, then the size of that sample.
         total: Sum of every output, to see a NaN or an Inf anywhere in the tensor.
+        resolution: Relative rounding error of the outputs' number format.
     """
 
     joint: JointMoments
@@ -39,25 +42,43 @@ class ActivationSums(Sums):
     squared_slope: Any
     below: Any
     total: Any
+    resolution: float = 0.0
 
     @classmethod
     def of(cls, g: BoundActivation, a: Sample, output: Sample, whole: Tensor, slope: Tensor) -> ActivationSums:
         """Sums of one call from the samples of its input and output, its slope there, and its whole output."""
         dim, x = a.dim, a.values
-        low, high = g.flat_sides
-        saturated = None
-        if low > -math.inf or high < math.inf:
-            flat = x < low if high == math.inf else x > high if low == -math.inf else (x < low) | (x > high)
-            saturated = flat.to(x.dtype).sum(dim)
-        active = (slope != 0).to(x.dtype).sum(dim) if g.activation.hard_zero else None
+        active = saturated = None
+        if g.activation.unit_slope:  # one count tells all
+            active = slope.sum(dim)
+            saturated, squared_slope = slope.shape[dim] - active, active.sum()
+        else:
+            low, high = g.flat_sides
+            if low > -math.inf or high < math.inf:
+                flat = x < low if high == math.inf else x > high if low == -math.inf else (x < low) | (x > high)
+                saturated = flat.to(x.dtype).sum(dim)
+            if g.activation.hard_zero:
+                active = (slope != 0).to(x.dtype).sum(dim)
+            squared_slope = torch.linalg.vector_norm(slope).square()
         return cls(
             joint=JointMoments.of(x, output.values, dim),
             active=active,
             saturated=saturated,
-            squared_slope=torch.linalg.vector_norm(slope).square(),
+            squared_slope=squared_slope,
             below=_count_below(x),
             total=whole.detach().sum(dtype=x.dtype),
+            resolution=torch.finfo(whole.dtype).eps,
         )
+
+    def merge(self, other: ActivationSums) -> ActivationSums:
+        return dataclasses.replace(super().merge(other), resolution=max(self.resolution, other.resolution))
+
+    @property
+    def linearity(self) -> Any:
+        """corr(a, g(a))^2 per unit; NaN where the activation does not vary, or no more than it is rounded."""
+        joint = self.joint
+        noise = _ROUNDING * self.resolution * np.abs(joint.mean_g)
+        return np.where(joint.activation.variance > noise * noise, joint.linearity, np.nan)
 
     @property
     def transmission(self) -> float:

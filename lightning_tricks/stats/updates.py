@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_tricks.stats.squares import SquareSums
 from lightning_tricks.stats.sums import Sums
-
-_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,13 @@ class RowSums(Sums):
     @classmethod
     def of(cls, dw: Tensor, drift: Tensor | None, std: Tensor | None) -> RowSums:
         """Sums of one update ``dw [rows, fan_in]``; ``drift [rows]`` of the units' means, ``std [rows]`` of a."""
-        together, apart = dw.sum(1).abs(), dw.abs().sum(1)
-        moved = (apart > 0).to(dw.dtype).sum()
-        coherence = (together / apart.clamp_min(_TINY)).sum()
+        apart = torch.linalg.vector_norm(dw, 1, dim=1)
+        coherence = (dw.sum(1) / apart).abs_().nansum()  # a row that did not move: 0 / 0
+        moved = torch.count_nonzero(apart)
         if drift is None or std is None:
             return cls(dw.shape[0], moved, coherence, 0, None)
-        varies = std != 0
-        shifts = (drift / std.masked_fill(~varies, 1.0) * varies).square().sum()
-        return cls(dw.shape[0], moved, coherence, varies.to(dw.dtype).sum(), shifts)
+        shifts = (drift / std).masked_fill_(std == 0, 0.0)
+        return cls(dw.shape[0], moved, coherence, torch.count_nonzero(std), torch.linalg.vector_norm(shifts).square())
 
     @property
     def update_coherence(self) -> float:
