@@ -62,6 +62,7 @@ __all__ = [
     "steps_taken",
     "warn_once",
     "window_ends",
+    "without_gradient_exchange",
 ]
 
 _said = WarningCache()
@@ -70,6 +71,16 @@ _said = WarningCache()
 def rank_and_world(trainer: Trainer | None) -> tuple[int, int]:
     """Which process this is, of how many; one alone without a Trainer."""
     return (0, 1) if trainer is None else (int(trainer.global_rank), int(trainer.world_size))
+
+
+def without_gradient_exchange(trainer: Trainer) -> None:
+    """Keep DistributedDataParallel from exchanging gradients and buffers; the module does that by itself."""
+    model = trainer.strategy.model
+    if isinstance(model, torch.nn.parallel.DistributedDataParallel):
+        model.require_backward_grad_sync = False
+        model.require_forward_param_sync = False
+    elif trainer.world_size > 1:
+        raise ValueError(f"an ensemble spreads over devices with strategy='ddp', not with {type(trainer.strategy)}")
 
 
 def steps_taken(trainer: Trainer) -> int:

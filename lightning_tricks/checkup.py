@@ -179,16 +179,17 @@ def _is_batch(data: Any) -> bool:
 
 
 def _input_and_target(batch: Any) -> tuple[Any, Any]:
-    entries: list[Any] = [batch]
     if isinstance(batch, dict):
         entries = list(batch.values())
     elif isinstance(batch, (tuple, list)):
         entries = list(batch)
     elif dataclasses.is_dataclass(batch):
         entries = [getattr(batch, field.name) for field in dataclasses.fields(batch)]
+    else:
+        entries = []
     if len(entries) != 2:
-        kind = f"{type(batch).__name__} of {len(entries)}"
-        raise TypeError(f"a batch must be (x, y), got a {kind}; for any other, wrap the model in a LightningModule")
+        got = f"{len(entries)} entries" if entries else type(batch).__name__
+        raise TypeError(f"a batch must be (x, y), got {got}; for any other, wrap the model in a LightningModule")
     return entries[0], entries[1]
 
 

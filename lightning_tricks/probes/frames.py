@@ -33,6 +33,7 @@ class Frames:
     model: nn.Module
     ran: set[str] = field(default_factory=set)
     opaque: set[str] = field(default_factory=set)
+    paused: bool = False  # what runs meanwhile neither counts as run nor as unseen
 
     def __post_init__(self) -> None:
         self._paths: dict[int, tuple[str, bool] | None] = {}
@@ -101,7 +102,7 @@ class Frames:
         if id(module) in self._paths:
             known = self._paths[id(module)]
             frame = None if known is None else Frame(*known)
-            if known is not None:
+            if known is not None and not self.paused:
                 self.ran.add(known[0])
         elif _is_metric(module) or (not self._stack and next(module.parameters(), None) is not None):
             frame = None  # a metric, or another network, such as a teacher
@@ -118,7 +119,7 @@ class Frames:
         if self._stack and self._stack[-1] is not None:
             self._stack[-1].seen += 1
         given = args[0] if isinstance(args, tuple) and args else None
-        if not frame.seen and isinstance(output, torch.Tensor) and output is not given:
+        if not frame.seen and not self.paused and isinstance(output, torch.Tensor) and output is not given:
             self.opaque.add(frame.path)
 
 

@@ -1,4 +1,4 @@
-"""Which steps are looked at, by one probe for all monitors, and that what is seen does not depend on how a batch came."""
+"""Which steps are looked at, by one probe for all monitors; and what is seen does not depend on how a batch came."""
 
 import math
 
@@ -86,7 +86,9 @@ def test_each_monitor_has_its_own_arguments(opened):
 
 def test_globs_that_match_nothing_are_told():
     monitor = lt.ActivationMonitor(every_n_steps=1, layers="encoder.*")
-    with pytest.warns(UserWarning, match=r"no layer matches layers='encoder\.\*'; those with .* net\.0, net\.3, net\.5") as told:
+    with pytest.warns(
+        UserWarning, match=r"no layer matches layers='encoder\.\*'; those with .* net\.0, net\.3, net\.5"
+    ) as told:
         fit(Classifier(), [monitor])
     assert len([warning for warning in told if "no layer" in str(warning.message)]) == 1
 
@@ -195,6 +197,7 @@ def test_line_search_counts_the_first_evaluation():
     snapshot = one_step(batches(1), optimizer=lbfgs)
     first = one_step(batches(1))
     assert [record.name for record in snapshot.weighted] == ["net.0", "net.2", "net.4"]
+    assert not snapshot.not_seen
     assert snapshot.loss == pytest.approx(first.loss)
     assert values(snapshot, "gradient", "error_signal") == pytest.approx(values(first, "gradient", "error_signal"))
     assert all(record.update > 0 for record in snapshot.parameters)

@@ -101,7 +101,8 @@ def test_state_keys_tell_monitors_apart(tmp_path):
     variants = [
         lt.ActivationMonitor(), lt.ActivationMonitor(layers="a.*"), lt.ActivationMonitor(every_n_steps=3),
         lt.ActivationMonitor(max_patterns=7), lt.GradientFlowMonitor(), lt.TrainingDoctor(),
-        lt.TrainingDoctor(on_problem="stop"), lt.TrainingDoctor(ignore=("bias_shift",)), lt.TrainingDoctor(layers="a.*"),
+        lt.TrainingDoctor(on_problem="stop"), lt.TrainingDoctor(ignore=("bias_shift",)),
+        lt.TrainingDoctor(layers="a.*"),
     ]  # fmt: skip
     assert len({monitor.state_key for monitor in variants}) == len(variants)
     first, second = lt.ActivationMonitor(every_n_steps=1), lt.ActivationMonitor(every_n_steps=4)

@@ -116,12 +116,12 @@ def test_a_training_that_never_starts_shows_nothing(capsys):
     looking = monitors()
     fit(Classifier(), looking, batches(3))
     capsys.readouterr()
+
+    class Fails(Classifier):
+        def on_train_start(self):
+            raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
-
-        class Fails(Classifier):
-            def on_train_start(self):
-                raise ZeroDivisionError
-
         fit(Fails(), looking)
     assert capsys.readouterr().out == ""  # not the table of the training before
 

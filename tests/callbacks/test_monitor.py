@@ -64,9 +64,7 @@ def test_without_layers_only_summaries():
     looking = monitors(log_per_layer=False)
     fit(Classifier(), looking, logger=CSVLogger("logs"), log_every_n_steps=1)
     keys = {key for key in table("logs")[0] if "/" in key}
-    assert keys == {
-        f"{monitor.prefix}/{name}" for monitor in looking for name in monitor.summary(monitor.history[-1])
-    }
+    assert keys == {f"{monitor.prefix}/{name}" for monitor in looking for name in monitor.summary(monitor.history[-1])}
 
 
 def test_several_loggers_and_none():
@@ -176,7 +174,7 @@ def test_an_error_of_its_own_ends_the_monitor_only(cls, place, monkeypatch):
     monkeypatch.setattr(cls, place, broken)
     looking = [cls(every_n_steps=1), *(other(every_n_steps=1) for other in MONITORS if other is not cls)]
     module = Classifier()
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="my fault") as told:
         trainer = fit(module, looking, logger=CSVLogger("logs"), log_every_n_steps=1)
     ours = [str(warning.message) for warning in told if "my fault" in str(warning.message)]
     assert len(ours) == 1
@@ -185,7 +183,9 @@ def test_an_error_of_its_own_ends_the_monitor_only(cls, place, monkeypatch):
     assert all(len(monitor.history) == 6 for monitor in looking[1:])
 
 
-@pytest.mark.parametrize("method", ["open", "read_gradients", "read_updates", "close", "snapshot", "pause", "new_batch"])
+@pytest.mark.parametrize(
+    "method", ["open", "read_gradients", "read_updates", "close", "snapshot", "pause", "new_batch"]
+)
 def test_an_error_of_the_probe_ends_the_looking_only(method, monkeypatch):
     real = getattr(conductor.Probe, method)
 
@@ -195,7 +195,7 @@ def test_an_error_of_the_probe_ends_the_looking_only(method, monkeypatch):
 
     monkeypatch.setattr(conductor.Probe, method, broken)
     module = Classifier()
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="my fault") as told:
         fit(module, monitors(), accumulate_grad_batches=2)
     assert sum("my fault" in str(warning.message) for warning in told) == 1
     assert len(module.losses) == 6

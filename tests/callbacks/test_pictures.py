@@ -44,7 +44,7 @@ def test_without_a_logger_under_the_root(drawn, tmp_path):
 def test_without_matplotlib_one_warning(drawn, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr(_lightning, "_said", type(_lightning._said)())
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="no pictures") as told:
         fit(Classifier(), monitors())
     assert sum("no pictures: install matplotlib" in str(warning.message) for warning in told) == 1
     assert files(tmp_path) == {name: {"history.csv"} for name in FILES}

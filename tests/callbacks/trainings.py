@@ -27,8 +27,8 @@ def mlp():
 
 def cnn():
     return nn.Sequential(
-        nn.Unflatten(1, (1, 6, 1)), nn.Conv2d(1, 8, (3, 1)), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Dropout2d(0.2),
-        nn.Conv2d(8, 8, 1), nn.ReLU6(inplace=True), nn.Flatten(), nn.Linear(32, 3),
+        nn.Unflatten(1, (1, 6, 1)), nn.Conv2d(1, 8, (3, 1)), nn.BatchNorm2d(8), nn.ReLU(inplace=True),
+        nn.Dropout2d(0.2), nn.Conv2d(8, 8, 1), nn.ReLU6(inplace=True), nn.Flatten(), nn.Linear(32, 3),
     )  # fmt: skip
 
 
@@ -167,7 +167,9 @@ class Loader:
         return iter(self.batches)
 
 
-def fit(module, callbacks=(), data=None, *, validation=None, ckpt_path=None, seed=0, trainer_class=L.Trainer, **options):
+def fit(
+    module, callbacks=(), data=None, *, validation=None, ckpt_path=None, seed=0, trainer_class=L.Trainer, **options
+):
     """Train a module from the same random numbers, quietly; the trainer."""
     settings = {
         "max_epochs": 1,

@@ -1,0 +1,269 @@
+"""The doctor: what it finds, says and does, and when."""
+
+import dataclasses
+import pickle
+import warnings
+
+import lightning.pytorch as L
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lightning_tricks as lt
+from tests.callbacks.trainings import Classifier, batches, fit
+
+
+def equal_weights():
+    """Symmetric: critical at once."""
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            nn.init.constant_(layer.weight, 0.1)
+    return Classifier(net)
+
+
+def healthy():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3))
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            lt.init.he_normal_(layer.weight)
+    return Classifier(net)
+
+
+def doctor(**arguments):
+    return lt.TrainingDoctor(every_n_steps=1, **arguments)
+
+
+def messages(module, callback, **options):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        trainer = fit(module, [callback], **options)
+    return trainer, [str(warning.message) for warning in told if "remedy" in str(warning.message)]
+
+
+def test_there_is_always_a_diagnosis():
+    callback = doctor()
+    assert callback.diagnosis.healthy
+    assert str(callback.diagnosis) == "Nothing was looked at yet."
+    assert callback.diagnosis.findings == callback.history == []
+    fit(healthy(), [callback], batches(6, 64))
+    assert callback.diagnosis.healthy
+    assert callback.diagnosis.history == callback.history
+    assert len(callback.history) == 6
+
+
+def test_warns_once_for_each_problem_and_layer():
+    callback = doctor()
+    trainer, told = messages(equal_weights(), callback, max_epochs=2)
+    assert trainer.global_step == 12
+    assert any("critical: symmetric_weights" in message for message in told)
+    assert len(told) == len({message.split("(step")[0] for message in told})
+    assert not callback.diagnosis.healthy
+    assert callback.diagnosis.findings[0].problem == "symmetric_weights"
+
+
+def test_log_says_nothing():
+    trainer, told = messages(equal_weights(), doctor(on_problem="log"))
+    assert told == []
+    assert float(trainer.callback_metrics["doctor/severity"]) == 2.0
+    assert float(trainer.callback_metrics["doctor/findings"]) >= 1.0
+
+
+def test_stops_after_the_batch():
+    trainer, told = messages(equal_weights(), doctor(on_problem="stop"))
+    assert trainer.global_step == 1
+    assert len(told) >= 1
+
+
+def test_raises():
+    callback = doctor(on_problem="raise")
+    with pytest.raises(lt.TrainingProblemError, match=r"critical: symmetric_weights .*\(step 0\)") as caught:
+        fit(equal_weights(), [callback])
+    assert caught.value.finding.problem == "symmetric_weights"
+    assert pickle.loads(pickle.dumps(caught.value)).finding == caught.value.finding
+    assert callback.diagnosis.findings
+
+
+def test_a_second_training_is_judged_anew():
+    callback = doctor(on_problem="stop")
+    for _ in range(2):
+        trainer, told = messages(equal_weights(), callback)
+        assert trainer.global_step == 1
+        assert told
+
+
+@pytest.mark.parametrize("ignore", [("symmetric_weights",), ["symmetric_weights"], "symmetric_weights"])
+def test_ignores(ignore):
+    callback = doctor(ignore=ignore, on_problem="log")
+    fit(equal_weights(), [callback])
+    assert "symmetric_weights" not in {finding.problem for finding in callback.diagnosis.findings}
+
+
+def test_without_report_nothing_is_shown_or_written(tmp_path, capsys):
+    fit(healthy(), [doctor(report=False)])
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "doctor").exists()
+
+
+def test_report_says_where_the_files_are(tmp_path, capsys):
+    fit(healthy(), [doctor()], batches(6, 64), default_root_dir=tmp_path / "root")
+    out = capsys.readouterr().out
+    assert "Healthy: nothing above info in 6 probed steps (0 to 5)." in out
+    assert f"Pictures and history: {tmp_path / 'root' / 'doctor'}" in out
+    assert (tmp_path / "root" / "doctor" / "history.csv").exists()
+
+
+def test_same_findings_from_the_history_alone():
+    callback = doctor(on_problem="log")
+    fit(equal_weights(), [callback])
+    assert lt.diagnose(callback.history).findings == callback.diagnosis.findings
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"on_problem": "scream"}, "on_problem must be one of warn, stop, raise, log, got 'scream'"),
+    ({"ignore": ("typo",)}, r"ignore names unknown problems \['typo'\]; known are linearity, "),
+])  # fmt: skip
+def test_arguments_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        lt.TrainingDoctor(**arguments)
+
+
+# --- batches and models of every kind --------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Pair:
+    x: torch.Tensor
+    y: torch.Tensor
+
+
+class Anything(Classifier):
+    """Takes tuples, dicts and dataclasses, of floats or indices."""
+
+    def loss(self, batch):
+        if isinstance(batch, dict):
+            batch = batch["x"], batch["y"]
+        elif isinstance(batch, Pair):
+            batch = batch.x, batch.y
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+
+def network():
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3))
+
+
+def embedded():
+    return nn.Sequential(nn.Embedding(9, 6), nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def partly_frozen():
+    net = network()
+    net[0].requires_grad_(False)
+    net.register_parameter("unused", nn.Parameter(torch.zeros(2)))
+    return net
+
+
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix, self.head = nn.Linear(4, 4, dtype=torch.complex64), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.mix(torch.fft.rfft(x)).abs())
+
+
+def indices():
+    return [(torch.randint(9, (8, 2)), torch.randint(3, (8,))) for _ in range(4)]
+
+
+KINDS = {
+    "tuples": (network, lambda: batches(4)),
+    "dicts": (network, lambda: [{"x": x, "y": y} for x, y in batches(4)]),
+    "dataclasses": (network, lambda: [Pair(x, y) for x, y in batches(4)]),
+    "batches of one": (network, lambda: batches(4, size=1)),
+    "an empty batch": (network, lambda: [*batches(2), *batches(1, size=0), *batches(1)]),
+    "integers": (embedded, indices),
+    "frozen and unused parameters": (partly_frozen, lambda: batches(4)),
+    "no activation": (lambda: nn.Linear(6, 3), lambda: batches(4)),
+    "no hidden layer seen": (lambda: torch.jit.trace(network(), torch.ones(2, 6)), lambda: batches(4)),
+    "complex numbers": (Complex, lambda: batches(4)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:.*jit.trace")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_batch_and_model(kind):
+    make, data = KINDS[kind]
+    callback = doctor(on_problem="log")
+    trainer = fit(Anything(make()), [callback, lt.ActivationMonitor(every_n_steps=1)], data())
+    assert trainer.global_step == 4
+    assert [snapshot.step for snapshot in callback.history] == [0, 1, 2, 3]
+    assert all(finding.problem != "non_finite" for finding in callback.diagnosis.findings) or "empty" in kind
+    assert str(callback.diagnosis)
+    if kind == "no hidden layer seen":
+        assert any("scripted" in reason for reason in callback.history[0].not_seen.values())
+    if kind == "complex numbers":
+        assert "complex" in callback.history[0].not_seen["net.mix"]
+    if kind == "integers":
+        assert [record.operation for record in callback.history[0].weighted] == ["embedding", "linear", "linear"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_first_layer_that_is_not_finite_is_named(value, precision):
+    data = batches(4)
+    data[1][0][3, 2] = value
+    callback = doctor(on_problem="log")
+    trainer = fit(healthy(), [callback], data, precision=precision)
+    first = callback.diagnosis.findings[0]
+    assert trainer.global_step == 4
+    assert (first.problem, first.layer, first.severity, first.step) == ("non_finite", "net.0", "critical", 1)
+    assert first.evidence["tensor"] == "input"
+
+
+def test_not_finite_inside_the_network():
+    class Explodes(nn.Module):
+        def forward(self, x):
+            return x * 1e30 * 1e30
+
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), Explodes(), nn.Linear(8, 3))
+    callback = doctor(on_problem="log")
+    fit(Classifier(net), [callback])
+    first = callback.diagnosis.findings[0]
+    assert (first.problem, first.layer, first.step) == ("non_finite", "net.3", 0)
+
+
+def test_a_monitor_from_configure_callbacks():
+    class WithDoctor(Classifier):
+        def configure_callbacks(self):
+            return [own]
+
+    own, replaced, beside = doctor(), doctor(), lt.ActivationMonitor(every_n_steps=1)
+    fit(WithDoctor(), [replaced, beside])
+    assert replaced.history == []  # Lightning's rule: those of the module take the place of the Trainer's
+    assert len(own.history) == len(beside.history) == 6
+
+
+def test_the_other_class_tree():
+    """A Trainer and a module of the package pytorch_lightning, which is not the same code object."""
+    pytorch_lightning = pytest.importorskip("pytorch_lightning", reason="an installation may lack the second name")
+
+    class Other(pytorch_lightning.LightningModule):
+        training_step = Classifier.training_step
+        loss = Classifier.loss
+
+        def __init__(self):
+            super().__init__()
+            self.net, self.losses = network(), []
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    callback = doctor()
+    assert not issubclass(Other, L.LightningModule)
+    trainer = fit(Other(), [callback], trainer_class=pytorch_lightning.Trainer)
+    assert [snapshot.step for snapshot in callback.history] == list(range(6))
+    assert "doctor/severity" in trainer.callback_metrics
+    assert len(lt.checkup(Other(), batches(2), num_batches=3).history) == 3
