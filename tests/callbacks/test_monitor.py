@@ -226,6 +226,7 @@ def test_arguments_are_what_a_config_file_can_hold(cls):
         assert f"\n        {parameter.name}: " in inspect.getdoc(cls).replace("\n    ", "\n        ")
 
 
+@pytest.mark.filterwarnings("ignore:(?s:.*)JSONARGPARSE")
 @pytest.mark.parametrize("cls", MONITORS)
 def test_lightning_cli_knows_the_arguments(cls):
     jsonargparse = pytest.importorskip("jsonargparse", reason="comes with lightning[pytorch-extra]")
