@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -209,7 +208,7 @@ class Observer:
             elif self.is_parameter(other) or not (other.requires_grad or not torch.is_grad_enabled()):
                 continue  # a learned scale, or a mask
             elif source.function in _SQUASHING or rival is None or rival.function not in _SQUASHING:
-                source.gate = True
+                source.become_gate(rival)
 
     def _count_weighted(self, name: str, operation: Operation, call: WeightedCall, y: Tensor) -> None:
         self._axis = call.output_axis
@@ -234,12 +233,15 @@ class Observer:
                 self.tallies.tick(),
                 call.output_axis,
                 Signal(),
-                dataclasses.replace(call, input=None, weight=call.weight.detach(), bias=_detached(call.bias)),
+                call.without_input(),
                 self.parameter_name(call.weight),
                 origin.name if isinstance(origin, WeightedTally) else None,
             )
         tally.add(WeightedSums.of(moments, sample(y, call.output_axis, self._max_patterns), y, unsampled))
         tally.elements += y.numel()
+        if isinstance(origin, ActivationTally):
+            tally.reads = origin
+            origin.readers.add(name)
         if not call.inner:  # what a recurrent kernel gives is no pre-activation: it has activations inside
             self._notes.write(y, tally)
         self.ears.listen(y, tally.signal, call.output_axis)
@@ -263,6 +265,7 @@ class Observer:
         if tally is None:
             signal = source.signal if shared and isinstance(source, WeightedTally) else Signal()
             tally = ActivationTally(name, g.name, self.tallies.tick(), axis, signal, gate=self.is_parameter(a))
+            tally.weights = source if isinstance(source, WeightedTally) else None
             self.tallies.activations[name] = tally
         if not view and not shared:
             self.ears.listen(a, tally.signal, axis)
@@ -286,10 +289,6 @@ def _origin(note: Any) -> Any:
 
 def _in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
-
-
-def _detached(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach()
 
 
 def _in_place(func: Call, args: Arguments, kwargs: Keywords) -> bool:

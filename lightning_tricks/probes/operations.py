@@ -46,6 +46,11 @@ class WeightedCall:
     output_axis: int = -1
     inner: str = ""
 
+    def without_input(self) -> WeightedCall:
+        """What may be kept until the update is read: the weights, outside the graph."""
+        bias = None if self.bias is None else self.bias.detach()
+        return dataclasses.replace(self, input=None, weight=self.weight.detach(), bias=bias)
+
     @property
     def fan_in(self) -> int:
         """Number of weights into one unit; 0 for a table that is looked up."""

@@ -25,7 +25,7 @@ class ActivationRecord(Record):
         name: ``"net.2"``, or ``"net.relu_2"`` for the second relu called by ``net`` itself.
         function: The registry name of g.
         order: Position among all recorded calls of the step.
-        gate: Whether the output multiplies something else, or the input is a parameter: no hidden unit.
+        gate: Whether the output multiplies something else or only leads to what does, or the input is a parameter.
         units: Number of units (channels).
         patterns: Number of patterns looked at, per unit.
         mean: Mean over units of E a.

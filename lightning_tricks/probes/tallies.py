@@ -30,6 +30,9 @@ class ActivationTally:
     """One call of an activation function in every micro-batch of a step.
 
     Args:
+        gate: Whether the output is a factor, or only leads to one.
+        weights: The weighted operation whose output it takes as it is; None for any other input.
+        readers: The weighted operations that take its output.
         outputs: Moments of the outputs of the last micro-batch alone: the next layer's input.
     """
 
@@ -39,12 +42,21 @@ class ActivationTally:
     axis: int
     signal: Signal
     gate: bool = False
+    weights: WeightedTally | None = None
+    readers: set[str] = field(default_factory=set)
     sums: ActivationSums | None = None
     outputs: Moments | None = None
 
     def add(self, sums: ActivationSums) -> None:
         self.outputs = sums.joint.activation
         self.sums = sums if self.sums is None else self.sums.merge(sums)
+
+    def become_gate(self, partner: ActivationTally | None) -> None:
+        """Its output multiplies ``partner``: no hidden layer, nor is one that leads nowhere else (squeeze-excite)."""
+        self.gate = True
+        before = self.weights.reads if self.weights is not None else None
+        if before is not None and before is not partner and len(before.readers) == 1:
+            before.gate = True
 
 
 @dataclass
@@ -53,6 +65,8 @@ class WeightedTally:
 
     Args:
         call: The call without its input: the weight, its layout and its bias are read again after the update.
+        follows: The weighted operation whose output it takes, nothing but linear operations between; None else.
+        reads: The activation whose output it takes, nothing but linear operations between; None else.
     """
 
     name: str
@@ -63,6 +77,7 @@ class WeightedTally:
     call: WeightedCall
     weight: str | None
     follows: str | None
+    reads: ActivationTally | None = None
     elements: int = 0
     sums: WeightedSums | None = None
 

@@ -203,3 +203,42 @@ def test_nothing_follows_a_recurrent_kernel_linearly():
     with probe(model) as p:
         model(torch.randn(4, 5, 6)).sum().backward()
     assert [(r.name, r.follows) for r in p.snapshot().weighted] == [("lstm", None), ("head", None)]
+
+
+class SqueezeExcite(nn.Module):
+    """The block of Hu et al. 2018: the rectifier of its bottleneck leads to the gate alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.features, self.squeeze, self.excite = nn.Conv2d(1, 8, 3), nn.Linear(8, 2), nn.Linear(2, 8)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = F.relu(self.features(x))
+        gate = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3))))))
+        return self.head((x * gate[:, :, None, None]).mean((2, 3)))
+
+
+def test_what_only_leads_to_a_gate_is_no_hidden_layer():
+    model = SqueezeExcite()
+    with probe(model) as p:
+        model(torch.randn(6, 1, 8, 8)).sum().backward()
+    assert {r.name: r.gate for r in p.snapshot().activations} == {"relu": False, "relu_2": True, "sigmoid": True}
+
+
+def test_a_layer_that_leads_elsewhere_too_stays_a_layer():
+    first, gate, head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+
+    class Attends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.gate, self.head = first, gate, head
+
+        def forward(self, x):
+            x = torch.tanh(self.first(x))
+            return self.head(x) * torch.sigmoid(self.gate(x))
+
+    model = Attends()
+    with probe(model) as p:
+        model(torch.randn(10, 6)).sum().backward()
+    assert {r.function: r.gate for r in p.snapshot().activations} == {"tanh": False, "sigmoid": True}
