@@ -25,10 +25,10 @@ def find_bias_shift(history: Sequence[Snapshot]) -> list[Finding]:
         if found is None:
             continue
         evidence = {
-            "mean drift per update, in std": weight.mean_drift,
-            "mean energy of the input": layer.mean_energy,
+            "mean drift in std": weight.mean_drift,
+            "mean energy": layer.mean_energy,
             "update coherence": weight.update_coherence,
-            "coherence of independent updates": 1.0 / math.sqrt(weight.fan_in),
+            "coherence if independent": 1.0 / math.sqrt(weight.fan_in),
         }
         explanation = (
             f"What this layer receives has a mean far from zero ({layer.mean_energy:.0%} of its energy), so all "

@@ -79,7 +79,7 @@ def find_vanishing_gradient(history: Sequence[Snapshot]) -> list[Finding]:
         default=None,
     )
     evidence = {
-        "first over last error signal": ladder.ratio,
+        "shrinks to": ladder.ratio,
         "decades lost per layer": ladder.slope,
         "weighted layers": len(ladder.names),
         "smallest transmission": None if blocking is None else blocking.transmission,
@@ -102,7 +102,7 @@ def find_exploding_gradient(history: Sequence[Snapshot]) -> list[Finding]:
         return []
     ladder = Ladder.of(history[-1])
     evidence = {
-        "first over last error signal": ladder.ratio,
+        "grows to": ladder.ratio,
         "decades gained per layer": -ladder.slope,
         "weighted layers": len(ladder.names),
     }

@@ -165,8 +165,8 @@ def test_bias_problem_is_found() -> None:
     batches = [(x[i : i + 64], y[i : i + 64]) for i in range(0, 1600, 64)]
     found = above_info(train(deep(nn.Tanh, 3), optimizer=sgd(0.3), batches=batches, steps=60))
     assert [(finding.problem, finding.layer) for finding in found] == [("bias_shift", "0")]
-    assert found[0].evidence["mean energy of the input"] > 0.9
-    assert found[0].evidence["update coherence"] > 5 * found[0].evidence["coherence of independent updates"]
+    assert found[0].evidence["mean energy"] > 0.9
+    assert found[0].evidence["update coherence"] > 5 * found[0].evidence["coherence if independent"]
 
 
 def test_a_finding_is_information_until_it_has_held_over_three_probed_steps() -> None:
