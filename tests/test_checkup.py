@@ -230,7 +230,7 @@ class UsesTheTrainer(Classifier):
 
 @pytest.mark.parametrize(
     "make",
-    [Classifier, UsesTheTrainer, Gan, ConfiguredLate, Scheduled, lambda: Classifier(optimizer=lbfgs)],
+    [Classifier, UsesTheTrainer, Gan, ConfiguredLate, Scheduled, lambda: Classifier(plain(), lbfgs)],
     ids=["logs", "trainer", "gan", "configure_model", "scheduler", "lbfgs"],
 )
 def test_lightning_modules(make, tmp_path, capsys):

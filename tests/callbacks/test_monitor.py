@@ -226,14 +226,14 @@ def test_arguments_are_what_a_config_file_can_hold(cls):
         assert f"\n        {parameter.name}: " in inspect.getdoc(cls).replace("\n    ", "\n        ")
 
 
-@pytest.mark.filterwarnings("ignore:(?s:.*)JSONARGPARSE")
 @pytest.mark.parametrize("cls", MONITORS)
 def test_lightning_cli_knows_the_arguments(cls):
     jsonargparse = pytest.importorskip("jsonargparse", reason="comes with lightning[pytorch-extra]")
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "monitor")
     options = ["--monitor.every_n_steps=7", '--monitor.layers=["a.*", "b"]', "--monitor.max_patterns=null"]
-    built = parser.instantiate_classes(parser.parse_args(options)).monitor
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # the older name
+    built = instantiate(parser.parse_args(options)).monitor
     assert (built.every_n_steps, built.layers, built.max_patterns) == (7, ["a.*", "b"], None)
 
 
