@@ -84,12 +84,12 @@ class Probe:
 
     def pause(self) -> None:
         """From here on nothing is looked at: an optimiser's own arithmetic, a validation amid an accumulation."""
-        self._observer.paused = self._observer.ears.deaf = True
+        self._observer.paused = self._observer.ears.deaf = self._observer.frames.paused = True
         self._unpush()
 
     def go_on(self) -> None:
         """The end of a pause."""
-        self._observer.paused = self._observer.ears.deaf = False
+        self._observer.paused = self._observer.ears.deaf = self._observer.frames.paused = False
         if self._open:
             self._push()
 
