@@ -1,0 +1,334 @@
+"""BaggingEnsemble: K networks in one fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from lightning_tricks import _lightning
+from lightning_tricks.ensemble import backend as backends
+from lightning_tricks.ensemble import spread
+from lightning_tricks.ensemble.data import BootstrapDataModule, share
+from lightning_tricks.ensemble.log_book import LogBook
+from lightning_tricks.ensemble.members import SHARED_HOOKS, make_members, overrides
+from lightning_tricks.ensemble.networks import Networks
+from lightning_tricks.ensemble.optimizers import clip, keep, put_on_stack, taken_apart, why_separate
+from lightning_tricks.ensemble.out_of_bag import member_losses
+from lightning_tricks.ensemble.prediction import Task
+from lightning_tricks.ensemble.recording import Record, recording
+from lightning_tricks.ensemble.separate import SeparateOptimizers
+from lightning_tricks.ensemble.stack import Stack
+from lightning_tricks.ensemble.steps import looped_losses, mapped_losses, rows
+from lightning_tricks.ensemble.stopping import MemberStopping
+
+Backend = Literal["auto", "vmap", "loop"]
+
+
+class BaggingEnsemble(Networks):
+    """Trains K differently initialised LightningModules, each on its own draws, in one fit; their mean predicts.
+
+    Breiman 1996, "Bagging predictors": K training sets drawn with replacement, one network trained on each up to a
+    criterion, predictions averaged. The batches ``[K, B, ...]`` come from :class:`BootstrapDataModule`. The members
+    train unchanged: their own ``training_step``, ``configure_optimizers``, ``self.log`` and metrics; what they log
+    arrives as the mean over the members. The loss is the members' sum, so that learning rates mean what they mean
+    for one member.
+
+    Args:
+        make_member: Called K times, each time from a seed of its own; returns a new LightningModule.
+        num_members: K.
+        task: ``"classification"``: members return logits, probabilities are averaged; ``"regression"``: values are.
+        backend: ``"vmap"`` computes all members in one mapped call, ``"loop"`` one after the other; ``"auto"`` times
+            both at the first batch, on copies, and keeps the faster. Where a member cannot be mapped, the loop is
+            taken, with one warning that names the cause.
+        seed: Of the members' initial weights.
+        monitor: What each member is stopped by: a name that it logs, or ``"out_of_bag"``, its mean loss on the
+            patterns that it never sees. Its best weights are kept.
+        patience: Epochs without a better value after which a member is finished and leaves the stack.
+        mode: Whether lower (``"min"``) or higher is better.
+        min_delta: How much better a value has to be.
+        parallel: With several devices (``strategy="ddp"``): ``"data"`` splits each member's batch, ``"members"``
+            gives each device its share of the members, gathered at the end.
+        log_members: Log ``"{name}/member_{k}"`` beside the mean.
+
+    Attributes:
+        networks: The K members.
+        backend: The backend as asked for; ``used_backend`` the one in use, None before the first batch.
+        reason: Why this backend is used.
+
+    >>> class Line(_lightning.LightningModule):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.layer = torch.nn.Linear(2, 1)
+    ...     def forward(self, x):
+    ...         return self.layer(x)
+    >>> ensemble = BaggingEnsemble(Line, num_members=5, task="regression")
+    >>> ensemble.predict(torch.zeros(3, 2)).members.shape
+    torch.Size([5, 3, 1])
+    """
+
+    def __init__(
+        self,
+        make_member: Callable[[], Any],
+        num_members: int = 10,
+        *,
+        task: Task,
+        backend: Backend = "auto",
+        seed: int = 0,
+        monitor: str | None = None,
+        patience: int | None = None,
+        mode: Literal["min", "max"] = "min",
+        min_delta: float = 0.0,
+        parallel: Literal["data", "members"] = "data",
+        log_members: bool = False,
+    ) -> None:
+        for name, value, allowed in (
+            ("task", task, ("classification", "regression")),
+            ("backend", backend, ("auto", "vmap", "loop")),
+            ("parallel", parallel, ("data", "members")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+        if patience is not None and monitor is None:
+            raise ValueError('patience needs a monitor: a name that the members log, or "out_of_bag"')
+        super().__init__(make_members(make_member, num_members, seed), task)
+        self.backend, self.parallel, self.monitor = backend, parallel, monitor
+        self.stopping = None if monitor is None else MemberStopping(patience, mode, min_delta)
+        self.active = list(range(num_members))
+        self.used_backend: str | None = None
+        self.reason = ""
+        self._book = LogBook(self, log_members)
+        self._stack: Stack | None = None
+        self._separate: SeparateOptimizers | None = None
+        self._here = range(num_members)
+        self._resumed = False
+        self._batch_size = 0
+
+    # --- before the training
+
+    def setup(self, stage: str) -> None:
+        for member in self.networks:
+            setattr(member, "trainer", self.trainer)  # noqa: B010 (typed as a submodule)
+        data = getattr(self.trainer, "datamodule", None)
+        if stage != "fit":
+            return
+        if isinstance(data, BootstrapDataModule):
+            if data.num_members != len(self.networks):
+                raise ValueError(f"{len(self.networks)} members, but draws for num_members={data.num_members}")
+            if data.parallel != self.parallel:
+                raise ValueError(f"parallel={self.parallel!r} here, {data.parallel!r} in the BootstrapDataModule")
+            self._data = data
+        elif self.monitor == "out_of_bag":
+            raise ValueError('monitor="out_of_bag" needs a BootstrapDataModule, which knows who saw which pattern')
+        self._out_of_bag, self._stack, self._separate = None, None, None
+        self.automatic_optimization = True
+        if not self._resumed:
+            self.used_backend, self.active = None, list(range(len(self.networks)))
+        rank, world = _lightning.rank_and_world(self.trainer)
+        self._here = share(len(self.networks), rank, world) if self.parallel == "members" else range(len(self.networks))
+        self.active = [number for number in self.active if number in self._here]
+
+    def configure_optimizers(self) -> Any:
+        own: list[Any] = [self.networks[number] for number in self.active]
+        configured = [member.configure_optimizers() for member in own]
+        if not any(taken_apart(item)[0] for item in configured) and own[0].automatic_optimization:
+            raise ValueError(f"configure_optimizers of {type(own[0]).__name__} returned no optimiser")
+        cause = why_separate(own, configured)
+        if cause is None:
+            self._stack = Stack(own)
+            put_on_stack(taken_apart(configured[0])[0][0], self._stack)
+            return configured[0]
+        if self.trainer.world_size > 1:
+            raise ValueError(f"members cannot spread over {self.trainer.world_size} processes: {cause}")
+        self._use("loop", cause, warn=True)
+        self.automatic_optimization = False
+        self._separate = SeparateOptimizers(self, dict(zip(self.active, configured, strict=True)))
+        return self._separate.for_trainer()
+
+    def on_train_start(self) -> None:
+        _lightning.without_gradient_exchange(self.trainer)
+        self._book.share_hook("on_train_start")
+
+    def _use(self, name: str, cause: str, *, warn: bool = False) -> None:
+        self.used_backend, self.reason = name, cause
+        if warn and self.backend != "loop":
+            _lightning.rank_zero_warn(
+                f"{type(self.networks[0]).__name__} is trained by the loop over members, one after the other: {cause}"
+            )
+
+    def _choose(self, batch: Any, batch_idx: int) -> None:
+        """At the first batch, on copies: what works and what is faster."""
+        if self.backend == "loop":
+            return self._use("loop", "asked for")
+        assert self._stack is not None
+        arguments = (self._stack.members, self.active, batch, batch_idx, self.trainer)
+        cause = backends.why_not_mappable(self._stack.members, self.device) or backends.try_mapped(*arguments)
+        if cause is not None:
+            return self._use("loop", cause, warn=True)
+        if self.backend == "vmap":
+            return self._use("vmap", "asked for")
+        mapped, looped = spread.agreed(self.trainer, backends.faster(*arguments))
+        name = "vmap" if mapped <= looped else "loop"
+        return self._use(name, f"a step took {mapped * 1e3:.2f} ms mapped and {looped * 1e3:.2f} ms looped")
+
+    # --- the training
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        size = self._size(batch)
+        if len(self.active) < len(self._here):
+            batch = rows(batch, [number - self._here.start for number in self.active])
+        if self._separate is not None:
+            accumulate = self.trainer.accumulate_grad_batches
+            settings = {
+                "accumulate": accumulate,
+                "clip": self.trainer.gradient_clip_val,
+                "algorithm": self.trainer.gradient_clip_algorithm,
+            }
+            ends = (batch_idx + 1) % accumulate == 0 or self.trainer.is_last_batch
+            self._book.replay(self._separate.step(self.active, batch, batch_idx, ends, settings), size, True)
+            return None
+        assert self._stack is not None
+        if self.used_backend is None:
+            self._choose(batch, batch_idx)
+        if self.used_backend == "vmap":
+            losses, records = mapped_losses(self._stack, self.active, batch, batch_idx)
+        else:
+            losses, records = looped_losses(self._stack.members, self.active, batch, batch_idx)
+        self._book.replay(records, size, True)
+        self._batch_size = size
+        return None if losses is None else losses.sum()
+
+    def _size(self, batch: Any) -> int:
+        """B of a batch ``[K, B, ...]``."""
+        shapes = [tuple(leaf.shape) for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+        wrong = [shape for shape in shapes if len(shape) < 2 or shape[0] != len(self._here)]
+        if wrong or not shapes:
+            raise ValueError(
+                f"a training batch of {len(self._here)} members has to hold tensors [{len(self._here)}, B, ...], got "
+                f"{wrong[0] if wrong else 'no tensor'}; give trainer.fit a BootstrapDataModule"
+            )
+        return shapes[0][1]
+
+    def on_after_backward(self) -> None:
+        if self._stack is not None and self.used_backend == "loop":
+            self._stack.collect_gradients()
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        if self._stack is not None and self.parallel == "data" and self.trainer.world_size > 1:
+            spread.average(self._stack.gradients(), self._batch_size, self.device)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        if gradient_clip_val:
+            values = [value for group in optimizer.param_groups for value in group["params"]]
+            gradients = [value.grad for value in values if value.grad is not None]
+            clip(gradients, float(gradient_clip_val), gradient_clip_algorithm)
+
+    # --- validation, test and hooks
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate("validation_step", batch, batch_idx, dataloader_idx)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate("test_step", batch, batch_idx, dataloader_idx)
+
+    def _evaluate(self, step: str, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
+        """All members on the same ordinary batch."""
+        records = {}
+        for number, member in enumerate(self.networks):
+            if overrides(member, step) and (self.trainer.world_size == 1 or number in self._here):
+                records[number] = Record()
+                with recording(member, records[number]):
+                    arguments = (batch, batch_idx, dataloader_idx) if dataloader_idx else (batch, batch_idx)
+                    getattr(member, step)(*arguments)
+        sizes = [leaf.shape[0] for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()]
+        self._book.replay(records, sizes[0] if sizes else 1, False)
+
+    def _end_epoch(self, training: bool) -> None:
+        values = self._book.end_epoch()
+        if self.trainer.sanity_checking:
+            return
+        if self._separate is not None and training:
+            epoch = self.trainer.current_epoch + 1
+            self._separate.step_schedulers(self.active, "epoch", epoch, self._book.values)
+        if training and self.monitor == "out_of_bag" and self._data is not None and self._data.sets is not None:
+            values["out_of_bag"] = member_losses(self, self.active, self._data.train_dataset, self._data.sets)
+            self.log("out_of_bag", sum(values["out_of_bag"].values()) / len(self.active), batch_size=1)
+        if self.stopping is not None and self.monitor in values:
+            self._stop_members(values[self.monitor])
+
+    def _stop_members(self, values: dict[int, Any]) -> None:
+        assert self.stopping is not None
+        weights = {number: self.networks[number].state_dict() for number in self.active}
+        finished = self.stopping.update({n: float(values[n]) for n in self.active if n in values}, weights)
+        left = [number for number in self.active if number not in finished]
+        if self.trainer.world_size > 1:  # processes step together, so that they also stop together
+            self.trainer.should_stop = spread.all_true(not left, self.device) or self.trainer.should_stop
+            return
+        if not left:
+            self.trainer.should_stop = True
+            return
+        if finished:
+            if self._stack is not None:
+                kept = [self.active.index(number) for number in left]
+                keep(self.trainer.optimizers[0], self._stack.keep(kept), kept)
+            self.active = left
+            for number in finished:
+                self.stopping.restore(number, self.networks[number])
+
+    def on_train_epoch_end(self) -> None:
+        self._book.share_hook("on_train_epoch_end")
+        self._end_epoch(training=True)
+
+    def on_validation_epoch_end(self) -> None:
+        self._book.share_hook("on_validation_epoch_end")
+        self._end_epoch(training=False)
+
+    def on_test_epoch_end(self) -> None:
+        self._book.share_hook("on_test_epoch_end")
+        self._end_epoch(training=False)
+
+    def on_train_end(self) -> None:
+        if self._stack is not None:
+            self._stack.release()
+            self._stack = None
+        if self.stopping is not None:
+            for number in self._here:
+                self.stopping.restore(number, self.networks[number])
+        if self.parallel == "members" and self.trainer.world_size > 1:
+            spread.gather(list(self.networks), self.trainer.world_size)
+        self._resumed = False
+        self._book.share_hook("on_train_end")
+
+    # --- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["bagging"] = {
+            "active": list(self.active),
+            "used_backend": self.used_backend,
+            "stopping": None if self.stopping is None else self.stopping.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint.get("bagging")
+        if saved is None:
+            raise ValueError("this checkpoint was not written by a BaggingEnsemble")
+        self.active, self.used_backend, self._resumed = list(saved["active"]), saved["used_backend"], True
+        if self.stopping is not None and saved["stopping"] is not None:
+            self.stopping.load_state_dict(saved["stopping"])
+
+
+def _shared(hook: str) -> Callable[[Any], None]:
+    def call(self: Any) -> None:
+        self._book.share_hook(hook)
+
+    call.__name__ = hook
+    return call
+
+
+for _hook in SHARED_HOOKS:
+    if _hook not in BaggingEnsemble.__dict__:
+        setattr(BaggingEnsemble, _hook, _shared(_hook))

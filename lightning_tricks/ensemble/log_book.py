@@ -1,0 +1,94 @@
+"""What the members logged, handed on to the loggers as a mean, and kept per member for the epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_tricks.ensemble.members import overrides
+from lightning_tricks.ensemble.recording import Logged, Record, Tracked, as_number, merge, recording
+
+
+class LogBook:
+    """Replays what members logged through ``ensemble.log`` and keeps each member's mean over the epoch.
+
+    Args:
+        ensemble: The LightningModule that logs; its ``networks`` are the members.
+        per_member: Log ``"{name}/member_{k}"`` for each member, too.
+    """
+
+    def __init__(self, ensemble: Any, per_member: bool = False) -> None:
+        self.ensemble, self.per_member = ensemble, per_member
+        self.values: dict[str, dict[int, float | Tensor]] = {}
+        self._sums: dict[str, dict[int, tuple[Tensor, int]]] = {}
+        self._metrics: dict[str, tuple[dict[int, str], dict[str, Any]]] = {}
+
+    def replay(self, records: dict[int, Record], batch_size: int, training: bool) -> None:
+        """Log one step of the members whose records these are."""
+        for entry in merge(records, list(self.ensemble.networks)):
+            if any(isinstance(value, Tracked) for value in entry.values.values()):
+                self._replay_metric(entry, batch_size, training)
+                continue
+            numbers = {member: as_number(value) for member, value in entry.values.items()}
+            size = entry.options.pop("batch_size", None) or batch_size
+            sums = self._sums.setdefault(entry.name, {})
+            for member, number in numbers.items():
+                total, weight = sums.get(member, (torch.zeros_like(number), 0))
+                sums[member] = (total + number * size, weight + size)
+            self._log(entry.name, numbers, {**entry.options, "batch_size": size})
+
+    def share_hook(self, hook: str) -> None:
+        """Call a hook of every member that has its own, and log what it logs."""
+        records = {}
+        for number, member in enumerate(self.ensemble.networks):
+            if overrides(member, hook):
+                records[number] = Record()
+                with recording(member, records[number]):
+                    getattr(member, hook)()
+        if any(record.logged for record in records.values()):
+            self.replay(records, 1, "train" in hook)
+
+    def _log(self, name: str, numbers: dict[int, Tensor], options: dict[str, Any]) -> None:
+        spread = self.ensemble.trainer.world_size > 1
+        self.ensemble.log(name, torch.stack(list(numbers.values())).mean(), **{"sync_dist": spread, **options})
+        if self.per_member:
+            for member, number in numbers.items():
+                own = {**options, "prog_bar": False}
+                self.ensemble.log(f"{name}/member_{member}", number, **own)
+
+    def _replay_metric(self, entry: Logged, batch_size: int, training: bool) -> None:
+        """A logged metric object: its value of this batch at once, what it has gathered at the end of the epoch."""
+        options = dict(entry.options)
+        on_step = training if options.get("on_step") is None else options["on_step"]
+        on_epoch = (not training) if options.get("on_epoch") is None else options["on_epoch"]
+        paths = {member: tracked.path for member, tracked in entry.values.items()}
+        if on_step:
+            last = {m: self.ensemble.networks[m].get_submodule(p)._forward_cache for m, p in paths.items()}
+            known = {member: as_number(value) for member, value in last.items() if value is not None}
+            step_options = {**options, "on_step": True, "on_epoch": False, "batch_size": batch_size}
+            if known:
+                self._log(f"{entry.name}_step" if on_epoch else entry.name, known, step_options)
+        if on_epoch:
+            name = f"{entry.name}_epoch" if on_step else entry.name
+            before = self._metrics.setdefault(name, ({}, options))[0]
+            before.update(paths)
+
+    def end_epoch(self) -> dict[str, dict[int, Any]]:
+        """Log the metric objects of this epoch and reset them; every name's value per member."""
+        values: dict[str, dict[int, Any]] = {
+            name: {member: total / weight for member, (total, weight) in sums.items()}
+            for name, sums in self._sums.items()
+        }
+        for name, (paths, options) in self._metrics.items():
+            computed = {}
+            for member, path in paths.items():
+                metric = self.ensemble.networks[member].get_submodule(path)
+                computed[member] = as_number(metric.compute())
+                metric.reset()
+            self._log(name, computed, {**options, "on_step": False, "on_epoch": True, "batch_size": 1})
+            values[name] = dict(computed)
+        self._sums, self._metrics = {}, {}
+        self.values.update(values)
+        return values

@@ -1,0 +1,98 @@
+"""What an ensemble says about patterns: the mean of its members, and how much they disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Task = Literal["classification", "regression"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predictions of K members for N patterns.
+
+    Attributes:
+        members: ``[K, N, ...]``: class probabilities ``[K, N, C]``, or values.
+        task: ``"classification"`` or ``"regression"``.
+
+    >>> sure = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])            # two members that contradict each other
+    >>> prediction = Prediction(sure, "classification")
+    >>> prediction.mean.tolist(), f"{prediction.mutual_information.item():.4f}"
+    ([[0.5, 0.5]], '0.6931')
+    """
+
+    members: Tensor
+    task: Task
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """``[N, ...]``: the ensemble's prediction; probabilities are averaged, not logits."""
+        return self.members.mean(0)
+
+    @cached_property
+    def variance(self) -> Tensor:
+        """``[N, ...]``: ``1/K sum_k (f_k - mean)^2``, the ambiguity of Krogh & Vedelsby 1995."""
+        return self.members.var(0, unbiased=False)
+
+    @cached_property
+    def entropy(self) -> Tensor | None:
+        """``[N]``: entropy of the mean in nats, the whole uncertainty; None for regression."""
+        return _entropy(self.mean) if self.task == "classification" else None
+
+    @cached_property
+    def mutual_information(self) -> Tensor | None:
+        """``[N]``: entropy of the mean less mean entropy, what members disagree about; None for regression."""
+        if self.entropy is None:
+            return None
+        return (self.entropy - _entropy(self.members).mean(0)).clamp_min(0.0)
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    return torch.special.entr(probabilities).sum(-1)
+
+
+def as_prediction(output: Tensor, task: Task) -> Tensor:
+    """A network's output as what is averaged: softmax of logits ``[N, C]`` (one logit: two classes), or values.
+
+    Raises:
+        TypeError: The output is no tensor.
+    """
+    if not isinstance(output, Tensor):
+        raise TypeError(f"forward of a member returned a {type(output).__name__}: predictions need one tensor")
+    if task == "regression":
+        return output
+    if output.dim() == 1 or output.shape[-1] == 1:
+        one = torch.sigmoid(output if output.dim() == 1 else output.squeeze(-1))
+        return torch.stack([1 - one, one], -1)
+    if output.dim() > 2:
+        raise ValueError(f"logits of shape {tuple(output.shape)}: classes have to be the last of two dimensions")
+    return torch.softmax(output, -1)
+
+
+def predict_members(forwards: Iterable[Callable[[Any], Tensor]], x: Any, task: Task, batch_size: int) -> Tensor:
+    """``[K, N, ...]``: run each forward over the patterns in batches, without gradients."""
+    with torch.no_grad():
+        chunks = x.split(batch_size) if isinstance(x, Tensor) else [x]
+        return torch.stack(
+            [torch.cat([as_prediction(forward(chunk), task) for chunk in chunks]) for forward in forwards]
+        )
+
+
+class modes:
+    """A block in which modules have other training flags; afterwards each has its own again."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._was = {module: module.training for module in network.modules()}
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        for module, training in self._was.items():
+            module.training = training

@@ -1,0 +1,172 @@
+"""What a member logs and measures in a step, caught there and replayed outside with the values of all members."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+from torchmetrics import Metric, MetricCollection
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Stands for a tensor that has one value per member: its place in ``Record.tensors``."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Stands for what a metric will return when it is called outside: its place among ``Record.calls``."""
+
+    call: int
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """Stands for a metric object that was logged as such: its path in the member."""
+
+    path: str
+
+
+@dataclass
+class Record:
+    """The calls of one step.
+
+    Attributes:
+        logged: (name, value, options of ``self.log``).
+        calls: (path of a metric, method, arguments, keyword arguments); only where metrics are caught.
+        tensors: What Slots stand for.
+    """
+
+    logged: list[tuple[str, Any, dict[str, Any]]] = field(default_factory=list)
+    calls: list[tuple[str, str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
+
+    def slot(self, tree: Any) -> Any:
+        return tree_map(self._slot, tree)
+
+    def _slot(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        self.tensors.append(value.detach())
+        return Slot(len(self.tensors) - 1)
+
+
+def metrics_of(member: nn.Module) -> dict[str, Metric | MetricCollection]:
+    """A member's metrics by path; of a collection the collection only."""
+    found: dict[str, Metric | MetricCollection] = {}
+    for path, module in member.named_modules():
+        if isinstance(module, (Metric, MetricCollection)) and not any(path.startswith(f"{p}.") for p in found):
+            found[path] = module
+    return found
+
+
+@contextlib.contextmanager
+def recording(member: Any, record: Record, *, catch_metrics: bool = False) -> Iterator[None]:
+    """Catch ``self.log`` and ``self.log_dict``; with ``catch_metrics`` the calls of metrics too, which do not run."""
+    paths = {id(module): path for path, module in member.named_modules() if isinstance(module, Metric)}
+
+    def log(name: str, value: Any, *args: Any, **options: Any) -> None:
+        options.update(zip(("prog_bar", "logger", "on_step", "on_epoch"), args, strict=False))
+        options.pop("metric_attribute", None)
+        if isinstance(value, Metric):
+            if id(value) not in paths:
+                raise ValueError(f"self.log({name!r}, ...) got a metric that is not an attribute of the member")
+            value = Tracked(paths[id(value)])
+        elif not isinstance(value, Pending):
+            value = record.slot(value)
+        record.logged.append((name, value, options))
+
+    def log_dict(dictionary: Any, *args: Any, **options: Any) -> None:
+        if isinstance(dictionary, Pending):
+            raise TypeError("log_dict of what a MetricCollection returned")
+        pairs = dictionary.items(keep_base=False) if isinstance(dictionary, MetricCollection) else dictionary.items()
+        for name, value in pairs:
+            log(name, value, *args, **options)
+
+    replaced: list[tuple[Any, str, Any]] = []
+
+    def put(owner: Any, name: str, function: Any) -> None:
+        replaced.append((owner, name, owner.__dict__.get(name, _ABSENT)))
+        owner.__dict__[name] = function
+
+    put(member, "log", log)
+    put(member, "log_dict", log_dict)
+    if catch_metrics:
+        for path, metric in metrics_of(member).items():
+            for method in ("forward", "update"):
+                put(metric, method, _catcher(record, path, method))
+    try:
+        yield
+    finally:
+        for owner, name, old in reversed(replaced):
+            if old is _ABSENT:
+                del owner.__dict__[name]
+            else:
+                owner.__dict__[name] = old
+
+
+_ABSENT = object()
+
+
+def _catcher(record: Record, path: str, method: str) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Pending:
+        record.calls.append((path, method, record.slot(args), record.slot(kwargs)))
+        return Pending(len(record.calls) - 1)
+
+    return call
+
+
+@dataclass
+class Logged:
+    """One name with the values of the members: tensors, or the paths of metrics that were logged as objects."""
+
+    name: str
+    values: dict[int, Any]
+    options: dict[str, Any]
+
+
+def merge(records: dict[int, Record], members: list[Any]) -> list[Logged]:
+    """Records of single members, one each, as one list with the values of all of them, in order of appearance."""
+    merged: dict[str, Logged] = {}
+    for member, record in records.items():
+        returned: list[Any] = []
+        for path, method, args, kwargs in record.calls:
+            fill = _filler(record, None)
+            called = getattr(members[member].get_submodule(path), method)
+            returned.append(called(*tree_map(fill, args), **tree_map(fill, kwargs)))
+        fill = _filler(record, returned)
+        for name, value, options in record.logged:
+            entry = merged.setdefault(name, Logged(name, {}, options))
+            entry.values[member] = fill(value)
+    return list(merged.values())
+
+
+def split(record: Record, active: list[int]) -> dict[int, Record]:
+    """A record whose tensors have one value per member, as one record per member."""
+    return {
+        member: Record(record.logged, record.calls, [tensor[row] for tensor in record.tensors])
+        for row, member in enumerate(active)
+    }
+
+
+def _filler(record: Record, returned: list[Any] | None) -> Any:
+    def fill(value: Any) -> Any:
+        if isinstance(value, Slot):
+            return record.tensors[value.index]
+        if isinstance(value, Pending) and returned is not None:
+            return returned[value.call]
+        return value
+
+    return fill
+
+
+def as_number(value: Any) -> Tensor:
+    """A logged value as a detached scalar."""
+    return torch.as_tensor(value, dtype=torch.get_default_dtype() if not isinstance(value, Tensor) else None).detach()

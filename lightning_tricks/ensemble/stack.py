@@ -1,0 +1,109 @@
+"""The weights of K members in one tensor per parameter, of which the members' own parameters are views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Stack:
+    """K modules of one structure whose weights lie in common tensors ``[K, ...]``.
+
+    Optimiser steps on the common tensors are steps of every member, and every member remains an ordinary module.
+    Weights of linear layers lie there as ``[K, in, out]``, so that the batched product needs no copy.
+
+    Args:
+        members: The modules; their weights are copied once and then live here.
+
+    >>> members = [nn.Linear(2, 3) for _ in range(4)]
+    >>> stack = Stack(members)
+    >>> stack.parameters["weight"].shape
+    torch.Size([4, 2, 3])
+    >>> with torch.no_grad():
+    ...     _ = stack.parameters["weight"].zero_()
+    >>> members[2].weight.sum().item()
+    0.0
+    """
+
+    def __init__(self, members: list[Any]) -> None:
+        self.members = list(members)
+        template = self.members[0]
+        linear = {id(module.weight) for module in template.modules() if isinstance(module, nn.Linear)}
+        self.names = {id(parameter): name for name, parameter in template.named_parameters()}
+        self.turned = {name for name, value in template.named_parameters() if id(value) in linear and value.dim() == 2}
+        self._own: list[dict[str, Tensor]] = [
+            {**dict(member.named_parameters()), **dict(member.named_buffers())} for member in self.members
+        ]
+        self.parameters: dict[str, nn.Parameter] = {}
+        self.buffers: dict[str, Tensor] = {}
+        for name, parameter in template.named_parameters():
+            self.parameters[name] = nn.Parameter(self._gather(name), requires_grad=parameter.requires_grad)
+            self._attach(name, self.parameters[name].data)
+        for name, _ in template.named_buffers():
+            self.buffers[name] = self._gather(name)
+            self._attach(name, self.buffers[name])
+
+    def _gather(self, name: str) -> Tensor:
+        return torch.stack([self.turn(name, own[name].data) for own in self._own])
+
+    def _attach(self, name: str, common: Tensor) -> None:
+        for own, row in zip(self._own, common.unbind(0), strict=True):
+            own[name].data = self.turn(name, row)
+
+    def turn(self, name: str, value: Tensor) -> Tensor:
+        """Between the layout of a member and the layout here; its own inverse, also for a whole stack."""
+        return value.mT if name in self.turned else value
+
+    def views(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Parameters and buffers ``[K, ...]`` in the layout that the members' layers expect."""
+        return {name: self.turn(name, value) for name, value in self.parameters.items()}, dict(self.buffers)
+
+    def collect_gradients(self) -> None:
+        """Move the gradients of the members' own parameters into those of the common ones."""
+        for name, parameter in self.parameters.items():
+            gradients = [own[name].grad for own in self._own]
+            if all(gradient is None for gradient in gradients):
+                continue
+            rows = [
+                self.turn(name, torch.zeros_like(own[name]) if gradient is None else gradient)
+                for own, gradient in zip(self._own, gradients, strict=True)
+            ]
+            if parameter.grad is None:
+                parameter.grad = torch.stack(rows)
+            else:
+                for row, add in zip(parameter.grad.unbind(0), rows, strict=True):
+                    row.add_(add)
+            for own in self._own:
+                own[name].grad = None
+
+    def gradients(self) -> Iterator[Tensor]:
+        for parameter in self.parameters.values():
+            if parameter.grad is not None:
+                yield parameter.grad
+
+    def keep(self, rows: list[int]) -> dict[nn.Parameter, nn.Parameter]:
+        """Let the other members go: they get weights of their own, the stack shrinks. Old to new parameters."""
+        self.release([row for row in range(len(self.members)) if row not in rows])
+        self.members = [self.members[row] for row in rows]
+        self._own = [self._own[row] for row in rows]
+        replaced = {}
+        for name, old in self.parameters.items():
+            new = nn.Parameter(old.data[rows], requires_grad=old.requires_grad)
+            if old.grad is not None:
+                new.grad = old.grad[rows]
+            self.parameters[name] = replaced[old] = new
+            self._attach(name, new.data)
+        for name, buffer in self.buffers.items():
+            self.buffers[name] = buffer[rows]
+            self._attach(name, self.buffers[name])
+        self.names = {id(parameter): name for name, parameter in self.members[0].named_parameters()}
+        return replaced
+
+    def release(self, rows: list[int] | None = None) -> None:
+        """Give members (all of them by default) tensors of their own, in the ordinary layout."""
+        for row in range(len(self.members)) if rows is None else rows:
+            for value in self._own[row].values():
+                value.data = value.data.clone(memory_format=torch.contiguous_format)

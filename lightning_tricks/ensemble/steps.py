@@ -1,0 +1,123 @@
+"""One training step of all members at once: mapped over the stack by torch.func.vmap, or one after the other."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from lightning_tricks.ensemble.recording import Record, recording, split
+from lightning_tricks.ensemble.stack import Stack
+
+
+class NotMappableError(RuntimeError):
+    """A member's training step cannot run for all members at once; the message says why."""
+
+
+class _Step(nn.Module):
+    """A member whose forward is its training step, so that functional_call can give it other weights."""
+
+    def __init__(self, member: Any, careful: bool) -> None:
+        super().__init__()
+        self.member = member
+        self.careful = careful
+
+    def forward(self, batch: Any, batch_idx: int) -> Tensor | None:
+        given = dict(self.member.named_buffers())
+        loss = loss_of(self.member.training_step(batch, batch_idx))
+        if self.careful:
+            look_for_losses(self.member, given)
+        return loss
+
+
+def mapped_losses(
+    stack: Stack, active: list[int], batch: Any, batch_idx: int, *, careful: bool = False
+) -> tuple[Tensor | None, dict[int, Record]]:
+    """Losses ``[K]`` of all members of a stack by one mapped call of the first one's ``training_step``.
+
+    Args:
+        stack: The members that take part.
+        active: Their numbers, under which the records are returned.
+        batch: A tree of tensors ``[K, B, ...]``.
+        batch_idx: Passed on.
+        careful: Look for what a mapped call would lose in silence.
+
+    Raises:
+        NotMappableError: What ``careful`` found.
+    """
+    member = stack.members[0]
+    step = _Step(member, careful)
+    record = Record()
+    skipped: list[bool] = []
+    leaves, spec = tree_flatten(batch)
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+
+    def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], tensors: list[Tensor]) -> Any:
+        own = list(leaves)
+        for place, tensor in zip(places, tensors, strict=True):
+            own[place] = tensor
+        values = {f"member.{name}": value for name, value in (parameters | buffers).items()}
+        with recording(member, record, catch_metrics=True):
+            loss = functional_call(step, values, (tree_unflatten(own, spec), batch_idx))
+        skipped.append(loss is None)
+        return torch.zeros(()) if loss is None else loss, record.tensors
+
+    parameters, buffers = stack.views()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")  # where that matters the loop is faster
+        losses, record.tensors = vmap(one, randomness="different")(parameters, buffers, [leaves[p] for p in places])
+    return None if skipped[0] else losses, split(record, active)
+
+
+def look_for_losses(member: nn.Module, given: dict[str, Tensor]) -> None:
+    """Raise where a mapped step left a tensor that would be lost: in a buffer's place, or in an attribute."""
+    for name, buffer in member.named_buffers():
+        if buffer is not given.get(name):
+            raise NotMappableError(f"it puts a new tensor in the place of buffer {name}")
+    for path, module in member.named_modules():
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules") and _holds_mapped(value):
+                raise NotMappableError(f"it keeps a tensor of the step in {path + '.' if path else ''}{name}")
+
+
+def _holds_mapped(value: Any, depth: int = 3) -> bool:
+    if isinstance(value, Tensor):
+        return torch._C._functorch.is_batchedtensor(value)
+    if depth and isinstance(value, (list, tuple, set)):
+        return any(_holds_mapped(item, depth - 1) for item in value)
+    if depth and isinstance(value, dict):
+        return any(_holds_mapped(item, depth - 1) for item in value.values())
+    return False
+
+
+def looped_losses(
+    members: list[Any], active: list[int], batch: Any, batch_idx: int
+) -> tuple[Tensor | None, dict[int, Record]]:
+    """Losses ``[K]`` of members, one ``training_step`` after the other."""
+    losses: list[Tensor] = []
+    records: dict[int, Record] = {}
+    for row, (number, member) in enumerate(zip(active, members, strict=True)):
+        records[number] = Record()
+        with recording(member, records[number]):
+            loss = loss_of(member.training_step(rows(batch, row), batch_idx))
+        if loss is not None:
+            losses.append(loss)
+    return torch.stack(losses) if losses else None, records
+
+
+def loss_of(output: Any) -> Tensor | None:
+    """The loss that a training step returned: itself, or under "loss"."""
+    if isinstance(output, dict):
+        output = output.get("loss")
+    if output is not None and not isinstance(output, Tensor):
+        raise TypeError(f"training_step of a member returned a {type(output).__name__}, not a loss, a dict or None")
+    return output
+
+
+def rows(batch: Any, which: int | list[int]) -> Any:
+    """One member's part of a batch ``[K, B, ...]``, or several members' parts."""
+    return tree_map(lambda value: value[which] if isinstance(value, Tensor) else value, batch)
