@@ -73,6 +73,8 @@ class BootstrapDataModule(_lightning.LightningDataModule):
         self.source = train_dataset if isinstance(train_dataset, _lightning.LightningDataModule) else None
         self.train_dataset = None if self.source else train_dataset
         self.sets: Bootstrap | None = None
+        self._loader: MemberLoader | None = None
+        self._position: dict[str, int] | None = None
         if val_dataset is None and (self.source is None or not overrides(self.source, "val_dataloader")):
             self.val_dataloader = super().val_dataloader  # type: ignore[method-assign]  # as if it were not defined
         if self.source is None:
@@ -119,9 +121,14 @@ class BootstrapDataModule(_lightning.LightningDataModule):
             part=(0, 1) if self.parallel == "members" else (rank, world),
         )
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        return MemberLoader(
+        loader = MemberLoader(
             self.train_dataset, order, device=device, num_workers=self.num_workers, collate=self.collate
         )
+        if self._position is not None:
+            loader.load_state_dict(self._position)
+            self._position = None
+        self._loader = loader
+        return loader
 
     def val_dataloader(self) -> Any:
         if self.val_dataset is not None:
@@ -129,7 +136,9 @@ class BootstrapDataModule(_lightning.LightningDataModule):
         return [] if self.source is None else self.source.val_dataloader()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seed": self.seed, "num_members": self.num_members}
+        """The position goes with the data module: the Trainer restores that of a loader only if nobody asked before."""
+        position = None if self._loader is None else self._loader.state_dict()
+        return {"seed": self.seed, "num_members": self.num_members, "position": position}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name in ("seed", "num_members"):
@@ -138,6 +147,7 @@ class BootstrapDataModule(_lightning.LightningDataModule):
                     f"the checkpoint was trained with {name}={state_dict[name]}, this BootstrapDataModule has "
                     f"{getattr(self, name)}: the members would go on with other bootstrap sets"
                 )
+        self._position = state_dict["position"]
 
 
 def share(num_members: int, rank: int, world: int) -> range:
