@@ -33,6 +33,16 @@ def randomized(layer):
     return layer
 
 
+@pytest.fixture
+def one_thread():
+    """With more threads than rows in a group, torch's kernel sums wide and narrow tables in different order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("spatial", LAYERS, ids=str)
 def test_every_remainder_is_bit_identical_to_the_loop_over_groups(spatial):
     channels = 5
@@ -55,6 +65,19 @@ def test_every_remainder_is_bit_identical_to_the_loop_over_groups(spatial):
             torch.testing.assert_close(layer.running_mean, 0.25 * means)
             torch.testing.assert_close(layer.running_var, 0.75 + 0.25 * variances)
             assert layer.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_several_threads(one_thread, threads):
+    torch.set_num_threads(threads)
+    for size, exact in ((2, False), (5, True)):  # fewer rows than threads: to rounding
+        layer = randomized(GhostBatchNorm1d(32, ghost_size=size))
+        x = torch.randn(20, 32)
+        y = layer(x)
+        for member in group_members(20, size):
+            expected = F.batch_norm(x[member], None, None, layer.weight, layer.bias, True)
+            torch.testing.assert_close(y[member], expected, rtol=1e-5, atol=1e-5)
+            assert not exact or torch.equal(y[member], expected)
 
 
 def test_the_gradients_are_those_of_the_loop():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_tricks.nn.batch_norm.blocks import Block, NormalizeBlocks, can_write_in_place
 from lightning_tricks.nn.batch_norm.distributed import average_over_processes, is_distributed
 from lightning_tricks.nn.batch_norm.running import RunningStatistics, accumulation_dtype, move
 
@@ -56,7 +58,7 @@ def ghost_batch_norm(
 
     Source: Hoffer, Hubara & Soudry 2017, "Train longer, generalize better", Algorithm 1. Taking every G-th sample as a
     group makes the groups a view of the batch with G times the channels: one call of the batch-norm kernel does what a
-    loop over the groups does, to the bit.
+    loop over the groups does, to the bit (to rounding for table rows on a CPU with more threads than rows in a group).
 
     Args:
         input: Shape ``[N, C]`` or ``[N, C, *]``, any memory format.
@@ -82,22 +84,40 @@ def ghost_batch_norm(
     blocks = ghost_groups(input.shape[0], ghost_size, input[0, 0].numel())
     if _is_channels_last(input):
         # Here every G-th sample is no view; groups of consecutive samples are, one by one.
-        sizes = [(stop - start) // groups for start, stop, groups in blocks for _ in range(groups)]
-        counts = [1] * len(sizes)
+        blocks = [
+            (first, first + (stop - start) // groups, 1)
+            for start, stop, groups in blocks
+            for first in range(start, stop, (stop - start) // groups)
+        ]
     else:
-        sizes = [stop - start for start, stop, _ in blocks]
-        counts = [groups for _, _, groups in blocks]
-    if len(sizes) == 1:  # not through split, whose gradient would be a copy
-        return _all_groups(input, counts[0], weight, bias, eps)
-    blocks_of_input = zip(input.split(sizes), counts, strict=True)
-    parts = [_all_groups(block, groups, weight, bias, eps) for block, groups in blocks_of_input]
-    outputs, means, variances = zip(*parts, strict=True)
-    shares = [size / input.shape[0] for size in sizes]
-    mean, variance = (
-        torch.stack([share * value for share, value in zip(shares, values, strict=True)]).sum(0)
-        for values in (means, variances)
+        input = input.contiguous()
+    if len(blocks) == 1:  # not through split, whose gradient would be a copy
+        output, means, variances = _all_groups(input, blocks[0][2], weight, bias, eps)
+        return output, *_average((means, variances), blocks, input.shape)
+    if can_write_in_place(input):
+        output, means, variances = NormalizeBlocks.apply(input, weight, bias, eps, blocks)
+        return output, *_average((means, variances), blocks, input.shape)
+    parts = input.split([stop - start for start, stop, _ in blocks])
+    outputs, all_means, all_variances = zip(
+        *(_all_groups(part, groups, weight, bias, eps) for part, (_, _, groups) in zip(parts, blocks, strict=True)),
+        strict=True,
     )
-    return torch.cat(outputs), mean, variance
+    return torch.cat(outputs), *_average((torch.cat(all_means), torch.cat(all_variances)), blocks, input.shape)
+
+
+def _average(statistics: tuple[Tensor, Tensor], blocks: Sequence[Block], shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """The averages over all groups, by their numbers of samples, of statistics that lie one group after the other."""
+    samples, channels = shape[:2]
+    lengths = [groups * channels for _, _, groups in blocks]
+
+    def average(values: Tensor) -> Tensor:
+        parts = [part.view(-1, channels).mean(0) for part in values.split(lengths)]
+        if len(parts) == 1:
+            return parts[0]
+        shares = [(stop - start) / samples for start, stop, _ in blocks]
+        return torch.stack([share * part for share, part in zip(shares, parts, strict=True)]).sum(0)
+
+    return average(statistics[0]), average(statistics[1])
 
 
 def _all_groups(
@@ -109,7 +129,7 @@ def _all_groups(
     means = torch.zeros(groups * channels, dtype=accumulation_dtype(block.dtype), device=block.device)
     variances = torch.ones_like(means)
     output = F.batch_norm(
-        block.reshape(samples // groups, groups * channels, *rest),
+        block if groups == 1 else block.view(samples // groups, groups * channels, *rest),
         means,
         variances,
         None if weight is None else weight.repeat(groups),
@@ -118,9 +138,7 @@ def _all_groups(
         momentum=1.0,
         eps=eps,
     )
-    if groups == 1:
-        return output, means, variances
-    return output.view(block.shape), means.view(groups, channels).mean(0), variances.view(groups, channels).mean(0)
+    return output.view(block.shape), means, variances
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
