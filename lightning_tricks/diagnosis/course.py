@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -55,7 +56,9 @@ def hidden_activations(snapshot: Snapshot) -> list[ActivationRecord]:
     What stands behind the last weighted operation belongs to the output or the loss, and a sigmoid there is meant to
     saturate in the end.
     """
-    last = max((record.order for record in snapshot.weighted), default=0)
+    last = max(
+        (record.order for record in snapshot.weighted), default=math.inf
+    )  # none: only activations were looked at
     return [record for record in snapshot.activations if record.order < last and not record.gate and record.patterns]
 
 

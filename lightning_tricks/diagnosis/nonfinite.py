@@ -26,7 +26,7 @@ def find_non_finite(history: Sequence[Snapshot]) -> list[Finding]:
         if overflows < _SCALER_PATIENCE:
             continue
         explanation = (
-            f"The {tensor} of this layer holds NaN or Inf, and nothing executed before it does. "
+            f"The {tensor}{' of this layer' if layer else ''} is NaN or Inf somewhere, and nothing executed before is. "
             "Such a value reaches every weight within one step, after which nothing can be learned."
         )
         todo = (remedies.CHECK_DATA, remedies.LOWER_LR, remedies.CLIP)
@@ -50,7 +50,7 @@ def _place(snapshot: Snapshot) -> tuple[str | None, str] | None:
     first = next((record for record in snapshot.activations if record.nonfinite), None)
     if first is not None:
         return first.name, "output"
-    if math.isinf(snapshot.loss):
+    if snapshot.nonfinite_loss:
         return None, "loss"
     backward = [r for r in snapshot.weighted if math.isinf(r.error_signal) or _poisoned(r.signal)]
     if backward:

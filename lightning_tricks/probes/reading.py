@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,6 +54,7 @@ def read(
         return Snapshot(
             step,
             loss / scale,
+            scalars["loss"] is not None and not math.isfinite(loss),
             scale,
             tuple(
                 ActivationRecord.of(t.name, t.function, t.order, t.gate, s, signals.get(id(t.signal)))

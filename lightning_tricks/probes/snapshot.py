@@ -23,6 +23,7 @@ class Snapshot:
     Args:
         step: Number of optimiser steps before this one.
         loss: The loss the step went back from; NaN where none was seen.
+        nonfinite_loss: Whether a loss was seen that is NaN or Inf.
         loss_scale: The factor by which loss and error signals were scaled when they were seen (they no longer are).
         activations: One record per call of an activation function, in the order of execution.
         weighted: One record per call of a weighted operation, in the order of execution.
@@ -32,6 +33,7 @@ class Snapshot:
 
     step: int = 0
     loss: float = math.nan
+    nonfinite_loss: bool = False
     loss_scale: float = 1.0
     activations: tuple[ActivationRecord, ...] = ()
     weighted: tuple[WeightedRecord, ...] = ()
@@ -46,13 +48,14 @@ class Snapshot:
             for r in self.weighted
         )
         parameters = any(r.nonfinite or r.nonfinite_gradient for r in self.parameters)
-        return layers or parameters or math.isinf(self.loss)
+        return layers or parameters or self.nonfinite_loss
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return {
             "step": self.step,
             "loss": self.loss if math.isfinite(self.loss) else None,
+            "nonfinite_loss": self.nonfinite_loss,
             "loss_scale": self.loss_scale,
             "activations": [record.to_dict() for record in self.activations],
             "weighted": [record.to_dict() for record in self.weighted],
@@ -66,6 +69,7 @@ class Snapshot:
         return cls(
             values["step"],
             math.nan if values["loss"] is None else values["loss"],
+            values["nonfinite_loss"],
             values["loss_scale"],
             tuple(map(ActivationRecord.from_dict, values["activations"])),
             tuple(map(WeightedRecord.from_dict, values["weighted"])),
@@ -80,6 +84,7 @@ class Snapshot:
         return Snapshot(
             max(self.step, other.step),
             sum(losses) / len(losses) if losses else math.nan,
+            self.nonfinite_loss or other.nonfinite_loss,
             max(self.loss_scale, other.loss_scale),
             _merge(self.activations, other.activations),
             _merge(self.weighted, other.weighted),

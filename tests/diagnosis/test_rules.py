@@ -140,6 +140,24 @@ def test_first_nan_is_named_at_once() -> None:
     assert found[0].evidence["tensor"] == "input"
 
 
+def test_a_loss_that_overflows_on_its_own_is_named_also_from_a_stored_history() -> None:
+    class Overflows(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.detach() * float("inf") + x
+
+    history = train(nn.Sequential(deep(nn.ReLU, 2), Overflows()), steps=2)
+    for snapshots in (history, [Snapshot.from_dict(snapshot.to_dict()) for snapshot in history]):
+        (finding,) = [found for found in find(snapshots) if found.problem == "non_finite"]
+        assert finding.layer is None
+        assert finding.evidence["tensor"] == "loss"
+
+
+def test_a_look_at_some_layers_alone_is_judged_too() -> None:
+    history = train(filled(deep(nn.ReLU, 5), 4, -10.0, "bias"), steps=40)
+    part = [snapshot.only(lambda name: name == "5") for snapshot in history]
+    assert [(finding.problem, finding.layer) for finding in above_info(part)] == [("dead_units", "5")]
+
+
 def test_weights_blown_up_by_the_learning_rate_are_named() -> None:
     found = find(train(deep(nn.ReLU, 5), optimizer=sgd(1e5)))
     assert "non_finite" in every_problem(found)
