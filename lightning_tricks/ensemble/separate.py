@@ -26,10 +26,10 @@ class SeparateOptimizers:
         self.optimizers: dict[int, list[Optimizer]] = {number: item[0] for number, item in taken.items()}
         self.schedulers: dict[int, list[dict[str, Any]]] = {number: item[1] for number, item in taken.items()}
 
-    def for_trainer(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:
+    def for_trainer(self) -> tuple[list[Optimizer], list[Any]]:
         """All of them in one list, which the Trainer saves and restores."""
         optimizers = [optimizer for own in self.optimizers.values() for optimizer in own]
-        return optimizers, [entry for own in self.schedulers.values() for entry in own]
+        return optimizers, [entry["scheduler"] for own in self.schedulers.values() for entry in own]
 
     def wrapped(self, number: int) -> list[Any]:
         """One member's optimisers as the Trainer wraps them."""
