@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from torch import nn
+
 from lightning_tricks import _lightning
 from lightning_tricks.callbacks.batches import run, training_batches
-from lightning_tricks.surgery import Report, update_population_statistics
+from lightning_tricks.nn.batch_norm import BatchNorm, RunningStatistics
+from lightning_tricks.surgery import Report, tracked_batch_norms, update_population_statistics
 from lightning_tricks.surgery.population import Estimator
 
 
@@ -15,8 +18,9 @@ class PreciseBatchNorm(_lightning.Callback):
     """Replaces the running statistics of batch norm by exact ones before validation, test and the end of the training.
 
     The statistics are those of the training data (Ioffe & Szegedy 2015, Algorithm 2), from the module's own loader and
-    in its own batch format. Frozen layers stay as they are, several processes pool their data, and random numbers go
-    on as if nothing had been read. Wraps :func:`lightning_tricks.surgery.update_population_statistics`.
+    in its own batch format. Frozen layers (in eval mode while the module trains) stay as they are, several processes
+    pool their data, and random numbers go on as if nothing had been read. Wraps
+    :func:`lightning_tricks.surgery.update_population_statistics`.
 
     Args:
         num_samples: How many training samples to read, over all processes; None for all.
@@ -30,7 +34,8 @@ class PreciseBatchNorm(_lightning.Callback):
         report: Which layers were updated last, and which were left and why; None before.
 
     Raises:
-        ValueError: ``num_samples`` is under 1.
+        ValueError: ``num_samples`` is under 1; at the start of a fit, ``Trainer(sync_batchnorm=True)`` has replaced
+            ghost or renormalised batch norms by ``nn.SyncBatchNorm``.
 
     >>> PreciseBatchNorm(num_samples=2_000).num_samples
     2000
@@ -55,9 +60,30 @@ class PreciseBatchNorm(_lightning.Callback):
         self.layers = layers
         self.report: Report | None = None
         self._updated_at = -1
+        self._ours: list[str] = []
+        self._norms: dict[str, BatchNorm] = {}
+        self._followed: list[str] | None = None
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self._ours = [name for name, module in pl_module.named_modules() if isinstance(module, RunningStatistics)]
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self._updated_at = -1
+        self._followed = None
+        modules = dict(pl_module.named_modules())
+        lost = [name for name in self._ours if isinstance(modules.get(name), nn.SyncBatchNorm)]
+        if lost:
+            raise ValueError(
+                f"Trainer(sync_batchnorm=True) has replaced {', '.join(lost)} by plain nn.SyncBatchNorm, as it does "
+                "with all that derives from torch's batch norm; leave it off, and give these layers synchronize=True"
+            )
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self._norms = {name: module for name, module in pl_module.named_modules() if isinstance(module, BatchNorm)}
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        """Which layers train: at validation all are in eval mode, and a frozen one looks like any other."""
+        self._followed = [name for name, module in self._norms.items() if module.training]
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.sanity_checking:
@@ -86,11 +112,15 @@ class PreciseBatchNorm(_lightning.Callback):
                 _Batches(batches),
                 self.forward or run,
                 num_samples=self.num_samples,
-                layers=self.layers,
+                layers=self._layers(pl_module),
                 estimator=self.estimator,
                 consistent=self.consistent,
                 report=self.report,
             )
+
+    def _layers(self, pl_module: Any) -> list[str]:
+        asked_for = tracked_batch_norms(pl_module, self.layers)
+        return [name for name in asked_for if self._followed is None or name in self._followed]
 
 
 class _Batches:

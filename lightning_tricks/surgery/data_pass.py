@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -188,8 +189,15 @@ def _first_element(network: nn.Module, batch: Any) -> Any:
 
 
 def _batch_size(batch: Any) -> int:
-    """The length of the first tensor in it, whatever it is packed in."""
+    """The length of the first tensor in it that has one, whatever it is packed in; 1 where there is none."""
+    return next((tensor.shape[0] for tensor in _tensors(batch) if tensor.dim() > 0), 1)
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
     if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.dim() else 1
-    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (tuple, list)) else ()
-    return next((size for part in parts if (size := _batch_size(part))), 0)
+        yield batch
+    elif isinstance(batch, (Mapping, tuple, list)):
+        for part in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from _tensors(part)
+    elif dataclasses.is_dataclass(batch):
+        yield from _tensors(vars(batch))

@@ -82,7 +82,7 @@ def update_population_statistics(
         loader: Batches; of a tuple or list the first element goes into the model, on the model's device.
         forward: ``forward(model, batch)`` runs the model on any other kind of batch.
         num_samples: Stop after the batch that completes so many samples, over all processes; None takes all. The
-            first tensor of a batch tells how many it has.
+            first tensor of a batch, whatever it is packed in, tells how many it has.
         layers: Globs over the names of the layers to update; frozen ones are left (:func:`tracked_batch_norms`).
         estimator: ``"pooled"`` or ``"paper"``.
         consistent: Go over the data once per layer, in the order of execution, so that each layer's statistics are

@@ -33,8 +33,8 @@ class Normalised(Classifier):
 
 def trainer(*callbacks, **options):
     return L.Trainer(
-        callbacks=[*callbacks], logger=False, accelerator="cpu", enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, **{"max_epochs": 2, **options},
+        callbacks=[*callbacks], logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, **{"accelerator": "cpu", "max_epochs": 2, **options},
     )  # fmt: skip
 
 
@@ -95,6 +95,95 @@ def test_num_samples_bounds_what_is_read():
     assert module.read == 2
 
 
+def test_num_samples_counts_batches_that_are_mappings():
+    class Mapped(Normalised):
+        read = 0
+
+        def loss(self, batch):
+            self.read += not torch.is_grad_enabled()
+            return super().loss((batch["inputs"]["x"], batch["y"]))
+
+    x, y = data().dataset.tensors
+    rows = [{"inputs": {"x": x[i], "name": f"row {i}"}, "y": y[i]} for i in range(200)]
+    module = Mapped()
+    callback = lt.PreciseBatchNorm(num_samples=64)
+    trainer(callback, max_epochs=1).fit(module, DataLoader(rows, 32))
+    assert module.read == 2
+    assert callback.report.changed[0].values == {"values": 64, "batches": 2}
+
+
+class Frozen(Normalised):
+    """A pretrained batch norm that stays in eval mode, and one behind it that trains."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.net = nn.Sequential(nn.BatchNorm1d(6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+        self.net[0].running_mean.fill_(7.0)
+        self.how = how
+        if how != "on_train_epoch_start":
+            self.train()
+
+    def freeze(self):
+        self.net[0].eval()
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.how == "train":  # Lightning itself does not call this
+            self.freeze()
+        return self
+
+    def on_train_epoch_start(self):
+        if self.how == "on_train_epoch_start":
+            self.freeze()
+
+
+@pytest.mark.filterwarnings("ignore:Found 1 module")
+@pytest.mark.parametrize("how", ["train", "on_train_epoch_start"])
+def test_frozen_layers_stay_as_they_are(how):
+    module, callback = Frozen(how), lt.PreciseBatchNorm()
+    trained = trainer(callback, max_epochs=2)
+    trained.fit(module, data(), data())
+    trained.test(module, data(), verbose=False)
+    assert [entry.layer for entry in callback.report.changed] == ["net.1"]
+    assert (module.net[0].running_mean == 7).all()
+    for frozen, _ in module.seen[2:]:
+        assert (frozen == 7).all()
+    met = module.net[0].eval()(data().dataset.tensors[0])
+    torch.testing.assert_close(module.net[1].running_mean, met.mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_layers_unfrozen_during_the_training_are_updated():
+    class Thawing(Frozen):
+        def on_train_epoch_start(self):
+            self.net[0].train(self.current_epoch == 1)
+
+    module, callback = Thawing(""), lt.PreciseBatchNorm()
+    trainer(callback, max_epochs=2).fit(module, data(), data())
+    assert [entry.layer for entry in callback.report.changed] == ["net.0", "net.1"]
+    check((module.net[0].running_mean, module.net[0].running_var))
+
+
+@pytest.mark.parametrize("cls", [lt.nn.GhostBatchNorm1d, lt.nn.BatchRenorm1d])
+def test_replacing_our_layers_by_sync_batch_norm_is_an_error(cls):
+    module, callback = Normalised(), lt.PreciseBatchNorm()
+    module.net.append(nn.Sequential(nn.BatchNorm1d(3), cls(3)))
+    callback.setup(None, module, "fit")
+    callback.on_fit_start(None, module)
+    nn.SyncBatchNorm.convert_sync_batchnorm(module)  # what Trainer(sync_batchnorm=True) does in between
+    with pytest.raises(ValueError, match=r"sync_batchnorm=True. has replaced net.2.1 by .* synchronize=True"):
+        callback.on_fit_start(None, module)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch's SyncBatchNorm needs a CUDA device")
+def test_sync_batch_norm_asked_of_the_trainer():
+    module = Normalised()
+    module.net[0] = lt.nn.GhostBatchNorm1d(6)
+    options = {"strategy": "ddp", "devices": 1, "accelerator": "gpu", "sync_batchnorm": True}
+    with pytest.raises(ValueError, match=r"has replaced net.0 by"):
+        trainer(lt.PreciseBatchNorm(), **options).fit(module, data())
+
+
 def test_metrics_of_the_training_step_count_nothing():
     class Measured(Normalised):
         def __init__(self):
@@ -130,7 +219,7 @@ def test_manual_optimisation_asks_for_a_forward():
             self.manual_backward(self.loss(batch))
             optimizer.step()
 
-    with pytest.raises(TypeError, match="Manual optimises manually.* give forward="):
+    with pytest.raises(TypeError, match=r"Manual optimises manually.* give forward="):
         trainer(lt.PreciseBatchNorm(), max_epochs=1).fit(Manual(), data())
     module = Manual()
     trainer(lt.PreciseBatchNorm(forward=lambda m, batch: m.net(batch[0])), max_epochs=1).fit(module, data())

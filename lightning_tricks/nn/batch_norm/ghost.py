@@ -200,6 +200,9 @@ class GhostBatchNorm1d(_GhostBatchNorm, nn.BatchNorm1d):
     ``nn.BatchNorm1d`` makes one step per group and so has another effective momentum). In eval, and in its
     ``state_dict``, the layer is ``nn.BatchNorm1d``.
 
+    ``nn.SyncBatchNorm.convert_sync_batchnorm``, which is Lightning's ``Trainer(sync_batchnorm=True)``, would make it an
+    ``nn.SyncBatchNorm`` and nothing else; ``synchronize=True`` is the way.
+
     Source: Hoffer, Hubara & Soudry 2017, Algorithm 1.
 
     Args:

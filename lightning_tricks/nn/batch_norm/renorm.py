@@ -193,6 +193,9 @@ class BatchRenorm1d(_BatchRenorm, nn.BatchNorm1d):
     ``warmup_steps`` and rise linearly to ``r_max`` and ``d_max``; the clock is ``num_batches_tracked``, so it is saved
     with the model. In eval, and in its ``state_dict``, the layer is ``nn.BatchNorm1d``.
 
+    ``nn.SyncBatchNorm.convert_sync_batchnorm``, which is Lightning's ``Trainer(sync_batchnorm=True)``, would make it an
+    ``nn.SyncBatchNorm`` and nothing else; ``synchronize=True`` is the way.
+
     Source: Ioffe 2017, Algorithm 1 and section 4 (the default limits and steps; momentum .01 is its alpha).
 
     Args:
