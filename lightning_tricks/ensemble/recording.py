@@ -68,17 +68,17 @@ def metrics_of(member: nn.Module) -> dict[str, Metric | MetricCollection]:
 
 
 @contextlib.contextmanager
-def recording(member: Any, record: Record, *, catch_metrics: bool = False) -> Iterator[None]:
-    """Catch ``self.log`` and ``self.log_dict``; with ``catch_metrics`` the calls of metrics too, which do not run."""
-    paths = {id(module): path for path, module in member.named_modules() if isinstance(module, Metric)}
+def recording(member: Any, record: Record, catch: dict[str, Metric | MetricCollection] | None = None) -> Iterator[None]:
+    """Catch ``self.log`` and ``self.log_dict``; and the calls of the metrics in ``catch``, which then do not run."""
 
     def log(name: str, value: Any, *args: Any, **options: Any) -> None:
         options.update(zip(("prog_bar", "logger", "on_step", "on_epoch"), args, strict=False))
         options.pop("metric_attribute", None)
         if isinstance(value, Metric):
-            if id(value) not in paths:
+            paths = [path for path, module in member.named_modules() if module is value]
+            if not paths:
                 raise ValueError(f"self.log({name!r}, ...) got a metric that is not an attribute of the member")
-            value = Tracked(paths[id(value)])
+            value = Tracked(paths[0])
         elif not isinstance(value, Pending):
             value = record.slot(value)
         record.logged.append((name, value, options))
@@ -98,10 +98,9 @@ def recording(member: Any, record: Record, *, catch_metrics: bool = False) -> It
 
     put(member, "log", log)
     put(member, "log_dict", log_dict)
-    if catch_metrics:
-        for path, metric in metrics_of(member).items():
-            for method in ("forward", "update"):
-                put(metric, method, _catcher(record, path, method))
+    for path, metric in (catch or {}).items():
+        for method in ("forward", "update"):
+            put(metric, method, _catcher(record, path, method))
     try:
         yield
     finally:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks.ensemble.recording import metrics_of
+
 
 class Stack:
     """K modules of one structure whose weights lie in common tensors ``[K, ...]``.
@@ -37,6 +39,7 @@ class Stack:
         self._own: list[dict[str, Tensor]] = [
             {**dict(member.named_parameters()), **dict(member.named_buffers())} for member in self.members
         ]
+        self.metrics = metrics_of(template)
         self.parameters: dict[str, nn.Parameter] = {}
         self.buffers: dict[str, Tensor] = {}
         for name, parameter in template.named_parameters():
@@ -99,6 +102,7 @@ class Stack:
         for name, buffer in self.buffers.items():
             self.buffers[name] = buffer[rows]
             self._attach(name, self.buffers[name])
+        self.metrics = metrics_of(self.members[0])
         self.names = {id(parameter): name for name, parameter in self.members[0].named_parameters()}
         return replaced
 

@@ -61,7 +61,7 @@ def mapped_losses(
         for place, tensor in zip(places, tensors, strict=True):
             own[place] = tensor
         values = {f"member.{name}": value for name, value in (parameters | buffers).items()}
-        with recording(member, record, catch_metrics=True):
+        with recording(member, record, catch=stack.metrics):
             loss = functional_call(step, values, (tree_unflatten(own, spec), batch_idx))
         skipped.append(loss is None)
         return torch.zeros(()) if loss is None else loss, record.tensors
