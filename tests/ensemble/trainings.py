@@ -126,15 +126,18 @@ class _Own:
         return ([part[self.member] for part in batch] for batch in self.loader)
 
 
-def separate(make_member, num_members=3, dataset=None, val=None, **options):
-    """K modules, each trained by a Trainer of its own on the draws and from the weights of the ensemble's member."""
+def separate(make_member, num_members=3, dataset=None, val=None, callbacks=None, **options):
+    """K modules, each trained by a Trainer of its own on the draws and from the weights of the ensemble's member.
+
+    ``callbacks(k)`` makes those of the k-th Trainer.
+    """
     dataset = dataset or data()
     trained, runs = [], []
     for number, seed in enumerate(seeds(5, num_members)):
         torch.manual_seed(seed)
         member = make_member()
         order = MemberOrder(le.bootstrap(dataset, num_members, 2), 16, 2)
-        run = trainer(**options)
+        run = trainer(**options, callbacks=callbacks(number) if callbacks else None)
         loaders = (_Own(MemberLoader(dataset, order), number), *([] if val is None else [val]))
         run.fit(member, *loaders)
         trained.append(member)
