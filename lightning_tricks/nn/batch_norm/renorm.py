@@ -56,37 +56,51 @@ def batch_renorm(
     """
     dtype = accumulation_dtype(input.dtype)
     shape = (1, -1) + (1,) * (input.dim() - 2)
-    count = input.numel() // input.shape[1]
     centred = None
     if synchronize and is_distributed():
         values = input.to(dtype)
         axes = [axis for axis in range(input.dim()) if axis != 1]
         local = values.mean(axes)
         squares = (values - local.view(shape)).square().sum(axes)
-        mean, variance, _ = joint_moments(local, squares, count)
+        mean, variance, _ = joint_moments(local, squares, input.numel() // input.shape[1])
         assert variance is not None
         centred = (values - mean.view(shape)) * (variance + eps).rsqrt().view(shape)
         mean, variance = mean.detach(), variance.detach()
     else:
-        mean = torch.zeros(input.shape[1], dtype=dtype, device=input.device)
-        variance = torch.ones_like(mean)
-        with torch.no_grad():
-            # The kernel's own statistics, read through momentum 1: several times faster than var_mean on a CPU.
-            F.batch_norm(input, mean, variance, None, None, True, 1.0, eps)
-            variance = variance * ((count - 1) / count)
+        mean, variance = _statistics(input, dtype, eps)
     with torch.no_grad():
-        std = (variance + eps).sqrt()
-        running_std = (running_var.to(dtype) + eps).sqrt()
-        r = _clip(std / running_std, 1.0 / r_max, r_max)
-        d = _clip((mean - running_mean.to(dtype)) / running_std, -d_max, d_max)
-    scale = r if weight is None else weight.to(dtype) * r
-    shift = d if weight is None else weight.to(dtype) * d
-    shift = shift if bias is None else shift + bias.to(dtype)
+        std = (variance + eps).sqrt_()
+        scale_of_running = (running_var.to(dtype) + eps).rsqrt_()
+        r = _clip(std * scale_of_running, 1.0 / r_max, r_max)
+        d = _clip((mean - running_mean.to(dtype)).mul_(scale_of_running), -d_max, d_max)
+    scale, shift = r, d
+    if weight is not None:
+        weight = weight.to(dtype)
+        scale = weight * r
+        shift = weight * d if bias is None else torch.addcmul(bias.to(dtype), weight, d)
+    elif bias is not None:
+        shift = d + bias.to(dtype)
     if centred is not None:
         output = torch.addcmul(shift.view(shape), centred, scale.view(shape)).to(input.dtype)
     else:
         output = F.batch_norm(input, None, None, scale, shift, True, 0.0, eps)
     return output, mean, std
+
+
+def _statistics(input: Tensor, dtype: torch.dtype, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance per channel as the batch-norm kernel finds them, left in its buffers by momentum 1.
+
+    On a CPU that is several times faster than ``var_mean``.
+    """
+    mean = torch.zeros(input.shape[1], dtype=dtype, device=input.device)
+    variance = torch.ones_like(mean)
+    count = input.numel() // input.shape[1]
+    with torch.no_grad():
+        if input.is_cpu and not torch.compiler.is_compiling():
+            torch.batch_norm_update_stats(input, mean, variance, 1.0)  # the same bits, and no output to write
+        else:
+            F.batch_norm(input, mean, variance, None, None, True, 1.0, eps)
+        return mean, variance.mul_((count - 1) / count)
 
 
 def _clip(values: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
@@ -177,9 +191,9 @@ class _BatchRenorm(RunningStatistics, _BatchNorm):
                 weight_of_batch = self._next_weight()
                 move(self.running_mean, mean, weight_of_batch)
                 # The paper's moving average is one of the standard deviation, not of the variance.
-                running_std = (self.running_var + self.eps).sqrt()
+                running_std = (self.running_var + self.eps).sqrt_()
                 move(running_std, std, weight_of_batch)
-                self.running_var.copy_((running_std.square() - self.eps).clamp(min=0.0))
+                self.running_var.copy_(running_std.square_().sub_(self.eps).clamp_(min=0.0))
         return output
 
     def extra_repr(self) -> str:
