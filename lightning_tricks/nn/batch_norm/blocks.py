@@ -50,8 +50,8 @@ class NormalizeBlocks(torch.autograd.Function):
             mean, variance, saved_mean, saved_scale = part
             torch.ops.aten.native_batch_norm.out(
                 _view(input, block),
-                None if weight is None else weight.repeat(block[2]),
-                None if bias is None else bias.repeat(block[2]),
+                _tiled(weight, block[2]),
+                _tiled(bias, block[2]),
                 mean,
                 variance,
                 True,
@@ -78,7 +78,7 @@ class NormalizeBlocks(torch.autograd.Function):
             of_block, *of_affine = torch.ops.aten.native_batch_norm_backward(
                 _view(upstream, block),
                 _view(input, block),
-                None if weight is None else weight.repeat(block[2]),
+                _tiled(weight, block[2]),
                 None,
                 None,
                 part[2],
@@ -89,6 +89,7 @@ class NormalizeBlocks(torch.autograd.Function):
             )
             if gradient is not None:
                 _view(gradient, block).copy_(of_block)
+            del of_block  # its memory is still in the cache: the next block's
             for terms, term, needed in zip(sums, of_affine, ctx.needs_input_grad[1:3], strict=True):
                 if needed:
                     terms.append(term.view(block[2], -1))
@@ -102,3 +103,7 @@ def _view(tensor: Tensor, block: Block) -> Tensor:
     if groups == 1:
         return part
     return part.view((stop - start) // groups, groups * tensor.shape[1], *tensor.shape[2:])
+
+
+def _tiled(values: Tensor | None, groups: int) -> Tensor | None:
+    return values if values is None or groups == 1 else values.repeat(groups)

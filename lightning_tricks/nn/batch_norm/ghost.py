@@ -108,16 +108,12 @@ def ghost_batch_norm(
 def _average(statistics: tuple[Tensor, Tensor], blocks: Sequence[Block], shape: torch.Size) -> tuple[Tensor, Tensor]:
     """The averages over all groups, by their numbers of samples, of statistics that lie one group after the other."""
     samples, channels = shape[:2]
-    lengths = [groups * channels for _, _, groups in blocks]
-
-    def average(values: Tensor) -> Tensor:
-        parts = [part.view(-1, channels).mean(0) for part in values.split(lengths)]
-        if len(parts) == 1:
-            return parts[0]
-        shares = [(stop - start) / samples for start, stop, _ in blocks]
-        return torch.stack([share * part for share, part in zip(shares, parts, strict=True)]).sum(0)
-
-    return average(statistics[0]), average(statistics[1])
+    means, variances = (values.view(-1, channels) for values in statistics)
+    shares = [(stop - start) / groups / samples for start, stop, groups in blocks for _ in range(groups)]
+    if len(set(shares)) == 1:
+        return means.mean(0), variances.mean(0)
+    weights = means.new_tensor(shares).unsqueeze(1)
+    return (weights * means).sum(0), (weights * variances).sum(0)
 
 
 def _all_groups(
