@@ -58,6 +58,7 @@ class BaggingEnsemble(Networks):
         backend: The backend as asked for; ``used_backend`` the one in use, None before the first batch.
         reason: Why this backend is used.
 
+    >>> import torch
     >>> class Line(_lightning.LightningModule):
     ...     def __init__(self):
     ...         super().__init__()
@@ -94,6 +95,8 @@ class BaggingEnsemble(Networks):
         if patience is not None and monitor is None:
             raise ValueError('patience needs a monitor: a name that the members log, or "out_of_bag"')
         super().__init__(make_members(make_member, num_members, seed), task)
+        if not overrides(self.networks[0], "validation_step"):
+            self.validation_step = super().validation_step  # type: ignore[assignment, method-assign]  # no validation to ask for
         self.backend, self.parallel, self.monitor = backend, parallel, monitor
         self.stopping = None if monitor is None else MemberStopping(patience, mode, min_delta)
         self.active = list(range(num_members))

@@ -89,6 +89,11 @@ class LogBook:
                 metric.reset()
             self._log(name, computed, {**options, "on_step": False, "on_epoch": True, "batch_size": 1})
             values[name] = dict(computed)
+            if name.endswith("_epoch") and options.get("on_step"):  # as the Trainer does, also under the plain name
+                plain = name.removesuffix("_epoch")
+                values[plain] = dict(computed)
+                hidden = {"logger": False, "prog_bar": False, "on_step": False, "on_epoch": True, "batch_size": 1}
+                self.ensemble.log(plain, torch.stack(list(computed.values())).mean(), **hidden)
         self._sums, self._metrics = {}, {}
         self.values.update(values)
         return values
