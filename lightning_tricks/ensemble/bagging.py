@@ -106,7 +106,6 @@ class BaggingEnsemble(Networks):
         self._stack: Stack | None = None
         self._separate: SeparateOptimizers | None = None
         self._here = range(num_members)
-        self._resumed = False
         self._batch_size = 0
 
     # --- before the training
@@ -127,8 +126,9 @@ class BaggingEnsemble(Networks):
             raise ValueError('monitor="out_of_bag" needs a BootstrapDataModule, which knows who saw which pattern')
         self._out_of_bag, self._stack, self._separate = None, None, None
         self.automatic_optimization = True
-        if not self._resumed:
-            self.used_backend, self.active = None, list(range(len(self.networks)))
+        self.used_backend, self.active = None, list(range(len(self.networks)))  # a checkpoint is loaded after this
+        if self.stopping is not None:
+            self.stopping.load_state_dict({"best": {}, "waited": {}, "weights": {}})
         rank, world = _lightning.rank_and_world(self.trainer)
         self._here = share(len(self.networks), rank, world) if self.parallel == "members" else range(len(self.networks))
         self.active = [number for number in self.active if number in self._here]
@@ -251,7 +251,7 @@ class BaggingEnsemble(Networks):
         self._book.replay(records, sizes[0] if sizes else 1, False)
 
     def _end_epoch(self, training: bool) -> None:
-        values = self._book.end_epoch()
+        values = self._book.end_epoch(training)
         if self.trainer.sanity_checking:
             return
         if self._separate is not None and training:
@@ -282,6 +282,11 @@ class BaggingEnsemble(Networks):
             for number in finished:
                 self.stopping.restore(number, self.networks[number])
 
+    def on_train_epoch_start(self) -> None:
+        self._book.share_hook("on_train_epoch_start")
+        if self._stack is not None:
+            self._stack.follow()
+
     def on_train_epoch_end(self) -> None:
         self._book.share_hook("on_train_epoch_end")
         self._end_epoch(training=True)
@@ -299,11 +304,15 @@ class BaggingEnsemble(Networks):
             self._stack.release()
             self._stack = None
         if self.stopping is not None:
+            if self.monitor not in (*self._book.values, "out_of_bag"):
+                _lightning.rank_zero_warn(
+                    f"no member logged {self.monitor!r}, only {', '.join(sorted(self._book.values)) or 'nothing'}: "
+                    "none was stopped, and no best weights were kept"
+                )
             for number in self._here:
                 self.stopping.restore(number, self.networks[number])
         if self.parallel == "members" and self.trainer.world_size > 1:
             spread.gather(list(self.networks), self.trainer.world_size)
-        self._resumed = False
         self._book.share_hook("on_train_end")
 
     # --- checkpoints
@@ -319,7 +328,7 @@ class BaggingEnsemble(Networks):
         saved = checkpoint.get("bagging")
         if saved is None:
             raise ValueError("this checkpoint was not written by a BaggingEnsemble")
-        self.active, self.used_backend, self._resumed = list(saved["active"]), saved["used_backend"], True
+        self.active, self.used_backend = list(saved["active"]), saved["used_backend"]
         if self.stopping is not None and saved["stopping"] is not None:
             self.stopping.load_state_dict(saved["stopping"])
 

@@ -22,8 +22,9 @@ class LogBook:
     def __init__(self, ensemble: Any, per_member: bool = False) -> None:
         self.ensemble, self.per_member = ensemble, per_member
         self.values: dict[str, dict[int, float | Tensor]] = {}
-        self._sums: dict[str, dict[int, tuple[Tensor, int]]] = {}
-        self._metrics: dict[str, tuple[dict[int, str], dict[str, Any]]] = {}
+        # Of training and of validation, which ends in the middle of a training epoch.
+        self._sums: dict[bool, dict[str, dict[int, tuple[Tensor, int]]]] = {True: {}, False: {}}
+        self._metrics: dict[bool, dict[str, tuple[dict[int, str], dict[str, Any]]]] = {True: {}, False: {}}
 
     def replay(self, records: dict[int, Record], batch_size: int, training: bool) -> None:
         """Log one step of the members whose records these are."""
@@ -33,7 +34,7 @@ class LogBook:
                 continue
             numbers = {member: as_number(value) for member, value in entry.values.items()}
             size = entry.options.pop("batch_size", None) or batch_size
-            sums = self._sums.setdefault(entry.name, {})
+            sums = self._sums[training].setdefault(entry.name, {})
             for member, number in numbers.items():
                 total, weight = sums.get(member, (torch.zeros_like(number), 0))
                 sums[member] = (total + number * size, weight + size)
@@ -72,16 +73,16 @@ class LogBook:
                 self._log(f"{entry.name}_step" if on_epoch else entry.name, known, step_options)
         if on_epoch:
             name = f"{entry.name}_epoch" if on_step else entry.name
-            before = self._metrics.setdefault(name, ({}, options))[0]
+            before = self._metrics[training].setdefault(name, ({}, options))[0]
             before.update(paths)
 
-    def end_epoch(self) -> dict[str, dict[int, Any]]:
-        """Log the metric objects of this epoch and reset them; every name's value per member."""
+    def end_epoch(self, training: bool) -> dict[str, dict[int, Any]]:
+        """Log the metric objects of an epoch and reset them; every name's value per member."""
         values: dict[str, dict[int, Any]] = {
             name: {member: total / weight for member, (total, weight) in sums.items()}
-            for name, sums in self._sums.items()
+            for name, sums in self._sums[training].items()
         }
-        for name, (paths, options) in self._metrics.items():
+        for name, (paths, options) in self._metrics[training].items():
             computed = {}
             for member, path in paths.items():
                 metric = self.ensemble.networks[member].get_submodule(path)
@@ -94,6 +95,6 @@ class LogBook:
                 values[plain] = dict(computed)
                 hidden = {"logger": False, "prog_bar": False, "on_step": False, "on_epoch": True, "batch_size": 1}
                 self.ensemble.log(plain, torch.stack(list(computed.values())).mean(), **hidden)
-        self._sums, self._metrics = {}, {}
+        self._sums[training], self._metrics[training] = {}, {}
         self.values.update(values)
         return values

@@ -60,6 +60,11 @@ class Stack:
         """Between the layout of a member and the layout here; its own inverse, also for a whole stack."""
         return value.mT if name in self.turned else value
 
+    def follow(self) -> None:
+        """Take over which parameters are frozen, as it is now in the first member."""
+        for name, parameter in self.parameters.items():
+            parameter.requires_grad_(self._own[0][name].requires_grad)
+
     def views(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Parameters and buffers ``[K, ...]`` in the layout that the members' layers expect."""
         return {name: self.turn(name, value) for name, value in self.parameters.items()}, dict(self.buffers)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from lightning_tricks.ensemble.recording import Record, recording, split
+from lightning_tricks.ensemble.recording import Record, metrics_of, recording, split
 from lightning_tricks.ensemble.stack import Stack
 
 
@@ -27,10 +27,14 @@ class _Step(nn.Module):
         self.careful = careful
 
     def forward(self, batch: Any, batch_idx: int) -> Tensor | None:
-        given = dict(self.member.named_buffers())
+        if not self.careful:
+            return loss_of(self.member.training_step(batch, batch_idx))
+        given, before = dict(self.member.named_buffers()), _plain_attributes(self.member)
         loss = loss_of(self.member.training_step(batch, batch_idx))
-        if self.careful:
-            look_for_losses(self.member, given)
+        look_for_losses(self.member, given)
+        changed = [name for name, value in _plain_attributes(self.member).items() if before.get(name, value) != value]
+        if changed:
+            raise NotMappableError(f"it changes attribute {changed[0]}, which each member has for itself")
         return loss
 
 
@@ -82,6 +86,21 @@ def look_for_losses(member: nn.Module, given: dict[str, Tensor]) -> None:
         for name, value in vars(module).items():
             if name not in ("_parameters", "_buffers", "_modules") and _holds_mapped(value):
                 raise NotMappableError(f"it keeps a tensor of the step in {path + '.' if path else ''}{name}")
+
+
+def _plain_attributes(member: nn.Module) -> dict[str, Any]:
+    """Numbers, words and the lengths of lists in the attributes of a member's modules, without those of its metrics."""
+    found: dict[str, Any] = {}
+    metrics = tuple(metrics_of(member))
+    for path, module in member.named_modules():
+        if path.startswith(metrics) and metrics:
+            continue
+        for name, value in vars(module).items():
+            if isinstance(value, (bool, int, float, str)) and not name.startswith("_"):
+                found[f"{path + '.' if path else ''}{name}"] = value
+            elif isinstance(value, (list, dict, set)) and not name.startswith("_"):
+                found[f"{path + '.' if path else ''}{name}"] = len(value)
+    return found
 
 
 def _holds_mapped(value: Any, depth: int = 3) -> bool:

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -183,7 +183,20 @@ class Arithmetic(Rich):
         return F.cross_entropy(logits, y) * (1 + self.accuracy(logits, y))
 
 
+class CountingSteps(Smooth):
+    """Its loss depends on how often it was called; the count is an attribute of each member."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def training_step(self, batch, batch_idx):
+        self.calls += 1
+        return super().training_step(batch, batch_idx) / self.calls
+
+
 CAUSES = {
+    CountingSteps: "it changes attribute calls",
     Recurrent: "lstm is a LSTM",
     Branching: r"item\(\)",
     WeightNormed: "is trained",
@@ -252,6 +265,39 @@ def test_choosing_a_backend_leaves_no_trace():
     assert "ms mapped" in auto.reason
 
 
+def test_validation_in_the_middle_of_an_epoch_leaves_the_metrics_of_training_alone():
+    options = {"val_check_interval": 1, "max_epochs": 2, "num_sanity_val_steps": 0}
+    _, run = fit(Rich, "vmap", val=data(20, seed=9), **options)
+    _, runs = separate(Rich, val=DataLoader(data(20, seed=9), batch_size=16), **options)
+    for name in runs[0].callback_metrics:
+        mean = sum(float(one.callback_metrics[name]) for one in runs) / 3
+        assert float(run.callback_metrics[name]) == pytest.approx(mean, abs=1e-6), name
+
+
+def test_layers_thawed_by_a_callback():
+    class Thaw(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            for member in getattr(pl_module, "networks", [pl_module]):
+                member.net[0].requires_grad_(trainer.current_epoch > 0)
+
+    one, two = (fit(Smooth, backend, callbacks=[Thaw()], max_epochs=3)[0] for backend in ("vmap", "loop"))
+    assert difference(one.networks, two.networks) < 1e-10
+    assert difference(one.networks, separate(Smooth, max_epochs=3, callbacks=lambda _: [Thaw()])[0]) < 1e-10
+
+
+def test_validate_and_load_from_a_checkpoint(tmp_path):
+    ensemble, run = fit(Rich, "vmap", max_epochs=1)
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    arguments = {"make_member": Rich, "num_members": 3, "task": "classification"}
+    loaded = le.BaggingEnsemble.load_from_checkpoint(tmp_path / "a.ckpt", **arguments, weights_only=True)
+    loader = DataLoader(data(20, seed=9), batch_size=20)
+    (measured,) = trainer().validate(loaded, loader, verbose=False)
+    x, y = data(20, seed=9).tensors
+    with torch.no_grad():
+        losses = [float(F.cross_entropy(member.eval()(x), y)) for member in ensemble.members()]
+    assert measured["val_loss"] == pytest.approx(sum(losses) / 3)
+
+
 def test_after_a_fit_members_are_ordinary():
     ensemble, _ = fit(Rich, "vmap", max_epochs=1)
     for member in ensemble.networks:
@@ -286,3 +332,11 @@ def test_does_not_resume_with_other_draws(tmp_path):
     other = le.BaggingEnsemble(Rich, 3, task="classification", backend="loop")
     with pytest.raises(ValueError, match="trained with seed=2, this BootstrapDataModule has 3"):
         trainer(max_epochs=2).fit(other, le.BootstrapDataModule(data(), 3, 16, seed=3), ckpt_path=tmp_path / "a.ckpt")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("backend", ["auto", "vmap", "loop"])
+def test_on_a_gpu_as_on_the_cpu(backend):
+    ensemble, _ = fit(Smooth, backend, accelerator="gpu")
+    assert difference(ensemble.cpu().networks, separate(Smooth)[0]) < 1e-9

@@ -118,6 +118,11 @@ def test_resumes_with_members_that_had_stopped(tmp_path):
     assert difference(resumed.networks, whole.networks) == 0.0
 
 
+def test_a_monitor_that_nobody_logs():
+    with pytest.warns(UserWarning, match="no member logged 'val_los', only loss, val_loss: none was stopped"):
+        fit(Overfitting, "loop", 2, val=data(20, seed=9), bagging={"monitor": "val_los", "patience": 1})
+
+
 def test_waiting_and_nan():
     stopping = MemberStopping(2, "max", min_delta=0.5)
     weights = {0: {"w": torch.zeros(1)}}
