@@ -311,9 +311,19 @@ class BaggingEnsemble(Networks):
                 )
             for number in self._here:
                 self.stopping.restore(number, self.networks[number])
-        if self.parallel == "members" and self.trainer.world_size > 1:
-            spread.gather(list(self.networks), self.trainer.world_size)
+        self._same_everywhere(gather=self.parallel == "members")
         self._book.share_hook("on_train_end")
+
+    def on_validation_start(self) -> None:
+        self._same_everywhere(gather=False)
+        self._book.share_hook("on_validation_start")
+
+    def _same_everywhere(self, gather: bool) -> None:
+        """What several processes have to share beside gradients."""
+        if self.trainer.world_size > 1 and gather:
+            spread.gather(list(self.networks), self.trainer.world_size)
+        elif self.trainer.world_size > 1 and self.parallel == "data":
+            spread.same_buffers(self.networks)
 
     # --- checkpoints
 

@@ -46,6 +46,13 @@ def gather(networks: list[Any], world: int) -> None:
                 dist.broadcast(value, src=rank)
 
 
+def same_buffers(networks: Iterable[Any]) -> None:
+    """Give every process the first one's buffers: statistics of batch norm are those of its part of the batches."""
+    for network in networks:
+        for buffer in network.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 class MeanOfMembers(nn.Module):
     """The mean prediction of K modules, as one module without training code.
 

@@ -15,10 +15,13 @@ from tests.ensemble.trainings import Plain, data, difference, trainer
 SCRIPT = """
 import os, warnings, torch
 warnings.simplefilter("ignore")
-from tests.ensemble.test_spread import KINDS, train
+from tests.ensemble.test_spread import KINDS, Smooth, train
+from tests.ensemble.trainings import Plain
 
+ensemble, _ = train("vmap", "data", Plain, devices=2, strategy="ddp", use_distributed_sampler=False)
+torch.save([member.state_dict() for member in ensemble.networks], f"norm_{os.environ['LOCAL_RANK']}.pt")
 for backend, parallel in KINDS:
-    ensemble, run = train(backend, parallel, devices=2, strategy="ddp", use_distributed_sampler=False)
+    ensemble, run = train(backend, parallel, Smooth, devices=2, strategy="ddp", use_distributed_sampler=False)
     weights = [member.state_dict() for member in ensemble.networks]
     torch.save((weights, run.global_step), f"{backend}_{parallel}_{os.environ['LOCAL_RANK']}.pt")
 """
@@ -35,9 +38,9 @@ class Smooth(Plain):
         )
 
 
-def train(backend, parallel, **options):
+def train(backend, parallel, make, **options):
     """Three members, sets of 41 draws in batches of 16: the last batch has an odd number."""
-    ensemble = BaggingEnsemble(Smooth, 3, task="classification", backend=backend, seed=5, parallel=parallel)
+    ensemble = BaggingEnsemble(make, 3, task="classification", backend=backend, seed=5, parallel=parallel)
     module = BootstrapDataModule(data(41), 3, 16, seed=2, parallel=parallel)
     run = trainer(max_epochs=3, gradient_clip_val=0.2, **options)
     run.fit(ensemble, module)
@@ -72,7 +75,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize(("backend", "parallel"), KINDS)
 def test_two_processes_are_one(folder, backend, parallel):
-    alone, run = train("loop", parallel)
+    alone, run = train("loop", parallel, Smooth)
     for rank in range(2):
         weights, steps = torch.load(folder / f"{backend}_{parallel}_{rank}.pt", weights_only=True)
         assert steps == run.global_step
@@ -80,3 +83,10 @@ def test_two_processes_are_one(folder, backend, parallel):
         for member, state in zip(members, weights, strict=True):
             member.load_state_dict(state)
         assert difference(members, alone.networks) < 1e-12
+
+
+def test_statistics_of_batch_norm_are_the_same_in_both(folder):
+    one, two = (torch.load(folder / f"norm_{rank}.pt", weights_only=True) for rank in range(2))
+    for here, there in zip(one, two, strict=True):
+        assert all(torch.equal(value, there[name]) for name, value in here.items())
+        assert float(here["net.1.running_var"].sub(1).abs().max()) > 0.01
