@@ -36,6 +36,9 @@ class BaggingEnsemble(Networks):
     arrives as the mean over the members. The loss is the members' sum, so that learning rates mean what they mean
     for one member.
 
+    Members are initialised in ``make_member``, with :func:`lightning_tricks.init.initialize`, say: callbacks that work
+    on one network (``InitializeWeights``, ``PreciseBatchNorm``) cannot read batches ``[K, B, ...]``.
+
     Args:
         make_member: Called K times, each time from a seed of its own; returns a new LightningModule.
         num_members: K.
