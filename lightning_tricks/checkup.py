@@ -17,6 +17,7 @@ from lightning_tricks import _lightning
 from lightning_tricks.callbacks.monitor import Monitor
 from lightning_tricks.diagnosis import find
 from lightning_tricks.probes import Probe, Snapshot
+from lightning_tricks.probes.probe import check_optimizer_of
 from lightning_tricks.report import Diagnosis
 
 LossFunction = Callable[[Any, Any], Tensor]
@@ -67,7 +68,8 @@ def checkup(
         The diagnosis; its history holds every step.
 
     Raises:
-        TypeError: Not a module, no ``loss_fn`` where one is needed, or batches of a kind that is not understood.
+        TypeError: Not a module, no ``loss_fn`` where one is needed or one that cannot be used, not an optimiser, or
+            batches of a kind that is not understood.
         ValueError: No batch in ``data``, ``num_batches`` under 1, an optimiser of another model, an unknown problem.
         RuntimeError: The model cannot be copied.
 
@@ -82,8 +84,7 @@ def checkup(
         raise ValueError(f"num_batches must be at least 1, got {num_batches}")
     diagnose([], ignore=ignore)  # unknown names are an error before the work, not after it
     model = getattr(model, "_orig_mod", model)  # what torch.compile was given
-    if loss_fn is None and not _lightning.is_lightning_module(model):
-        raise TypeError(f"{type(model).__name__} is no LightningModule: give a loss_fn(output, target)")
+    _check_loss_fn(model, loss_fn)
     with _random_numbers_kept(data):
         patient, copied = _copy(model, getattr(optimizer, "optimizer", optimizer))
         if not patient.training:
@@ -94,6 +95,28 @@ def checkup(
         else:
             history = _history(patient, batches, copied, loss_fn)
     return diagnose(history, ignore=ignore)
+
+
+def _check_loss_fn(model: nn.Module, loss_fn: Any) -> None:
+    name, is_lightning = type(model).__name__, _lightning.is_lightning_module(model)
+    if loss_fn is None:
+        if not is_lightning:
+            raise TypeError(f"{name} is no LightningModule: give a loss_fn(output, target)")
+    elif isinstance(loss_fn, type):
+        raise TypeError(
+            f"loss_fn must be a function loss_fn(output, target), got the class {loss_fn.__name__}: call it, "
+            f"{loss_fn.__name__}()"
+        )
+    elif not callable(loss_fn):
+        shown = f" {loss_fn!r}" if isinstance(loss_fn, str) else ""
+        raise TypeError(
+            "loss_fn must be a function loss_fn(output, target) such as torch.nn.functional.cross_entropy, got "
+            f"{type(loss_fn).__name__}{shown}"
+        )
+    elif is_lightning and not _lightning.has_forward(model):
+        raise TypeError(
+            f"loss_fn is computed from model(x), and {name} has no forward: leave loss_fn out to use its training_step"
+        )
 
 
 def _history_of_module(model: Any, batches: _Batches, optimizer: Any) -> list[Snapshot]:
@@ -125,9 +148,8 @@ def _history(
 
 def _copy(model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
     """Both in one deep copy, so that the optimiser's copy holds the parameters of the model's copy."""
-    own = {id(p) for p in model.parameters()}
-    if optimizer is not None and not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
-        raise ValueError("the optimizer holds no parameter of this model")
+    if optimizer is not None:
+        check_optimizer_of(model, optimizer)
     try:
         patient, copied = copy.deepcopy((model, optimizer))
     except Exception as error:
@@ -164,7 +186,11 @@ class _Batches:
                 if found == self.count:
                     return
             if found == start:
-                raise ValueError("data holds no batch" if not found else "data cannot be started again: give a loader")
+                raise ValueError(
+                    "data cannot be started again: give a loader"
+                    if found
+                    else "data holds no batch: is the dataset empty, or smaller than batch_size with drop_last=True?"
+                )
 
 
 def _is_batch(data: Any) -> bool:

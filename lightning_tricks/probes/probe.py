@@ -20,6 +20,33 @@ from lightning_tricks.probes.snapshot import Snapshot
 MAX_PATTERNS = 4096
 
 
+def check_optimizer(optimizer: Any) -> None:
+    """A TypeError where this cannot be the optimiser of a training."""
+    if isinstance(optimizer, type):
+        raise TypeError(
+            f"optimizer must be a torch.optim.Optimizer, got the class {optimizer.__name__}: call it, such as "
+            f"{optimizer.__name__}(model.parameters())"
+        )
+    # Wrappers such as those of sharded training need not be of torch's class.
+    if not (hasattr(optimizer, "param_groups") and hasattr(optimizer, "register_step_pre_hook")):
+        shown = f" {optimizer!r}" if isinstance(optimizer, str) else ""
+        raise TypeError(
+            f"optimizer must be a torch.optim.Optimizer such as torch.optim.Adam(model.parameters()), got "
+            f"{type(optimizer).__name__}{shown}"
+        )
+
+
+def check_optimizer_of(model: nn.Module, optimizer: Any) -> None:
+    """The same, and a ValueError where it trains another model."""
+    check_optimizer(optimizer)
+    own = {id(p) for p in model.parameters()}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError(
+            f"the optimizer {type(optimizer).__name__} holds no parameter of this model, {type(model).__name__}: "
+            "make it from this model's parameters()"
+        )
+
+
 class Probe:
     """Looks at one optimiser step: ``open``, run the step, ``close``, ``snapshot``.
 
@@ -51,13 +78,14 @@ class Probe:
         self.loss_scale: Any = 1.0  # a number, or a tensor on the device: the factor on the loss that goes backward
         self.ranks = 1  # the gradient is averaged over this many processes
         self._model = model
-        one = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
-        self._optimizers = list(one or ())
+        self._optimizers = _optimizers(optimizer)
+        for one in self._optimizers:
+            check_optimizer(one)
         self.stepped = False  # whether one of them has made its step
         self._observer = Observer(model, globs, max_patterns)
         self._mode = ObserverMode(self._observer)
         self._parameters = ParameterReader(model, self._observer.tallies)
-        self._open = self._pushed = False
+        self._open = self._pushed = self._attached = False
         self._snapshot: Snapshot | None = None
         self._exits = contextlib.ExitStack()
 
@@ -75,7 +103,7 @@ class Probe:
             exits.callback(self._unpush)
             self._push()
             self._exits = exits.pop_all()
-        self._open = True
+        self._open = self._attached = True
         return self
 
     def new_batch(self) -> None:
@@ -120,10 +148,12 @@ class Probe:
         """The frozen record of the step; everything is copied to the host at once, the first time.
 
         Raises:
-            RuntimeError: The probe is still attached.
+            RuntimeError: The probe is still attached, or never was.
         """
         if self._open:
             raise RuntimeError("the step is not over: call snapshot() after the with block")
+        if not self._attached:
+            raise RuntimeError("the probe has seen no step: run one inside `with probe(model) as p:`, or after open()")
         if self._snapshot is None:
             read = self._parameters.read.values()
             with self._observer.careful("step"):
@@ -177,6 +207,12 @@ class Probe:
         self.read_updates()
 
 
+def _optimizers(given: Any) -> list[Any]:
+    if given is None:
+        return []
+    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+
+
 def probe(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None = None,
@@ -197,8 +233,8 @@ def probe(
         max_patterns: The most patterns (batch x space x time) per unit that are looked at; None for all.
 
     Raises:
-        TypeError: ``model`` is no module.
-        ValueError: ``max_patterns`` is under 1.
+        TypeError: ``model`` is no module, or ``optimizer`` no optimiser.
+        ValueError: ``max_patterns`` is under 1, or the optimiser holds no parameter of the model.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
     >>> with probe(net) as p:
@@ -208,4 +244,7 @@ def probe(
     >>> [(r.name, r.operation) for r in p.snapshot().weighted]
     [('0', 'linear'), ('2', 'linear')]
     """
-    return Probe(model, optimizer, layers=layers, max_patterns=max_patterns)
+    made = Probe(model, optimizer, layers=layers, max_patterns=max_patterns)
+    for one in _optimizers(optimizer):
+        check_optimizer_of(model, one)
+    return made

@@ -92,7 +92,19 @@ def test_bad_arguments_and_wrong_order_are_told():
         probe("net")
     with pytest.raises(ValueError, match=r"max_patterns must be at least 1.*got 0"):
         probe(nn.Linear(1, 1), max_patterns=0)
+    for optimizer, message in [
+        ("adam", r"optimizer must be a torch\.optim\.Optimizer .* got str 'adam'"),
+        (torch.optim.Adam, r"got the class Adam: call it, such as Adam\(model\.parameters\(\)\)"),
+        (nn.Linear(1, 1), "got Linear"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            probe(nn.Linear(1, 1), optimizer)
+    other = torch.optim.SGD(nn.Linear(1, 1).parameters())
+    with pytest.raises(ValueError, match=r"optimizer SGD holds no parameter of this model, Linear: make it from"):
+        probe(nn.Linear(1, 1), other)
     p = probe(nn.Linear(2, 2))
+    with pytest.raises(RuntimeError, match=r"has seen no step: run one inside `with probe\(model\) as p:`"):
+        p.snapshot()
     with p, pytest.raises(RuntimeError, match="after the with block"):
         p.snapshot()
     p.snapshot()
