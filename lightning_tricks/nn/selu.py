@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,18 @@ from lightning_tricks.init.schemes import lecun_normal_
 from lightning_tricks.nn.dropout import AlphaDropout
 
 __all__ = ["SELUConv1d", "SELUConv2d", "SELUConv3d", "SELULinear", "SelfNormalizingMLP"]
+
+
+def _check_dropout(dropout: float) -> None:
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout, the probability of being dropped, has to be in [0, 1), not {dropout}")
+
+
+def _check_size(name: str, size: Any) -> None:
+    if isinstance(size, bool) or not isinstance(size, numbers.Integral):
+        raise TypeError(f"{name} has to be an int, the number of features, not {type(size).__name__} {size!r}")
+    if int(size) < 1:
+        raise ValueError(f"{name} has to be at least 1, not {size}")
 
 
 class _LeCunStart:
@@ -55,6 +68,7 @@ class _SELUBlock(nn.Module):
 
     def __init__(self, weighted: nn.Module, dropout: float) -> None:
         super().__init__()
+        _check_dropout(dropout)
         self.weighted = weighted
         self.activation = nn.SELU()
         self.dropout = AlphaDropout(dropout)
@@ -89,7 +103,8 @@ class SELULinear(_SELUBlock):
         dtype: As for ``nn.Linear``.
 
     Raises:
-        ValueError: dropout outside [0, 1).
+        ValueError: dropout outside [0, 1), or a size under 1.
+        TypeError: A size that is no int.
 
     >>> block = SELULinear(64, 32)
     >>> block(torch.randn(10, 64)).shape
@@ -106,6 +121,8 @@ class SELULinear(_SELUBlock):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        _check_size("in_features", in_features)
+        _check_size("out_features", out_features)
         super().__init__(LeCunLinear(in_features, out_features, bias, device, dtype), dropout)
 
 
@@ -169,7 +186,8 @@ class SelfNormalizingMLP(nn.Module):
             squared correlation with the input is left, so 0 unless the net is shallow.
 
     Raises:
-        ValueError: dropout outside [0, 1).
+        ValueError: dropout outside [0, 1), or a size under 1.
+        TypeError: A size that is no int, or one int for ``hidden_features``.
 
     >>> net = SelfNormalizingMLP(8, [64] * 32, 10)
     >>> y = net.hidden(torch.randn(500, 8))
@@ -183,6 +201,17 @@ class SelfNormalizingMLP(nn.Module):
         self, in_features: int, hidden_features: Sequence[int], out_features: int, dropout: float = 0.0
     ) -> None:
         super().__init__()
+        _check_dropout(dropout)
+        if not isinstance(hidden_features, Iterable) or isinstance(hidden_features, str):
+            raise TypeError(
+                f"hidden_features has to hold the width of each hidden layer, such as [{hidden_features}] for one, not "
+                f"{type(hidden_features).__name__} {hidden_features!r}"
+            )
+        hidden_features = list(hidden_features)
+        _check_size("in_features", in_features)
+        for index, width in enumerate(hidden_features):
+            _check_size(f"hidden_features[{index}]", width)
+        _check_size("out_features", out_features)
         widths = [in_features, *hidden_features]
         self.hidden = nn.Sequential(*(SELULinear(n, m, dropout) for n, m in itertools.pairwise(widths)))
         self.output = LeCunLinear(widths[-1], out_features)

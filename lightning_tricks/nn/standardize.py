@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 __all__ = ["Standardize"]
 
@@ -54,23 +56,34 @@ class Standardize(nn.Module):
         self.register_buffer("scale", torch.ones(num_features))
 
     @classmethod
-    def fit(cls, data: Tensor | Iterable[Any]) -> Standardize:
+    def fit(cls, data: Tensor | np.ndarray | Iterable[Any]) -> Standardize:
         """Fits mean and standard deviation in one pass over the data.
 
         Sums are kept in float64 around each feature's first value and merged by Chan's update, so that neither a large
         offset nor the division into batches changes the result, and a constant feature is recognised as such.
 
         Args:
-            data: A tensor (N, C, ...), or an iterable of batches: tensors, or tuples, lists or dicts whose first
-                element is one. Integers (images in uint8) are fine.
+            data: A tensor or NumPy array (N, C, ...), or an iterable of batches: tensors or arrays, or tuples, lists
+                or dicts whose first element is one. Integers (images in uint8) are fine.
 
         Raises:
             ValueError: No data, fewer than 2 dimensions, a changing number of features, or numbers that are not
                 finite; the message names the batch and the feature.
-            TypeError: A batch that is not a tensor and does not begin with one.
+            TypeError: Neither of these (a dataset goes into a DataLoader), or a batch that is not a tensor and does
+                not begin with one.
         """
+        if isinstance(data, Dataset):
+            raise TypeError(
+                f"data is a dataset ({type(data).__name__}), which gives single examples: wrap it in a DataLoader, "
+                "Standardize.fit(DataLoader(dataset, batch_size=256))"
+            )
+        if not isinstance(data, Iterable):
+            raise TypeError(
+                f"data must be a tensor, a NumPy array or an iterable of batches such as a DataLoader, got "
+                f"{type(data).__name__}"
+            )
         moments = _Moments()
-        for index, batch in enumerate([data] if isinstance(data, Tensor) else data):
+        for index, batch in enumerate([data] if isinstance(data, (Tensor, np.ndarray)) else data):
             x = _first(batch, index)
             if x.ndim < 2:
                 raise ValueError(f"batch {index} has shape {tuple(x.shape)}; Standardize needs (N, C) or (N, C, ...)")
@@ -145,11 +158,13 @@ class _Moments:
 
 def _first(batch: Any, index: int) -> Tensor:
     inner = batch
-    while not isinstance(inner, Tensor):
+    while not isinstance(inner, (Tensor, np.ndarray)):
         if isinstance(inner, dict) and inner:
             inner = next(iter(inner.values()))
         elif isinstance(inner, (tuple, list)) and inner:
             inner = inner[0]
         else:
             raise TypeError(f"batch {index} is {type(batch).__name__}; its first element has to be a tensor")
+    if isinstance(inner, np.ndarray):
+        return torch.from_numpy(np.require(inner, requirements=["C", "W"]))  # a copy only where torch needs one
     return inner

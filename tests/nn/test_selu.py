@@ -5,6 +5,7 @@ import io
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -95,8 +96,30 @@ def test_constructor_arguments_reach_the_layer():
     assert block.dropout.p == 0.1
     assert SELULinear(3, 4, bias=False, dtype=torch.bfloat16).weighted.weight.dtype == torch.bfloat16
     assert SelfNormalizingMLP(3, [], 4)(torch.ones(1, 3)).shape == (1, 4)
-    with pytest.raises(ValueError, match=r"has to be in \[0, 1\), not 1.0"):
-        SELULinear(3, 4, dropout=1.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: SELULinear(3, 4, dropout=1.5), ValueError, r"dropout, .* has to be in \[0, 1\), not 1\.5"),
+        (lambda: SELUConv1d(3, 4, 5, dropout=-0.1), ValueError, r"dropout, .* not -0\.1"),
+        (lambda: SelfNormalizingMLP(3, [], 4, dropout=1.0), ValueError, r"dropout, .* not 1\.0"),
+        (lambda: SELULinear(0, 4), ValueError, "in_features has to be at least 1, not 0"),
+        (lambda: SELULinear(3, -4), ValueError, "out_features has to be at least 1, not -4"),
+        (lambda: SELULinear(3, 4.0), TypeError, r"out_features has to be an int, .* not float 4\.0"),
+        (lambda: SelfNormalizingMLP("8", [4], 2), TypeError, "in_features has to be an int, .* not str '8'"),
+        (lambda: SelfNormalizingMLP(8, [4, 0], 2), ValueError, r"hidden_features\[1\] has to be at least 1, not 0"),
+        (lambda: SelfNormalizingMLP(8, 64, 2), TypeError, r"hidden_features .* such as \[64\] for one, not int 64"),
+        (lambda: SelfNormalizingMLP(8, [4], None), TypeError, "out_features has to be an int, .* not NoneType None"),
+    ],
+)
+def test_errors_name_the_argument(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_sizes_may_be_of_numpy():
+    assert SELULinear(np.int64(3), np.int32(4))(torch.ones(2, 3)).shape == (2, 4)
 
 
 def test_weights_made_on_the_meta_device_start_right_too():

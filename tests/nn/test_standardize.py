@@ -111,6 +111,19 @@ def test_compiled_exported_and_in_onnx():
     assert torch.allclose(torch.from_numpy(y), module(x), atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+def test_arrays_like_tensors(dtype):
+    x = np.random.default_rng(0).integers(0, 256, (50, 3, 4)).astype(dtype)
+    expected = Standardize.fit(torch.from_numpy(x))
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    for data in (x, frozen, [x[:20], x[20:]], [(x, np.zeros(50))], x[::-1][::-1]):
+        fitted = Standardize.fit(data)
+        torch.testing.assert_close((fitted.mean, fitted.scale), (expected.mean, expected.scale))
+    turned = Standardize.fit(x[::-1, ::-1])
+    torch.testing.assert_close(turned.mean, expected.mean.flip(0))
+
+
 def test_clear_errors():
     with pytest.raises(ValueError, match="num_features has to be positive, not 0"):
         Standardize(0)
@@ -124,6 +137,10 @@ def test_clear_errors():
     bad[2, 1] = torch.nan
     with pytest.raises(ValueError, match="batch 1: feature 1 has values that are not finite"):
         Standardize.fit([torch.ones(2, 3), bad])
+    with pytest.raises(TypeError, match=r"data must be a tensor, a NumPy array or an iterable of batches .* NoneType"):
+        Standardize.fit(None)
+    with pytest.raises(TypeError, match=r"data is a dataset \(TensorDataset\).* wrap it in a DataLoader"):
+        Standardize.fit(TensorDataset(torch.ones(4, 3)))
     with pytest.raises(TypeError, match="batch 0 is str"):
         Standardize.fit(["text"])
     with pytest.raises(ValueError, match=r"fitted to 3 features in dimension 1, the input has shape \(2, 4\)"):
