@@ -165,6 +165,10 @@ def test_a_transposed_input_works():
     ("call", "message"),
     [
         (lambda: GhostBatchNorm1d(8, ghost_size=0), "ghost_size must be at least 1 sample, got 0"),
+        (lambda: GhostBatchNorm1d(8, 4), r"eps, .* got 4; did you mean ghost_size=4\?"),
+        (lambda: GhostBatchNorm2d(8, 4), r"did you mean ghost_size=4\?"),
+        (lambda: GhostBatchNorm3d(8, 4), r"did you mean ghost_size=4\?"),
+        (lambda: GhostBatchNorm1d(8, -0.5), r"eps, .* got -0\.5$"),
         (lambda: GhostBatchNorm1d(0), "num_features must be at least 1, got 0"),
         (lambda: GhostBatchNorm1d(8, momentum=1.5), "momentum"),
         (lambda: GhostBatchNorm2d(8)(torch.randn(4, 3, 5, 5)), "got 3 channels .* expected 8"),

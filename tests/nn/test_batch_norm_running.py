@@ -84,6 +84,14 @@ def test_accumulated_micro_batches_move_as_far_as_one_batch(cls, steps):
         torch.testing.assert_close(uncorrected.running_mean, torch.tensor([5 * (1 - 0.9**8)]))  # .57, not .1
 
 
+@pytest.mark.parametrize("make", TABLES + IMAGES)
+@pytest.mark.parametrize("eps", [4, 1.0, -1e-5, float("nan")])
+def test_eps_out_of_range_is_told(make, eps):
+    with pytest.raises(ValueError, match=rf"{make.__name__}: eps, .* must lie in \[0, 1\), got {eps}"):
+        make(8, eps)
+    assert make(8, 0.0).eps == 0.0
+
+
 def test_micro_batch_momentum_refuses_what_makes_no_sense():
     with pytest.raises(ValueError, match=r"momentum must lie in \[0, 1\]"):
         micro_batch_momentum(-0.1, 2)

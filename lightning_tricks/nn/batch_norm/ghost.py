@@ -166,6 +166,10 @@ class _GhostBatchNorm(RunningStatistics, _BatchNorm):
         self.synchronize = synchronize
         self._configure(accumulation_steps, bias)
 
+    def _hint(self) -> str:
+        is_a_size = self.eps >= 1 and float(self.eps).is_integer()
+        return f"; did you mean ghost_size={int(self.eps)}?" if is_a_size else ""
+
     def forward(self, input: Tensor) -> Tensor:
         self._check_input(input)
         if not self._uses_batch():
@@ -213,8 +217,8 @@ class GhostBatchNorm1d(_GhostBatchNorm, nn.BatchNorm1d):
         ``[N, C]`` or ``[N, C, L]``, and the same out.
 
     Raises:
-        ValueError: ``ghost_size`` or ``accumulation_steps`` is below 1; in forward: a wrong number of channels, or
-            fewer than 2 values per channel in training.
+        ValueError: ``ghost_size`` or ``accumulation_steps`` is below 1, or ``eps`` outside [0, 1); in forward: a wrong
+            number of channels, or fewer than 2 values per channel in training.
 
     >>> layer = GhostBatchNorm1d(16, ghost_size=8)
     >>> layer(torch.randn(30, 16)).shape

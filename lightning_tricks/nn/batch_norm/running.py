@@ -53,6 +53,7 @@ class RunningStatistics(nn.Module):
     """
 
     num_features: int
+    eps: float
     momentum: float | None
     track_running_stats: bool
     running_mean: Tensor | None
@@ -64,6 +65,10 @@ class RunningStatistics(nn.Module):
         """The last step of a constructor: checks, and the parts of the signature that not every torch has."""
         if self.num_features < 1:
             raise ValueError(f"{type(self).__name__}: num_features must be at least 1, got {self.num_features}")
+        if not 0.0 <= self.eps < 1.0:
+            raise ValueError(
+                f"{type(self).__name__}: eps, the second argument, must lie in [0, 1), got {self.eps}{self._hint()}"
+            )
         if self.momentum is not None:
             micro_batch_momentum(self.momentum, accumulation_steps)
         elif accumulation_steps < 1:
@@ -72,6 +77,10 @@ class RunningStatistics(nn.Module):
         if not bias:
             self.register_parameter("bias", None)
         self._apply(lambda tensor: tensor)
+
+    def _hint(self) -> str:
+        """What else an eps that makes no sense may have been meant to be."""
+        return ""
 
     def reset_parameters(self) -> None:
         """Scale 1, shift 0, running mean 0 and running variance 1."""
