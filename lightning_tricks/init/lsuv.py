@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_tricks.init.fans import WeightBlock, is_weighted, weight_blocks
 from lightning_tricks.init.quiet import Forward, quiet, run_once
@@ -50,6 +51,7 @@ def lsuv_(
         The model.
 
     Raises:
+        TypeError: ``batch`` is None, a DataLoader or a dataset, and no ``forward`` takes it.
         ValueError: A layer's output is constant or not finite, or a parameter is lazy or on the meta device; the
             layer is named. After an error the weights are as before.
 
@@ -58,6 +60,10 @@ def lsuv_(
     >>> round(float(lsuv_(net, x)(x).detach().std()), 2)
     1.0
     """
+    if forward is None and (batch is None or isinstance(batch, (DataLoader, Dataset))):
+        raise TypeError(
+            f"batch has to be one batch that the model takes, not {type(batch).__name__}: pass next(iter(loader))"
+        )
     report = Report() if report is None else report
     names = {module: name for name, module in model.named_modules() if is_weighted(module)}
     blocks = {module: weight_blocks(module, name) for module, name in names.items()}

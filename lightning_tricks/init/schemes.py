@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from lightning_tricks.init.fans import Fans, fans
 
@@ -62,7 +62,7 @@ def variance_scaling_(
     Raises:
         ValueError: An unknown mode or distribution, scale or fan not positive, a tensor with fewer than 2 dimensions
             and no fan, a lazy parameter, or a tensor on the meta device.
-        TypeError: The tensor is not floating point.
+        TypeError: Not a tensor (of a layer, pass ``layer.weight``), or one that is not floating point.
 
     >>> w = variance_scaling_(torch.empty(256, 1024), scale=2.0, generator=torch.Generator().manual_seed(0))
     >>> round(float(w.var() * 1024), 2)
@@ -72,6 +72,7 @@ def variance_scaling_(
         raise ValueError(f"unknown distribution {distribution!r}; known are {', '.join(DISTRIBUTIONS)}")
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale has to be positive and finite, not {scale}")
+    _check_tensor(tensor)
     n = terms(tensor, mode, fan)
     _check_fillable(tensor)
     if tensor.numel() == 0:
@@ -162,12 +163,13 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, *, generator: Generator | Non
 
     Raises:
         ValueError: Fewer than 2 dimensions, a lazy parameter, or a tensor on the meta device.
-        TypeError: The tensor is not floating point.
+        TypeError: Not a tensor (of a layer, pass ``layer.weight``), or one that is not floating point.
 
     >>> w = orthogonal_(torch.empty(3, 8, dtype=torch.bfloat16)).float()
     >>> bool(torch.allclose(w @ w.T, torch.eye(3), atol=0.02))
     True
     """
+    _check_tensor(tensor)
     fans(tensor)
     _check_fillable(tensor)
     if tensor.numel() == 0:
@@ -196,12 +198,13 @@ def delta_orthogonal_(tensor: Tensor, gain: float = 1.0, *, generator: Generator
 
     Raises:
         ValueError: The tensor is not of 3 to 5 dimensions, has fewer outputs than inputs, or is on the meta device.
-        TypeError: The tensor is not floating point.
+        TypeError: Not a tensor (of a layer, pass ``layer.weight``), or one that is not floating point.
 
     >>> w = delta_orthogonal_(torch.empty(4, 4, 3, 3))
     >>> bool(torch.allclose(w[:, :, 1, 1] @ w[:, :, 1, 1].T, torch.eye(4), atol=1e-6)), float(w[:, :, 0].abs().max())
     (True, 0.0)
     """
+    _check_tensor(tensor)
     if not 3 <= tensor.ndim <= 5:
         raise ValueError(f"delta_orthogonal_ needs a weight of 3 to 5 dimensions, not shape {tuple(tensor.shape)}")
     if tensor.shape[0] < tensor.shape[1]:
@@ -242,6 +245,13 @@ def terms(tensor: Tensor, mode: str, fan: Fans | float | None) -> float:
     if tensor.numel() and not (math.isfinite(n) and n > 0):
         raise ValueError(f"fan has to be positive and finite, not {n}")
     return n if n > 0 else 1.0
+
+
+def _check_tensor(tensor: Any) -> None:
+    if isinstance(tensor, nn.Module):
+        raise TypeError(f"tensor has to be a weight, not the module {type(tensor).__name__}: pass layer.weight")
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"tensor has to be a torch.Tensor, such as layer.weight, not {type(tensor).__name__}")
 
 
 def _check_fillable(tensor: Tensor) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks.init as lt_init
 
@@ -255,3 +256,16 @@ def test_half_precision():
     x = torch.randn(256, 64).bfloat16()
     lt_init.lsuv_(model, x)
     assert float(model(x).detach().float().std()) == pytest.approx(1.0, abs=1e-2)
+
+
+def test_a_loader_in_place_of_a_batch():
+    model = nn.Sequential(nn.Linear(8, 4))
+    before = model[0].weight.detach().clone()
+    loader = DataLoader(TensorDataset(torch.randn(32, 8)), batch_size=16)
+    for batch, got in ((None, "NoneType"), (loader, "DataLoader"), (loader.dataset, "TensorDataset")):
+        with pytest.raises(TypeError, match=rf"batch has to be one batch .* not {got}: pass next\(iter\(loader\)\)"):
+            lt_init.lsuv_(model, batch)
+    assert torch.equal(model[0].weight, before)
+    x = next(iter(loader))[0]
+    lt_init.lsuv_(model, None, forward=lambda net, _: net(x))  # a forward may know where its batch is
+    assert float(model(x).detach().std()) == pytest.approx(1.0, abs=1e-3)

@@ -202,6 +202,17 @@ def test_wrong_tensors():
         lt_init.lecun_normal_(torch.zeros(4, 8, dtype=torch.int64))
 
 
+@pytest.mark.parametrize("name", [*PRESETS, "variance_scaling_", "orthogonal_", "delta_orthogonal_"])
+def test_a_layer_in_place_of_its_weight(name):
+    layer = nn.Linear(3, 4)
+    before = layer.weight.detach().clone()
+    with pytest.raises(TypeError, match=r"tensor has to be a weight, not the module Linear: pass layer\.weight"):
+        getattr(lt_init, name)(layer)
+    assert torch.equal(layer.weight, before)
+    with pytest.raises(TypeError, match=r"tensor has to be a torch\.Tensor, .* not list"):
+        getattr(lt_init, name)([[1.0]])
+
+
 def test_empty_tensors_are_returned():
     assert lt_init.lecun_normal_(torch.empty(0, 5)).shape == (0, 5)
     assert lt_init.orthogonal_(torch.empty(0, 5)).shape == (0, 5)
