@@ -103,5 +103,5 @@ def test_it_leaves_no_hook_behind():
 
 
 def test_an_unknown_scheme_is_named():
-    with pytest.raises(ValueError, match="scheme must be one of auto, lsuv, .* got 'xavier'"):
+    with pytest.raises(ValueError, match=r"scheme must be one of auto, lsuv, .* got 'xavier'"):
         lt.InitializeWeights("xavier")
