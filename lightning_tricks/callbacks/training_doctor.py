@@ -114,7 +114,7 @@ class TrainingDoctor(Monitor):
             if self.on_problem == "stop":
                 trainer.should_stop = True
             if self.on_problem in ("warn", "stop"):
-                _lightning.rank_zero_warn(f"{finding} First remedy: {_first_remedy(finding)}.")
+                _lightning.rank_zero_warn(str(finding))
 
     def summary(self, snapshot: Snapshot) -> dict[str, float]:
         """The number of findings above info, and the highest severity (0 info or none, 1 warning, 2 critical)."""
@@ -141,7 +141,3 @@ class TrainingDoctor(Monitor):
         super().load_state_dict(state_dict)
         self._told = {(problem, layer) for problem, layer in state_dict["told"]}
         self._diagnosis = None
-
-
-def _first_remedy(finding: Finding) -> str:
-    return finding.remedies[0].text if finding.remedies else "none known"

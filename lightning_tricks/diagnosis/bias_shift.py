@@ -14,7 +14,7 @@ ALIKE = 0.6  # mean energy of the input; .32 behind a rectified centred Gaussian
 TOGETHER = 3.0  # update coherence in units of 1/sqrt(fan_in), what independent entries give
 DRIFT = 0.5  # standard deviations of a by which ONE update moves a unit's mean
 RUNAWAY = 5.0
-FADED = 1e-3  # std of the pre-activation under which every shift is large: there the fading itself is the problem
+FADED = 0.03  # std of the pre-activation under which every shift is large: there the fading itself is the problem
 
 
 def find_bias_shift(history: Sequence[Snapshot]) -> list[Finding]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lightning_tricks.diagnosis.finding import Severity
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
+RECOVERY = 100  # optimiser steps within which a faint start, as torch's default gives deeper networks, mends itself
 HYSTERESIS = 3  # probed steps over which a problem has to hold before it is more than information
 
 
@@ -54,12 +55,18 @@ def hidden_activations(snapshot: Snapshot) -> list[ActivationRecord]:
     """Activations that further weights follow, without gates: the hidden layers.
 
     What stands behind the last weighted operation belongs to the output or the loss, and a sigmoid there is meant to
-    saturate in the end.
+    saturate in the end. A softplus that is called as a function makes a scale, or a loss, positive.
     """
-    last = max(
-        (record.order for record in snapshot.weighted), default=math.inf
-    )  # none: only activations were looked at
-    return [record for record in snapshot.activations if record.order < last and not record.gate and record.patterns]
+    last = max((record.order for record in snapshot.weighted), default=math.inf)  # none: only activations are looked at
+    return [
+        record
+        for record in snapshot.activations
+        if record.order < last and not record.gate and record.patterns and not _makes_positive(record)
+    ]
+
+
+def _makes_positive(record: ActivationRecord) -> bool:
+    return record.function == "softplus" and record.name.rpartition(".")[2].startswith("softplus")
 
 
 def weighted_before(snapshot: Snapshot, activation: ActivationRecord) -> WeightedRecord | None:

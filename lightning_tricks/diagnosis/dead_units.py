@@ -6,13 +6,15 @@ import functools
 from collections.abc import Sequence
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.course import HYSTERESIS, hidden_activations, layer_course, weighted_before
+from lightning_tricks.diagnosis.course import HYSTERESIS, RECOVERY, hidden_activations, layer_course, weighted_before
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
 DEAD_LAYER = 0.5  # share of units that are dead (SageMaker's rule)
 GONE = 0.9
-ENOUGH_PATTERNS = 200  # a unit is judged over at least this many: 1 % of them are two
+ENOUGH_PATTERNS = 150  # a unit is judged over at least this many: it may be active on one of them
+HELD_DOWN = -0.3  # mean pre-activation of a layer whose biases hold it under zero
+FAINT = 0.03  # std of a pre-activation
 
 
 def find_dead_units(history: Sequence[Snapshot]) -> list[Finding]:
@@ -22,12 +24,12 @@ def find_dead_units(history: Sequence[Snapshot]) -> list[Finding]:
     """
     latest = history[-1]
     for record in hidden_activations(latest):
-        if not _dying(record):
+        if not dying(record):
             continue
         pooled = _pooled(history, record)
         if pooled.patterns < ENOUGH_PATTERNS or pooled.dead_share < DEAD_LAYER:
             continue
-        found = layer_course(history, record.name, _dying)
+        found = layer_course(history, record.name, dying)
         if found is None:
             continue
         before = weighted_before(latest, record)
@@ -42,17 +44,18 @@ def find_dead_units(history: Sequence[Snapshot]) -> list[Finding]:
             f"{pooled.dead_share:.0%} of these {record.function} units are zero on (almost) every pattern. A dead "
             "unit has slope zero, so no error signal reaches its weights and it stays dead."
         )
-        todo = (
-            remedies.LEAKY,
-            remedies.LOWER_LR,
-            remedies.initialize(record.function, before.name if before else None),
-        )
+        held = record.mean < min(HELD_DOWN, -record.std)
+        first = (remedies.RESET_BIAS,) if held else ()
+        todo = (*first, remedies.LEAKY, remedies.LOWER_LR, remedies.initialize(before.name if before else None))
         severity = found.severity(critical=pooled.dead_share >= GONE)
+        if record.std < FAINT and not held and latest.step - found.since < RECOVERY:
+            severity = "info"  # the signal is faint, so each unit is on or off for all patterns: a start that may mend
         return [Finding("dead_units", record.name, severity, found.since, evidence, explanation, todo)]
     return []
 
 
-def _dying(record: ActivationRecord | None) -> bool:
+def dying(record: ActivationRecord | None) -> bool:
+    """Whether over half of a layer's units were (almost) never active in one step."""
     return record is not None and record.dead_share >= DEAD_LAYER
 
 

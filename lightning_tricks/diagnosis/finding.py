@@ -98,7 +98,8 @@ class Finding:
 
     def __str__(self) -> str:
         where = f" at {self.layer}" if self.layer else ""
-        return f"{self.severity}: {self.problem}{where} (step {self.step}). {self.explanation}"
+        advice = f" What to do: {self.remedies[0]}." if self.remedies else ""
+        return f"{self.severity}: {self.problem}{where}, since step {self.step}. {self.explanation}{advice}"
 
 
 def _plain(value: Any) -> Any:

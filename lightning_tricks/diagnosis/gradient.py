@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.course import course
+from lightning_tricks.diagnosis.course import RECOVERY, course, hidden_activations
+from lightning_tricks.diagnosis.dead_units import dying, find_dead_units
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.probes import Snapshot, WeightedRecord
 
@@ -89,9 +90,13 @@ def find_vanishing_gradient(history: Sequence[Snapshot]) -> list[Finding]:
         f"The error signal shrinks to {ladder.ratio:.1e} of itself on its way from the last layer to the first. "
         "The first layers therefore hardly learn, and every later layer builds on features that stay random."
     )
-    function = blocking.function if blocking else None
-    todo = (remedies.initialize(function), remedies.SELU, remedies.BATCH_NORM, remedies.RESIDUAL)
+    start = remedies.of_a_start(blocking.function if blocking else "", ladder.place)
+    todo = (*start[:-1], remedies.RESIDUAL)
     severity = found.severity(critical=ladder.ratio < BLOCKED)
+    if ladder.ratio >= BLOCKED and history[-1].step - found.since < RECOVERY:
+        severity = "info"  # torch's default start of a ReLU network of eight layers, which mends itself
+    if any(dying(record) for record in hidden_activations(history[-1])) and not find_dead_units(history):
+        severity = "info"  # units that look dead are to be judged first, and not enough patterns have been seen
     return [Finding("vanishing_gradient", ladder.place, severity, found.since, evidence, explanation, todo)]
 
 
@@ -110,7 +115,7 @@ def find_exploding_gradient(history: Sequence[Snapshot]) -> list[Finding]:
         f"The error signal grows to {ladder.ratio:.1e} times itself on its way from the last layer to the first. "
         "One step then throws the first layers far off, and the loss jumps or overflows."
     )
-    todo = (remedies.initialize(None), remedies.CLIP, remedies.LOWER_LR)
+    todo = (remedies.initialize(), remedies.CLIP, remedies.LOWER_LR)
     severity = found.severity(critical=ladder.ratio > OVERFLOWING)
     return [Finding("exploding_gradient", ladder.place, severity, found.since, evidence, explanation, todo)]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.course import course, hidden_activations, weighted_before
+from lightning_tricks.diagnosis.course import RECOVERY, course, hidden_activations, weighted_before
 from lightning_tricks.diagnosis.dead_units import DEAD_LAYER
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
@@ -15,6 +15,7 @@ from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 FAINT = 0.03  # std of a pre-activation; healthy networks of a few layers start at .09 with torch's default
 LOUD = 30.0
 JUMP = 20.0  # factor between the pre-activations of two layers in a row (SageMaker alarms at a variance ratio of 10)
+GENTLE = 1e-4  # a fading down to this, as of torch's default in eight layers, mends itself within RECOVERY steps
 EARLY = 16  # optimiser steps after which weights no longer show how they began
 
 
@@ -64,6 +65,7 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> list[Finding]:
     if faulty is None:
         return []
     place, what = faulty
+    sudden = "suddenly" in what
     found = course(history, lambda snapshot: _first_faulty(_ladder(snapshot)) is not None)
     still = found is not None and found.since == first.step
     gain = place.weighted.std / place.weighted.input_std if place.weighted.input_std > 0 else math.nan
@@ -77,18 +79,16 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> list[Finding]:
         f"At the start the pre-activations {what} at this layer: its weights do not fit their number and the "
         f"{place.activation.function} units that follow. From there on signals and gradients change with every layer."
     )
-    todo = (
-        remedies.initialize(place.activation.function, place.weighted.name),
-        remedies.BATCH_NORM,
-        remedies.STANDARDIZE,
-    )
-    severity = found.severity(critical=False) if still and found is not None else "info"
+    todo = (*remedies.of_a_start(place.activation.function, place.weighted.name),)
+    gentle = min(step.std for step in ladder) >= GENTLE and not sudden
+    settled = history[-1].step - first.step >= RECOVERY or not gentle
+    severity = found.severity(critical=False) if still and settled and found is not None else "info"
     return [Finding("poor_initialization", place.weighted.name, severity, first.step, evidence, explanation, todo)]
 
 
 def _still_symmetric(history: Sequence[Snapshot], weight: str) -> bool:
     later = [record for snapshot in history[1:] for record in snapshot.parameters if record.name == weight]
-    return not later or later[-1].symmetric
+    return bool(later) and later[-1].symmetric
 
 
 def _ladder(snapshot: Snapshot) -> list[Step]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.course import hidden_activations, layer_course, weighted_before
+from lightning_tricks.diagnosis.course import RECOVERY, hidden_activations, layer_course, weighted_before
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
 LINEAR_LAYER = 0.995  # corr(a, g(a))^2; a centred Gaussian of std 1 gives .93 (tanh), .97 (SELU), .984 (logistic)
-TINY_STD = 0.03  # torch's default initialisation with GELU starts at .09 and recovers; this does not
-RECOVERY = 100  # optimiser steps within which healthy smooth units leave the linear range
+TINY_STD = 1e-4  # torch's default initialisation with GELU starts at .01 in five layers and recovers; this does not
+FEW = 1 / 3  # of the hidden layers: one linear layer among many costs depth, not the training
 
 
 def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
@@ -26,7 +26,9 @@ def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
         if found is None:
             continue
         severity = found.severity(critical=False)
-        settled = latest.step - found.since >= RECOVERY or record.std < TINY_STD or record.std > 1.0 / TINY_STD
+        extreme = not TINY_STD <= record.std <= 1.0 / TINY_STD
+        many = len(sick) >= FEW * len(hidden_activations(latest))
+        settled = extreme or (many and latest.step - found.since >= RECOVERY)
         before = weighted_before(latest, record)
         evidence = {
             "linearity": record.linearity,
@@ -39,12 +41,7 @@ def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
             f"These {record.function} units only meet patterns on a nearly straight part of their curve, so the layer "
             "is a linear filter. A stack of linear layers can represent no more than a single one."
         )
-        todo = (
-            remedies.initialize(record.function, before.name if before else None),
-            remedies.STANDARDIZE,
-            remedies.BATCH_NORM,
-            remedies.SELU,
-        )
+        todo = (*remedies.of_a_start(record.function, before.name if before else record.name),)
         return [
             Finding(
                 "linearity",
@@ -72,9 +69,18 @@ def _without_activation(history: Sequence[Snapshot]) -> Finding | None:
     by_name = {record.name: record for record in latest.weighted}
     while chain[0].follows is not None and chain[0].follows in by_name:
         chain.insert(0, by_name[chain[0].follows])
+    low_rank = len(chain) == 2 and chain[0].units < min(chain[0].fan_in, chain[1].units)
     evidence = {"weighted layers in a row": len(chain), "last of them": chain[-1].name}
     explanation = (
         f"{len(chain)} weighted layers follow one another up to the loss without an activation between them. "
         "Together they compute a single linear map, however many weights they have."
     )
-    return Finding("linearity", chain[0].name, "critical", history[0].step, evidence, explanation, (remedies.SELU,))
+    return Finding(
+        "linearity",
+        chain[0].name,
+        "info" if low_rank else "critical",
+        history[0].step,
+        evidence,
+        explanation,
+        (remedies.SELU,),
+    )

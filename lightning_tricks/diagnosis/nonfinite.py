@@ -10,6 +10,7 @@ from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.probes import Snapshot
 
+LEAP = 1.0  # an update as large as the weights themselves: then it is the learning rate, not the data
 _SCALER_PATIENCE = 3  # a loss scaler may overflow a few times while it looks for its scale
 
 
@@ -29,9 +30,16 @@ def find_non_finite(history: Sequence[Snapshot]) -> list[Finding]:
             f"The {tensor}{' of this layer' if layer else ''} is NaN or Inf somewhere, and nothing executed before is. "
             "Such a value reaches every weight within one step, after which nothing can be learned."
         )
-        todo = (remedies.CHECK_DATA, remedies.LOWER_LR, remedies.CLIP)
+        before = [clean for clean in history if clean.step < snapshot.step]
         evidence: dict[str, Any] = {"tensor": tensor, "loss": snapshot.loss}
-        return [Finding("non_finite", layer, "critical", snapshot.step, evidence, explanation, todo)]
+        todo = [remedies.CHECK_DATA, remedies.LOWER_LR, remedies.CLIP]
+        if before:
+            evidence["last clean look at step"] = before[-1].step
+            leap = max((r.update_ratio for r in before[-1].parameters if r.update_ratio >= 0), default=0.0)
+            if leap > LEAP:
+                evidence["largest update over weight then"] = leap
+                todo.append(todo.pop(0))
+        return [Finding("non_finite", layer, "critical", snapshot.step, evidence, explanation, tuple(todo))]
     return []
 
 

@@ -35,7 +35,7 @@ def find_saturation(history: Sequence[Snapshot]) -> list[Finding]:
             "patterns. Their slope there is nearly zero, so they hardly respond and pass no error signal back."
         )
         todo = (
-            remedies.initialize(record.function, before.name if before else None),
+            remedies.initialize(before.name if before else None),
             remedies.SELU,
             remedies.BATCH_NORM,
             remedies.LOWER_LR,

@@ -40,6 +40,24 @@ def filled(network: nn.Sequential, layer: int, value: float, what: str) -> nn.Se
     return network
 
 
+class Branches(nn.Module):
+    """Residual branches whose last weights begin at zero, as adapters (LoRA) and zero-initialised blocks have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(64, 64), nn.Linear(64, 10)
+        self.first = nn.ModuleList(nn.Linear(64, 64) for _ in range(3))
+        self.last = nn.ModuleList(nn.Linear(64, 64) for _ in range(3))
+        for layer in self.last:
+            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for first, last in zip(self.first, self.last, strict=True):
+            x = x + last(torch.relu(first(x)))
+        return self.head(x)
+
+
 HEALTHY: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: deep(nn.ReLU, 4),
     "gelu, which starts linear": lambda: deep(nn.GELU, 3),
@@ -50,6 +68,8 @@ HEALTHY: dict[str, Callable[[], nn.Module]] = {
     "logistic regression": lambda: nn.Linear(64, 10),
     "self-normalising, 16 layers": lambda: nn.Sequential(*(SELULinear(64, 64) for _ in range(16)), nn.Linear(64, 10)),
     "output that begins at zero": lambda: filled(deep(nn.ReLU, 2), 4, 0.0, "weight"),
+    "low-rank output": lambda: nn.Sequential(deep(nn.ReLU, 2)[:-1], nn.Linear(64, 8), nn.Linear(8, 10)),
+    "branches that begin at zero": Branches,
     "logistic output unit": lambda: nn.Sequential(deep(nn.ReLU, 2), nn.Sigmoid()),
 }
 
@@ -59,7 +79,17 @@ HEALTHY: dict[str, Callable[[], nn.Module]] = {
 def test_healthy_networks_stay_silent(name: str, optimizer: Callable[..., torch.optim.Optimizer]) -> None:
     history = train(HEALTHY[name](), optimizer=optimizer)
     assert above_info(history) == []
-    assert above_info(history[:5]) == []  # and after a few steps, as a checkup sees them
+    for steps in range(1, 6):  # and after a few steps, as a checkup and an impatient Trainer see them
+        assert above_info(history[:steps]) == []
+
+
+@pytest.mark.parametrize(("activation", "depth"), [(nn.ReLU, 8), (nn.GELU, 5), (nn.SiLU, 5)])
+def test_a_faint_start_that_mends_itself_stays_silent(activation: type[nn.Module], depth: int) -> None:
+    """With torch's default initialisation a deeper network begins faint; Adam recovers within a hundred steps."""
+    history = train(deep(activation, depth), steps=260)
+    assert history[-1].loss < 0.5
+    for steps in range(1, len(history) + 1):
+        assert above_info(history[:steps]) == []
 
 
 def test_frozen_layers_stay_silent() -> None:
@@ -105,6 +135,40 @@ def test_a_planted_fault_is_one_finding_at_the_top(name: str) -> None:
     assert found[0].evidence
     assert found[0].explanation.count(".") >= 2
     assert found[0].remedies
+
+
+def test_the_first_word_about_dead_units_is_of_them() -> None:
+    """With small batches the fading gradient would be known before the units are."""
+    history = train(filled(deep(nn.ReLU, 5), 4, -10.0, "bias"), optimizer=sgd(0.01))
+    for steps in range(1, len(history) + 1):
+        assert {finding.problem for finding in above_info(history[:steps])} <= {"dead_units"}
+    assert "bias" in above_info(history)[0].remedies[0].text
+
+
+def test_units_of_small_slope_are_not_sent_to_an_initialiser_first() -> None:
+    """No initial weights carry a logistic network of 20 layers; other units or normalisation do."""
+    worst = above_info(train(deep(nn.Sigmoid, 20)))[0]
+    assert [remedy.action for remedy in worst.remedies[:2]] == ["swap_activation", "insert_batch_norm"]
+    cures: dict[str, Callable[[], nn.Module]] = {
+        "swap_activation": lambda: nn.Sequential(*(SELULinear(64, 64) for _ in range(20)), nn.Linear(64, 10)),
+        "insert_batch_norm": lambda: deep(nn.Sigmoid, 20, norm=nn.BatchNorm1d),
+    }
+    sick = train(deep(nn.Sigmoid, 20), steps=260)[-1].loss
+    for remedy in worst.remedies[:2]:
+        assert train(cures[remedy.action](), steps=260)[-1].loss < 0.5 * sick
+
+
+def test_a_softplus_that_makes_a_scale_or_a_loss_is_no_hidden_layer() -> None:
+    class Variational(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(64, 32), nn.Linear(16, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mean, scale = self.encoder(x).chunk(2, 1)
+            return self.decoder(mean + (nn.functional.softplus(scale) + 5.0) * torch.randn_like(scale))
+
+    assert above_info(train(Variational())) == []
 
 
 def test_raw_input_is_found() -> None:
