@@ -11,6 +11,14 @@ from lightning_tricks.callbacks import (
 )
 from lightning_tricks.checkup import checkup, diagnose
 from lightning_tricks.diagnosis import Finding, Remedy
+from lightning_tricks.ensemble import (
+    BaggingEnsemble,
+    BootstrapDataModule,
+    EnsembleDecomposition,
+    MonteCarloDropout,
+    bootstrap,
+    decompose,
+)
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
 from lightning_tricks.report import Diagnosis
 
@@ -40,4 +48,11 @@ __all__ = [
     "nn",
     "init",
     "surgery",
+    # combine
+    "BaggingEnsemble",
+    "BootstrapDataModule",
+    "bootstrap",
+    "MonteCarloDropout",
+    "EnsembleDecomposition",
+    "decompose",
 ]
