@@ -40,6 +40,11 @@ class Snapshot:
     parameters: tuple[ParameterRecord, ...] = ()
     not_seen: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        seen = f"{len(self.activations)} activations, {len(self.weighted)} weighted, {len(self.parameters)} parameters"
+        missed = f", {len(self.not_seen)} not seen" if self.not_seen else ""
+        return f"Snapshot(step={self.step}, loss={self.loss:.3g}, {seen}{missed})"
+
     @functools.cached_property
     def suspicious(self) -> bool:
         """Whether anything in this step was NaN or Inf: an output, an input, a weight, a gradient or the loss."""

@@ -63,6 +63,10 @@ class Diagnosis:
             return f"Unknown: no layer was seen in {looked}."
         return f"Healthy: nothing above info in {looked}."
 
+    def __repr__(self) -> str:
+        state = self.verdict.split(":")[0].lower() if self.findings or self.history else "unknown"
+        return f"Diagnosis({state}, {_count(self.findings, 'finding')}, {_count(self.history, 'snapshot')})"
+
     def __str__(self) -> str:
         return table.text(self)
 
@@ -105,6 +109,10 @@ def _cause(root: Finding) -> str:
     symptom = max(following, key=lambda finding: (finding.rank, finding.problem in _STOPS_LEARNING))
     cause = f"{PROBLEM_WORDS[root.problem].clause}{at(root.layer)}"
     return f"{PROBLEM_WORDS[symptom.problem].clause} because {cause}"
+
+
+def _count(items: list[Any], what: str) -> str:
+    return f"{len(items)} {what}{'' if len(items) == 1 else 's'}"
 
 
 def _and_more(count: int) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord
-from lightning_tricks.report.words import number, shortened
+from lightning_tricks.report.words import number
 
 _WHOLE, _HEAD, _FAULTY, _TAIL = 24, 8, 6, 5
 
@@ -23,27 +24,62 @@ class Column(NamedTuple):
 
 
 def _plain(value: float) -> str:
-    text = number(value)
-    return _scientific(value) if len(text) > 7 else text
+    return _first_that_fits(7, number(value), *_powers(value))
 
 
 def _scientific(value: float) -> str:
-    return f"{value:.1e}" if value else "0"
+    return _first_that_fits(7, *_powers(value)) if value else "0"
+
+
+def _factor(value: float) -> str:
+    return _first_that_fits(6, f"{value:.3f}", number(value), *_powers(value))
+
+
+def _powers(value: float) -> tuple[str, str]:
+    """``-2.2e-3`` and ``-2e-3``: without the zero that Python puts before a short exponent."""
+    short = [re.sub(r"e([+-])0?(\d)", r"e\1\2", f"{value:.{digits}e}").replace("e+", "e") for digits in (1, 0)]
+    return short[0], short[1]
+
+
+def _first_that_fits(width: int, *texts: str) -> str:
+    return next((text for text in texts if len(text) <= width), texts[-1])
 
 
 COLUMNS = {
     "mean": Column("mean a", 7, _plain, "mean of the pre-activation a, which is what enters the activation function"),
-    "std": Column("std a", 7, _plain, "its standard deviation; healthy: of order 1 in every layer"),
-    "linearity": Column("linear", 6, lambda v: f"{v:.3f}", "1: the units act linearly on every pattern they see"),
+    "std": Column(
+        "std a", 7, _plain, "spread of a over the patterns, within a unit (its standard deviation); 0.1 to 10 is fine"
+    ),
+    "linearity": Column(
+        "linear",
+        6,
+        lambda v: f"{v:.3f}",
+        "how linearly the units act; about 0.7 to 0.98 is normal, 1 means a linear filter",
+    ),
     "saturation": Column("satur.", 6, lambda v: f"{v:.0%}", "share of patterns on a flat side of the function"),
     "activity": Column("active", 6, lambda v: f"{v:.0%}", "share of patterns on which a unit is not zero"),
     "dead_share": Column("dead", 5, lambda v: f"{v:.0%}", "share of units that are (almost) never active"),
-    "error_signal": Column("signal", 7, _scientific, "RMS of the error signal dLoss/da on its way back"),
-    "transmission": Column("passes", 6, lambda v: f"{v:.3f}", "E g'(a)^2: the factor on the squared error signal"),
+    "error_signal": Column(
+        "signal",
+        7,
+        _scientific,
+        "RMS of the error signal dLoss/da on its way back; healthy: nearly equal from layer to layer",
+    ),
+    "transmission": Column("passes", 6, _factor, "share of the squared error signal that gets through: E g'(a)^2"),
     "update_ratio": Column("update", 7, _scientific, "size of one update / size of the weights; healthy: near 1e-3"),
 }
 # What a narrow terminal does without, in this order.
-LEAST_NEEDED = ("transmission", "mean", "activity", "update_ratio", "saturation", "dead_share", "linearity", "std")
+LEAST_NEEDED = (
+    "transmission",
+    "mean",
+    "activity",
+    "update_ratio",
+    "saturation",
+    "dead_share",
+    "linearity",
+    "error_signal",
+    "std",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +98,15 @@ class Row:
     values: dict[str, float]
     nonfinite: bool = False
 
-    def label(self, width: int = 1000) -> str:
-        """``"net.0, .1"`` for a weighted operation and the activation right behind it; the first alone if too long."""
-        first = self.names[0]
-        rest = "".join(f", {name[len(_parent(first)) :]}" for name in self.names[1:] if name != first)
-        return first + rest if len(first) + len(rest) <= width else shortened(first, width)
+    def label(self, under: str = "") -> str:
+        """``"net.0, .1"`` for a weighted operation and the activation right behind it; below a module without it."""
+        first = self.first(under)
+        rest = [name[len(self.names[0]) - len(first) :] for name in self.names[1:] if name != self.names[0]]
+        return first + "".join(f", {name[len(_parent(first)) :]}" for name in rest)
+
+    def first(self, under: str = "") -> str:
+        """The name of the weighted operation, or of an activation that stands alone."""
+        return self.names[0][len(under) + 1 if under else 0 :]
 
 
 def layer_rows(snapshot: Snapshot) -> list[Row]:
@@ -91,7 +131,7 @@ def layer_rows(snapshot: Snapshot) -> list[Row]:
             row = Row((*before.names, *row.names), function, before.values | row.values, nonfinite)
         rows.append(row)
         last = None
-    return rows
+    return [_without_shares(row) if row.nonfinite else row for row in rows]
 
 
 def choose(rows: Sequence[Row], faulty: Collection[str]) -> list[Row | int]:
@@ -120,6 +160,12 @@ def _of_activation(record: ActivationRecord) -> Row:
         values.pop("saturation")  # a rectifier's flat side is the share on which it is not active, and no fault
     function = f"{record.function} (gate)" if record.gate else record.function
     return Row((record.name,), function, _known(values), record.nonfinite)
+
+
+def _without_shares(row: Row) -> Row:
+    """NaN is neither above nor below a threshold, so no share that is counted by one says anything."""
+    counted = ("linearity", "saturation", "activity", "dead_share", "transmission")
+    return dataclasses.replace(row, values={k: v for k, v in row.values.items() if k not in counted})
 
 
 def _takes(activation: ActivationRecord, weighted: WeightedRecord) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import textwrap
 from collections.abc import Collection, Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.report.layers import COLUMNS, LEAST_NEEDED, Row, choose, layer_rows
+from lightning_tricks.report.names import distinct, shared_path
 from lightning_tricks.report.words import PROBLEM_WORDS, at, evidence, number
 
 if TYPE_CHECKING:
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
 NARROW, WIDE = 40, 100
 _INDENT = 14
+_LEAST_NAME, _LEAST_FUNCTION = 24, 12
+_HEADING = len("layer")
+_NAN = " NaN/Inf"
+_TIE = "\N{NO-BREAK SPACE}"
 _MOST_FINDINGS, _MOST_CONSEQUENCES, _MOST_NOT_SEEN = 12, 8, 6
 _STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan", "healthy": "bold green", "quiet": "dim"}
 
@@ -63,7 +69,7 @@ def _lines(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
     style = "healthy" if diagnosis.healthy else _worst(diagnosis.findings)
     if not diagnosis.verdict.startswith(("Healthy", "Sick")):
         style = "info"
-    yield from (Line(part, style) for part in textwrap.wrap(diagnosis.verdict, width))
+    yield from (Line(part, style) for part in _wrap(diagnosis.verdict, width))
     for i, finding in enumerate(diagnosis.findings[:_MOST_FINDINGS], 1):
         yield Line("")
         yield from _finding(i, finding, width)
@@ -79,7 +85,7 @@ def _lines(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
 
 def _finding(i: int, finding: Finding, width: int) -> Iterator[Line]:
     for k, part in enumerate(
-        textwrap.wrap(f"{i}. {_heading(finding)}, since step {finding.step}", width, subsequent_indent="   ")
+        _wrap(f"{i}. {_heading(finding)}, since step {finding.step}", width, subsequent_indent="   ")
     ):
         yield Line(part, finding.severity, None if k == 0 else 0)
     numbers = evidence(finding.evidence)
@@ -115,7 +121,7 @@ def _in_one_line(finding: Finding, width: int) -> str:
 
 def _entry(label: str, content: str, width: int, hang: int = 0) -> Iterator[Line]:
     first, others = f"   {label:<{_INDENT - 3}}", " " * (_INDENT + hang)
-    yield from map(Line, textwrap.wrap(content, width, initial_indent=first, subsequent_indent=others))
+    yield from map(Line, _wrap(content, width, initial_indent=first, subsequent_indent=others))
 
 
 def _layers(diagnosis: Diagnosis, faulty: dict[str, str], width: int) -> Iterator[Line]:
@@ -124,39 +130,43 @@ def _layers(diagnosis: Diagnosis, faulty: dict[str, str], width: int) -> Iterato
     if not rows:
         return
     columns = [name for name in COLUMNS if any(name in row.values for row in rows)]
-    labels = _Labels.of(choose(rows, faulty))
-    whole = len(columns)
+    shown = choose(rows, faulty)
+    labels = _Labels.of([row for row in shown if isinstance(row, Row)], width)
+    hidden = []
     for name in LEAST_NEEDED:
         if name in columns and labels.least + sum(1 + COLUMNS[c].width for c in columns) > width:
             columns.remove(name)
-    name_width, function_width = labels.fit(width - 2 - 1 - sum(1 + COLUMNS[c].width for c in columns))
-    loss = f", loss {number(last.loss)}" if last.loss == last.loss else ""
+            hidden.append(COLUMNS[name].heading)
+    names, function_width = labels.fit(width - sum(1 + COLUMNS[c].width for c in columns))
+    name_width = max(_HEADING, *map(len, names))
+    by_row = iter(names)
+    loss = "" if math.isnan(last.loss) else f", loss {number(last.loss)}"
+    if math.isnan(last.loss) and last.nonfinite_loss:
+        loss = ", loss NaN"
     yield Line("")
-    yield from map(Line, textwrap.wrap(f"The layers at step {last.step}{loss}, in the order of execution:", width))
+    yield from map(Line, _wrap(f"The layers at step {last.step}{loss}, in the order of execution:", width))
+    if labels.under:
+        yield from (Line(part, "quiet") for part in _wrap(f"  names are under {labels.under}.", width))
     head = "".join(f" {COLUMNS[name].heading:>{COLUMNS[name].width}}" for name in columns)
     yield Line(f"  {'layer':<{name_width}} {'what it is':<{function_width}}{head}"[:width], "quiet")
-    for row in labels.shown:
+    for row in shown:
         if isinstance(row, int):
             yield Line(f"  ... {row} more layers ..." if row > 1 else "  ... 1 more layer ...", "quiet")
             continue
         cells = "".join(f" {_cell(row, name):>{COLUMNS[name].width}}" for name in columns)
         severity = next((faulty[name] for name in row.names if name in faulty), "")
         mark = "!" if severity or row.nonfinite else " "
-        label, function = row.label(name_width), _clip(row.function, function_width)
-        line = f"{mark} {label:<{name_width}} {function:<{function_width}}{cells}{' NaN/Inf' if row.nonfinite else ''}"
+        label, function = next(by_row), _clip(row.function, function_width)
+        line = f"{mark} {label:<{name_width}} {function:<{function_width}}{cells}{_NAN if row.nonfinite else ''}"
         yield Line(line.rstrip(), severity or ("critical" if row.nonfinite else ""))
     if faulty:
         yield Line("  !       a finding names this layer", "quiet")
     for name in columns:
         meaning = f"  {COLUMNS[name].heading:<7} {COLUMNS[name].meaning}"
-        yield from (Line(part, "quiet") for part in textwrap.wrap(meaning, width, subsequent_indent=" " * 10))
-    if len(columns) < whole:
-        yield Line(
-            f"  (a wider terminal shows {whole - len(columns)} more column{'s' if whole - len(columns) > 1 else ''})"[
-                :width
-            ],
-            "quiet",
-        )
+        yield from (Line(part, "quiet") for part in _wrap(meaning, width, subsequent_indent=" " * 10))
+    if hidden:
+        note = f"  (hidden here: {', '.join(hidden)}; a wider terminal shows {'them' if len(hidden) > 1 else 'it'})"
+        yield from (Line(part, "quiet") for part in _wrap(note, width, subsequent_indent="  "))
 
 
 def _not_seen(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
@@ -166,7 +176,7 @@ def _not_seen(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
     yield Line("")
     yield Line("Not seen, so nothing is said about it:")
     for name, why in list(missed.items())[:_MOST_NOT_SEEN]:
-        yield from map(Line, textwrap.wrap(f"- {name}: {why}", width, initial_indent="  ", subsequent_indent="    "))
+        yield from map(Line, _wrap(f"- {name}: {why}", width, initial_indent="  ", subsequent_indent="    "))
     if len(missed) > _MOST_NOT_SEEN:
         yield Line(f"  - and {len(missed) - _MOST_NOT_SEEN} more, in diagnosis.history[-1].not_seen", "quiet")
 
@@ -174,23 +184,44 @@ def _not_seen(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
 class _Labels(NamedTuple):
     """The two text columns, which share what width the numbers leave."""
 
-    shown: Sequence[Row | int]
-    name: int
+    rows: Sequence[Row]
+    under: str
+    names: Sequence[str]
     function: int
+    rest: int
 
     @classmethod
-    def of(cls, shown: Sequence[Row | int]) -> _Labels:
-        rows = [row for row in shown if isinstance(row, Row)]
-        name = max(5, *(len(row.label()) for row in rows))
-        return cls(shown, name, max(10, *(len(row.function) for row in rows)))
+    def of(cls, rows: Sequence[Row], width: int) -> _Labels:
+        """The rows' labels within ``width``: without the modules that all are under, no two alike."""
+        under = shared_path(name for row in rows for name in row.names) if len(rows) > 1 else ""
+        rest = 3 + (len(_NAN) if any(row.nonfinite for row in rows) else 0)  # the mark, two spaces, the last word
+        names = distinct([row.first(under) for row in rows], _LEAST_NAME, max(width - rest - _LEAST_FUNCTION, _HEADING))
+        return cls(rows, under, names, max(10, *(len(row.function) for row in rows)), rest)
 
     @property
     def least(self) -> int:
-        return 3 + min(self.name, 14) + min(self.function, 12)
+        """The width that these columns take before a column of numbers gets any."""
+        return self.rest + max(_HEADING, *map(len, self.names)) + min(self.function, _LEAST_FUNCTION)
 
-    def fit(self, room: int) -> tuple[int, int]:
-        function = min(self.function, max(12, room - self.name))
-        return max(5, min(self.name, room - function)), function
+    def fit(self, room: int) -> tuple[list[str], int]:
+        """The names, wider where there is room, with the activation's where that fits too, and the other's width."""
+        room -= self.rest
+        whole = [row.label(self.under) for row in self.rows]
+        function = min(self.function, max(_LEAST_FUNCTION, room - max(map(len, whole))))
+        most = room - function
+        widest = max(most, *map(len, self.names))
+        names = distinct([row.first(self.under) for row in self.rows], widest, widest)
+        longer = [long if len(long) <= most else short for long, short in zip(whole, names, strict=True)]
+        return (longer if len(set(longer)) == len(set(names)) else names), function
+
+
+def _wrap(content: str, width: int, initial_indent: str = "", subsequent_indent: str = "") -> list[str]:
+    """Lines of whole words; neither ``1d / 2d`` nor ``25 %`` nor a hyphenated word is parted."""
+    tied = content.replace(" / ", f"{_TIE}/{_TIE}").replace(" %", f"{_TIE}%")
+    lines = textwrap.wrap(
+        tied, width, initial_indent=initial_indent, subsequent_indent=subsequent_indent, break_on_hyphens=False
+    )
+    return [line.replace(_TIE, " ") for line in lines]
 
 
 def _cell(row: Row, name: str) -> str:

@@ -21,7 +21,7 @@ PROBLEM_WORDS = {
     "dead_units": Wording("dead units", "units are dead"),
     "vanishing_gradient": Wording("vanishing gradient", "the gradient vanishes"),
     "exploding_gradient": Wording("exploding gradient", "the gradient explodes"),
-    "bias_shift": Wording("bias problem", "each update shifts the units' means"),
+    "bias_shift": Wording("bias shift (bias problem)", "each update shifts the units' means"),
     "poor_initialization": Wording("poor initialization", "the weights begin at the wrong scale"),
     "symmetric_weights": Wording("symmetric weights", "the units of a layer have equal weights"),
     "unnormalized_input": Wording("input not normalized", "the input is not normalized"),
@@ -79,26 +79,16 @@ def at(layer: str | None) -> str:
     >>> at("net.2"), at("2"), at(None)
     (' at net.2', ' at layer 2', '')
     """
-    return "" if not layer else f" at layer {layer}" if layer.isdigit() else f" at {layer}"
+    return f" at {called(layer)}" if layer else ""
 
 
-def shortened(name: str, width: int) -> str:
-    """A layer's name in so many letters: its modules by their initials, from the left, then cut in the middle.
+def called(layer: str) -> str:
+    """A layer's name by which it can be told from a number.
 
-    >>> [shortened("encoder.layers.11.self_attn.linear", width) for width in (40, 26, 20, 9)]
-    ['encoder.layers.11.self_attn.linear', 'e.l.11.self_attn.linear', 'e.l.11.s.linear', 'e.l..near']
+    >>> called("net.2"), called("2")
+    ('net.2', 'layer 2')
     """
-    parts = name.split(".")
-    for i in range(len(parts) - 1):
-        if len(".".join(parts)) <= width:
-            break
-        if not parts[i].isdigit():
-            parts[i] = parts[i][:1]
-    brief = ".".join(parts)
-    if len(brief) <= width:
-        return brief
-    end = max((width - 2) * 2 // 3, 1)
-    return f"{brief[: max(width - 2 - end, 0)]}..{brief[-end:]}"[-width:]
+    return f"layer {layer}" if layer.isdigit() else layer
 
 
 def evidence(items: Mapping[str, Any]) -> list[str]:
@@ -119,6 +109,8 @@ def _value(key: str, value: Any) -> str:
         return str(value)
     if isinstance(value, Real):
         size = float(value)
+        if math.isnan(size) and "loss" in key:
+            return "NaN"  # a loss was seen, and this is what it was; another measure that is NaN was not taken
         share = any(word in key for word in _SHARES) and 0 <= size <= 1
         return percent(size) if share else number(size)
     if isinstance(value, Mapping):

@@ -99,3 +99,24 @@ def test_to_csv_writes_the_history(sigmoids, tmp_path):
 def test_it_can_be_pickled(cause, sigmoids):
     diagnosis = Diagnosis([cause], sigmoids)
     assert str(pickle.loads(pickle.dumps(diagnosis))) == str(diagnosis)
+
+
+def test_its_repr_is_short(cause, second, sigmoids, deep):
+    assert repr(Diagnosis([cause, second], deep)) == "Diagnosis(sick, 2 findings, 2 snapshots)"
+    assert repr(Diagnosis([info()], sigmoids[:1])) == "Diagnosis(healthy, 1 finding, 1 snapshot)"
+    assert repr(Diagnosis()) == "Diagnosis(unknown, 0 findings, 0 snapshots)"
+    assert repr(Diagnosis([], [Snapshot()])) == "Diagnosis(unknown, 0 findings, 1 snapshot)"
+
+
+def test_the_repr_of_a_snapshot_is_short(sigmoids):
+    last = dataclasses.replace(sigmoids[-1], loss=2.3149, not_seen={})
+    assert repr(last) == "Snapshot(step=2, loss=2.31, 6 activations, 7 weighted, 14 parameters)"
+    assert repr(Snapshot(not_seen={"a": "scripted"})) == (
+        "Snapshot(step=0, loss=nan, 0 activations, 0 weighted, 0 parameters, 1 not seen)"
+    )
+
+
+def test_a_histogram_is_of_plain_floats(sigmoids):
+    shares = sigmoids[-1].activations[0].histogram
+    assert len(shares) == 34
+    assert {type(share) for share in shares} == {float}

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from torch import nn
 
 from lightning_tricks.probes import probe
-from lightning_tricks.report.layers import Row, choose, layer_rows
+from lightning_tricks.report.layers import COLUMNS, Row, choose, layer_rows
 
 
 def test_a_weighted_layer_shares_its_row_with_the_activation_behind_it(sigmoids):
@@ -70,3 +71,32 @@ def test_a_long_model_keeps_its_ends_and_the_first_faulty_layers(faulty):
         else:
             assert item == rows[position]
             position += 1
+
+
+def test_a_name_is_shown_below_the_module_that_all_are_under():
+    both = Row(("net.block.0", "net.block.1"), "linear, relu", {})
+    assert both.label() == "net.block.0, .1"
+    assert both.label("net") == "block.0, .1"
+    assert both.label("net.block") == "0, 1"
+    assert both.first("net") == "block.0"
+
+
+def test_shares_of_what_is_nan_are_left_blank(rectifiers):
+    record = dataclasses.replace(rectifiers[-1].activations[1], nonfinite=True, mean=math.inf)
+    rows = layer_rows(dataclasses.replace(rectifiers[-1], activations=(record,), weighted=()))
+    assert not {"linearity", "activity", "dead_share", "saturation", "transmission"} & set(rows[0].values)
+    assert rows[0].values["mean"] == math.inf
+
+
+@pytest.mark.parametrize(
+    ("name", "sign"),
+    [("mean", 1), ("mean", -1), ("std", 1), ("error_signal", 1), ("update_ratio", 1), ("transmission", 1)],
+)
+@pytest.mark.parametrize(
+    "size", [0.0, 3.14e-120, 2.2e-12, 2.2e-3, 0.0456, 0.9996, 12.34, 123.4, 45678.9, 9.99e6, 8e120]
+)
+def test_a_number_fits_its_column(name, sign, size):
+    column = COLUMNS[name]
+    shown = column.write(sign * size)
+    assert len(shown) <= column.width
+    assert float(shown) == pytest.approx(sign * size, rel=0.1, abs=5e-4 if name == "transmission" else 0)

@@ -6,9 +6,10 @@ import sys
 import pytest
 from rich.console import Console
 
-from lightning_tricks.diagnosis import Finding
+from lightning_tricks.diagnosis import Finding, Remedy
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report import Diagnosis, table
+from lightning_tricks.report.layers import COLUMNS
 from lightning_tricks.report.words import number
 
 SUBJECTS = ["sigmoids", "rectifiers", "deep", "linear", "spoilt"]
@@ -34,7 +35,7 @@ def test_a_healthy_model_shows_its_layers_and_no_finding(sigmoids):
         f"{record.linearity:.3f}",
         f"{record.saturation:.0%}",
     ]
-    assert f"{record.error_signal:.1e}" in line
+    assert COLUMNS["error_signal"].write(record.error_signal) in line.split()
 
 
 def test_one_finding_is_told_in_full(second, sigmoids):
@@ -55,7 +56,9 @@ def test_consequences_are_folded_below_their_cause(cause, second, sigmoids):
     blocks = [line for line in lines if re.match(r"\d\. (info|warning|critical): ", line)]
     assert [block[:12] for block in blocks] == ["1. warning: ", "2. warning: "]
     at = next(i for i, line in enumerate(lines) if line.startswith("   it causes"))
-    assert lines[at].endswith("- critical: vanishing gradient at layer 3: slope -0.514")  # the loss has no room
+    assert lines[at].endswith("- critical: vanishing gradient at layer 3: slope -0.514; loss NaN")
+    narrow = table.text(Diagnosis([cause]), 70).splitlines()
+    assert narrow[-2].endswith("- critical: vanishing gradient at layer 3: slope -0.514")  # the loss has no room
     assert "- warning: linear units at layer 5: linearity 1.000" in lines[at + 1]
     assert lines[at + 1].startswith(" " * 14)
     assert "pre-activation std 0.147; saturation 25.0 %" in shown
@@ -147,3 +150,91 @@ def test_many_findings_are_counted(second):
     shown = str(Diagnosis([dataclasses.replace(second, consequences=(second,) * 20)] * 15))
     assert "... and 3 more, in diagnosis.findings" in shown
     assert shown.count("- and 12 more") == 12
+
+
+def renamed(history, rename):
+    """The history with other names, the last step only."""
+    last = history[-1]
+    changed = {
+        kind: tuple(dataclasses.replace(record, name=rename(record.name)) for record in getattr(last, kind))
+        for kind in ("activations", "weighted")
+    }
+    return [dataclasses.replace(last, parameters=(), **changed)]
+
+
+def names_shown(shown):
+    """The names in the rows of the table."""
+    return re.findall(r"^[! ] (\S+(?:, \S+)?) +(?:linear|sigmoid)(?=[ ,\n])", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_no_two_rows_have_one_name(width, sigmoids):
+    def rename(name):
+        return f"net.layer{int(name) // 2}.some_quite_long_block_name.with_more.linear"
+
+    lines = table.text(Diagnosis([], renamed(sigmoids, rename)), width).splitlines()
+    shown = names_shown("\n".join(lines))
+    assert len(shown) == len(set(shown)) == 7
+    assert max(map(len, lines)) <= width
+
+
+def test_the_path_that_all_names_share_is_said_once(sigmoids):
+    shown = str(Diagnosis([], renamed(sigmoids, lambda name: f"model.net.{name}")))
+    assert "  names are under model.net.\n" in shown
+    assert names_shown(shown) == ["0, 1", "2, 3", "4, 5", "6, 7", "8, 9", "10, 11", "12"]
+    assert "names are under" not in str(Diagnosis([], sigmoids))
+
+
+def test_the_names_come_before_the_numbers(sigmoids):
+    """A name of 24 letters is shown whole where columns have to go for it."""
+    shown = table.text(Diagnosis([], renamed(sigmoids, lambda name: f"encoder{int(name):02}.linear_layer_x")), 60)
+    assert names_shown(shown) == [f"encoder{i:02}.linear_layer_x" for i in range(13)]
+    assert "(hidden here: passes, mean a" in shown
+
+
+def test_columns_stand_below_their_headings(sigmoids):
+    """A negative number that needs an exponent must not shift its row."""
+    last = sigmoids[-1]
+    odd = tuple(dataclasses.replace(record, mean=-2.2e-3, std=2.2e-12) for record in last.activations)
+    lines = table.text(Diagnosis([], [dataclasses.replace(last, activations=odd, weighted=())]), 100).splitlines()
+    head = next(line for line in lines if line.startswith("  layer"))
+    for line in lines:
+        if re.match(r"  \d+ +sigmoid", line):
+            end = head.index("mean a") + len("mean a")
+            assert line[:end].endswith(" -2.2e-3")
+            assert line[end : end + 8] == " 2.2e-12"
+
+
+def test_a_hidden_column_is_named(sigmoids):
+    narrow, wide = (table.text(Diagnosis([], sigmoids), width) for width in (50, 110))
+    assert "hidden here" not in wide
+    note = " ".join(narrow[narrow.index("(hidden here") :].split())
+    head = next(line for line in narrow.splitlines() if line.startswith("  layer"))
+    for name in ("mean", "std", "linearity", "saturation", "error_signal", "transmission", "update_ratio"):
+        heading = COLUMNS[name].heading
+        assert (heading in note) != (heading in head)
+
+
+def test_a_layer_with_nan_keeps_the_width(sigmoids):
+    last = sigmoids[-1]
+    broken = tuple(dataclasses.replace(record, nonfinite=True, mean=float("-inf")) for record in last.activations)
+    for width in (60, 80, 92):
+        lines = table.text(Diagnosis([], [dataclasses.replace(last, activations=broken, weighted=())]), width)
+        assert max(map(len, lines.splitlines())) <= width
+        assert lines.count("NaN/Inf") == 6
+        assert "%" not in lines
+
+
+def test_a_nan_loss_is_told_from_none(sigmoids):
+    seen = dataclasses.replace(sigmoids[-1], loss=float("nan"), nonfinite_loss=True)
+    none = dataclasses.replace(sigmoids[-1], loss=float("nan"))
+    assert "step 2, loss NaN, in" in str(Diagnosis([], [seen]))
+    assert "step 2, in" in str(Diagnosis([], [none]))
+
+
+@pytest.mark.parametrize("width", range(48, 101))
+def test_names_of_classes_are_not_broken(width, second):
+    remedy = Remedy("x", "put batch normalisation before a non-linear activation: nn.BatchNorm1d / 2d", "0")
+    shown = table.text(Diagnosis([dataclasses.replace(second, remedies=(remedy,))]), width)
+    assert "nn.BatchNorm1d / 2d" in shown
+    assert "non-linear" in shown

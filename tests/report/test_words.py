@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lightning_tricks.diagnosis import PROBLEMS
-from lightning_tricks.report.words import PROBLEM_WORDS, evidence, number, shortened
+from lightning_tricks.report.words import PROBLEM_WORDS, evidence, number
 
 
 def test_every_problem_has_words():
@@ -45,11 +45,13 @@ def test_only_shares_are_percentages():
     ]
 
 
-@pytest.mark.parametrize("width", range(1, 40))
-def test_a_shortened_name_fits_and_keeps_its_end(width):
-    name = "encoder.layers.11.self_attention.linear_2"
-    brief = shortened(name, width)
-    assert len(brief) <= width
-    assert brief[-1] == "2"
-    assert width < 18 or brief.endswith(".linear_2")
-    assert width < 18 or ".11." in brief
+def test_a_loss_that_is_nan_is_nan_and_not_unknown():
+    assert evidence({"loss": float("nan"), "first loss": np.float32("nan"), "std": float("nan")}) == [
+        "loss NaN",
+        "first loss NaN",
+        "std unknown",
+    ]
+
+
+def test_the_bias_problem_is_named_both_ways():
+    assert PROBLEM_WORDS["bias_shift"].heading == "bias shift (bias problem)"

@@ -10,7 +10,8 @@ import numpy as np
 
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report.figures import depth, style
-from lightning_tricks.report.words import shortened
+from lightning_tricks.report.names import distinct
+from lightning_tricks.report.words import called
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ def histogram_over_time(history: Sequence[Snapshot], layer: str) -> Figure:
         raise ValueError(f"no histogram of an activation named {layer!r}; recorded are: {', '.join(known) or 'none'}")
     figure = style.new_figure(8, 4.2)
     style.heading(
-        figure, f"Pre-activations of layer {layer} in training", "Share of patterns (colour, log) by size of a."
+        figure, f"Pre-activations of {called(layer)} in training", "Share of patterns (colour, log) by size of a."
     )
     axes = figure.subplots()
     drawn = _draw(axes, image, [snapshot.step for snapshot in history], room=12)
@@ -73,9 +74,10 @@ def histograms_over_time(history: Sequence[Snapshot], layers: Sequence[str] | No
     )
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     drawn: Any = None
-    for axes, layer in zip(grid.flat, layers, strict=False):
+    titles = distinct([called(layer) for layer in layers], 28)
+    for axes, layer, title in zip(grid.flat, layers, titles, strict=False):
         drawn = _draw(axes, histogram_image(history, layer), [snapshot.step for snapshot in history])
-        axes.set_title(f"layer {shortened(layer, 22)}", fontsize=9.5)
+        axes.set_title(title, fontsize=9.5)
     for axes in grid.flat[len(layers) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:

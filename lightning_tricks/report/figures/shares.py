@@ -18,6 +18,7 @@ _PANELS = {
     "linear_share": "linear units\n(linearity > 0.99)",
     "saturation": "saturation\n(patterns on a flat side)",
 }
+_SUBTITLE = "Linear units are normal up to a point: only whole layers near 100 % matter. The others: pale is healthy."
 
 
 @style.drawing
@@ -43,8 +44,8 @@ def dead_and_linear(history: Sequence[Snapshot]) -> Figure:
             images[field] = image
     if not images:
         return style.note("No activation was looked at yet.")
-    figure = style.new_figure(3.1 * len(images) + 2.2, min(max(2.6 + 0.17 * len(layers), 3.4), 8))
-    style.heading(figure, "Units that do no work", "Healthy: pale. Dark: most units of that layer, at that step.")
+    figure = style.new_figure(max(3.1 * len(images) + 2.2, 7), min(max(2.6 + 0.17 * len(layers), 3.4), 8))
+    style.heading(figure, "Dead, linear and saturated units", _SUBTITLE)
     grid = figure.subplots(1, len(images), squeeze=False, sharey=True)[0]
     drawn: Any = None
     for axes, (field, image) in zip(grid, images.items(), strict=True):
@@ -55,5 +56,5 @@ def dead_and_linear(history: Sequence[Snapshot]) -> Figure:
         style.name_steps(axes, [snapshot.step for snapshot in history], room=6)
     style.name_layers(grid[0], layers, along="y")
     grid[0].set_ylabel("layer, the first on top")
-    figure.colorbar(drawn, ax=grid, label="share (grey: does not apply)")
+    figure.colorbar(drawn, ax=grid, label="share (grey: not measurable or does not apply)")
     return figure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from lightning_tricks.report.words import shortened
+from lightning_tricks.report.names import distinct
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,7 +125,7 @@ def share_map() -> Colormap:
 def name_layers(axes: Axes, names: Sequence[str], along: str = "x", room: int = 26) -> None:
     """At most ``room`` layer names as ticks, the first and the last among them; turned where they are long."""
     at = ticks(len(names), room)
-    labels = [shortened(names[i], _MOST_LETTERS) for i in at]
+    labels = distinct([names[i] for i in at], _MOST_LETTERS)
     if along == "x":
         crowded = max(map(len, labels), default=0) * len(labels) > 3.5 * room
         axes.set_xticks(at, labels, rotation=90 if crowded else 0)

@@ -46,6 +46,13 @@ def test_the_grid_takes_layers_over_the_whole_depth(deep):
     assert [axes.get_title(loc="left") for axes in named.axes if axes.get_images()] == ["layer 5", "layer 7"]
 
 
+def test_only_a_bare_number_is_called_a_layer(sigmoids):
+    record = dataclasses.replace(sigmoids[0].activations[0], name="layers.2")
+    history = [dataclasses.replace(sigmoids[0], activations=(record,))]
+    assert histograms_over_time(history).axes[0].get_title(loc="left") == "layers.2"
+    assert histogram_over_time(history, "layers.2").get_suptitle().strip() == "Pre-activations of layers.2 in training"
+
+
 def test_a_step_in_which_a_layer_did_not_run_is_a_gap(sigmoids):
     missing = dataclasses.replace(sigmoids[1], activations=sigmoids[1].activations[1:])
     (image,) = histogram_over_time([sigmoids[0], missing], "1").axes[0].get_images()

@@ -38,3 +38,10 @@ def test_the_first_layer_is_on_top(deep):
 def test_without_activations_it_says_so(linear):
     figure = dead_and_linear(linear)
     assert [text.get_text() for text in figure.texts] == ["No activation was looked at yet."]
+
+
+def test_healthy_linear_units_are_not_called_idle(sigmoids):
+    figure = dead_and_linear(sigmoids)
+    assert figure.get_suptitle().strip() == "Dead, linear and saturated units"
+    assert any("Linear units are normal up to a point" in text.get_text() for text in figure.texts)
+    assert "share (grey: not measurable or does not apply)" in [axes.get_ylabel() for axes in figure.axes]

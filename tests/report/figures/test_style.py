@@ -44,3 +44,13 @@ def test_colours_get_darker_with_the_steps():
             sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), to_rgb(colour), strict=True)) for colour in colours
         ]
         assert lightness == sorted(lightness, reverse=True)
+
+
+def test_layers_are_never_named_alike(sigmoids):
+    figure = style.new_figure(4, 3)
+    axes = figure.subplots()
+    names = [f"model.network.layer{i}.1.some_block.conv1" for i in range(1, 5)]
+    style.name_layers(axes, names, along="y")
+    shown = [text.get_text() for text in axes.get_yticklabels()]
+    assert len(set(shown)) == 4
+    assert all(text.endswith("some_block.conv1") for text in shown)
