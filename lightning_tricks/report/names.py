@@ -41,15 +41,19 @@ def shortened(name: str, width: int, head: int = 0) -> str:
 def distinct(names: Sequence[str], width: int, most: int | None = None) -> list[str]:
     """The names shortened to ``width``, or wider, up to ``most`` letters, until different names look different.
 
-    Where ``most`` is too little for the tails to differ, letters of the head are kept; in the last resort the names are
-    numbered.
+    Whole modules are dropped as long as that is enough. Where ``most`` is too little for the tails to differ, letters
+    of the head are kept; in the last resort the names are numbered.
 
-    >>> distinct(["layer1.1.conv1", "layer4.1.conv1"], 10)
-    ['...1.1.conv1', '...4.1.conv1']
+    >>> distinct(["net.layer1.1.conv1", "net.layer4.1.conv1"], 17), distinct(["a_long_one.1.fc", "a_long_one.2.fc"], 12)
+    (['...layer1.1.conv1', '...layer4.1.conv1'], ['...1.fc', '...2.fc'])
     """
     longest = max(map(len, names), default=0)
     most = longest if most is None else min(most, longest)
     width = min(width, longest)
+    for wider in range(width, most + 1):
+        labels = [_whole_modules(name, wider) for name in names]
+        if len(set(labels)) == len(set(names)):
+            return labels
     cuts = [(wider, 0) for wider in range(width, most + 1)]
     cuts += [(max(most, width), head) for head in range(1, max(most, width) - len(_DOTS))]
     for letters, head in cuts or [(width, 0)]:
@@ -58,3 +62,12 @@ def distinct(names: Sequence[str], width: int, most: int | None = None) -> list[
             return labels
     numbers = {name: f"#{i}" for i, name in enumerate(dict.fromkeys(names), 1)}
     return [numbers[name] + shortened(name, max(most, width) - len(numbers[name])) for name in names]
+
+
+def _whole_modules(name: str, width: int) -> str:
+    """The name without so many of its leading modules that it fits; cut inside of the last part if that is longer."""
+    if len(name) <= width:
+        return name
+    parts = name.split(".")
+    tails = (_DOTS + ".".join(parts[i:]) for i in range(1, len(parts)))
+    return next((tail for tail in tails if len(tail) <= width), shortened(name, width))

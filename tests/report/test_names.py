@@ -41,8 +41,10 @@ def test_two_names_never_look_alike_in_little_room(names, most):
 
 
 def test_names_are_no_wider_than_it_takes():
-    assert max(map(len, distinct(RESNET, 9))) == len("...1.1.conv1")  # the layer's digit is the first that differs
+    assert distinct(RESNET, 9)[0] == "...layer1.0.conv1"  # the layer's digit is the first that differs
+    assert distinct(RESNET, 9, 13)[0] == "...1.0.conv1"  # no room for the word that it is in
     assert distinct(RESNET, 18) == RESNET
+    assert distinct(["net.layer1.0.fc", "net.layer1.10.fc"], 11) == ["...0.fc", "...10.fc"]
 
 
 @pytest.mark.parametrize(
