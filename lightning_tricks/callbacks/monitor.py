@@ -98,7 +98,7 @@ class Monitor(Attached):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self.history and not self._guard.failed and (self._fresh or _lightning.is_logging(trainer)):
             with self._guard:
-                self._log(trainer, pl_module)
+                self._log(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         super().on_train_end(trainer, pl_module)
@@ -120,7 +120,7 @@ class Monitor(Attached):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = [Snapshot.from_dict(snapshot) for snapshot in state_dict["history"]]
 
-    def _log(self, trainer: Any, pl_module: Any) -> None:
+    def _log(self, trainer: Any) -> None:
         """Log the latest snapshot. A key once logged never goes, as loggers that write tables need."""
         latest = self.history[-1]
         self._fresh = False
@@ -132,7 +132,7 @@ class Monitor(Attached):
             layers = {f"{self._name}/{key}": value for key, value in self.per_layer(latest).items()}
             self._keys.update(dict.fromkeys(layers, math.nan))
             values.update(self._keys | layers)
-        _lightning.log(pl_module, values)
+        _lightning.log(trainer, values)
 
     def _finish(self, trainer: Any) -> None:
         to_show, self._to_show = self._to_show, False

@@ -4,7 +4,8 @@
 
 All three monitors are attached, with every measure on and a logger that writes every 50 steps. The three trainings
 take turns, round by round; a step lasts from the start of its batch to the start of the next one. The step every 50
-steps is (49 x the median unprobed step + the median probed step) / 50, taken from steps 33 to 82.
+steps is (48 x the median other step + the probed step 50 + step 49, after which the loggers are written to) / 50, taken
+from steps 33 to 82.
 """
 
 from __future__ import annotations
@@ -138,13 +139,13 @@ def main() -> None:
             one = statistics.median(run(make, None, short, options.accelerator)[3:])
             every = statistics.median(run(make, 1, short, options.accelerator)[3:])
             steps = run(make, 50, LAST, options.accelerator)
-            unprobed = statistics.median(steps[FIRST:50] + steps[51:LAST])
-            fifty = (49 * unprobed + steps[50]) / 50
+            unprobed = statistics.median(steps[FIRST:49] + steps[51:LAST])
+            fifty = (48 * unprobed + steps[49] + steps[50]) / 50
             plain.append(one)
             always.append(every)
             rarely.append(fifty)
             ratios.append(every / one)
-            rare_ratios.append(1 + (steps[50] - unprobed) / (50 * unprobed))
+            rare_ratios.append(fifty / unprobed)
         middle = [statistics.median(values) for values in (plain, always, ratios, rarely, rare_ratios)]
         aim = aims[name]
         print(
