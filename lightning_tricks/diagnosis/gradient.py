@@ -90,7 +90,7 @@ def find_vanishing_gradient(history: Sequence[Snapshot]) -> list[Finding]:
         f"The error signal shrinks to {ladder.ratio:.1e} of itself on its way from the last layer to the first. "
         "The first layers therefore hardly learn, and every later layer builds on features that stay random."
     )
-    start = remedies.of_a_start(blocking.function if blocking else "", ladder.place)
+    start = remedies.of_a_start(blocking.function if blocking else "")
     todo = (*start[:-1], remedies.RESIDUAL)
     severity = found.severity(critical=ladder.ratio < BLOCKED)
     if ladder.ratio >= BLOCKED and history[-1].step - found.since < RECOVERY:

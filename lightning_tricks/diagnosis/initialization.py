@@ -79,7 +79,7 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> list[Finding]:
         f"At the start the pre-activations {what} at this layer: its weights do not fit their number and the "
         f"{place.activation.function} units that follow. From there on signals and gradients change with every layer."
     )
-    todo = (*remedies.of_a_start(place.activation.function, place.weighted.name),)
+    todo = remedies.of_a_start(place.activation.function)
     gentle = min(step.std for step in ladder) >= GENTLE and not sudden
     settled = history[-1].step - first.step >= RECOVERY or not gentle
     severity = found.severity(critical=False) if still and settled and found is not None else "info"

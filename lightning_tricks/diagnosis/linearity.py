@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from lightning_tricks.diagnosis import remedies
@@ -27,7 +28,9 @@ def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
             continue
         severity = found.severity(critical=False)
         extreme = not TINY_STD <= record.std <= 1.0 / TINY_STD
-        many = len(sick) >= FEW * len(hidden_activations(latest))
+        hidden = hidden_activations(latest)
+        faded = sum(math.isnan(other.linearity) and 0 < other.std < TINY_STD for other in hidden)
+        many = len(sick) + faded >= FEW * len(hidden)
         settled = extreme or (many and latest.step - found.since >= RECOVERY)
         before = weighted_before(latest, record)
         evidence = {
@@ -41,7 +44,7 @@ def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
             f"These {record.function} units only meet patterns on a nearly straight part of their curve, so the layer "
             "is a linear filter. A stack of linear layers can represent no more than a single one."
         )
-        todo = (*remedies.of_a_start(record.function, before.name if before else record.name),)
+        todo = remedies.of_a_start(record.function)
         return [
             Finding(
                 "linearity",

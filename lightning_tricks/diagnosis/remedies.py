@@ -20,11 +20,11 @@ def initialize(layer: str | None = None) -> Remedy:
     return Remedy("initialize", text, layer)
 
 
-def of_a_start(function: str, layer: str) -> tuple[Remedy, ...]:
+def of_a_start(function: str) -> tuple[Remedy, ...]:
     """For signals that fade or grow from layer to layer: other units where weights alone cannot help."""
     if function in _FADING:
-        return SELU, BATCH_NORM, initialize(layer), STANDARDIZE
-    return initialize(layer), BATCH_NORM, SELU, STANDARDIZE
+        return SELU, BATCH_NORM, initialize(), STANDARDIZE
+    return initialize(), BATCH_NORM, SELU, STANDARDIZE
 
 
 STANDARDIZE = Remedy("standardize_input", "normalise the input: put lt.nn.Standardize.fit(train_loader) first")
