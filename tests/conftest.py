@@ -1,9 +1,14 @@
 """Every test runs in a folder of its own, and leaves nothing attached to torch."""
 
+import os
+
 import pytest
 import torch
 from torch.nn.modules import module as torch_module
 from torch.overrides import _get_current_function_mode_stack
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
+torch.set_num_threads(1)  # the suite runs in several processes already
 
 
 def attached():

@@ -1,0 +1,241 @@
+"""What a probe makes of small, broken, frozen, unseen and unusual things."""
+
+import json
+import math
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lightning_tricks.probes import probe
+
+from . import networks
+
+
+def snapshot_of(model, *inputs, loss=lambda y: y.square().sum(), **options):
+    with probe(model, **options) as p:
+        y = model(*inputs)
+        if loss is not None:
+            loss(y).backward()
+    snapshot = p.snapshot()
+    assert not [reason for reason in snapshot.not_seen.values() if "could not be read" in reason]
+    json.dumps(snapshot.to_dict(), allow_nan=False)
+    return snapshot
+
+
+@pytest.mark.parametrize("size", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("make", "shape"), [(networks.Functional, (6,)), (networks.transformer, (5, 8)), (networks.Recurrent, (5, 6))]
+)
+@pytest.mark.parametrize("stepped", [False, True])
+def test_small_batches(size, make, shape, stepped):
+    model = make()
+    if size == 0 and make is networks.Recurrent:
+        size = 2  # torch's own kernel refuses an empty batch
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with probe(model, optimizer if stepped else None) as p:
+        model(torch.randn(size, *shape)).square().sum().backward()
+        optimizer.step()
+    snapshot = p.snapshot()
+    assert snapshot.weighted[0].patterns >= size
+    assert not any(r.nonfinite for r in snapshot.records())
+    assert all(not math.isinf(value) for r in snapshot.records() for value in r.measures().values())
+    if size == 1 and make is networks.Functional:
+        assert math.isnan(snapshot.activations[0].linearity)
+        assert all(math.isnan(r.mean_drift) for r in snapshot.parameters)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("maximum", [None, 8])
+def test_the_first_faulty_record_is_marked(value, maximum):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    x = torch.randn(40, 4)
+    clean = snapshot_of(model, x, max_patterns=maximum)
+    assert not any(r.nonfinite or getattr(r, "nonfinite_input", False) for r in clean.records())
+    x[17, 2] = value
+    faulty = snapshot_of(model, x, max_patterns=maximum)
+    first = faulty.weighted[0]
+    assert first.nonfinite
+    assert first.nonfinite_input
+    with torch.no_grad():
+        model[2].weight[1, 1] = value
+    inner = snapshot_of(model, torch.randn(40, 4), max_patterns=maximum)
+    assert [r.nonfinite for r in inner.weighted] == [False, True, True]
+    assert [r.nonfinite_input for r in inner.weighted] == [False, False, True]
+    assert [r.name for r in inner.parameters if r.nonfinite] == ["2.weight"]
+    assert next(r for r in inner.parameters if r.name == "0.weight").nonfinite_gradient
+
+
+def test_nan_in_a_backward_pass_is_not_hidden():
+    class Poison(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * math.nan
+
+    layers = nn.Sequential(nn.Linear(3, 3), nn.Tanh()), nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+    model = nn.ModuleList(layers)
+    model.forward = lambda x: layers[1](Poison.apply(layers[0](x)))
+    snapshot = snapshot_of(model, torch.randn(5, 3))
+    assert not any(r.nonfinite for r in snapshot.weighted)
+    assert [math.isfinite(float(r.signal.square)) for r in snapshot.weighted] == [False, True]
+    assert "Poison" in snapshot.not_seen
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+class Custom(nn.Module):
+    def forward(self, x):
+        return Doubled.apply(x)
+
+
+class Kernel(nn.Module):
+    def forward(self, x):
+        return torch.ops.aten.relu(x)
+
+
+class Scripted(nn.Module):
+    def forward(self, x):
+        def relu(y: torch.Tensor) -> torch.Tensor:
+            return torch.relu(y)
+
+        return torch.jit.script(relu)(x)
+
+
+class Unused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.never = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+class Mapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return torch.vmap(lambda row: torch.tanh(self.layer(row)))(x) + torch.relu(x)
+
+
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4, dtype=torch.complex64)
+
+    def forward(self, x):
+        return torch.relu(torch.tanh(self.layer(x.to(torch.complex64))).abs())
+
+
+@pytest.mark.parametrize(("make", "entry", "reason"), [
+    (lambda: nn.Sequential(Kernel(), nn.Linear(4, 4)), "aten.relu", "called through torch.ops"),
+        (lambda: nn.Sequential(Scripted(), nn.Linear(4, 4)), "0", "no torch function was called"),
+    (lambda: nn.Sequential(nn.Linear(4, 4), Custom()), "Doubled", "custom autograd function"),
+    (lambda: nn.Sequential(torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU())), nn.Linear(4, 2)), "0.0",
+     "scripted"),
+    (Unused, "never", "did not run"),
+    (Mapped, "tanh", "function transform"),
+    (Complex, "layer", "complex"),
+    (lambda: nn.LSTM(4, 4), "lstm", "recurrent kernel"),
+    (lambda: nn.Sequential(nn.Linear(4, 4), nn.GRUCell(4, 4)), "1", "recurrent kernel"),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_what_is_not_seen_is_listed(make, entry, reason):
+    model = make()
+    snapshot = snapshot_of(model, torch.randn(6, 4), loss=lambda y: (y[0] if isinstance(y, tuple) else y).abs().sum())
+    assert reason in snapshot.not_seen[entry], dict(snapshot.not_seen)
+
+
+def test_integers_frozen_layers_and_parameters_without_gradient():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(9, 4, sparse=True)
+            self.frozen, self.live = nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 2)
+            self.idle, self.counter = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, dtype=torch.int), False)
+
+        def forward(self, i):
+            F.relu(i)
+            return self.live(torch.tanh(self.frozen(self.table(i))))
+
+    model, i = Odd(), torch.tensor([1, 1, 5])
+    snapshot = snapshot_of(model, i)
+    assert "no real numbers" in snapshot.not_seen["relu"]
+    parameters = {r.name: r for r in snapshot.parameters}
+    dense = model.table.weight.grad.to_dense()
+    assert parameters["table.weight"].gradient == pytest.approx(dense.square().mean().sqrt().item(), rel=1e-5)
+    assert math.isnan(parameters["frozen.weight"].gradient)
+    assert math.isnan(parameters["idle"].gradient)
+    assert parameters["live.weight"].gradient > 0
+    assert {r.name: r.error_signal > 0 for r in snapshot.weighted} == {"table": True, "frozen": True, "live": True}
+
+
+def test_a_model_without_activations_without_weights_and_without_anything():
+    assert snapshot_of(nn.Linear(3, 1), torch.randn(4, 3)).activations == ()
+    assert snapshot_of(nn.ReLU(), torch.randn(4, 3), loss=None).weighted == ()
+    assert snapshot_of(nn.Identity(), torch.randn(4, 3), loss=None).activations == ()
+    with probe(nn.Identity()) as p:
+        pass
+    assert math.isnan(p.snapshot().loss)
+
+
+def test_lazy_modules_before_their_first_run():
+    model = nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        snapshot = snapshot_of(model, torch.randn(5, 3))
+    assert [(r.name, r.weight) for r in snapshot.weighted] == [("0", "0.weight"), ("2", "2.weight")]
+    assert len(snapshot.parameters) == 4
+    never = nn.LazyLinear(4)
+    with probe(never) as p:
+        pass
+    assert p.snapshot().parameters == ()
+
+
+def test_meta_tensors_have_no_values():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+        snapshot = snapshot_of(model, torch.randn(4, 3))
+    assert snapshot.weighted == snapshot.parameters == ()
+    assert "meta device" in snapshot.not_seen["0"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_precisions(dtype):
+    model = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 3)).to(dtype)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.randn(30, 6).to(dtype)
+    with probe(model, optimizer) as p:
+        y = model(x)
+        y.float().square().mean().backward()
+        optimizer.step()
+    snapshot = p.snapshot()
+    assert dict(snapshot.not_seen) == {}
+    assert snapshot.weighted[1].mean == pytest.approx(y.double().mean().item(), rel=1e-3, abs=1e-4)
+    assert all(r.update > 0 for r in snapshot.parameters)
+
+
+def test_inference_mode_and_no_grad():
+    model = networks.transformer().eval()
+    for context in (torch.inference_mode(), torch.no_grad()):
+        with context, probe(model) as p:
+            model(torch.randn(3, 5, 8))
+        snapshot = p.snapshot()
+        assert len(snapshot.weighted) == 5
+        assert all(math.isnan(r.error_signal) for r in snapshot.weighted)
+        assert not [reason for reason in snapshot.not_seen.values() if "could not be read" in reason]
