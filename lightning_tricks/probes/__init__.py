@@ -1,7 +1,17 @@
 """Reads one step of any model: forward, backward, update (torch only)."""
 
+from lightning_tricks.probes.ends import LossRecord, NormalizationRecord
 from lightning_tricks.probes.probe import Probe, probe
 from lightning_tricks.probes.records import ActivationRecord, ParameterRecord, WeightedRecord
 from lightning_tricks.probes.snapshot import Snapshot
 
-__all__ = ["ActivationRecord", "ParameterRecord", "Probe", "Snapshot", "WeightedRecord", "probe"]
+__all__ = [
+    "ActivationRecord",
+    "LossRecord",
+    "NormalizationRecord",
+    "ParameterRecord",
+    "Probe",
+    "Snapshot",
+    "WeightedRecord",
+    "probe",
+]

@@ -124,6 +124,7 @@ class WeightedRecord(Record):
         error_signal: Root mean square of dLoss/dy.
         nonfinite: Whether any output is NaN or Inf.
         nonfinite_input: Whether an input looked at is NaN or Inf.
+        with_gradient: Whether gradients were switched on while it ran.
         sums, signal: The sums behind these measures, or None in an old record.
     """
 
@@ -143,6 +144,7 @@ class WeightedRecord(Record):
     error_signal: float = math.nan
     nonfinite: bool = False
     nonfinite_input: bool = False
+    with_gradient: bool = True
     sums: WeightedSums | None = dataclasses.field(default=None, repr=False, compare=False)
     signal: SquareSums | None = dataclasses.field(default=None, repr=False, compare=False)
 
@@ -213,6 +215,8 @@ class ParameterRecord(Record):
         symmetric: Whether all units have exactly the same weights.
         nonfinite: Whether a weight looked at is NaN or Inf.
         nonfinite_gradient: Whether any entry of the gradient is NaN or Inf.
+        trainable: Whether it requires a gradient.
+        optimized: Whether an optimiser holds it; True where no optimiser is known.
         sums: The sums behind these measures, or None in an old record.
     """
 
@@ -228,6 +232,8 @@ class ParameterRecord(Record):
     symmetric: bool = False
     nonfinite: bool = False
     nonfinite_gradient: bool = False
+    trainable: bool = True
+    optimized: bool = True
     sums: ParameterSums | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @classmethod

@@ -10,10 +10,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from lightning_tricks.probes.ends import LossRecord, NormalizationRecord
 from lightning_tricks.probes.record import Record
 from lightning_tricks.probes.records import ActivationRecord, ParameterRecord, WeightedRecord
 
-R = TypeVar("R", ActivationRecord, WeightedRecord, ParameterRecord)
+R = TypeVar("R", bound=Record)
+_KINDS: Mapping[str, type[Record]] = {
+    "activations": ActivationRecord,
+    "weighted": WeightedRecord,
+    "parameters": ParameterRecord,
+    "losses": LossRecord,
+    "normalizations": NormalizationRecord,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +37,12 @@ class Snapshot:
         weighted: One record per call of a weighted operation, in the order of execution.
         parameters: One record per parameter.
         not_seen: What could not be looked at, and why.
+        losses: One record per call of a loss function.
+        normalizations: One record per call of a batch normalisation with running statistics.
+        recent_losses: The losses of the steps since the snapshot before, the oldest first, thinned evenly where they
+            are many; empty where nobody was there to note them.
+        validation_loss: The latest validation loss before this step; NaN where none is known.
+        learning_rate: The largest learning rate among the optimisers' parameter groups; NaN where none is known.
     """
 
     step: int = 0
@@ -39,6 +53,11 @@ class Snapshot:
     weighted: tuple[WeightedRecord, ...] = ()
     parameters: tuple[ParameterRecord, ...] = ()
     not_seen: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    losses: tuple[LossRecord, ...] = ()
+    normalizations: tuple[NormalizationRecord, ...] = ()
+    recent_losses: tuple[float, ...] = ()
+    validation_loss: float = math.nan
+    learning_rate: float = math.nan
 
     def __repr__(self) -> str:
         seen = f"{len(self.activations)} activations, {len(self.weighted)} weighted, {len(self.parameters)} parameters"
@@ -59,42 +78,51 @@ class Snapshot:
         """Plain JSON."""
         return {
             "step": self.step,
-            "loss": self.loss if math.isfinite(self.loss) else None,
+            "loss": _finite(self.loss),
             "nonfinite_loss": self.nonfinite_loss,
             "loss_scale": self.loss_scale,
-            "activations": [record.to_dict() for record in self.activations],
-            "weighted": [record.to_dict() for record in self.weighted],
-            "parameters": [record.to_dict() for record in self.parameters],
             "not_seen": dict(self.not_seen),
+            "recent_losses": [_finite(loss) for loss in self.recent_losses],
+            "validation_loss": _finite(self.validation_loss),
+            "learning_rate": _finite(self.learning_rate),
+            **{kind: [record.to_dict() for record in getattr(self, kind)] for kind in _KINDS},
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Snapshot:
         """The snapshot that ``to_dict`` wrote, without sums."""
+        records: dict[str, Any] = {
+            kind: tuple(record.from_dict(each) for each in values.get(kind, ())) for kind, record in _KINDS.items()
+        }
         return cls(
-            values["step"],
-            math.nan if values["loss"] is None else values["loss"],
-            values["nonfinite_loss"],
-            values["loss_scale"],
-            tuple(map(ActivationRecord.from_dict, values["activations"])),
-            tuple(map(WeightedRecord.from_dict, values["weighted"])),
-            tuple(map(ParameterRecord.from_dict, values["parameters"])),
-            dict(values["not_seen"]),
+            step=values["step"],
+            loss=_number(values["loss"]),
+            nonfinite_loss=values["nonfinite_loss"],
+            loss_scale=values["loss_scale"],
+            not_seen=dict(values["not_seen"]),
+            recent_losses=tuple(_number(loss) for loss in values.get("recent_losses", ())),
+            validation_loss=_number(values.get("validation_loss")),
+            learning_rate=_number(values.get("learning_rate")),
+            **records,
         )
 
     @np.errstate(all="ignore")
     def merge(self, other: Snapshot) -> Snapshot:
         """Both snapshots' patterns together: of two ranks in one step, or of two steps in a window (the later step)."""
-        losses = [loss for loss in (self.loss, other.loss) if not math.isnan(loss)]
         return Snapshot(
-            max(self.step, other.step),
-            sum(losses) / len(losses) if losses else math.nan,
-            self.nonfinite_loss or other.nonfinite_loss,
-            max(self.loss_scale, other.loss_scale),
-            _merge(self.activations, other.activations),
-            _merge(self.weighted, other.weighted),
-            _merge(self.parameters, other.parameters),
-            {**self.not_seen, **other.not_seen},
+            step=max(self.step, other.step),
+            loss=_mean(self.loss, other.loss),
+            nonfinite_loss=self.nonfinite_loss or other.nonfinite_loss,
+            loss_scale=max(self.loss_scale, other.loss_scale),
+            activations=_merge(self.activations, other.activations),
+            weighted=_merge(self.weighted, other.weighted),
+            parameters=_merge(self.parameters, other.parameters),
+            not_seen={**self.not_seen, **other.not_seen},
+            losses=_merge(self.losses, other.losses),
+            normalizations=_merge(self.normalizations, other.normalizations),
+            recent_losses=tuple(map(_mean, self.recent_losses, other.recent_losses)),
+            validation_loss=_mean(self.validation_loss, other.validation_loss),
+            learning_rate=max(self.learning_rate, other.learning_rate),
         )
 
     def light(self) -> Snapshot:
@@ -125,10 +153,25 @@ class Snapshot:
         return next((record for record in self.activations if record.name == name), None)
 
 
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _mean(one: float, other: float) -> float:
+    """Of those that are numbers."""
+    known = [value for value in (one, other) if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
 def _merge(ours: tuple[R, ...], theirs: tuple[R, ...]) -> tuple[R, ...]:
     others: dict[str, Any] = {record.name: record for record in theirs}
     with np.errstate(all="ignore"):  # NaN and Inf go on as NaN and Inf
         merged: list[Any] = [
-            record.merge(others.pop(record.name)) if record.name in others else record for record in ours
+            record.merge(others.pop(record.name)) if record.name in others else record  # type: ignore[attr-defined]
+            for record in ours
         ]
     return (*merged, *others.values())
