@@ -3,75 +3,124 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lightning_tricks.diagnosis.course import hidden_activations
 from lightning_tricks.diagnosis.finding import SEVERITIES, Finding
+from lightning_tricks.diagnosis.names import NORMAL_SCALE, name_by_effect
 from lightning_tricks.probes import Snapshot
 
-# A problem and what it brings about, the causes in the order in which they are believed.
-_FOLLOWS: dict[str, tuple[str, ...]] = {
-    "symmetric_weights": (
-        "poor_initialization",
-        "linearity",
-        "saturation",
-        "dead_units",
-        "bias_shift",
-        "vanishing_gradient",
-        "exploding_gradient",
-    ),
-    "unnormalized_input": ("saturation", "dead_units", "bias_shift", "exploding_gradient", "non_finite"),
-    "poor_initialization": ("linearity", "saturation", "dead_units", "vanishing_gradient", "bias_shift"),
-    "exploding_gradient": ("non_finite", "dead_units", "saturation", "bias_shift", "linearity"),
-    "saturation": ("vanishing_gradient", "bias_shift", "linearity"),
-    "dead_units": ("poor_initialization", "vanishing_gradient", "linearity", "bias_shift"),
-    "bias_shift": ("dead_units", "saturation", "linearity", "vanishing_gradient"),
-    "linearity": ("bias_shift", "vanishing_gradient"),
-    "vanishing_gradient": ("linearity", "bias_shift"),
+# A problem and what it brings about.
+_FOLLOWS: Mapping[str, frozenset[str]] = {
+    problem: frozenset(follows.split())
+    for problem, follows in {
+        "symmetric_weights": "poor_initialization linearity saturation dead_units bias_shift vanishing_gradient "
+        "exploding_gradient learning_rate_too_low learning_rate_too_high output_mismatch",
+        "disconnected_parameters": "linearity vanishing_gradient learning_rate_too_low overfitting bias_shift",
+        "unnormalized_input": "saturation dead_units bias_shift exploding_gradient non_finite learning_rate_too_high "
+        "learning_rate_too_low output_mismatch overfitting",
+        "batch_norm_mismatch": "overfitting learning_rate_too_high bias_shift exploding_gradient dead_units saturation",
+        "output_mismatch": "vanishing_gradient exploding_gradient learning_rate_too_low learning_rate_too_high "
+        "bias_shift dead_units saturation linearity overfitting",
+        "poor_initialization": "linearity saturation dead_units vanishing_gradient bias_shift learning_rate_too_low",
+        "exploding_gradient": "non_finite dead_units saturation bias_shift linearity learning_rate_too_high "
+        "output_mismatch",
+        "saturation": "vanishing_gradient exploding_gradient bias_shift linearity learning_rate_too_low",
+        "dead_units": "poor_initialization vanishing_gradient linearity bias_shift learning_rate_too_low",
+        "learning_rate_too_high": "dead_units saturation bias_shift linearity vanishing_gradient exploding_gradient "
+        "non_finite output_mismatch poor_initialization overfitting",
+        "bias_shift": "dead_units saturation linearity learning_rate_too_high",
+        "linearity": "bias_shift vanishing_gradient learning_rate_too_low",
+        "vanishing_gradient": "linearity bias_shift dead_units learning_rate_too_low poor_initialization",
+    }.items()
 }
-_LOUD_START = ("exploding_gradient", "non_finite")  # of an initialisation only if it is too large
-_ANYWHERE = ("vanishing_gradient", "exploding_gradient", "non_finite")  # no forward order between these and their cause
+_FAINT_INPUT = {"linearity", "poor_initialization", "vanishing_gradient"}
+_LOUD_START = {"exploding_gradient", "non_finite", "learning_rate_too_high", "output_mismatch"}
 _AT_ONCE = 2  # optimiser steps within which the consequences of a start show
+_POSITION = {problem: index for index, problem in enumerate(_FOLLOWS)}
+# Causes that lie in the code or the data come first, then what was wrong at the start, then the learning rate.
+_IN_CODE = {"symmetric_weights", "disconnected_parameters", "unnormalized_input", "batch_norm_mismatch"}
+_OF_UNITS = {"saturation", "dead_units", "linearity"}
+_ALONG_THE_WAY = {"vanishing_gradient", "exploding_gradient"}  # no forward order between these and their cause
+_AT_LAST = {"non_finite", "learning_rate_too_low", "overfitting"}
 
 
 def fold(findings: Sequence[Finding], snapshot: Snapshot) -> tuple[Finding, ...]:
     """Findings with their consequences folded under them, the worst cause first.
 
-    A finding is folded under the nearest cause before it that can bring it about, is at least as sure and did not begin
-    later.
+    A finding is folded under the nearest cause that can bring it about, is at least as sure and did not begin later.
+
+    Args:
+        findings: What the rules found, in any order.
+        snapshot: The last look, for the order of execution.
     """
+    findings = name_by_effect(findings)
     order: dict[str | None, int] = {record.name: record.order for record in snapshot.weighted}
     order.update((record.name, record.order) for record in snapshot.activations)
+    order.update((record.name, record.order) for record in snapshot.normalizations)
     hidden = [record.name for record in hidden_activations(snapshot)]
-    position = {problem: index for index, problem in enumerate(_FOLLOWS)}
-    ranked = sorted(
-        findings,
-        key=lambda finding: (
-            finding.problem in _ANYWHERE,
-            order.get(finding.layer, 0),
-            position.get(finding.problem, len(position)),
-        ),
-    )
+
+    def precedence(finding: Finding) -> tuple[float, int, int]:
+        stage = 0.5 if _leads(finding, findings) else _stage(finding)
+        return stage, order.get(finding.layer, 0), _POSITION.get(finding.problem, len(_POSITION))
+
     tops: list[Finding] = []
-    for finding in ranked:
-        causes = [index for index, top in enumerate(tops) if _brings(top, finding, order, hidden)]
+    for finding in sorted(findings, key=precedence):
+        causes = [
+            index
+            for index, top in enumerate(tops)
+            if any(_brings(cause, finding, order, hidden) for cause in (top, *top.consequences))
+        ]
         if not causes:
             tops.append(finding)
             continue
-        nearest = max(causes, key=lambda index: order.get(tops[index].layer, 0))
+        nearest = max(causes, key=lambda index: (tops[index].rank > 0, order.get(tops[index].layer, 0)))
         top = tops[nearest]
         severity = max(top.severity, finding.severity, key=SEVERITIES.index)
         tops[nearest] = dataclasses.replace(top, severity=severity, consequences=(*top.consequences, finding))
     return tuple(sorted(tops, key=lambda top: -top.rank))
 
 
-def _brings(cause: Finding, finding: Finding, order: dict[str | None, int], hidden: Sequence[str]) -> bool:
-    follows = _FOLLOWS.get(cause.problem, ())
+def _stage(finding: Finding) -> float:
+    problem = finding.problem
+    if problem in _IN_CODE or (problem == "linearity" and "weighted layers in a row" in finding.evidence):
+        return 0
+    if problem == "output_mismatch":
+        return 1 if "initial loss" in finding.evidence else 0
+    if problem == "poor_initialization" or (problem in _OF_UNITS and finding.step == 0):
+        return 1
+    if problem == "exploding_gradient" and finding.step == 0:
+        return 1.5
+    if problem == "learning_rate_too_high":
+        return 2
+    if problem in _ALONG_THE_WAY:
+        return 4
+    return 5 if problem in _AT_LAST else 3
+
+
+def _leads(finding: Finding, findings: Sequence[Finding]) -> bool:
+    """A gradient that vanishes over layers whose weights are of ordinary size: units and depth are the cause."""
+    if finding.problem != "vanishing_gradient":
+        return False
+    linear = next((other for other in findings if other.problem == "linearity"), None)
+    if linear is None or linear.rank > finding.rank or finding.step > linear.step + _AT_ONCE:
+        return False
+    scale = linear.evidence.get("weight scale")
+    return scale is not None and scale >= NORMAL_SCALE[0]
+
+
+def _brings(cause: Finding, finding: Finding, order: Mapping[str | None, int], hidden: Sequence[str]) -> bool:
+    follows = _FOLLOWS.get(cause.problem, frozenset())
     if cause.problem == "poor_initialization":
-        if finding.step > cause.step + _AT_ONCE:
+        if finding.step > cause.step + _AT_ONCE and finding.problem in _OF_UNITS:
             return False
         if cause.evidence.get("pre-activation std", 0.0) > 1.0:
-            follows = (*follows, *_LOUD_START)
+            follows = follows | _LOUD_START
+    elif cause.problem == "unnormalized_input":
+        if cause.evidence.get("root mean square", 1.0) < 1.0:
+            follows = follows | _FAINT_INPUT
+        elif "mean over std of a feature, median" in cause.evidence:
+            follows = follows | {"linearity"}
     elif cause.severity == "info" and finding.severity != "info":
         return False
     if cause.problem == "linearity" and finding.problem == "dead_units":
@@ -80,6 +129,7 @@ def _brings(cause: Finding, finding: Finding, order: dict[str | None, int], hidd
         return len(pair) == 2 and pair[1] == pair[0] + 1 and cause.step <= finding.step
     if finding.problem not in follows or cause.step > finding.step:
         return False
-    if finding.problem in _ANYWHERE or cause.problem in _ANYWHERE:
+    local = _OF_UNITS | {"poor_initialization", "bias_shift"}
+    if cause.problem not in local or finding.problem not in local:
         return True
     return order.get(cause.layer, 0) <= order.get(finding.layer, 0)

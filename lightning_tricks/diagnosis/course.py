@@ -73,3 +73,11 @@ def weighted_before(snapshot: Snapshot, activation: ActivationRecord) -> Weighte
     """The last weighted operation before an activation: the layer whose pre-activation it takes."""
     before = [record for record in snapshot.weighted if record.order < activation.order]
     return before[-1] if before else None
+
+
+def weight_scale(snapshot: Snapshot, layer: str | None) -> float | None:
+    """RMS(w) sqrt(fan_in) of a weighted layer: the factor by which it scales the standard deviation of its input."""
+    for record in snapshot.parameters:
+        if layer is not None and record.layer == layer and record.fan_in and record.weight >= 0:
+            return record.weight * math.sqrt(record.fan_in)
+    return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.course import RECOVERY, course, hidden_activations, weighted_before
+from lightning_tricks.diagnosis.course import RECOVERY, course, hidden_activations, weight_scale, weighted_before
 from lightning_tricks.diagnosis.dead_units import DEAD_LAYER
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
@@ -65,7 +65,7 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> list[Finding]:
     if faulty is None:
         return []
     place, what = faulty
-    sudden = "suddenly" in what
+    sudden = "suddenly" in what or "far too large" in what
     found = course(history, lambda snapshot: _first_faulty(_ladder(snapshot)) is not None)
     still = found is not None and found.since == first.step
     gain = place.weighted.std / place.weighted.input_std if place.weighted.input_std > 0 else math.nan
@@ -73,6 +73,8 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> list[Finding]:
         "pre-activation std": place.std,
         "from first to last hidden layer": f"{ladder[0].std:.2g} to {ladder[-1].std:.2g}",
         "output std over input std": gain,
+        "weight scale": weight_scale(first, place.weighted.name),
+        "at one layer": sudden,
         "activation layer": place.activation.name,
     }
     explanation = (

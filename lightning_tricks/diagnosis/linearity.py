@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.course import RECOVERY, hidden_activations, layer_course, weighted_before
+from lightning_tricks.diagnosis.course import RECOVERY, hidden_activations, layer_course, weight_scale, weighted_before
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
@@ -39,6 +39,7 @@ def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
             "pre-activation std": record.std,
             "pre-activation mean": record.mean,
             "weighted layer": before.name if before else None,
+            "weight scale": weight_scale(history[0], before.name if before else None),
         }
         explanation = (
             f"These {record.function} units only meet patterns on a nearly straight part of their curve, so the layer "
