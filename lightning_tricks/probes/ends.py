@@ -6,6 +6,8 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
+
 from lightning_tricks.probes.record import Record
 
 __all__ = ["LossRecord", "NormalizationRecord"]
@@ -16,21 +18,25 @@ class LossRecord(Record):
     """One call of a loss function of torch.nn.functional.
 
     Args:
-        name: ``"cross_entropy"``, ``"criterion.cross_entropy"``: named as every call.
+        name: Named as every call: ``"cross_entropy"`` outside of the model, ``"criterion"`` by a module of that name.
         function: ``"cross_entropy"``, ``"nll_loss"``, ``"binary_cross_entropy_with_logits"``, ``"mse_loss"`` ...
         order: Position among all recorded calls of the step.
         input_shape: Shape of the network's output as the loss received it.
         target_shape: Shape of the target.
         patterns: Number of patterns looked at (batch x positions).
         outputs: Number of outputs a pattern has: the classes, for those losses that have any.
-        value: The loss of this call, as a mean over patterns.
-        chance: The loss of a uniform guess: ln C, ln 2 for two-sided logits; NaN where there is none.
+        value: The loss of this call as a mean, whatever its reduction: over patterns where a pattern has one loss (by
+            the weights of the classes if there are any), over elements where each output has its own.
+        chance: The loss of a uniform guess: ln C, ln 2 for two-sided logits (with weights, what they make of it); NaN
+            where there is none.
         input_mean, input_std, input_min, input_max: Over all inputs looked at.
         zero_share: Share of inputs that are exactly zero.
         sum_error: Largest abs(sum over outputs of input - 1): under 1e-3 where the inputs are probabilities.
         log_sum_error: Largest abs(log sum exp over outputs of input): under 1e-3 where they are log-probabilities.
-        target_mean, target_std, target_min, target_max: Over all targets looked at; class numbers count as numbers.
-        weighted: The name of the last weighted record before the loss, whose output it is made of; None if unknown.
+        target_mean, target_std, target_min, target_max: Over all targets looked at; class numbers count as numbers,
+            those to be ignored are left out.
+        weighted: The name of the weighted record whose output came in with nothing but linear operations between, or
+            through the activation; where that is unknown, of the last one before the loss; None without any.
         activation: The name of the activation record whose output came in with nothing but linear operations between.
     """
 
@@ -63,9 +69,9 @@ class LossRecord(Record):
             name: _mean(self, other, name, weights) for name in ("value", "input_mean", "zero_share", "target_mean")
         }
         numbers |= {f"{kind}_std": _joint_std(self, other, kind, weights) for kind in ("input", "target")}
-        numbers |= {name: min(getattr(self, name), getattr(other, name)) for name in ("input_min", "target_min")}
-        highest = ("input_max", "target_max", "sum_error", "log_sum_error")
-        numbers |= {name: max(getattr(self, name), getattr(other, name)) for name in highest}
+        lowest, highest = ("input_min", "target_min"), ("input_max", "target_max", "sum_error", "log_sum_error")
+        numbers |= {name: float(np.minimum(getattr(self, name), getattr(other, name))) for name in lowest}
+        numbers |= {name: float(np.maximum(getattr(self, name), getattr(other, name))) for name in highest}
         changed: dict[str, Any] = {"patterns": sum(weights), **numbers}
         return dataclasses.replace(self, **changed)
 
@@ -88,6 +94,8 @@ class NormalizationRecord(Record):
         mean_gap: Root mean square over channels of (E x - running mean) / running std, as they were before the call.
         log_variance_gap: Root mean square over channels of ln(var(x) / running variance).
         variance_ratio: exp of the mean over channels of ln(var(x) / running variance).
+
+    Both variances are unbiased, as the running one is, and have the layer's eps added, as where it divides by them.
     """
 
     order: int = 0

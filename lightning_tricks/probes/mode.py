@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lightning_tricks.nn import activations
-from lightning_tricks.probes import attention, operations
+from lightning_tricks.probes import attention, losses, normalizations, operations
 from lightning_tricks.probes.observer import Observer
 
 _OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
@@ -55,17 +55,22 @@ def _build_table() -> Mapping[Callable[..., Any], Handler]:
         (("add", "sub", "rsub", "neg", "__add__", "__radd__", "__sub__", "__rsub__", "__neg__"), Observer.passage),
         (("view", "reshape", "unsqueeze", "squeeze", "expand", "flatten", "permute", "transpose"), Observer.passage),
         (("view_as", "expand_as", "__getitem__", "contiguous", "clone", "to", "float"), Observer.passage),
-        (("chunk", "split", "tensor_split", "unbind", "movedim", "swapaxes", "narrow", "dropout"), Observer.passage),
+        (("chunk", "split", "tensor_split", "unbind", "movedim", "swapaxes", "narrow"), Observer.passage),
     ):
         for name in names:
             for place in (torch, Tensor):
                 if hasattr(place, name):
                     table[getattr(place, name)] = handler
-    for function in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout):
+    for loss, kind in losses.FUNCTIONS.items():
+        table[loss] = functools.partial(losses.call, kind)
+    for function in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout, torch.feature_dropout):
+        table[function] = normalizations.dropout
+    for function in (F.alpha_dropout, F.feature_alpha_dropout):
         table[function] = Observer.passage
     for function in (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.avg_pool1d, F.avg_pool2d):
         table[function] = Observer.passage
-    for function in (F.batch_norm, F.instance_norm, F.group_norm):
+    table[F.batch_norm] = normalizations.batch_norm
+    for function in (F.instance_norm, F.group_norm):
         table[function] = functools.partial(_normalisation, False)
     table[F.layer_norm] = functools.partial(_normalisation, True)
     table[Tensor.backward] = table[torch.autograd.backward] = Observer.backward

@@ -7,7 +7,6 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_tricks.nn.activations import Activation, BoundActivation, by_name
@@ -18,7 +17,7 @@ from lightning_tricks.probes.notes import Notes
 from lightning_tricks.probes.operations import Operation, WeightedCall
 from lightning_tricks.probes.readable import unreadable
 from lightning_tricks.probes.signals import Ears
-from lightning_tricks.probes.tallies import ActivationTally, Derived, Signal, Tallies, WeightedTally
+from lightning_tricks.probes.tallies import ActivationTally, Derived, Signal, Tallies, WeightedTally, origin_of
 from lightning_tricks.stats import ActivationSums, Sample, WeightedSums, sample
 
 _RELU6 = (("min_val", 0.0), ("max_val", 6.0))
@@ -53,16 +52,17 @@ class Observer:
         self.closed = False
         self.paused = False
         self._layers = tuple(layers)
-        self._max_patterns = max_patterns
+        self.max_patterns = max_patterns
         self._parameters = {id(p): strip_wrappers(name) for name, p in model.named_parameters()}
-        self._notes = Notes()
-        self._axis: int | None = None
+        self._buffers = {id(b) for b in model.buffers()}
+        self.notes = Notes()
+        self.axis: int | None = None
 
     # --- calls -------------------------------------------------------------------------------------------------
 
     def weighted(self, operation: Operation, func: Call, args: Arguments, kwargs: Keywords) -> Any:
         call = None
-        if self._listening:
+        if self.listening:
             with self.careful(operation.name):
                 call = operation.read(args, kwargs, self.is_parameter)
         output = func(*args, **kwargs)
@@ -74,7 +74,7 @@ class Observer:
 
     def activation(self, entry: Activation, func: Call, args: Arguments, kwargs: Keywords) -> Any:
         a = args[0] if args else kwargs.get("input")
-        if not self._listening or not isinstance(a, Tensor):
+        if not self.listening or not isinstance(a, Tensor):
             return func(*args, **kwargs)
         g = entry.bind(*args[1:], **kwargs)
         if g.parameters == _RELU6:  # nn.ReLU6 is a hardtanh
@@ -82,7 +82,7 @@ class Observer:
         name = self.frames.name("activation", g.name)
         pending: Pending | None = None
         with self.careful(name):
-            if self._can_count(name, a):
+            if self.can_count(name, a):
                 pending = self._before(name, g, a, _in_place(func, args, kwargs))
         output = func(*args, **kwargs)
         if pending is not None:
@@ -92,7 +92,7 @@ class Observer:
 
     def multiplication(self, func: Call, args: Arguments, kwargs: Keywords) -> Any:
         """An activation whose output multiplies something else is a gate."""
-        if not self._listening or len(args) < 2:
+        if not self.listening or len(args) < 2:
             return func(*args, **kwargs)
         sources = self._activation_behind(args[0]), self._activation_behind(args[1])
         output = func(*args, **kwargs)
@@ -104,24 +104,19 @@ class Observer:
     def passage(self, func: Call, args: Arguments, kwargs: Keywords) -> Any:
         """What is linear keeps its origin: a shifted activation can still become a gate."""
         note = None
-        if self._listening and args:
+        if self.listening and args:
             tensors = [argument for argument in args if isinstance(argument, Tensor)]
-            note = self._notes.read(tensors[0]) if len(tensors) == 1 else None
+            note = self.notes.read(tensors[0]) if len(tensors) == 1 else None
         output = func(*args, **kwargs)
         if note is not None:
-            self._derive(output, note)
+            self.derive(output, note)
         return output
 
     def normalisation(self, channels_last: bool, func: Call, args: Arguments, kwargs: Keywords) -> Any:
         x = args[0] if args else kwargs.get("input")
-        note = None
-        if self._listening and isinstance(x, Tensor):
-            self._axis = -1 if channels_last else min(1 - x.dim(), -1)
-            note = self._notes.read(x) if func is F.batch_norm else None  # linear: per unit it scales and shifts
-        output = func(*args, **kwargs)
-        if note is not None:
-            self._derive(output, note)
-        return output
+        if self.listening and isinstance(x, Tensor):
+            self.axis = -1 if channels_last else min(1 - x.dim(), -1)
+        return func(*args, **kwargs)
 
     def gradient_of(self, func: Call, args: Arguments, kwargs: Keywords) -> Any:
         """torch.autograd.grad, as in a gradient penalty: its gradients are no error signals."""
@@ -152,7 +147,7 @@ class Observer:
             self.ears.keeps_graph = False
 
     def operator(self, func: Any) -> None:
-        if self._listening and not self.frames.between and not str(func).startswith("profiler."):
+        if self.listening and not self.frames.between and not str(func).startswith("profiler."):
             self.tallies.not_seen[str(func)] = "called through torch.ops: nothing inside it is seen"
 
     def careful(self, name: str) -> Careful:
@@ -162,7 +157,7 @@ class Observer:
     def close(self) -> None:
         self.closed = True
         self.ears.close()
-        self._notes.clear()
+        self.notes.clear()
 
     def is_parameter(self, tensor: Any) -> bool:
         """Whether a tensor is a parameter of the model or a view of one."""
@@ -173,58 +168,73 @@ class Observer:
             return None
         return self._parameters.get(id(tensor)) or self._parameters.get(id(tensor._base))
 
-    # --- counting ----------------------------------------------------------------------------------------------
+    def is_buffer(self, tensor: Any) -> bool:
+        """Whether a tensor is a buffer of the model, and no scratch of a call."""
+        return id(tensor) in self._buffers
 
     @property
-    def _listening(self) -> bool:
+    def listening(self) -> bool:
+        """Whether what is called now is part of the step."""
         if self.closed or self.paused or self.frames.current is None or _in_backward():
             return False
         return torch.is_grad_enabled() or not self.frames.between  # the loop's own metrics are no part of the network
 
-    def _can_count(self, name: str, tensor: Tensor) -> bool:
-        if not any(fnmatchcase(name, glob) for glob in self._layers):
-            return False
+    def can_count(self, name: str, tensor: Tensor) -> bool:
+        """Whether a layer is one of those to look at and its tensor has values."""
+        return any(fnmatchcase(name, glob) for glob in self._layers) and self.readable(name, tensor)
+
+    def readable(self, name: str, tensor: Tensor) -> bool:
+        """Whether a tensor has values that can be counted; why not is listed under ``name``."""
         reason = unreadable(tensor)
         if reason is not None:
             self.tallies.not_seen[name] = reason
         return reason is None
 
+    def derive(self, output: Any, note: Any, dropout: float = 0.0) -> None:
+        """Note that a linear operation made ``output`` of the tensor that ``note`` is about."""
+        derived = Derived(origin_of(note), dropout)
+        for tensor in output if isinstance(output, (tuple, list)) else (output,):
+            if isinstance(tensor, Tensor):
+                self.notes.write(tensor, derived)
+
+    # --- counting ----------------------------------------------------------------------------------------------
+
     def _activation_behind(self, tensor: Any) -> ActivationTally | None:
-        origin = _origin(self._notes.read(tensor))
+        origin = origin_of(self.notes.read(tensor))
         return origin if isinstance(origin, ActivationTally) else None
 
     def _derive(self, output: Any, note: Any) -> None:
-        derived = Derived(_origin(note))
+        derived = Derived(origin_of(note))
         for tensor in output if isinstance(output, (tuple, list)) else (output,):
             if isinstance(tensor, Tensor):
-                self._notes.write(tensor, derived)
+                self.notes.write(tensor, derived)
 
     def _multiply(self, sources: tuple[ActivationTally | None, ...], args: Arguments, output: Tensor) -> None:
         for source, other, rival in ((sources[0], args[1], sources[1]), (sources[1], args[0], sources[0])):
             if source is None:
                 continue
             if not isinstance(other, Tensor) or other.dim() == 0:
-                self._derive(output, source)
+                self.derive(output, source)
             elif self.is_parameter(other) or not (other.requires_grad or not torch.is_grad_enabled()):
                 continue  # a learned scale, or a mask
             elif source.function in _SQUASHING or rival is None or rival.function not in _SQUASHING:
                 source.become_gate(rival)
 
     def _count_weighted(self, name: str, operation: Operation, call: WeightedCall, y: Tensor) -> None:
-        self._axis = call.output_axis
-        if not self._can_count(name, y):
+        self.axis = call.output_axis
+        if not self.can_count(name, y):
             return
         if call.inner:
             self.tallies.not_seen[name] = call.inner
         x, unsampled = call.input, None
         moments: Any = None
-        known = self._notes.read(x)
+        known = self.notes.read(x)
         if isinstance(known, ActivationTally) and known.axis == call.input_axis and known.outputs is not None:
             moments = known.outputs
         elif x is not None and call.input_axis and unreadable(x) is None:
-            moments = sample(x, call.input_axis, self._max_patterns)
+            moments = sample(x, call.input_axis, self.max_patterns)
             unsampled = x if moments.values.numel() < x.numel() and not x.requires_grad else None
-        origin = _origin(known)
+        origin = origin_of(known)
         tally = self.tallies.weighted.get(name)
         if tally is None:
             tally = self.tallies.weighted[name] = WeightedTally(
@@ -237,13 +247,14 @@ class Observer:
                 self.parameter_name(call.weight),
                 origin.name if isinstance(origin, WeightedTally) else None,
             )
-        tally.add(WeightedSums.of(moments, sample(y, call.output_axis, self._max_patterns), y, unsampled))
+        tally.add(WeightedSums.of(moments, sample(y, call.output_axis, self.max_patterns), y, unsampled))
         tally.elements += y.numel()
+        tally.with_gradient |= torch.is_grad_enabled()
         if isinstance(origin, ActivationTally):
             tally.reads = origin
             origin.readers.add(name)
         if not call.inner:  # what a recurrent kernel gives is no pre-activation: it has activations inside
-            self._notes.write(y, tally)
+            self.notes.write(y, tally)
         self.ears.listen(y, tally.signal, call.output_axis)
         if call.weight.requires_grad and not y.requires_grad:
             self.tallies.not_seen[f"{name} (error signal)"] = (
@@ -251,8 +262,8 @@ class Observer:
             )
 
     def _before(self, name: str, g: BoundActivation, a: Tensor, in_place: bool) -> Pending:
-        source = self._notes.read(a)
-        axis = self._axis if self._axis is not None else -1 if a.dim() < 4 else 1 - a.dim()
+        source = self.notes.read(a)
+        axis = self.axis if self.axis is not None else -1 if a.dim() < 4 else 1 - a.dim()
         if isinstance(source, (WeightedTally, ActivationTally)):
             axis = source.axis
         axis = axis if -axis <= a.dim() else -1
@@ -269,22 +280,18 @@ class Observer:
             self.tallies.activations[name] = tally
         if not view and not shared:
             self.ears.listen(a, tally.signal, axis)
-        before = sample(a, axis, self._max_patterns, copy=in_place, dim=0 if by_unit else None)
+        before = sample(a, axis, self.max_patterns, copy=in_place, dim=0 if by_unit else None)
         return Pending(tally, g, before, view and a.requires_grad)
 
     def _after(self, pending: Pending, output: Tensor) -> None:
         tally, g, before, overwritten = pending
-        after = sample(output, tally.axis, self._max_patterns, dim=before.dim)
+        after = sample(output, tally.axis, self.max_patterns, dim=before.dim)
         with torch.no_grad():
             slope = g.derivative(before.values, after.values)
             tally.add(ActivationSums.of(g, before, after, output, slope))
-        self._notes.write(output, tally)
+        self.notes.write(output, tally)
         if overwritten:  # a hook on a view that is overwritten never fires: delta = g'(a) dLoss/dg
             self.ears.listen(output, tally.signal, tally.axis, slope, before.dim)
-
-
-def _origin(note: Any) -> Any:
-    return note.origin if isinstance(note, Derived) else note
 
 
 def _in_backward() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,7 @@ class ParameterTally:
     parameter: Tensor
     layer: WeightedTally | None
     rows: list[Rows]
+    optimized: bool
     gradient: SquareSums | None = None
     before: Tensor | None = None
     sums: ParameterSums | None = None
@@ -86,21 +87,25 @@ class ParameterReader:
     Args:
         model: The network.
         tallies: The step's tallies: they know which operation used which weight, and its input.
+        optimizers: All that are known to train the model, whether they step while the probe looks or not.
     """
 
     model: nn.Module
     tallies: Tallies
+    optimizers: Sequence[torch.optim.Optimizer] = ()
     read: dict[str, ParameterTally] = field(default_factory=dict)
 
     def before(self, parameters: Iterable[Tensor] | None = None, scale: Tensor | float = 1.0) -> None:
         """Read gradients, divided by ``scale``, and weights of these parameters, or of all; right before the step."""
         wanted = None if parameters is None else {id(p) for p in parameters}
-        uses = self._uses()
+        uses, held = self._uses(), self._held()
         for name, parameter in self.model.named_parameters():
             name = strip_wrappers(name)
             if (wanted is None or id(parameter) in wanted) and not _unready(parameter) and name not in self.read:
                 with Careful(self.tallies.not_seen, name), torch.no_grad():
-                    tally = self.read[name] = self._tally(name, parameter, uses.get(name, []))
+                    tally = self.read[name] = self._tally(
+                        name, parameter, uses.get(name, []), held is None or id(parameter) in held
+                    )
                     if tally.gradient is not None and (isinstance(scale, Tensor) or scale != 1.0):
                         count, square = tally.gradient.count, tally.gradient.square
                         tally.gradient = SquareSums(count, square / (scale * scale))
@@ -112,6 +117,11 @@ class ParameterReader:
                 with Careful(self.tallies.not_seen, tally.name), torch.no_grad():
                     tally.sums = _sums(tally, stepped)
 
+    def _held(self) -> set[int] | None:
+        """What the optimisers hold; None where they hold none of the model's own, but copies, or are not known."""
+        held = {id(p) for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]}
+        return held if any(id(p) in held for p in self.model.parameters()) else None
+
     def _uses(self) -> dict[str, list[WeightedTally]]:
         uses: dict[str, list[WeightedTally]] = {}
         for tally in self.tallies.weighted.values():
@@ -121,10 +131,11 @@ class ParameterReader:
                     same.append(tally)
         return uses
 
-    def _tally(self, name: str, parameter: Tensor, uses: list[WeightedTally]) -> ParameterTally:
+    def _tally(self, name: str, parameter: Tensor, uses: list[WeightedTally], optimized: bool) -> ParameterTally:
         rows = [found for found in map(Rows.of, uses) if found is not None]
         before = None if rows else _entries(parameter).clone()
-        return ParameterTally(name, parameter, uses[0] if uses else None, rows, _gradient(parameter), before)
+        layer = uses[0] if uses else None
+        return ParameterTally(name, parameter, layer, rows, optimized, _gradient(parameter), before)
 
 
 def _sums(tally: ParameterTally, stepped: bool) -> ParameterSums:

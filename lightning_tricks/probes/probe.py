@@ -84,7 +84,7 @@ class Probe:
         self.stepped = False  # whether one of them has made its step
         self._observer = Observer(model, globs, max_patterns)
         self._mode = ObserverMode(self._observer)
-        self._parameters = ParameterReader(model, self._observer.tallies)
+        self._parameters = ParameterReader(model, self._observer.tallies, self._optimizers)
         self._open = self._pushed = self._attached = False
         self._snapshot: Snapshot | None = None
         self._exits = contextlib.ExitStack()

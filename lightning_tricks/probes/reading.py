@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_tricks.probes import packing
+from lightning_tricks.probes.ends import LossRecord, NormalizationRecord
 from lightning_tricks.probes.observer import Observer
 from lightning_tricks.probes.parameters import ParameterTally
 from lightning_tricks.probes.records import ActivationRecord, ParameterRecord, WeightedRecord
@@ -38,10 +39,12 @@ def read(
     activations: list[Any] = [tally for tally in tallies.activations.values() if tally.sums is not None]
     weighted: list[Any] = [tally for tally in tallies.weighted.values() if tally.sums is not None]
     trained = [tally for tally in parameters if tally.sums is not None]
+    ends: list[Any] = [*tallies.losses.values(), *tallies.normalizations.values()]
     heard = _heard([*activations, *weighted], tallies.not_seen)
     scalars: dict[str, Any] = {"loss": tallies.loss, "scale": loss_scale}
     on_device = {name: value for name, value in scalars.items() if isinstance(value, Tensor)}
     trees: list[Any] = [t.sums for t in (*activations, *weighted, *trained, *heard)]
+    trees += [call for tally in ends for call in tally.calls]
     arrays = iter(packing.to_host([*on_device.values(), *(array for tree in trees for array in tree.arrays())]))
     scalars.update(zip(on_device, arrays, strict=False))
     loss = float("nan") if scalars["loss"] is None else float(scalars["loss"])
@@ -51,6 +54,7 @@ def read(
         seen: list[Any] = [(t, next(sums)) for t in (*activations, *weighted)]
         records = [(t, next(sums)) for t in trained]
         signals = {id(signal): _scaled(next(sums), 1.0 / (scale * ranks)) for signal in heard}
+        end_records = [tally.record([next(sums) for _ in tally.calls]) for tally in ends if tally.calls]
         return Snapshot(
             step,
             loss / scale,
@@ -71,11 +75,14 @@ def read(
                     t.elements,
                     s,
                     signals.get(id(t.signal)),
+                    t.with_gradient,
                 )
                 for t, s in seen[len(activations) :]
             ),
             tuple(_parameter_record(t, s) for t, s in records),
             dict(tallies.not_seen),
+            losses=tuple(record for record in end_records if isinstance(record, LossRecord)),
+            normalizations=tuple(record for record in end_records if isinstance(record, NormalizationRecord)),
         )
 
 
@@ -110,4 +117,5 @@ def _scaled(signal: SquareSums, factor: float) -> SquareSums:
 def _parameter_record(tally: ParameterTally, sums: Any) -> ParameterRecord:
     layer = tally.layer
     name, fan_in = (None, 0) if layer is None else (layer.name, layer.call.fan_in)
-    return ParameterRecord.of(tally.name, name, tuple(tally.parameter.shape), fan_in, sums)
+    shape = tuple(tally.parameter.shape)
+    return ParameterRecord.of(tally.name, name, shape, fan_in, sums, tally.parameter.requires_grad, tally.optimized)

@@ -160,6 +160,7 @@ class WeightedRecord(Record):
         elements: int,
         sums: WeightedSums,
         signal: SquareSums | None,
+        with_gradient: bool = True,
     ) -> WeightedRecord:
         """The record of these sums."""
         x, y = sums.input, sums.output
@@ -182,6 +183,7 @@ class WeightedRecord(Record):
             error_signal=math.nan if signal is None else signal.rms,
             nonfinite=looked and not math.isfinite(sums.total),
             nonfinite_input=looked and not _finite(x, sums.input_total),
+            with_gradient=with_gradient,
             sums=sums,
             signal=signal,
         )
@@ -193,7 +195,16 @@ class WeightedRecord(Record):
         signal, sums = _merged(self.signal, other.signal), self.sums.merge(other.sums)
         elements = self.elements + other.elements
         return WeightedRecord.of(
-            self.name, self.operation, self.order, self.weight, self.follows, self.fan_in, elements, sums, signal
+            self.name,
+            self.operation,
+            self.order,
+            self.weight,
+            self.follows,
+            self.fan_in,
+            elements,
+            sums,
+            signal,
+            self.with_gradient or other.with_gradient,
         )
 
 
@@ -238,7 +249,14 @@ class ParameterRecord(Record):
 
     @classmethod
     def of(
-        cls, name: str, layer: str | None, shape: tuple[int, ...], fan_in: int, sums: ParameterSums
+        cls,
+        name: str,
+        layer: str | None,
+        shape: tuple[int, ...],
+        fan_in: int,
+        sums: ParameterSums,
+        trainable: bool = True,
+        optimized: bool = True,
     ) -> ParameterRecord:
         """The record of these sums."""
         weight = sums.weight.rms
@@ -258,6 +276,8 @@ class ParameterRecord(Record):
             symmetric=sums.spread is not None and float(sums.spread) == 0.0,
             nonfinite=not math.isfinite(sums.weight.square),
             nonfinite_gradient=sums.gradient is not None and not math.isfinite(sums.gradient.square),
+            trainable=trainable,
+            optimized=optimized,
             sums=sums,
         )
 
@@ -265,7 +285,15 @@ class ParameterRecord(Record):
         """The record of both ranks' or both steps' sums; the older one if either has lost its sums."""
         if self.sums is None or other.sums is None:
             return self
-        return ParameterRecord.of(self.name, self.layer, self.shape, self.fan_in, self.sums.merge(other.sums))
+        return ParameterRecord.of(
+            self.name,
+            self.layer,
+            self.shape,
+            self.fan_in,
+            self.sums.merge(other.sums),
+            self.trainable or other.trainable,
+            self.optimized or other.optimized,
+        )
 
 
 def _finite(x: Moments | None, total: Any) -> bool:

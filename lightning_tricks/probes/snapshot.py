@@ -135,12 +135,13 @@ class Snapshot:
         )
 
     def only(self, keep: Callable[[str], bool]) -> Snapshot:
-        """The records of the layers whose name is kept, with the parameters of those layers."""
+        """The records of the layers whose name is kept, with the parameters of those layers; losses are no layers."""
         return dataclasses.replace(
             self,
             activations=tuple(record for record in self.activations if keep(record.name)),
             weighted=tuple(record for record in self.weighted if keep(record.name)),
             parameters=tuple(r for r in self.parameters if keep(r.name) or (r.layer is not None and keep(r.layer))),
+            normalizations=tuple(record for record in self.normalizations if keep(record.name)),
         )
 
     def records(self) -> Iterable[Record]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from lightning_tricks.probes.operations import WeightedCall
 from lightning_tricks.stats import ActivationSums, Moments, SquareSums, WeightedSums
+
+if TYPE_CHECKING:
+    from lightning_tricks.probes.losses import LossTally
+    from lightning_tricks.probes.normalizations import NormalizationTally
 
 
 @dataclass
@@ -67,6 +72,8 @@ class WeightedTally:
         call: The call without its input: the weight, its layout and its bias are read again after the update.
         follows: The weighted operation whose output it takes, nothing but linear operations between; None else.
         reads: The activation whose output it takes, nothing but linear operations between; None else.
+        with_gradient: Whether gradients were switched on at any call.
+        outputs: Moments of the outputs of the last micro-batch alone.
     """
 
     name: str
@@ -79,17 +86,31 @@ class WeightedTally:
     follows: str | None
     reads: ActivationTally | None = None
     elements: int = 0
+    with_gradient: bool = False
     sums: WeightedSums | None = None
+    outputs: Moments | None = None
 
     def add(self, sums: WeightedSums) -> None:
+        self.outputs = sums.output
         self.sums = sums if self.sums is None else self.sums.merge(sums)
 
 
 @dataclass(frozen=True)
 class Derived:
-    """The note about a tensor that a linear operation (view, shift, dropout) made of a counted output."""
+    """The note about a tensor that a linear operation (view, shift, dropout) made.
 
-    origin: WeightedTally | ActivationTally
+    Args:
+        origin: Of which counted output; None where it was none.
+        dropout: p of the dropout that was this operation; 0 else.
+    """
+
+    origin: WeightedTally | ActivationTally | None
+    dropout: float = 0.0
+
+
+def origin_of(note: Any) -> Any:
+    """The tally of the output that a tensor is, or that linear operations made it of; None where it is unknown."""
+    return note.origin if isinstance(note, Derived) else note
 
 
 @dataclass
@@ -98,6 +119,8 @@ class Tallies:
 
     activations: dict[str, ActivationTally] = field(default_factory=dict)
     weighted: dict[str, WeightedTally] = field(default_factory=dict)
+    losses: dict[str, LossTally] = field(default_factory=dict)
+    normalizations: dict[str, NormalizationTally] = field(default_factory=dict)
     not_seen: dict[str, str] = field(default_factory=dict)
     loss: Tensor | None = None
     clock: int = 0
