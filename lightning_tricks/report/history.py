@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
+from lightning_tricks.probes import ActivationRecord, LossRecord, NormalizationRecord, Snapshot, WeightedRecord
 from lightning_tricks.probes.records import Record
 
 COLUMNS = ("step", "kind", "layer", "function_or_operation", "measure", "value")
@@ -18,13 +18,15 @@ COLUMNS = ("step", "kind", "layer", "function_or_operation", "measure", "value")
 def rows(history: Sequence[Snapshot]) -> Iterator[tuple[int, str, str, str, str, float]]:
     """The rows of the table: every measure of every record of every snapshot.
 
-    A measure that does not apply (NaN) has no row. A flag (``nonfinite``, ``symmetric`` ...) has a row of value 1 where
-    it is raised. The loss is a row of kind ``"model"``.
+    A measure that does not apply (NaN) has no row. A flag has a row only where it is unlike most: of value 1 where
+    ``nonfinite``, ``symmetric`` ... are true, of value 0 where ``trainable``, ``training`` ... are not. Loss, learning
+    rate and validation loss are rows of kind ``"model"``; the losses between two probed steps belong to no step here.
     """
     for snapshot in history:
-        if not math.isnan(snapshot.loss):
-            yield snapshot.step, "model", "", "", "loss", snapshot.loss
-        for record in snapshot.records():
+        for measure in ("loss", "learning_rate", "validation_loss"):
+            if not math.isnan(getattr(snapshot, measure)):
+                yield snapshot.step, "model", "", "", measure, getattr(snapshot, measure)
+        for record in (*snapshot.records(), *snapshot.normalizations, *snapshot.losses):
             kind, function = _kind(record)
             for measure, value in (*record.measures().items(), *_flags(record)):
                 if not math.isnan(value):
@@ -52,9 +54,11 @@ def _kind(record: Record) -> tuple[str, str]:
         return "activation", record.function
     if isinstance(record, WeightedRecord):
         return "weighted", record.operation
-    return "parameter", ""
+    if isinstance(record, LossRecord):
+        return "loss", record.function
+    return ("normalization", "batch_norm") if isinstance(record, NormalizationRecord) else ("parameter", "")
 
 
 def _flags(record: Any) -> list[tuple[str, float]]:
-    flags = [f.name for f in dataclasses.fields(record) if f.type == "bool" and f.name != "gate"]
-    return [(name, 1.0) for name in flags if getattr(record, name)]
+    flags = {f.name: f.default for f in dataclasses.fields(record) if f.type == "bool" and f.name != "gate"}
+    return [(name, float(not usual)) for name, usual in flags.items() if getattr(record, name) != usual]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import LossRecord, NormalizationRecord, ParameterRecord, Snapshot
 from lightning_tricks.report import write_csv
 from lightning_tricks.report.history import COLUMNS
 
@@ -20,11 +20,15 @@ def test_every_number_comes_back_from_the_file(sigmoids, tmp_path):
     assert len(values) == len(found)  # one row a number
     expected = {}
     for snapshot in sigmoids:
-        expected[snapshot.step, "model", "", "loss"] = snapshot.loss
+        for measure in ("loss", "learning_rate", "validation_loss"):
+            if not math.isnan(getattr(snapshot, measure)):
+                expected[snapshot.step, "model", "", measure] = getattr(snapshot, measure)
         for kind, records in (
             ("activation", snapshot.activations),
             ("weighted", snapshot.weighted),
             ("parameter", snapshot.parameters),
+            ("normalization", snapshot.normalizations),
+            ("loss", snapshot.losses),
         ):
             for record in records:
                 for measure in (f.name for f in dataclasses.fields(record) if f.type == "float"):
@@ -46,6 +50,19 @@ def test_a_raised_flag_has_a_row(spoilt, sigmoids, tmp_path):
     assert ("0", "0") not in flags
     assert {("1", "0"), ("2", "6")} <= flags
     assert "nonfinite" not in {r["measure"] for r in read(write_csv(sigmoids, tmp_path / "other.csv"))}
+
+
+def test_flags_that_are_mostly_true_have_a_row_where_they_are_not(tmp_path):
+    records = (ParameterRecord("a.weight", trainable=False), ParameterRecord("b.weight"))
+    ends = {"normalizations": (NormalizationRecord("bn", training=False),), "losses": (LossRecord("mse", "mse_loss"),)}
+    found = read(write_csv([Snapshot(validation_loss=0.5, parameters=records, **ends)], tmp_path / "history.csv"))
+    rows = {(r["kind"], r["layer"], r["function_or_operation"], r["measure"]): float(r["value"]) for r in found}
+    assert rows == {
+        ("model", "", "", "validation_loss"): 0.5,
+        ("parameter", "a.weight", "", "trainable"): 0.0,
+        ("normalization", "bn", "batch_norm", "dropout"): 0.0,
+        ("normalization", "bn", "batch_norm", "training"): 0.0,
+    }
 
 
 @pytest.mark.parametrize("history", [[], [Snapshot()]])
