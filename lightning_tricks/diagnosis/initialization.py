@@ -10,21 +10,24 @@ from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.course import RECOVERY, course, hidden_activations, weight_scale, weighted_before
 from lightning_tricks.diagnosis.dead_units import DEAD_LAYER
 from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.names import NORMAL_SCALE
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 FAINT = 0.03  # std of a pre-activation; healthy networks of a few layers start at .09 with torch's default
 LOUD = 30.0
 JUMP = 20.0  # factor between the pre-activations of two layers in a row (SageMaker alarms at a variance ratio of 10)
 GENTLE = 1e-4  # a fading down to this, as of torch's default in eight layers, mends itself within RECOVERY steps
+ALIKE = 3.0  # factor within which the sizes of two layers' weights come from one scheme
 EARLY = 16  # optimiser steps after which weights no longer show how they began
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the pre-activation ladder."""
+    """One step of the pre-activation ladder; ``scale``: RMS(w) sqrt(fan_in) of the layer's weights."""
 
     weighted: WeightedRecord
     activation: ActivationRecord
+    scale: float | None
 
     @property
     def std(self) -> float:
@@ -73,7 +76,7 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> list[Finding]:
         "pre-activation std": place.std,
         "from first to last hidden layer": f"{ladder[0].std:.2g} to {ladder[-1].std:.2g}",
         "output std over input std": gain,
-        "weight scale": weight_scale(first, place.weighted.name),
+        "weight scale": place.scale,
         "at one layer": sudden,
         "activation layer": place.activation.name,
     }
@@ -99,7 +102,7 @@ def _ladder(snapshot: Snapshot) -> list[Step]:
     for record in hidden_activations(snapshot):
         weighted = weighted_before(snapshot, record)
         if weighted is not None and record.std >= 0:
-            steps.append(Step(weighted, record))
+            steps.append(Step(weighted, record, weight_scale(snapshot, weighted.name)))
         if record.dead_share >= DEAD_LAYER:
             break
     return steps
@@ -109,7 +112,11 @@ def _first_faulty(ladder: Sequence[Step]) -> tuple[Step, str] | None:
     before: Step | None = None
     for step in ladder:
         if before is not None and before.std > 0 and not 1.0 / JUMP <= step.std / before.std <= JUMP:
-            return step, "shrink suddenly" if step.std < before.std else "grow suddenly"
+            first = _first_alike(ladder, step)
+            shrinks = step.std < before.std
+            if first is not step:
+                return first, f"{'shrink' if shrinks else 'grow'} from layer to layer, beginning"
+            return step, "shrink suddenly" if shrinks else "grow suddenly"
         if step.std < FAINT:
             return _origin(ladder, step), "fade away"
         if step.std > LOUD and step.weighted.std / max(step.weighted.input_std, 1e-30) > JUMP:
@@ -120,8 +127,21 @@ def _first_faulty(ladder: Sequence[Step]) -> tuple[Step, str] | None:
     return None
 
 
+def _first_alike(ladder: Sequence[Step], jump: Step) -> Step:
+    """The first layer whose weights are as far from an ordinary size as those at a jump: then it is no single layer."""
+    if not jump.scale or NORMAL_SCALE[0] <= jump.scale <= NORMAL_SCALE[1]:
+        return jump
+    for step in ladder:
+        if step.scale is not None and 1.0 / ALIKE <= step.scale / jump.scale <= ALIKE:
+            return step
+    return jump
+
+
 def _origin(ladder: Sequence[Step], faint: Step) -> Step:
     """Where a fading that takes several layers begins: the first layer after which it only shrinks."""
+    first = _first_alike(ladder, faint)
+    if first is not faint:
+        return first
     index = ladder.index(faint)
     while index > 0 and ladder[index].std < 0.7 * ladder[index - 1].std:
         index -= 1

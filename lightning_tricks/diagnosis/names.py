@@ -30,7 +30,7 @@ def name_by_effect(findings: Sequence[Finding]) -> list[Finding]:
         effect,
         severity=max(start.severity, effect.severity, key=SEVERITIES.index),
         step=min(start.step, effect.step),
-        evidence={**effect.evidence, **{key: value for key, value in start.evidence.items() if key != "activation layer"}},
+        evidence={**effect.evidence, **start.evidence, "activation layer": effect.layer},
         remedies=start.remedies,
     )
     return [named if finding is effect else finding for finding in findings if finding is not start]
@@ -49,7 +49,7 @@ def _effect(start: Finding, findings: Sequence[Finding]) -> Finding | None:
     linear = [finding for finding in at_once if finding.problem == "linearity"]
     if linear and not _of_ordinary_size(start):
         return linear[0]
-    return (along or linear or [None])[0]
+    return next(iter([*along, *linear]), None)
 
 
 def _of_ordinary_size(start: Finding) -> bool:
