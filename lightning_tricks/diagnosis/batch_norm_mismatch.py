@@ -1,0 +1,188 @@
+"""batch_norm_mismatch: a network that is evaluated by other statistics than it was trained with."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lightning_tricks.diagnosis import remedies
+from lightning_tricks.diagnosis.course import HYSTERESIS, RECOVERY, course
+from lightning_tricks.diagnosis.finding import Finding, Remedy, Severity
+from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes.ends import NormalizationRecord
+
+TINY = 4  # patterns per channel: the variance of so few is off by sqrt(2 / (n - 1)) = 82 % of itself
+PAIR = 2  # with two, each channel's outputs are -1 and 1 whatever comes in
+MEAN_GAP = 2.0  # standard deviations
+VARIANCE_GAP = math.log(4.0)
+FOLLOWED = 3.0  # times 1 / momentum: then 95 % of the running statistics are measured ones
+PATIENCE = 1000  # steps; statistics that need more are still those of the start in many a whole training
+DROPPED = 0.3  # p of a dropout in front: the variance in training is at least 1.43 times that in evaluation
+
+
+def find_batch_norm_mismatch(history: Sequence[Snapshot]) -> list[Finding]:
+    """What is wrong with the statistics, at the first layer where it is; and biases that batch norm takes away."""
+    found = [_tiny_batches(history), _behind_dropout(history), _useless_bias(history)]
+    if found[0] is None:  # else the statistics are mere noise
+        found.insert(1, _stale(history))
+    return [finding for finding in found if finding is not None]
+
+
+def _tiny_batches(history: Sequence[Snapshot]) -> Finding | None:
+    """Batch statistics over so few patterns that they are noise, on most looks: a last, partial batch is no fault."""
+    for layer in _layers(history[-1]):
+        sizes = [r.patterns for look in history for r in _calls(look, layer.name) if r.training]
+        few = [size for size in sizes if 0 < size <= TINY]
+        if 2 * len(few) <= len(sizes) or not layer.training or layer.patterns > TINY:
+            continue
+        typical = sorted(few)[len(few) // 2]
+        noise = math.sqrt(2.0 / max(typical - 1, 1))
+        since = next(look.step for look in history if any(0 < r.patterns <= TINY for r in _calls(look, layer.name)))
+        evidence = {
+            "patterns per channel": typical,
+            "batch size": layer.samples,
+            "relative noise of the variance": noise,
+            "share of the looks": len(few) / len(sizes),
+        }
+        explanation = (
+            f"Mean and variance are taken over {typical} patterns a channel, and the variance of so few is off by "
+            f"about {noise:.0%} of itself. Each pattern is shifted by its neighbours in the batch at random, and "
+            "evaluation, by running statistics, meets another network than training did."
+        )
+        severity: Severity = "info" if len(few) < HYSTERESIS else "critical" if typical <= PAIR else "warning"
+        todo = (remedies.GROUP_NORM, remedies.LARGER_BATCH, remedies.BATCH_RENORM)
+        return _finding(layer.name, severity, since, evidence, explanation, todo)
+    return None
+
+
+def _stale(history: Sequence[Snapshot]) -> Finding | None:
+    """Running statistics far from the measured ones although they had time to follow, or where they never will."""
+    latest, start = history[-1], history[0].step
+    for layer in _layers(latest):
+        if not _far(layer) or len(_all_calls(latest, layer.name)) > 1:
+            continue  # of a layer that is called more than once (real and generated) they are a mixture
+        needed, slow = math.nan, False
+        if layer.training:
+            momenta = {record.momentum for look in history for record in _calls(look, layer.name) if record.training}
+            if len(momenta) > 1 or not layer.momentum > 0:
+                continue  # an average over all steps so far lags behind by its nature
+            needed, waited = FOLLOWED / layer.momentum, latest.step - start
+            slow = waited < needed
+            if slow and (needed < PATIENCE or waited < RECOVERY):
+                continue
+        ripe = _since(history, layer, start + (0 if slow or not layer.training else math.ceil(needed)))
+        found = course(history, ripe)
+        if found is None:
+            continue
+        evidence = {
+            "mean, running against measured, in std": layer.mean_gap,
+            "variance, measured over running": layer.variance_ratio,
+            "normalises by": "the batch" if layer.training else "running statistics",
+            "momentum": layer.momentum,
+        }
+        gap = (
+            f"measured means are {layer.mean_gap:.2g} standard deviations from the running ones, variances "
+            f"{layer.variance_ratio:.2g} times as large"
+        )
+        if not layer.training:
+            explanation = (
+                f"This layer is in eval mode and normalises by running statistics that do not fit: {gap}. "
+                "So it does not normalise at all, and its statistics never learn."
+            )
+            todo: tuple[Remedy, ...] = (remedies.TRAIN_MODE, remedies.POPULATION, remedies.BATCH_RENORM)
+        elif slow:
+            evidence["steps they need to follow"] = needed
+            explanation = (
+                f"With a momentum of {layer.momentum:.2g} the running statistics need {needed:.0f} steps to follow, "
+                f"and are still those of the start: {gap}. Until then the network evaluates as if it were untrained."
+            )
+            todo = (remedies.MOMENTUM, remedies.POPULATION)
+        else:
+            explanation = (
+                f"The running statistics had time to follow and do not fit: {gap}. Evaluation uses them, "
+                "so it sees another network than training does."
+            )
+            todo = (remedies.POPULATION, remedies.MOMENTUM, remedies.LOWER_LR)
+        severity = found.severity(critical=False)
+        return _finding(layer.name, severity, found.since, evidence, explanation, todo)
+    return None
+
+
+def _behind_dropout(history: Sequence[Snapshot]) -> Finding | None:
+    """Dropout right before batch norm: the variance differs between training and evaluation."""
+    for layer in _layers(history[-1]):
+        found = course(history, lambda look, name=layer.name: any(map(_dropped, _calls(look, name))))  # type: ignore[misc]
+        if found is None:
+            continue
+        shift = 1.0 / (1.0 - layer.dropout) if layer.dropout < 1.0 else math.inf
+        evidence = {"dropout before it": layer.dropout, "training over evaluation variance, at least": shift}
+        explanation = (
+            f"Dropout with p = {layer.dropout:g} right before batch norm makes the variance in training at least "
+            f"{shift:.2f} times that in evaluation, where nothing is dropped. The running variance is the training's, "
+            "so in evaluation every output comes out too small."
+        )
+        todo = (remedies.DROPOUT_LAST, remedies.LESS_DROPOUT)
+        return _finding(layer.name, found.severity(critical=False), found.since, evidence, explanation, todo)
+    return None
+
+
+def _useless_bias(history: Sequence[Snapshot]) -> Finding | None:
+    """Biases whose effect the mean of the batch takes away again: information, never more."""
+    latest = history[-1]
+    layers = [r.follows for r in latest.normalizations if r.training and r.follows_bias and r.follows is not None]
+    if not layers:
+        return None
+    evidence = {"layers": ", ".join(dict.fromkeys(layers)), "number of layers": len(set(layers))}
+    explanation = (
+        "These layers add a bias right before batch norm, which subtracts the mean and the bias with it. "
+        "Such a bias does no harm and no good: batch norm has a shift of its own."
+    )
+    todo = (remedies.NO_BIAS,)
+    return _finding(layers[0], "info", history[0].step, evidence, explanation, todo)
+
+
+def _finding(
+    layer: str,
+    severity: Severity,
+    since: int,
+    evidence: Mapping[str, Any],
+    explanation: str,
+    todo: tuple[Remedy, ...],
+) -> Finding:
+    return Finding("batch_norm_mismatch", layer, severity, since, evidence, explanation, todo)
+
+
+def _layers(look: Snapshot) -> list[NormalizationRecord]:
+    return sorted(look.normalizations, key=lambda record: record.order)
+
+
+def _calls(look: Snapshot, name: str) -> list[NormalizationRecord]:
+    return [record for record in look.normalizations if record.name == name]
+
+
+def _all_calls(look: Snapshot, name: str) -> list[NormalizationRecord]:
+    """All calls of the module that this call is one of: the k-th is named ``name_k``."""
+    counts = Counter(record.name for record in look.normalizations)
+    return [r for r in look.normalizations if r.name == name or (r.name.rpartition("_")[0] == name and counts[r.name])]
+
+
+def _since(history: Sequence[Snapshot], layer: NormalizationRecord, ready: int) -> Callable[[Snapshot], bool]:
+    def holds(look: Snapshot) -> bool:
+        same = [record for record in _calls(look, layer.name) if record.training == layer.training]
+        return look.step >= ready and any(map(_far, same))
+
+    return holds
+
+
+def _far(record: NormalizationRecord) -> bool:
+    """Beyond what the noise of the batch itself explains."""
+    noise = math.sqrt(2.0 / max(record.patterns - 1, 1))
+    ratio = record.variance_ratio
+    varies = ratio > 0 and abs(math.log(ratio)) > VARIANCE_GAP + noise
+    return varies or record.mean_gap > MEAN_GAP + noise
+
+
+def _dropped(record: NormalizationRecord) -> bool:
+    return record.training and record.dropout >= DROPPED

@@ -1,0 +1,62 @@
+"""The calls of one loss function over a history: what the rules about outputs and targets read."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lightning_tricks.diagnosis.course import Course, course
+from lightning_tricks.probes import ActivationRecord, Snapshot
+from lightning_tricks.probes.ends import LossRecord
+
+
+@dataclass(frozen=True)
+class LossCalls:
+    """One call of a loss function, found again by its name, and the snapshots that have it.
+
+    Args:
+        looks: The snapshots, in the order of their steps.
+        records: Their records of this call.
+    """
+
+    looks: tuple[Snapshot, ...]
+    records: tuple[LossRecord, ...]
+
+    @property
+    def latest(self) -> LossRecord:
+        return self.records[-1]
+
+    @functools.cached_property
+    def pooled(self) -> LossRecord:
+        """All looks together."""
+        return functools.reduce(lambda one, other: one.merge(other), self.records)
+
+    @property
+    def layer(self) -> str | None:
+        """Where the fault is to be looked for: the activation in front of the loss, or the last weighted layer."""
+        return self.latest.activation or self.latest.weighted
+
+    @property
+    def activation(self) -> ActivationRecord | None:
+        name = self.latest.activation
+        return None if name is None else self.looks[-1].activation(name)
+
+    @property
+    def function(self) -> str | None:
+        """The activation that the loss's input comes from, by its registry name."""
+        return None if self.activation is None else self.activation.function
+
+    def course(self, holds: Callable[[LossRecord], bool]) -> Course | None:
+        """The course of a problem over the looks that have this call."""
+        by_step = dict(zip((id(look) for look in self.looks), self.records, strict=True))
+        return course(self.looks, lambda look: holds(by_step[id(look)]))
+
+
+def loss_calls(history: Sequence[Snapshot]) -> list[LossCalls]:
+    """All calls of loss functions of a history, in the order in which they were first seen."""
+    found: dict[tuple[str, str], list[tuple[Snapshot, LossRecord]]] = {}
+    for look in history:
+        for record in look.losses:
+            found.setdefault((record.name, record.function), []).append((look, record))
+    return [LossCalls(*map(tuple, zip(*pairs, strict=True))) for pairs in found.values()]
