@@ -36,14 +36,21 @@ class Attached(_lightning.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._conductor is not None:
-            self._conductor.end_batch(trainer)
+            self._conductor.end_batch(trainer, outputs)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         if self._conductor is not None:
             self._conductor.pause()
 
+    def on_validation_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if self._conductor is not None:
+            self._conductor.validate_batch(outputs)
+
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if self._conductor is not None:
+            self._conductor.end_validation(trainer)
             self._conductor.go_on()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lightning_tricks import _lightning
+from lightning_tricks.callbacks.curve import loss_in
 from lightning_tricks.callbacks.guard import Guard
+from lightning_tricks.callbacks.validation import ValidationLoss
 from lightning_tricks.probes import Probe, Snapshot
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ class Conductor:
         self._probe: Probe | None = None
         self._waiting: list[Monitor] = []
         self._batches = 0
+        self._loss: torch.Tensor | None = None  # of the batches of this accumulation window
+        self._validation = ValidationLoss()
 
     def begin_batch(self, trainer: Any, module: torch.nn.Module) -> None:
         """Before a batch: open a probe, or go on with the one of this accumulation window."""
@@ -59,9 +65,12 @@ class Conductor:
             self._probe.read_gradients([p for group in optimizer.param_groups for p in group["params"]], scale)
             self._probe.pause()  # what comes now repeats the closure, as LBFGS does
 
-    def end_batch(self, trainer: Any) -> None:
+    def end_batch(self, trainer: Any, outputs: Any) -> None:
         """After a batch: when the optimiser has stepped, close the probe and hand out the snapshot."""
         self._batches += 1
+        if not self._guard.failed:
+            with self._local:
+                self._note_loss(trainer, outputs)
         if self._waiting:
             with self._guard:
                 if self._window_ends(trainer):
@@ -81,6 +90,27 @@ class Conductor:
         if self._probe is not None:
             self._probe.pause()
 
+    def validate_batch(self, outputs: Any) -> None:
+        """Keep the loss of a batch of a validation."""
+        if not self._guard.failed:
+            with self._local:
+                self._validation.add(outputs)
+
+    def end_validation(self, trainer: Any) -> None:
+        """Hand every monitor the loss of a validation, the same on every rank."""
+        if self._guard.failed:
+            return
+        loss = None
+        with self._local:
+            loss = self._validation.take({} if trainer.sanity_checking else trainer.callback_metrics)
+        if trainer.sanity_checking:
+            return
+        with self._guard:
+            known = [each for each in over_ranks(loss, trainer.world_size) if each is not None]
+            if known:
+                for monitor in self.monitors:
+                    monitor.validated(sum(known) / len(known))
+
     def go_on(self) -> None:
         if self._probe is not None:
             self._probe.go_on()
@@ -94,19 +124,35 @@ class Conductor:
 
     def _hand_out(self, trainer: Any) -> None:
         snapshot = None
+        losses = {id(loss): loss for monitor in self._waiting for loss in monitor.curve.losses}  # they share most
         with self._local:
             if self._probe is not None:
                 if _lightning.is_automatic(trainer):
                     self._probe.read_updates()
                 self._probe.close()
+                self._probe.recent_losses = list(losses.values())
                 snapshot = self._probe.snapshot()
         waiting = self._waiting
         self.stop()
         snapshot = merge_over_ranks(None if self._local.failed else snapshot, trainer.world_size)
         if snapshot is None:
             raise self._local.error or RuntimeError("a monitor of another process failed")
+        values = dict(zip(losses, snapshot.recent_losses, strict=False))
         for monitor in waiting:
-            monitor.take(snapshot)
+            own = tuple(values[id(loss)] for loss in monitor.curve.losses if id(loss) in values)
+            monitor.curve.clear()
+            monitor.take(dataclasses.replace(snapshot, recent_losses=own))
+
+    def _note_loss(self, trainer: Any, outputs: Any) -> None:
+        """Keep the loss of a step: its window's sum, as the Trainer has divided each batch's by their number."""
+        loss = loss_in(outputs)
+        if loss is not None:
+            self._loss = loss if self._loss is None else self._loss + loss
+        if self._loss is not None and (not _lightning.is_automatic(trainer) or _lightning.window_ends(trainer)):
+            step = _lightning.steps_taken(trainer)
+            for monitor in self.monitors:
+                monitor.curve.add(step, self._loss)
+            self._loss = None
 
     def _new_probe(self, trainer: Any, module: torch.nn.Module, step: int) -> Probe:
         patterns = [monitor.max_patterns for monitor in self._waiting]
@@ -117,6 +163,7 @@ class Conductor:
         probe = Probe(module, own, layers=globs, max_patterns=most, step=step)
         probe.loss_scale = _lightning.loss_scale(trainer)
         probe.ranks = trainer.world_size
+        probe.trained_by(_lightning.optimizers(trainer))
         return probe
 
     def _window_ends(self, trainer: Any) -> bool:
@@ -126,13 +173,27 @@ class Conductor:
         return over or self._probe is None or self._probe.stepped
 
 
+def over_ranks(value: Any, world_size: int) -> list[Any]:
+    """The value of every rank, on every rank."""
+    if world_size == 1 or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return [value]
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered
+
+
 def merge_over_ranks(snapshot: Snapshot | None, world_size: int) -> Snapshot | None:
     """The snapshot of the joint batch, the same on every rank; None on every rank if any of them has none."""
-    if world_size == 1 or not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return snapshot
-    gathered: list[Snapshot | None] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, snapshot)
+    gathered = over_ranks(snapshot, world_size)
     merged = gathered[0]
     for other in gathered[1:]:
         merged = None if merged is None or other is None else merged.merge(other)
-    return merged
+    if merged is None or len(gathered) == 1:
+        return merged
+    known = [each.loss for each in gathered if not math.isnan(each.loss)]
+    recent = zip(*(each.recent_losses for each in gathered), strict=False)
+    return dataclasses.replace(
+        merged,  # merging one after the other would weigh the last rank most
+        loss=sum(known) / len(known) if known else math.nan,
+        recent_losses=tuple(sum(losses) / len(losses) for losses in recent),
+    )

@@ -10,6 +10,7 @@ from lightning_tricks import _lightning
 from lightning_tricks.callbacks import arguments
 from lightning_tricks.callbacks import history as histories
 from lightning_tricks.callbacks.attached import Attached
+from lightning_tricks.callbacks.curve import LossCurve
 from lightning_tricks.callbacks.guard import Guard
 from lightning_tricks.callbacks.schedule import is_probed
 from lightning_tricks.probes import Snapshot
@@ -43,6 +44,7 @@ class Monitor(Attached):
         self.max_patterns = max_patterns
         self.log_per_layer = log_per_layer
         self.history: list[Snapshot] = []
+        self.curve = LossCurve()
         self._every = every_n_steps or 1
         self._name = self.prefix  # in keys and folders; a second monitor of a class gets a number
         self._guard = Guard(type(self).__name__)
@@ -80,6 +82,11 @@ class Monitor(Attached):
         histories.append(self.history, own)
         self._fresh = self._to_show = True
 
+    def validated(self, loss: float) -> None:
+        """The loss of a validation, from the conductor."""
+        with self._guard:
+            histories.validated(self.history, loss)
+
     def to_csv(self, path: str | Path) -> Path:
         """Write the history as a tidy table: one row per step, layer and measure."""
         return write_csv(self.history, path)
@@ -115,10 +122,12 @@ class Monitor(Attached):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": [snapshot.to_dict() for snapshot in self.history]}
+        return {"history": [snapshot.to_dict() for snapshot in self.history], "curve": self.curve.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = [Snapshot.from_dict(snapshot) for snapshot in state_dict["history"]]
+        if "curve" in state_dict:
+            self.curve.load_state_dict(state_dict["curve"])
 
     def _log(self, trainer: Any) -> None:
         """Log the latest snapshot. A key once logged never goes, as loggers that write tables need."""

@@ -105,6 +105,10 @@ class TrainingDoctor(Monitor):
                 self._told.add((finding.problem, finding.layer))
                 self._new.append(finding)
 
+    def validated(self, loss: float) -> None:
+        super().validated(loss)
+        self._diagnosis = None
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         new, self._new = self._new, []

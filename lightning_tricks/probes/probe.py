@@ -77,10 +77,12 @@ class Probe:
         self.step = step
         self.loss_scale: Any = 1.0  # a number, or a tensor on the device: the factor on the loss that goes backward
         self.ranks = 1  # the gradient is averaged over this many processes
+        self.recent_losses: Sequence[Any] = ()  # numbers, or tensors that are copied with everything else
         self._model = model
         self._optimizers = _optimizers(optimizer)
         for one in self._optimizers:
             check_optimizer(one)
+        self._rates: list[Any] | None = None
         self.stepped = False  # whether one of them has made its step
         self._observer = Observer(model, globs, max_patterns)
         self._mode = ObserverMode(self._observer)
@@ -110,6 +112,10 @@ class Probe:
         """Begin a further micro-batch of the same optimiser step."""
         self._observer.frames.new_batch()
 
+    def trained_by(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Name the optimisers of a step that ``read_gradients`` and ``read_updates`` tell about."""
+        self._parameters.optimizers = list(optimizers)
+
     def pause(self) -> None:
         """From here on nothing is looked at: an optimiser's own arithmetic, a validation amid an accumulation."""
         self._observer.paused = self._observer.ears.deaf = self._observer.frames.paused = True
@@ -125,6 +131,7 @@ class Probe:
         """Read gradients and weights right before the optimiser step; ``scale``: what is still on the gradients."""
         with self._observer.careful("gradients"):
             self._parameters.before(parameters, scale)
+        self._read_rates()
 
     def read_updates(self) -> None:
         """Read the weights right after the optimiser step."""
@@ -140,6 +147,7 @@ class Probe:
             self._exits.close()
         finally:
             self._observer.close()
+        self._read_rates()
         with self._observer.careful("parameters"):  # those that no optimiser has stepped
             self._parameters.before()
             self._parameters.after(stepped=False)
@@ -157,11 +165,19 @@ class Probe:
         if self._snapshot is None:
             read = self._parameters.read.values()
             with self._observer.careful("step"):
-                self._snapshot = reading.read(self._observer, read, self.step, self.loss_scale, self.ranks)
+                around = reading.Around(self.step, self.loss_scale, self.ranks, self._rates or (), self.recent_losses)
+                self._snapshot = reading.read(self._observer, read, around)
             if self._snapshot is None:
                 self._snapshot = Snapshot(self.step, not_seen=dict(self._observer.tallies.not_seen))
             del self._parameters, self._observer, self._mode
         return self._snapshot
+
+    def _read_rates(self) -> None:
+        """Before the step: a schedule may change them right after it."""
+        if self._rates is None:
+            with self._observer.careful("learning rates"):
+                rates = [g.get("lr") for optimizer in self._parameters.optimizers for g in optimizer.param_groups]
+                self._rates = [r.detach().clone() if isinstance(r, Tensor) else r for r in rates if r is not None]
 
     def _push(self) -> None:
         if not self._pushed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,18 +21,33 @@ from lightning_tricks.probes.tallies import Signal
 from lightning_tricks.stats import SquareSums
 
 
+@dataclasses.dataclass(frozen=True)
+class Around:
+    """What is known of a step beside the calls in it.
+
+    Args:
+        step: The number that the snapshot carries.
+        loss_scale: The factor on the loss that went backward.
+        ranks: The number of processes over which gradients are averaged.
+        rates: The learning rates of all parameter groups.
+        recent_losses: The losses of the steps since the last look.
+    """
+
+    step: int
+    loss_scale: Tensor | float = 1.0
+    ranks: int = 1
+    rates: Sequence[Any] = ()
+    recent_losses: Sequence[Any] = ()
+
+
 @np.errstate(all="ignore")  # overflown layers have sums that are NaN or Inf
-def read(
-    observer: Observer, parameters: Iterable[ParameterTally], step: int, loss_scale: Tensor | float, ranks: int
-) -> Snapshot:
+def read(observer: Observer, parameters: Iterable[ParameterTally], around: Around) -> Snapshot:
     """The snapshot of a step that is over.
 
     Args:
         observer: What was seen of forward and backward.
         parameters: What was read of the parameters.
-        step: The number that the snapshot carries.
-        loss_scale: The factor on the loss that went backward.
-        ranks: The number of processes over which gradients are averaged.
+        around: What is known beside.
     """
     tallies = observer.tallies
     _list_silent(observer)
@@ -41,24 +56,24 @@ def read(
     trained = [tally for tally in parameters if tally.sums is not None]
     ends: list[Any] = [*tallies.losses.values(), *tallies.normalizations.values()]
     heard = _heard([*activations, *weighted], tallies.not_seen)
-    scalars: dict[str, Any] = {"loss": tallies.loss, "scale": loss_scale}
-    on_device = {name: value for name, value in scalars.items() if isinstance(value, Tensor)}
+    numbers = [tallies.loss, around.loss_scale, *around.rates, *around.recent_losses]
+    on_device = [number for number in numbers if isinstance(number, Tensor)]
     trees: list[Any] = [t.sums for t in (*activations, *weighted, *trained, *heard)]
     trees += [call for tally in ends for call in tally.calls]
-    arrays = iter(packing.to_host([*on_device.values(), *(array for tree in trees for array in tree.arrays())]))
-    scalars.update(zip(on_device, arrays, strict=False))
-    loss = float("nan") if scalars["loss"] is None else float(scalars["loss"])
-    scale = float(scalars["scale"])
+    arrays = iter(packing.to_host([*on_device, *(array for tree in trees for array in tree.arrays())]))
+    known = [next(arrays) if isinstance(number, Tensor) else number for number in numbers]
+    loss, scale, *others = [math.nan if number is None else float(number) for number in known]
+    rates, recent = others[: len(around.rates)], others[len(around.rates) :]
     sums = iter([tree.with_arrays(arrays) for tree in trees])
     with np.errstate(all="ignore"):  # NaN and Inf are what some of these numbers are there to show
         seen: list[Any] = [(t, next(sums)) for t in (*activations, *weighted)]
         records = [(t, next(sums)) for t in trained]
-        signals = {id(signal): _scaled(next(sums), 1.0 / (scale * ranks)) for signal in heard}
+        signals = {id(signal): _scaled(next(sums), 1.0 / (scale * around.ranks)) for signal in heard}
         end_records = [tally.record([next(sums) for _ in tally.calls]) for tally in ends if tally.calls]
         return Snapshot(
-            step,
+            around.step,
             loss / scale,
-            scalars["loss"] is not None and not math.isfinite(loss),
+            tallies.loss is not None and not math.isfinite(loss),
             scale,
             tuple(
                 ActivationRecord.of(t.name, t.function, t.order, t.gate, s, signals.get(id(t.signal)))
@@ -83,6 +98,8 @@ def read(
             dict(tallies.not_seen),
             losses=tuple(record for record in end_records if isinstance(record, LossRecord)),
             normalizations=tuple(record for record in end_records if isinstance(record, NormalizationRecord)),
+            recent_losses=tuple(recent),
+            learning_rate=max(rates, default=math.nan),
         )
 
 

@@ -39,9 +39,10 @@ class Snapshot:
         not_seen: What could not be looked at, and why.
         losses: One record per call of a loss function.
         normalizations: One record per call of a batch normalisation with running statistics.
-        recent_losses: The losses of the steps since the snapshot before, the oldest first, thinned evenly where they
-            are many; empty where nobody was there to note them.
-        validation_loss: The latest validation loss before this step; NaN where none is known.
+        recent_losses: The losses of the steps since the snapshot before, the oldest first and this step's the last,
+            thinned evenly where they are many; empty where nobody was there to note them.
+        validation_loss: The latest validation loss known when the next step was looked at, or when the training ended:
+            that of a validation between the two, else the one known before; NaN where none is known.
         learning_rate: The largest learning rate among the optimisers' parameter groups; NaN where none is known.
     """
 
@@ -120,7 +121,7 @@ class Snapshot:
             not_seen={**self.not_seen, **other.not_seen},
             losses=_merge(self.losses, other.losses),
             normalizations=_merge(self.normalizations, other.normalizations),
-            recent_losses=tuple(map(_mean, self.recent_losses, other.recent_losses)),
+            recent_losses=tuple((a + b) / 2 for a, b in zip(self.recent_losses, other.recent_losses, strict=False)),
             validation_loss=_mean(self.validation_loss, other.validation_loss),
             learning_rate=max(self.learning_rate, other.learning_rate),
         )

@@ -81,7 +81,7 @@ def test_checkpoint_after_an_exception_is_plain_data(tmp_path):
     fit(Classifier(), [doctor, saving], data, enable_checkpointing=True)
     for path in pathlib.Path("saved").glob("*.ckpt"):
         state = torch.load(path, weights_only=True)["callbacks"][doctor.state_key]
-        assert set(state) == {"history", "told"}
+        assert set(state) == {"history", "curve", "told"}
         assert _builtin(state)
     restored = lt.TrainingDoctor(every_n_steps=1, on_problem="log")
     restored.load_state_dict(doctor.state_dict())

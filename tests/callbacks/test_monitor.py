@@ -1,6 +1,7 @@
 """What is logged, where and when; arguments; and that a monitor's own error ends the monitor only."""
 
 import csv
+import dataclasses
 import inspect
 import math
 import pathlib
@@ -119,17 +120,25 @@ def test_early_stopping_and_checkpoints_watch_the_summaries():
     assert float(best.best_model_score) == pytest.approx(max(ends))
 
 
-def test_validation_is_not_recorded():
+def test_of_a_validation_its_loss_alone_is_recorded():
+    seen = []
+
     class Validated(Classifier):
         def validation_step(self, batch, batch_idx):
-            self.log("val_loss", self.loss((50 * batch[0], batch[1])))
+            seen.append(self.loss((50 * batch[0], batch[1])))
+            self.log("val_loss", seen[-1])
 
     first, second = monitors(), monitors()
     torch.manual_seed(0)
     fit(Classifier(), first)
     torch.manual_seed(0)
     fit(Validated(), second, validation=batches(2), val_check_interval=2, num_sanity_val_steps=2)
+    losses = torch.stack(seen[2:]).view(3, 2).mean(1).tolist()  # of two batches each, the sanity check left out
     for one, other in zip(first, second, strict=True):
+        known = [snapshot.validation_loss for snapshot in other.history]
+        assert math.isnan(known[0])
+        assert known[1:] == pytest.approx([losses[0], losses[0], losses[1], losses[1], losses[2]])
+        other.history = [dataclasses.replace(snapshot, validation_loss=math.nan) for snapshot in other.history]
         assert one.state_dict()["history"] == other.state_dict()["history"]
     assert len(first[0].history) == 6
 
