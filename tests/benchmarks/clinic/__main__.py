@@ -1,0 +1,93 @@
+"""The clinic's commands: ``generate``, ``judge``, ``report``, ``show``."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import multiprocessing
+import os
+from collections.abc import Sequence
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from lightning_tricks.checkup import diagnose
+
+from .case import Case
+from .cases import all_cases
+from .generate import generate
+from .store import Store
+from .table import failures, markdown
+from .verdict import Verdict, judge
+
+_store: Store
+_stale = False
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.clinic", description=__doc__)
+    parser.add_argument("command", choices=["list", "generate", "judge", "report", "show"])
+    parser.add_argument("--store", default="outputs/clinic", help="folder of the runs (git ignores outputs/)")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", help="glob or part of the names, such as 'mlp3-*' or 'huge weights'")
+    parser.add_argument("--half", choices=["A", "B"])
+    parser.add_argument("--failures", action="store_true", help="judge: every wrong one, with the evidence")
+    parser.add_argument("--stale", action="store_true", help="judge runs of older sources where there are no newer")
+    options = parser.parse_args(arguments)
+
+    cases = [case for case in all_cases() if _chosen(case, options)]
+    twins = [case.twin for case in cases if case.sick]
+    store = Store(options.store)
+    if options.command == "list":
+        print("\n".join(f"[{case.half}] {'sick   ' if case.sick else 'healthy'} {case.name}" for case in cases))
+        return
+    if options.command == "generate":
+        generate(list(dict.fromkeys([*twins, *cases])), store, options.workers)
+        return
+    if options.command == "show":
+        for case in cases:
+            path = store.find(case, options.stale)
+            if path is not None:
+                print(f"\n=== [{case.half}] {case.name}\n{diagnose(store.load(path).snapshots)}")
+        return
+    verdicts = judge_all(cases, store, options.workers, options.stale)
+    print(markdown(verdicts))
+    if options.failures:
+        print()
+        print("\n".join(failures(verdicts)))
+
+
+def judge_all(cases: Sequence[Case], store: Store, workers: int, stale: bool) -> list[Verdict]:
+    """The verdicts on all runs that are there."""
+    there = [case for case in cases if store.find(case, stale) and (not case.sick or store.find(case.twin, stale))]
+    if len(there) < len(cases):
+        print(f"{len(cases) - len(there)} of {len(cases)} runs are missing or of older sources: generate them first\n")
+    if workers < 2:
+        _begin(str(store.folder), stale)
+        return [_one(case) for case in there]
+    with multiprocessing.get_context("spawn").Pool(workers, _begin, (str(store.folder), stale)) as pool:
+        return pool.map(_one, there, chunksize=8)
+
+
+def _chosen(case: Case, options: argparse.Namespace) -> bool:
+    if options.half not in (None, case.half):
+        return False
+    return options.only is None or options.only in case.name or fnmatch.fnmatch(case.name, options.only)
+
+
+def _begin(folder: str, stale: bool) -> None:
+    global _store, _stale
+    _store, _stale = Store(folder), stale
+
+
+def _load(case: Case):
+    path = _store.find(case, _stale)
+    assert path is not None
+    return _store.load(path)
+
+
+def _one(case: Case) -> Verdict:
+    return judge(_load(case), _load(case.twin) if case.sick else None)
+
+
+if __name__ == "__main__":
+    main()

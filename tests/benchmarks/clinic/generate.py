@@ -1,0 +1,48 @@
+"""Trains what is missing in the store, in parallel processes of one thread each."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+
+from .case import Case
+from .store import Store
+from .train import train
+
+
+def generate(cases: Sequence[Case], store: Store, workers: int) -> int:
+    """The number of runs trained; interrupted and started again it goes on where it was."""
+    missing = store.missing(cases)
+    print(f"{len(cases)} runs, {len(missing)} to train, {workers} workers", flush=True)
+    if not missing:
+        return 0
+    begun = time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, _begin, (str(store.folder),), maxtasksperchild=100) as pool:
+        for done, (name, seconds, error) in enumerate(pool.imap_unordered(_one, missing), 1):
+            if error:
+                print(f"FAILED {name}: {error.strip().splitlines()[-1]}", flush=True)
+            if done % 25 == 0 or done == len(missing):
+                passed = time.perf_counter() - begun
+                left = passed / done * (len(missing) - done)
+                print(f"{done}/{len(missing)} in {passed:.0f} s, about {left:.0f} s left ({name}: {seconds:.1f} s)", flush=True)
+    return len(missing)
+
+
+_store: Store
+
+
+def _begin(folder: str) -> None:
+    global _store
+    os.environ["OMP_NUM_THREADS"] = "1"
+    logging.disable(logging.WARNING)
+    _store = Store(folder)
+
+
+def _one(case: Case) -> tuple[str, float, str]:
+    run = train(case)
+    _store.save(run)
+    return case.name, run.seconds, run.error

@@ -1,0 +1,190 @@
+"""One run: through Lightning's Trainer, with a monitor that keeps every snapshot with its sums."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+
+import lightning.pytorch as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_tricks.callbacks.monitor import Monitor
+from lightning_tricks.probes import Snapshot
+
+from . import data as datasets
+from .case import Case
+from .faults import planted
+from .setup import Setup, optimizer_of, schedule_of
+
+VALIDATE_EVERY = 50
+for _name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What is stored of a training.
+
+    Args:
+        case: Its settings.
+        snapshots: Every look, whole.
+        losses: The training loss of every batch.
+        validation: (step, loss, accuracy or R^2), as logged.
+        error: The traceback where the training, or the monitor in it, failed.
+        seconds: How long it took.
+    """
+
+    case: Case
+    snapshots: tuple[Snapshot, ...]
+    losses: tuple[float, ...]
+    validation: tuple[tuple[int, float, float], ...]
+    error: str = ""
+    seconds: float = 0.0
+
+    @property
+    def accuracy(self) -> float:
+        """The last one: R^2 for a regression."""
+        return self.validation[-1][2] if self.validation else math.nan
+
+    @property
+    def final_loss(self) -> float:
+        """Mean training loss of the last 20 batches."""
+        last = self.losses[-20:]
+        return sum(last) / len(last) if last else math.nan
+
+
+class Recorder(Monitor):
+    """Keeps all snapshots whole, so that the history can be replayed as a callback sees it at every look."""
+
+    prefix = "recorder"
+
+    def __init__(self, every_n_steps: int) -> None:
+        super().__init__(every_n_steps=every_n_steps)
+        self.looks: list[Snapshot] = []
+
+    def receive(self, snapshot: Snapshot) -> None:
+        self.looks.append(snapshot)
+        super().receive(snapshot)
+
+    @property
+    def error(self) -> str:
+        found = self._guard.error
+        return "" if found is None else "".join(traceback.format_exception(found))
+
+
+class Training(L.LightningModule):
+    """What a user would write around the network."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__()
+        self.net, self.setup_ = setup.network, setup
+        self.losses: list[Tensor] = []
+        self.validation: list[tuple[int, float, float]] = []
+
+    def loss_of(self, x: Tensor, y: Tensor) -> Tensor:
+        loss = self.setup_.loss(self.net(x), y)
+        if hasattr(self.net, "reconstruct"):
+            loss = loss + 0.1 * F.mse_loss(self.net.reconstruct(x), x)
+        return loss
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = self.loss_of(*batch)
+        self.losses.append(loss.detach())
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        x, y = batch
+        output = self.net(x)
+        loss, accuracy = self.setup_.loss(output, y), accuracy_of(output, y, self.setup_.data.classes)
+        self.log("val_loss", loss)
+        self.log("val_accuracy", accuracy)
+        self.validation.append((len(self.losses), float(loss), float(accuracy)))
+
+    def configure_optimizers(self):
+        case, spared = self.setup_.case, tuple(f"net.{path}." for path in self.setup_.spared)
+        parameters = [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith(spared)]
+        optimizer = optimizer_of(case, parameters, self.setup_.lr)
+        factor = schedule_of(case)
+        if factor is None:
+            return optimizer
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def accuracy_of(output: Tensor, y: Tensor, classes: int) -> Tensor:
+    """Share of right answers; R^2 for a regression."""
+    if not classes:
+        output = output[:, :1]
+        return 1.0 - ((output - y) ** 2).mean() / y.var(unbiased=False)
+    if output.shape[1] == 1:
+        return ((output[:, 0] > 0) == (y > 0)).float().mean()
+    return (output.argmax(1) == y).float().mean() * output.isfinite().all()
+
+
+class Batches:
+    """Batches as they are, which a Trainer takes for a loader; a missing value may come in from some step on."""
+
+    def __init__(self, batches: list[tuple[Tensor, Tensor]], setup: Setup | None = None) -> None:
+        self.batches, self.spoil = batches, setup.spoiled if setup is not None else None
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for step, (x, y) in enumerate(self.batches):
+            yield (x if self.spoil is None else self.spoil(step, x)), y
+
+
+def train(case: Case) -> Run:
+    """Run a case, from its own random numbers."""
+    torch.set_num_threads(1)
+    begun = time.perf_counter()
+    recorder = Recorder(case.look)
+    module: L.LightningModule
+    if case.architecture == "gan":
+        from .gan import Gan, gan_data
+
+        module, data = Gan(case), gan_data(case)
+        loaders = [Batches(datasets.batches(data, case.batch, case.steps, case.seed)), Batches([(data.x_val, data.y_val)])]
+    else:
+        setup = planted(case)
+        module, data = Training(setup), setup.data
+        stream = datasets.batches(data, setup.batch, case.steps * case.accumulate, case.seed)
+        loaders = [Batches(stream, setup), Batches([(data.x_val, data.y_val)])]
+    error = fit(module, loaders, case, recorder) or recorder.error
+    losses = tuple(torch.stack(module.losses).tolist()) if module.losses else ()
+    seconds = time.perf_counter() - begun
+    return Run(case, tuple(recorder.looks), losses, tuple(module.validation), error, seconds)
+
+
+def fit(module: L.LightningModule, loaders: list[Batches], case: Case, recorder: Recorder) -> str:
+    """Train; the traceback if that fails."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            val_check_interval=VALIDATE_EVERY * case.accumulate,
+            gradient_clip_val=(case.clip or None) if case.architecture != "gan" else None,
+            accumulate_grad_batches=case.accumulate,
+            callbacks=[recorder],
+        )
+        torch.manual_seed(case.seed)
+        try:
+            trainer.fit(module, *loaders)
+        except Exception:
+            return traceback.format_exc()
+    return ""
