@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import _reduction
 
-from lightning_tricks.probes.ends import LossRecord
+from lightning_tricks.probes.loss_tally import LossSums, LossTally, Spread, ends
 from lightning_tricks.probes.tallies import ActivationTally, WeightedTally, origin_of
-from lightning_tricks.stats import Moments, sample
-from lightning_tricks.stats.sums import Sums
+from lightning_tricks.stats import sample
 
 if TYPE_CHECKING:
     from lightning_tricks.probes.observer import Observer
@@ -44,80 +43,6 @@ class LossFunction:
     chance: Literal["classes", "halves"] | None = None
     whole: bool = False
     weighs: bool = False
-
-
-@dataclass(frozen=True)
-class LossSums(Sums):
-    """One call, its numbers still on the device.
-
-    Args:
-        patterns: Number of patterns looked at.
-        value: The mean loss.
-        chance: The loss of a uniform guess.
-        input: Moments over all inputs looked at.
-        input_ends: Smallest and largest input.
-        zeros: Number of inputs that are zero.
-        sum_ends, log_sum_ends: Smallest and largest sum, and log sum exp, over the outputs of a pattern.
-        target: Moments over all targets looked at.
-        target_ends: Smallest and largest target.
-    """
-
-    patterns: int
-    value: Any
-    chance: Any
-    input: Moments
-    input_ends: Any
-    zeros: Any
-    sum_ends: Any
-    log_sum_ends: Any
-    target: Moments
-    target_ends: Any
-
-
-@dataclass
-class LossTally:
-    """One call of a loss function in every micro-batch of a step."""
-
-    name: str
-    function: str
-    order: int
-    input_shape: tuple[int, ...]
-    target_shape: tuple[int, ...]
-    outputs: int
-    weighted: str | None
-    activation: str | None
-    calls: list[LossSums] = field(default_factory=list)
-
-    def record(self, calls: list[LossSums]) -> LossRecord:
-        """The record of these calls, which are on the host."""
-        return functools.reduce(lambda one, other: one.merge(other), map(self._record, calls))
-
-    def _record(self, sums: LossSums) -> LossRecord:
-        x, target = sums.input, sums.target
-        return LossRecord(
-            self.name,
-            self.function,
-            self.order,
-            self.input_shape,
-            self.target_shape,
-            sums.patterns,
-            self.outputs,
-            value=float(sums.value),
-            chance=float(sums.chance),
-            input_mean=float(x.mean),
-            input_std=float(x.std),
-            input_min=float(sums.input_ends[0]),
-            input_max=float(sums.input_ends[1]),
-            zero_share=float(sums.zeros) / x.count,
-            sum_error=_distance(sums.sum_ends, 1.0),
-            log_sum_error=_distance(sums.log_sum_ends, 0.0),
-            target_mean=float(target.mean),
-            target_std=float(target.std),
-            target_min=float(sums.target_ends[0]),
-            target_max=float(sums.target_ends[1]),
-            weighted=self.weighted,
-            activation=self.activation,
-        )
 
 
 def call(
@@ -185,38 +110,31 @@ def _sums(
 ) -> LossSums:
     most = None if max_patterns is None else min(max_patterns, max(MAX_INPUTS // outputs, _MIN_PATTERNS))
     values, lies = sample(given["input"], axis, most)
-    variance, mean = torch.var_mean(values, correction=0)
     sums = log_sums = None
     if kind.outputs != "values" and outputs > 1:
-        sums, log_sums = _ends(values.sum(1 - lies)), _ends(values.logsumexp(1 - lies))
+        sums, log_sums = ends(values.sum(1 - lies)), ends(values.logsumexp(1 - lies))
     return LossSums(
         values.shape[lies],
+        values.numel(),
         _value(kind, given, output, outputs),
         _chance(kind, func, given, outputs),
-        Moments(values.numel(), mean, variance * values.numel()),
-        _ends(values),
-        values.numel() - torch.count_nonzero(values),
+        Spread.of(values),
+        torch.count_nonzero(values),
         sums,
         log_sums,
-        *_target(kind, given, axis, most),
+        **_targets(kind, given, axis, most),
     )
 
 
-def _target(kind: LossFunction, given: Mapping[str, Any], axis: int, most: int | None) -> tuple[Moments, Tensor]:
+def _targets(kind: LossFunction, given: Mapping[str, Any], axis: int, most: int | None) -> dict[str, Any]:
     target = given["target"]
     if _by_number(kind, target):
         target = target.reshape(-1)
-        target = target if most is None else target[:: max(1, math.ceil(len(target) / most))]
-        known = target != given.get("ignore_index", -100)
-        numbers, count = target.float(), known.sum()
-        mean = (numbers * known).sum() / count
-        spread = ((numbers - mean) * known).square().sum() / count
-        ends = numbers.where(known, math.inf).min(), numbers.where(known, -math.inf).max()
-        return Moments(1, mean, spread), torch.stack(ends)
+        step = 1 if most is None else max(1, math.ceil(len(target) / most))
+        return {"classes": target[::step].float(), "ignored": given.get("ignore_index")}
     target = target if target.is_floating_point() else target.float()
     values = sample(target, axis if -axis <= target.dim() else 0, most).values
-    variance, mean = torch.var_mean(values, correction=0)
-    return Moments(1, mean, variance), _ends(values)
+    return {"target": Spread.of(values)}
 
 
 def _value(kind: LossFunction, given: Mapping[str, Any], output: Tensor, outputs: int) -> Tensor:
@@ -262,14 +180,6 @@ def _reduction_of(given: Mapping[str, Any]) -> str:
     if average is None and reduce is None:
         return str(given.get("reduction", "mean"))
     return _reduction.legacy_get_string(average, reduce, emit_warning=False)
-
-
-def _ends(values: Tensor) -> Tensor:
-    return torch.stack(torch.aminmax(values))
-
-
-def _distance(ends: Any, wanted: float) -> float:
-    return math.nan if ends is None else float(abs(ends - wanted).max())
 
 
 @functools.lru_cache(maxsize=64)

@@ -54,7 +54,8 @@ class Observer:
         self._layers = tuple(layers)
         self.max_patterns = max_patterns
         self._parameters = {id(p): strip_wrappers(name) for name, p in model.named_parameters()}
-        self._buffers = {id(b) for b in model.buffers()}
+        self._model = model
+        self._buffers: set[int] | None = None
         self.notes = Notes()
         self.axis: int | None = None
 
@@ -170,6 +171,8 @@ class Observer:
 
     def is_buffer(self, tensor: Any) -> bool:
         """Whether a tensor is a buffer of the model, and no scratch of a call."""
+        if self._buffers is None:
+            self._buffers = {id(b) for b in self._model.buffers()}
         return id(tensor) in self._buffers
 
     @property

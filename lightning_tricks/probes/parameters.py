@@ -94,18 +94,19 @@ class ParameterReader:
     tallies: Tallies
     optimizers: Sequence[torch.optim.Optimizer] = ()
     read: dict[str, ParameterTally] = field(default_factory=dict)
+    _optimized: set[int] | None = None
 
     def before(self, parameters: Iterable[Tensor] | None = None, scale: Tensor | float = 1.0) -> None:
         """Read gradients, divided by ``scale``, and weights of these parameters, or of all; right before the step."""
         wanted = None if parameters is None else {id(p) for p in parameters}
-        uses, held = self._uses(), self._held()
+        uses = self._uses()
+        if not self.read:
+            self._optimized = self._held()
         for name, parameter in self.model.named_parameters():
             name = strip_wrappers(name)
             if (wanted is None or id(parameter) in wanted) and not _unready(parameter) and name not in self.read:
                 with Careful(self.tallies.not_seen, name), torch.no_grad():
-                    tally = self.read[name] = self._tally(
-                        name, parameter, uses.get(name, []), held is None or id(parameter) in held
-                    )
+                    tally = self.read[name] = self._tally(name, parameter, uses.get(name, []))
                     if tally.gradient is not None and (isinstance(scale, Tensor) or scale != 1.0):
                         count, square = tally.gradient.count, tally.gradient.square
                         tally.gradient = SquareSums(count, square / (scale * scale))
@@ -131,10 +132,11 @@ class ParameterReader:
                     same.append(tally)
         return uses
 
-    def _tally(self, name: str, parameter: Tensor, uses: list[WeightedTally], optimized: bool) -> ParameterTally:
+    def _tally(self, name: str, parameter: Tensor, uses: list[WeightedTally]) -> ParameterTally:
         rows = [found for found in map(Rows.of, uses) if found is not None]
         before = None if rows else _entries(parameter).clone()
         layer = uses[0] if uses else None
+        optimized = self._optimized is None or id(parameter) in self._optimized
         return ParameterTally(name, parameter, layer, rows, optimized, _gradient(parameter), before)
 
 

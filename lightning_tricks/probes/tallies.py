@@ -11,7 +11,7 @@ from lightning_tricks.probes.operations import WeightedCall
 from lightning_tricks.stats import ActivationSums, Moments, SquareSums, WeightedSums
 
 if TYPE_CHECKING:
-    from lightning_tricks.probes.losses import LossTally
+    from lightning_tricks.probes.loss_tally import LossTally
     from lightning_tricks.probes.normalizations import NormalizationTally
 
 
