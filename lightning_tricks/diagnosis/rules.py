@@ -13,8 +13,10 @@ from lightning_tricks.diagnosis.finding import PROBLEMS, Finding
 from lightning_tricks.diagnosis.gradient import find_exploding_gradient, find_vanishing_gradient
 from lightning_tricks.diagnosis.initialization import find_poor_initialization, find_symmetric_weights
 from lightning_tricks.diagnosis.input import find_unnormalized_input
+from lightning_tricks.diagnosis.learning_rate import find_learning_rate_too_high, find_learning_rate_too_low
 from lightning_tricks.diagnosis.linearity import find_linearity
 from lightning_tricks.diagnosis.nonfinite import find_non_finite
+from lightning_tricks.diagnosis.overfitting import find_overfitting
 from lightning_tricks.diagnosis.saturation import find_saturation
 from lightning_tricks.probes import Snapshot
 
@@ -29,6 +31,9 @@ RULES: tuple[Rule, ...] = (
     find_bias_shift,
     find_linearity,
     find_vanishing_gradient,
+    find_learning_rate_too_high,
+    find_learning_rate_too_low,
+    find_overfitting,
 )
 
 
