@@ -29,12 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--store", default="outputs/clinic", help="folder of the runs (git ignores outputs/)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", help="glob or part of the names, such as 'mlp3-*' or 'huge weights'")
+    parser.add_argument("--every", type=int, default=1, help="only every n-th run, for a first impression")
     parser.add_argument("--half", choices=["A", "B"])
     parser.add_argument("--failures", action="store_true", help="judge: every wrong one, with the evidence")
     parser.add_argument("--stale", action="store_true", help="judge runs of older sources where there are no newer")
     options = parser.parse_args(arguments)
 
-    cases = [case for case in all_cases() if _chosen(case, options)]
+    cases = [case for case in all_cases() if _chosen(case, options)][:: options.every]
     twins = [case.twin for case in cases if case.sick]
     store = Store(options.store)
     if options.command == "list":

@@ -49,7 +49,9 @@ def _mlp(*widths: int, **options) -> Callable[[int, int, str], Network]:
 ARCHITECTURES: dict[str, Architecture] = {
     # plain stacks
     "mlp3": Architecture("A", "stack", _mlp(64, 64, 64), ("relu", *SMOOTH, "sigmoid")),
-    "mlp10": Architecture("A", "stack", _mlp(*[48] * 10), ("relu", "tanh", "selu", "gelu"), start="fitting", lr={"": 0.5}),
+    "mlp10": Architecture(
+        "A", "stack", _mlp(*[48] * 10), ("relu", "tanh", "selu", "gelu"), start="fitting", lr={"": 0.5}
+    ),
     "sequential4": Architecture(
         "B",
         "stack",
@@ -95,10 +97,20 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "lenet": Architecture("B", "cnn", lambda i, o, a: images.PooledCNN(o, a), ("relu", "tanh", "elu"), True),
     "cnn_bn": Architecture(
-        "A", "cnn normalised", lambda i, o, a: images.CNN(o, a, (8, 16, 16), nn.BatchNorm2d), ("relu", "silu"), True, lr={"": 2.0}
+        "A",
+        "cnn normalised",
+        lambda i, o, a: images.CNN(o, a, (8, 16, 16), nn.BatchNorm2d),
+        ("relu", "silu"),
+        True,
+        lr={"": 2.0},
     ),
     "cnn_bn5": Architecture(
-        "B", "cnn normalised", lambda i, o, a: images.CNN(o, a, (10,) * 5, nn.BatchNorm2d), ("relu", "gelu"), True, lr={"": 2.0}
+        "B",
+        "cnn normalised",
+        lambda i, o, a: images.CNN(o, a, (10,) * 5, nn.BatchNorm2d),
+        ("relu", "gelu"),
+        True,
+        lr={"": 2.0},
     ),
     "res_cnn": Architecture(
         "A", "cnn residual", lambda i, o, a: images.ResidualCNN(o, a, 12, 2, nn.BatchNorm2d), ("relu",), True
@@ -110,30 +122,58 @@ ARCHITECTURES: dict[str, Architecture] = {
     "transformer_pre": Architecture(
         "A", "attention", lambda i, o, a: sequences.Transformer(o, a, 2, True), ("gelu", "relu"), True
     ),
-    "attention1": Architecture("A", "attention", lambda i, o, a: sequences.Attention(o, a, 1), ("relu",), True, lr={"": 2.0, "sgd": 4.0}),
+    "attention1": Architecture(
+        "A", "attention", lambda i, o, a: sequences.Attention(o, a, 1), ("relu",), True, lr={"": 2.0, "sgd": 4.0}
+    ),
     "transformer_post": Architecture(
-        "B", "attention", lambda i, o, a: sequences.Transformer(o, a, 2, False), ("relu", "gelu"), True, lr={"": 1.0, "sgd": 2.0}
+        "B",
+        "attention",
+        lambda i, o, a: sequences.Transformer(o, a, 2, False),
+        ("relu", "gelu"),
+        True,
+        lr={"": 1.0, "sgd": 2.0},
     ),
     "attention4": Architecture("B", "attention", lambda i, o, a: sequences.Attention(o, a, 2, 4), ("gelu",), True),
     # recurrent
     "lstm": Architecture(
-        "A", "recurrent", lambda i, o, a: sequences.Recurrent(o, a, "lstm"), ("tanh", "relu"), True, lr={"": 2.0, "sgd": 5.0}
+        "A",
+        "recurrent",
+        lambda i, o, a: sequences.Recurrent(o, a, "lstm"),
+        ("tanh", "relu"),
+        True,
+        lr={"": 2.0, "sgd": 5.0},
     ),
     "rnn": Architecture(
         "A", "recurrent", lambda i, o, a: sequences.Recurrent(o, a, "rnn"), ("relu",), True, lr={"": 1.0}
     ),
     "gru": Architecture(
-        "B", "recurrent", lambda i, o, a: sequences.Recurrent(o, a, "gru"), ("relu", "tanh"), True, lr={"": 2.0, "sgd": 5.0}
+        "B",
+        "recurrent",
+        lambda i, o, a: sequences.Recurrent(o, a, "gru"),
+        ("relu", "tanh"),
+        True,
+        lr={"": 2.0, "sgd": 5.0},
     ),
     "lstm2": Architecture(
-        "B", "recurrent", lambda i, o, a: sequences.Recurrent(o, a, "lstm", 2), ("relu",), True, lr={"": 2.0, "sgd": 15.0, "momentum": 5.0}
+        "B",
+        "recurrent",
+        lambda i, o, a: sequences.Recurrent(o, a, "lstm", 2),
+        ("relu",),
+        True,
+        lr={"": 2.0, "sgd": 15.0, "momentum": 5.0},
     ),
     # gates
     "cell": Architecture(
         "A", "gates", lambda i, o, a: sequences.Cell(o, a, False), ("relu", "tanh"), True, lr={"": 2.0, "sgd": 4.0}
     ),
     "squeeze": Architecture(
-        "A", "gates", lambda i, o, a: images.SqueezeExcite(o, a), ("relu", "silu"), True, "fitting", {"": 4.0, "sgd": 6.0}
+        "A",
+        "gates",
+        lambda i, o, a: images.SqueezeExcite(o, a),
+        ("relu", "silu"),
+        True,
+        "fitting",
+        {"": 4.0, "sgd": 6.0},
     ),
     "swiglu": Architecture("A", "gates", lambda i, o, a: dense.Gated(i, o, a, 48, 3), ("silu", "sigmoid")),
     "minimal_cell": Architecture(
@@ -147,7 +187,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "shared": Architecture("B", "tied", lambda i, o, a: dense.Shared(i, o, a, 64, 3), ("relu", "tanh")),
     # self-normalising
     "selu6": Architecture("A", "selu", lambda i, o, a: dense.SELUNetwork(i, o, 64, 6), ("selu",)),
-    "selu12": Architecture("B", "selu", lambda i, o, a: dense.SELUNetwork(i, o, 48, 12), ("selu",), lr={"": 0.5, "sgd": 1.0}),
+    "selu12": Architecture(
+        "B", "selu", lambda i, o, a: dense.SELUNetwork(i, o, 48, 12), ("selu",), lr={"": 0.5, "sgd": 1.0}
+    ),
     # one layer
     "linear": Architecture("A", "linear", lambda i, o, a: dense.Linear(i, o), ("none",), lr={"": 5.0, "sgd": 1.0}),
     "linear_bn": Architecture(

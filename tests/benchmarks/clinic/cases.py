@@ -22,7 +22,12 @@ def double_cases() -> list[Case]:
         (("few noisy patterns", None, 60.0), ("never used", None, 1.0)),
         (("layer scaled", 1, 1e-3), ("not in optimizer", 0, 1.0)),
     )
-    bases = (("mlp3", "relu", "adam"), ("functional3", "relu", "sgd"), ("sequential4", "relu", "adam"), ("mlp6", "relu", "sgd"))
+    bases = (
+        ("mlp3", "relu", "adam"),
+        ("functional3", "relu", "sgd"),
+        ("sequential4", "relu", "adam"),
+        ("mlp6", "relu", "sgd"),
+    )
     return [
         Case(name, activation, optimizer=optimizer, faults=tuple(Fault(*fault) for fault in pair))
         for pair in pairs
@@ -39,5 +44,3 @@ def all_cases() -> list[Case]:
 def healthy_list() -> list[Case]:
     """Every run without a fault, twins included."""
     return [case for case in all_cases() if not case.sick]
-
-

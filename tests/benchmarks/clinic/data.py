@@ -39,7 +39,15 @@ class Data:
 
 
 # What a good model reaches on the validation part: accuracy, R^2 for diabetes, the share of good samples for a GAN.
-ALLOWED = {"digits": 0.97, "wine": 0.97, "cancer": 0.96, "diabetes": 0.44, "moons": 0.98, "circles": 0.97, "blobs": 0.97}
+ALLOWED = {
+    "digits": 0.97,
+    "wine": 0.97,
+    "cancer": 0.96,
+    "diabetes": 0.44,
+    "moons": 0.98,
+    "circles": 0.97,
+    "blobs": 0.97,
+}
 
 
 @functools.cache

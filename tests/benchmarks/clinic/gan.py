@@ -68,6 +68,4 @@ class Gan(L.LightningModule):
 
 
 def _stack(inputs: int, outputs: int, activation) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, 64), activation(), nn.Linear(64, 64), activation(), nn.Linear(64, outputs)
-    )
+    return nn.Sequential(nn.Linear(inputs, 64), activation(), nn.Linear(64, 64), activation(), nn.Linear(64, outputs))

@@ -28,7 +28,10 @@ def generate(cases: Sequence[Case], store: Store, workers: int) -> int:
             if done % 25 == 0 or done == len(missing):
                 passed = time.perf_counter() - begun
                 left = passed / done * (len(missing) - done)
-                print(f"{done}/{len(missing)} in {passed:.0f} s, about {left:.0f} s left ({name}: {seconds:.1f} s)", flush=True)
+                print(
+                    f"{done}/{len(missing)} in {passed:.0f} s, about {left:.0f} s left ({name}: {seconds:.1f} s)",
+                    flush=True,
+                )
     return len(missing)
 
 

@@ -76,7 +76,9 @@ def _special() -> Iterator[Case]:
             yield usual(name, data=("moons", "circles")[k], loss="bce", batch=32, seed=14)
     for k, name in enumerate(("mlp3", "sequential4", "functional3", "functional5")):
         yield usual(name, activation="relu", start="sparse", seed=15 + k, optimizer=OPTIMIZERS[k % 2])
-    for k, (name, activation) in enumerate((("cnn_bn", "relu"), ("cnn_bn5", "relu"), ("lenet", "relu"), ("cnn", "relu"))):
+    for k, (name, activation) in enumerate(
+        (("cnn_bn", "relu"), ("cnn_bn5", "relu"), ("lenet", "relu"), ("cnn", "relu"))
+    ):
         yield usual(name, activation=activation, pretrained=("frozen", "tuned")[k // 2], lr=(2.0, 0.1)[k // 2], seed=20)
 
 

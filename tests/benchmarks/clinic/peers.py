@@ -1,15 +1,17 @@
 """The rules of four other tools, restated with their published thresholds, on what our snapshots measure.
 
 Each is a function from a run to the problems it raises, in our names where theirs have one, the first raised first.
-Where a measure of theirs is not in a snapshot, the nearest one is taken, so that the peer is rather helped than hindered.
-Rules of theirs that alarm on nearly every healthy run are left out: SageMaker's LossNotDecreasing and Overfit on single
-batches, TheDeepChecker's "activation std outside [0.5, 2]" and its initialisation test against a single scheme.
+Where a measure of theirs is not in a snapshot, the nearest one is taken, so that the peer is rather helped than
+hindered. Rules of theirs that alarm on nearly every healthy run are left out: SageMaker's LossNotDecreasing and Overfit
+on single batches, TheDeepChecker's "activation std outside [0.5, 2]" and its initialisation test against a single
+scheme.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 from scipy.stats import norm
@@ -25,10 +27,11 @@ RECTIFIERS = ("relu", "relu6")
 def deep_checker(run: Run) -> list[str]:
     """TheDeepChecker: Ben Braiek and Khomh, "Testing Feedforward Neural Networks Training Programs", TOSEM 2023.
 
-    Thresholds of its checkers: initial loss off ln C by its own size; features neither standardized nor in [0, 1]; constant
-    initial weights; over 95 % of weights under 1e-5 or negative; over half of the units with a 95th percentile of abs(x) under
-    1e-5 (dead); log10 of the update ratio, averaged, outside [-4, -1], or no update; gradient of a weight halved or doubled at
-    four looks in a row, or its mean outside [1e-8, 1e8]; NaN or Inf. It looks at every 10th iteration, we at our looks.
+    Thresholds of its checkers: initial loss off ln C by its own size; features neither standardized nor in [0, 1];
+    constant initial weights; over 95 % of weights under 1e-5 or negative; over half of the units with a 95th percentile
+    of abs(x) under 1e-5 (dead); log10 of the update ratio, averaged, outside [-4, -1], or no update; gradient of a
+    weight halved or doubled at four looks in a row, or its mean outside [1e-8, 1e8]; NaN or Inf. It looks at every 10th
+    iteration, we at our looks.
     """
     found: list[str] = []
     first = run.snapshots[0]
@@ -71,8 +74,8 @@ def deep_diagnosis(run: Run) -> list[str]:
 
     70 % of a ReLU layer's outputs not positive at the end (dead node); over half of abs(a) above 5 for tanh and sigmoid
     (saturation; our histogram is cut at 4); mean abs gradient under 1e-7 (vanishing); NaN, Inf or a mean of exactly 0
-    (numerical); a rectifier before a cross-entropy, or outputs ten times wider than targets (out of range); the loss exactly
-    unchanged over five epochs.
+    (numerical); a rectifier before a cross-entropy, or outputs ten times wider than targets (out of range); the loss
+    exactly unchanged over five epochs.
     """
     found: list[str] = []
     last, first = _last_finite(run), run.snapshots[0]
@@ -97,13 +100,14 @@ def deep_diagnosis(run: Run) -> list[str]:
 
 
 def sagemaker(run: Run) -> list[str]:
-    """Amazon SageMaker Debugger, default parameters of its built-in rules (AWS documentation, "List of built-in rules").
+    """Amazon SageMaker Debugger, default parameters (AWS documentation, "List of Debugger built-in rules").
 
-    VanishingGradient: mean abs gradient under 1e-7; ExplodingTensor: NaN or Inf; DeadRelu: over 50 % of the units active on
-    under 1 % of the patterns; SaturatedActivation: over 50 % of the units within (-9.4999, 9.4999) for tanh, (-23, 16.99999)
-    for sigmoid on under 1 % of the patterns (by a Gaussian of the unit's moments); WeightUpdateRatio outside [1e-8, 10];
-    PoorWeightInitialization: variance of the ReLU inputs differs by more than 10 between layers at the start, and the loss
-    does not fall within its patience of 5 steps (the documentation names both; the first alone alarms on torch's default).
+    VanishingGradient: mean abs gradient under 1e-7; ExplodingTensor: NaN or Inf; DeadRelu: over 50 % of the units
+    active on under 1 % of the patterns; SaturatedActivation: over 50 % of the units within (-9.4999, 9.4999) for tanh,
+    (-23, 16.99999) for sigmoid on under 1 % of the patterns (by a Gaussian of the unit's moments); WeightUpdateRatio
+    outside [1e-8, 10]; PoorWeightInitialization: variance of the ReLU inputs differs by more than 10 between layers at
+    the start, and the loss does not fall within its patience of 5 steps (the documentation names both; the first alone
+    alarms on torch's default).
     """
     found: list[str] = []
     variances = [r.std**2 for r in run.snapshots[0].activations if r.function in RECTIFIERS and r.std >= 0]
@@ -131,16 +135,17 @@ def sagemaker(run: Run) -> list[str]:
 def autotrainer(run: Run) -> list[str]:
     """AUTOTRAINER: Zhang et al., ICSE 2021, table 2 and the defaults of its monitor.py.
 
-    Its gate first: accuracy under 0.6 of either part, or no rise by 0.01, after 30 % of the training (a regression has no
-    accuracy: there R^2 stands for it). Then: norm of the first weight's gradient over the last's under 1e-3 with the first
-    under 1e-4 (vanishing), over 70 or NaN (exploding), 70 % of gradient entries zero (dying ReLU; the share of weights into
-    dead units is taken), else slow convergence; accuracy oscillating by 0.03 in a fifth of the epochs (oscillating loss).
+    Its gate first: accuracy under 0.6 of either part, or no rise by 0.01, after 30 % of the training (a regression has
+    no accuracy: there R^2 stands for it). Then: norm of the first weight's gradient over the last's under 1e-3 with the
+    first under 1e-4 (vanishing), over 70 or NaN (exploding), 70 % of gradient entries zero (dying ReLU; the share of
+    weights into dead units is taken), else slow convergence; accuracy oscillating by 0.03 in a fifth of the epochs
+    (oscillating loss).
     """
     if any(s.suspicious for s in run.snapshots) or any(not math.isfinite(loss) for _, loss, _ in run.validation):
         return ["exploding_gradient"]
     accuracies = [accuracy for _, _, accuracy in run.validation]
     judged = range(max(1, math.ceil(0.3 * len(accuracies))), len(accuracies) + 1)
-    rises = [b - a for a, b in zip(accuracies, accuracies[1:], strict=False)]
+    rises = [b - a for a, b in pairwise(accuracies)]
     gate = any(max(accuracies[:k]) < 0.6 or max(rises[: k - 1], default=1.0) < 0.01 for k in judged)
     if not gate:
         turns = [
@@ -187,7 +192,7 @@ def _course(run: Run, name: str) -> list[ParameterRecord]:
 
 def _in_a_row(values: np.ndarray, holds: Callable[[float, float], bool]) -> bool:
     run = 0
-    for one, next_ in zip(values, values[1:], strict=False):
+    for one, next_ in pairwise(values):
         run = run + 1 if holds(one, next_) else 0
         if run >= 4:
             return True

@@ -136,7 +136,12 @@ LAYERS: tuple[Row, ...] = (
     ),
     Row(
         "negative weights",
-        ("mlp3-relu digits adam", "functional3-relu digits sgd", "sequential4-relu digits adam", "mlp6-relu digits sgd"),
+        (
+            "mlp3-relu digits adam",
+            "functional3-relu digits sgd",
+            "sequential4-relu digits adam",
+            "mlp6-relu digits sgd",
+        ),
         (1.0, 3.0),
         (1, 2),
     ),
@@ -181,7 +186,12 @@ LAYERS: tuple[Row, ...] = (
     Row("shifted norm", ("mlp_bn_behind-relu digits sgd", "mlp_bn_behind-elu digits adam"), (5.0, 20.0), (0, 1)),
     Row(
         "positive units",
-        ("mlp3-tanh digits sgd", "mlp10-tanh digits momentum", "mlp6-tanh digits sgd", "sequential4-tanh digits momentum"),
+        (
+            "mlp3-tanh digits sgd",
+            "mlp10-tanh digits momentum",
+            "mlp6-tanh digits sgd",
+            "sequential4-tanh digits momentum",
+        ),
         (4.0, 10.0),
     ),
     # the start
@@ -200,7 +210,12 @@ LAYERS: tuple[Row, ...] = (
     ),
     Row(
         "all scaled",
-        ("mlp3-relu digits sgd", "functional3-relu digits adam", "sequential4-relu digits sgd", "functional5-relu digits sgd"),
+        (
+            "mlp3-relu digits sgd",
+            "functional3-relu digits adam",
+            "sequential4-relu digits sgd",
+            "functional5-relu digits sgd",
+        ),
         (0.1, 5.0),
     ),
     Row(

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from .sick import DENSE, Row
 
-MIXED = (*DENSE, "cnn-relu digits adam", "lenet-relu digits adam", "transformer_pre-gelu digits adam", "gru-relu digits adam")
+MIXED = (
+    *DENSE,
+    "cnn-relu digits adam",
+    "lenet-relu digits adam",
+    "transformer_pre-gelu digits adam",
+    "gru-relu digits adam",
+)
 NORMED = (
     "mlp_bn-relu digits adam",
     "cnn_bn-relu digits sgd",
@@ -16,14 +22,24 @@ TRAINING: tuple[Row, ...] = (
     # input
     Row("input scaled", ("mlp3-tanh digits sgd", *DENSE[1:], "lenet-tanh digits momentum"), (16.0, 255.0, 1e-3)),
     Row("input offset", ("mlp3-tanh digits sgd", *DENSE[1:], "lenet-tanh digits momentum"), (10.0,)),
-    Row("huge feature", ("mlp3-tanh wine sgd", "functional3-relu cancer momentum", "sequential4-relu wine sgd"), (1000.0,)),
+    Row(
+        "huge feature",
+        ("mlp3-tanh wine sgd", "functional3-relu cancer momentum", "sequential4-relu wine sgd"),
+        (1000.0,),
+    ),
     # learning rate
     Row("learning rate high", MIXED, (30.0, 300.0)),
     Row("learning rate low", MIXED, (1e-3, 1e-5)),
     # overfitting
     Row(
         "few noisy patterns",
-        (*DENSE, "cnn-relu digits adam", "lenet-relu digits adam", "mlp_ln-gelu digits adam", "res_mlp_plain-relu digits adam"),
+        (
+            *DENSE,
+            "cnn-relu digits adam",
+            "lenet-relu digits adam",
+            "mlp_ln-gelu digits adam",
+            "res_mlp_plain-relu digits adam",
+        ),
         (60.0, 150.0),
         settings={"steps": 400, "batch": 32},
     ),
@@ -53,7 +69,10 @@ CODE: tuple[Row, ...] = (
         (1.0,),
         (0, 0, 1),
     ),
-    Row("never used", ("mlp3-relu digits adam", "res_mlp-relu digits sgd", "sequential4-gelu digits adam", "gru-relu digits sgd")),
+    Row(
+        "never used",
+        ("mlp3-relu digits adam", "res_mlp-relu digits sgd", "sequential4-gelu digits adam", "gru-relu digits sgd"),
+    ),
     # output
     Row("softmax before cross entropy", MIXED),
     Row("relu on output", MIXED[:6]),
@@ -62,12 +81,22 @@ CODE: tuple[Row, ...] = (
     Row("nll of logits", DENSE),
     Row(
         "sigmoid before logits loss",
-        ("mlp3-relu cancer adam", "functional3-relu moons sgd", "sequential4-relu cancer sgd", "functional5-relu circles adam"),
+        (
+            "mlp3-relu cancer adam",
+            "functional3-relu moons sgd",
+            "sequential4-relu cancer sgd",
+            "functional5-relu circles adam",
+        ),
         settings={"loss": "bce"},
     ),
     Row(
         "mse of other shape",
-        ("mlp3-relu diabetes adam", "selu6-selu diabetes sgd", "sequential4-relu diabetes sgd", "mlp_bn_behind-relu diabetes adam"),
+        (
+            "mlp3-relu diabetes adam",
+            "selu6-selu diabetes sgd",
+            "sequential4-relu diabetes sgd",
+            "mlp_bn_behind-relu diabetes adam",
+        ),
         settings={"lr": 0.3, "steps": 200, "batch": 32, "weight_decay": 0.02},
     ),
 )

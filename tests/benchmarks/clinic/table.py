@@ -24,7 +24,9 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
         "",
     ]
     columns = [numbers(of(verdicts, half)) for _, half in HALVES]
-    lines += _table(["", *(title for title, _ in HALVES)], [[key, *(str(c[key]) for c in columns)] for key in columns[0]])
+    lines += _table(
+        ["", *(title for title, _ in HALVES)], [[key, *(str(c[key]) for c in columns)] for key in columns[0]]
+    )
     for half in ("B", None):
         lines += ["", f"Peers on the same runs, {'half B' if half else 'both halves'}:", ""]
         head = ["", "detected", "false alarms", "problem named first", "problem named anywhere"]

@@ -24,7 +24,7 @@ from .faults import planted
 from .setup import Setup, optimizer_of, schedule_of
 
 VALIDATE_EVERY = 50
-for _name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+for _name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
@@ -153,7 +153,10 @@ def train(case: Case) -> Run:
         from .gan import Gan, gan_data
 
         module, data = Gan(case), gan_data(case)
-        loaders = [Batches(datasets.batches(data, case.batch, case.steps, case.seed)), Batches([(data.x_val, data.y_val)])]
+        loaders = [
+            Batches(datasets.batches(data, case.batch, case.steps, case.seed)),
+            Batches([(data.x_val, data.y_val)]),
+        ]
     else:
         setup = planted(case)
         module, data = Training(setup), setup.data
@@ -165,7 +168,7 @@ def train(case: Case) -> Run:
     return Run(case, tuple(recorder.looks), losses, tuple(module.validation), error, seconds)
 
 
-def fit(module: L.LightningModule, loaders: list[Batches], case: Case, recorder: Recorder) -> str:
+def fit(module: L.LightningModule, loaders: list[Batches], case: Case, callback: L.Callback) -> str:
     """Train; the traceback if that fails."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -180,7 +183,7 @@ def fit(module: L.LightningModule, loaders: list[Batches], case: Case, recorder:
             val_check_interval=VALIDATE_EVERY * case.accumulate,
             gradient_clip_val=(case.clip or None) if case.architecture != "gan" else None,
             accumulate_grad_batches=case.accumulate,
-            callbacks=[recorder],
+            callbacks=[callback],
         )
         torch.manual_seed(case.seed)
         try:

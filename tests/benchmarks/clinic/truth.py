@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from lightning_tricks.probes import Probe, Snapshot
 
 from . import data as datasets
@@ -78,5 +77,3 @@ def layers_of(case: Case, fault: Fault) -> frozenset[str | None]:
         first = snapshot.normalizations[0].name if snapshot.normalizations else None
         names |= {None, first}
     return frozenset(names)
-
-

@@ -60,7 +60,7 @@ class Verdict:
 
     Args:
         case: The run.
-        group: ``"healthy"``, ``"unfit"`` (without a fault, but it did not learn), ``"sick"``, ``"harmless"``, ``"double"``.
+        group: ``"healthy"``, ``"unfit"`` (no fault, but it did not learn), ``"sick"``, ``"harmless"``, ``"double"``.
         truths: One for each fault.
         final: All findings of the last look.
         alarms: (step of the look, finding) for every problem and layer when first raised above info, at any look.
