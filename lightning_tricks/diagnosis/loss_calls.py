@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lightning_tricks.diagnosis.course import Course, course
 from lightning_tricks.probes import ActivationRecord, Snapshot
 from lightning_tricks.probes.ends import LossRecord
+
+SPREAD = (
+    3.0  # std of outputs over that of pre-activations, which leaves out how units differ; soft caps have 5 and more
+)
+SHIFTED = 0.1  # half of what a factor of 1.4 makes of a mean of .5
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,24 @@ class LossCalls:
     def function(self) -> str | None:
         """The activation that the loss's input comes from, by its registry name."""
         return None if self.activation is None else self.activation.function
+
+    @property
+    def straight(self) -> bool:
+        """Whether the loss takes the output of a bounded activation as it is, not scaled as by a soft cap.
+
+        A logistic unit tells by its mean, which the histogram of its pre-activations gives; tanh has a slope of 1 at
+        most, so that outputs that vary much more than the pre-activations were multiplied.
+        """
+        record, latest = self.activation, self.latest
+        if record is None or latest.input_min < -1.0 or latest.input_max > 1.0:
+            return False
+        if record.function not in ("sigmoid", "hardsigmoid"):
+            return latest.input_std <= SPREAD * record.std
+        if not record.histogram or latest.input_min < 0.0:
+            return False
+        centres = (-4.125 + 0.25 * index for index in range(len(record.histogram)))
+        mean = sum(share / (1.0 + math.exp(-a)) for share, a in zip(record.histogram, centres, strict=True))
+        return abs(mean - latest.input_mean) < SHIFTED
 
     def course(self, holds: Callable[[LossRecord], bool]) -> Course | None:
         """The course of a problem over the looks that have this call."""

@@ -15,8 +15,7 @@ from lightning_tricks.probes.ends import LossRecord
 OUTSIDE = 0.5  # standard deviations of the targets by which some of them lie out of reach
 NEAR = 0.1  # of a unit, by which an output comes to its bound: then it is felt
 SPARE = 3.0  # outputs over classes seen; bytes of English text use 123 of 256, a background class adds one
-PER_OUTPUT = 20  # patterns an output: a class of average frequency is then missed once in e^20
-MANY = 200  # patterns of one class alone, from a loss that was to tell classes apart
+MANY = 500  # patterns: were the classes above those seen but 3 % of the data, one of them had come, but for 1 in 10^6
 LARGE_TARGETS = 30.0  # root mean square; normalised targets have 1
 _REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _CLASSES = ("cross_entropy", "nll_loss")
@@ -85,8 +84,9 @@ def out_of_reach(calls: LossCalls) -> Finding | None:
         return None  # scaled or shifted behind the activation
     below, above = (low - pooled.target_min) / pooled.target_std, (pooled.target_max - high) / pooled.target_std
     latest = calls.latest
-    under = below > OUTSIDE and latest.input_min <= low + NEAR
-    over = above > OUTSIDE and latest.input_max >= high - NEAR
+    felt = calls.straight and function in ("sigmoid", "hardsigmoid", "tanh", "hardtanh", "softsign")
+    under = below > OUTSIDE and (felt or latest.input_min <= low + NEAR)
+    over = above > OUTSIDE and (felt or latest.input_max >= high - NEAR)
     if not under and not over:
         return None
     severity: Severity = "critical" if not low <= pooled.target_mean <= high else "warning"
@@ -126,9 +126,9 @@ def spare_outputs(calls: LossCalls) -> Finding | None:
         return None
     patterns = sum(map(_independent, calls.records))
     classes = int(pooled.target_max) + 1 if math.isfinite(pooled.target_max) else pooled.outputs
-    single = pooled.target_min == pooled.target_max and patterns >= MANY
-    spare = classes * SPARE <= pooled.outputs and patterns >= PER_OUTPUT * pooled.outputs
-    if not single and not spare:
+    single = pooled.target_min == pooled.target_max
+    spare = classes * SPARE <= pooled.outputs
+    if patterns < MANY or not (single or spare):
         return None
     enough = len(calls.looks) >= HYSTERESIS and (single or calls.looks[-1].step - calls.looks[0].step >= RECOVERY)
     evidence = {"outputs": pooled.outputs, "largest class in a target": classes - 1, "patterns looked at": patterns}
@@ -167,7 +167,7 @@ def large_targets(calls: LossCalls) -> Finding | None:
         f"{calls.latest.input_mean:.3g} and {calls.latest.input_std:.3g}: predicting the mean would still be better. "
         "Weights that fit normalised targets have a long way to go to such values, at huge gradients."
     )
-    severity = found.severity(critical=False) if calls.looks[-1].step - found.since >= RECOVERY else "info"
+    severity = found.severity(critical=False)
     todo = (remedies.SCALE_TARGETS,)
     return finding(calls, pooled.weighted, severity, found.since, evidence, explanation, todo)
 
