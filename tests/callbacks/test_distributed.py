@@ -24,11 +24,14 @@ import lightning_tricks as lt
 warnings.simplefilter("ignore")
 rank = int(os.environ["LOCAL_RANK"])
 options = dict(devices=2, strategy="ddp", default_root_dir=os.getcwd(), use_distributed_sampler=False)
-data = [tuple(part.chunk(2)[rank] for part in batch) for batch in batches(3, size=16)]
+def share(data):
+    return [tuple(part.chunk(2)[rank] for part in batch) for batch in data]
+
+data, validation = share(batches(3, size=16)), share(batches(2, size=16, seed=3))
 
 def run():
     looking = [lt.GradientFlowMonitor(every_n_steps=1), lt.TrainingDoctor(every_n_steps=1, max_patterns=None)]
-    trainer = fit(Joint(), looking, data, **options)
+    trainer = fit(Joint(), looking, data, validation=validation, num_sanity_val_steps=0, **options)
     return {"history": looking[1].state_dict()["history"], "step": trainer.global_step}
 
 def broken(probe):
@@ -74,15 +77,18 @@ def test_history_of_the_joint_batch(two_processes):
     ((first, second), _), outputs, folder = two_processes
     assert first == second
     alone = lt.TrainingDoctor(every_n_steps=1, max_patterns=None)
-    fit(Joint(), [alone], batches(3, size=16))
+    fit(Joint(), [alone], batches(3, size=16), validation=batches(2, size=16, seed=3), num_sanity_val_steps=0)
     assert [snapshot["step"] for snapshot in first["history"]] == [0, 1, 2]
     # The drift of the mean is that of each process by its own input, whose mean is less well known: of the same size.
     equal = [measure for measure in MEASURES if measure != "mean_drift"]
     for ours, snapshot in zip(first["history"], alone.history, strict=True):
         joint = lt.Snapshot.from_dict(ours)
         assert joint.loss == pytest.approx(snapshot.loss, rel=1e-5)
+        assert joint.recent_losses == pytest.approx(snapshot.recent_losses, rel=1e-5)
+        assert joint.losses[0].measures() == pytest.approx(snapshot.losses[0].measures(), rel=1e-4)
         assert values(joint, *equal) == pytest.approx(values(snapshot, *equal), rel=2e-4, abs=1e-6)
         assert values(joint, "mean_drift") == pytest.approx(values(snapshot, "mean_drift"), rel=1.0)
+    assert joint.validation_loss == pytest.approx(alone.history[-1].validation_loss, rel=1e-5)
     assert (folder / "doctor" / "history.csv").exists()
     assert sum("Pictures and history" in output for output in outputs) == 1
 

@@ -54,6 +54,17 @@ def two_backward_calls(model, optimizer, x, target):
     return loss
 
 
+def many_losses(model, optimizer, x, target):
+    optimizer.zero_grad()
+    output, wanted = model(x), F.one_hot(target, 3).float()
+    loss = F.cross_entropy(output, target, torch.tensor([1.0, 2.0, 3.0]), label_smoothing=0.1, reduction="sum")
+    loss = loss + F.binary_cross_entropy_with_logits(output, wanted, pos_weight=torch.full((3,), 2.0))
+    loss = loss + F.nll_loss(output.log_softmax(1), target, reduction="none").sum() + F.mse_loss(output.tanh(), wanted)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
 def autocast(model, optimizer, x, target):
     optimizer.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):
@@ -86,6 +97,7 @@ CASES = {
     "tied weights": (networks.Tied, None, plain),
     "bf16 autocast, mlp": (networks.mlp, VECTORS, autocast),
     "bf16 autocast, cnn": (networks.cnn, IMAGES, autocast),
+    "many losses": (networks.cnn, IMAGES, many_losses),
     "two backward calls": (networks.transformer, (4, 5, 8), two_backward_calls),
     "accumulated": (networks.cnn, IMAGES, accumulated),
     "closure": (networks.mlp, VECTORS, with_closure),

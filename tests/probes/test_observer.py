@@ -242,3 +242,20 @@ def test_a_layer_that_leads_elsewhere_too_stays_a_layer():
     with probe(model) as p:
         model(torch.randn(10, 6)).sum().backward()
     assert {r.function: r.gate for r in p.snapshot().activations} == {"tanh": False, "sigmoid": True}
+
+
+def test_whether_gradients_were_on():
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 3), nn.Linear(3, 2)
+
+        def forward(self, x):
+            with torch.no_grad():
+                x = self.body(x)
+            return self.head(x)
+
+    model = Half()
+    with probe(model) as p:
+        model(torch.randn(5, 4)).sum().backward()
+    assert {r.name: r.with_gradient for r in p.snapshot().weighted} == {"body": False, "head": True}

@@ -147,3 +147,33 @@ def test_a_probe_of_several_optimizers():
         first.step()
         last.step()
     assert all(r.update > 0 for r in p.snapshot().parameters)
+
+
+def test_who_is_trained():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 1))
+    model[0].requires_grad_(False)
+
+    def look(optimizer):
+        with probe(model, optimizer) as p:
+            model(torch.randn(5, 4)).square().mean().backward()
+            if optimizer is not None:
+                optimizer.step()
+        return {r.name: (r.trainable, r.optimized) for r in p.snapshot().parameters if r.name.endswith("weight")}
+
+    partly = torch.optim.SGD([*model[0].parameters(), *model[2].parameters()], lr=0.1)
+    assert look(partly) == {"0.weight": (False, True), "2.weight": (True, True), "4.weight": (True, False)}
+    assert look(None) == {"0.weight": (False, True), "2.weight": (True, True), "4.weight": (True, True)}
+
+
+def test_learning_rate_is_the_largest_before_the_step():
+    model = nn.Linear(4, 3)
+    groups = [{"params": [model.weight], "lr": torch.tensor(0.25)}, {"params": [model.bias], "lr": 0.125}]
+    optimizer = torch.optim.SGD(groups)
+    with probe(model, optimizer) as p:
+        model(torch.randn(5, 4)).sum().backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"].fill_(0.5)  # as a schedule does
+    assert p.snapshot().learning_rate == 0.25
+    with probe(model) as p:
+        model(torch.randn(5, 4)).sum().backward()
+    assert math.isnan(p.snapshot().learning_rate)

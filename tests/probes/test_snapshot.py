@@ -86,6 +86,57 @@ def test_plain_json_and_back():
     assert light.merge(snapshot).weighted[0] == light.weighted[0]
 
 
+def test_what_older_records_lack_has_its_default():
+    net = networks.cnn()
+    x, target = torch.randn(4, 2, 8, 8), torch.tensor([0, 1, 2, 1])
+    snapshot = take(net, x, lambda y: torch.nn.functional.cross_entropy(y, target))
+    values = json.loads(json.dumps(snapshot.to_dict()))
+    for key in ("losses", "normalizations", "recent_losses", "validation_loss", "learning_rate"):
+        del values[key]
+    for parameter in values["parameters"]:
+        del parameter["trainable"], parameter["optimized"]
+    for layer in values["weighted"]:
+        del layer["with_gradient"]
+    old = Snapshot.from_dict(values)
+    assert old.losses == old.normalizations == old.recent_losses == ()
+    assert math.isnan(old.validation_loss)
+    assert old.parameters[0].optimized
+    assert old.weighted[0].with_gradient
+    assert [r.name for r in snapshot.normalizations] == ["1", "5"]
+    assert snapshot.losses[0].function == "cross_entropy"
+    assert snapshot.only(lambda name: name == "5").normalizations == snapshot.normalizations[1:]
+
+
+def test_losses_between_go_out_and_come_back():
+    snapshot = Snapshot(3, recent_losses=(0.5, math.nan, math.inf), validation_loss=0.25, learning_rate=0.1)
+    back = Snapshot.from_dict(json.loads(json.dumps(snapshot.to_dict(), allow_nan=False)))
+    assert back.recent_losses[0] == 0.5
+    assert [math.isfinite(loss) for loss in back.recent_losses] == [True, False, False]
+    assert (back.validation_loss, back.learning_rate) == (0.25, 0.1)
+    assert math.isnan(snapshot.merge(snapshot).recent_losses[1])
+
+
+def test_two_ranks_losses_and_normalisations():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).double().eval()
+    net[0].weight.requires_grad_(False)
+    x, target = torch.randn(24, 4, dtype=torch.float64), torch.randint(3, (24,))
+
+    def loss(wanted):
+        return lambda y: torch.nn.functional.cross_entropy(y, wanted)
+
+    joint = take(net, x, loss(target))
+    parts = [take(net, x[at], loss(target[at])) for at in (slice(10), slice(10, 24))]
+    merged = parts[0].merge(parts[1])
+    assert merged.losses[0].measures() == pytest.approx(joint.losses[0].measures(), rel=1e-6)
+    assert merged.losses[0].patterns == 24
+    one, two = (part.normalizations[0] for part in parts)
+    both = merged.normalizations[0]
+    assert both.mean_gap**2 == pytest.approx((10 * one.mean_gap**2 + 14 * two.mean_gap**2) / 24)
+    assert both.variance_ratio == pytest.approx(math.sqrt(one.variance_ratio * two.variance_ratio))
+    assert [r.trainable for r in merged.parameters] == [False, *[True] * 5]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_merging_what_is_not_finite_warns_nobody(value):
     net = networks.mlp()
