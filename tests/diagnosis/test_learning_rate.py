@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_tricks.callbacks.schedule import is_probed
+from lightning_tricks.checkup import checkup
 from lightning_tricks.diagnosis import Finding, find
 from lightning_tricks.diagnosis.learning_rate import (
     find_learning_rate_too_high,
@@ -56,7 +57,6 @@ def watched(
     for step in range(steps):
         if rate_at is not None:
             optimizer.param_groups[0]["lr"] = rate_at(step)
-        rate = optimizer.param_groups[0]["lr"]
         probe = Probe(network, optimizer, step=step)
         if is_probed(step, every):
             probe.open()
@@ -66,7 +66,7 @@ def watched(
         optimizer.step()
         probe.close()
         if is_probed(step, every):
-            history.append(dataclasses.replace(probe.snapshot(), recent_losses=tuple(losses), learning_rate=rate))
+            history.append(dataclasses.replace(probe.snapshot(), recent_losses=tuple(losses)))
             losses = []
         else:
             losses.append(loss.item())
@@ -248,6 +248,17 @@ def test_the_learning_rate_that_is_advised_works() -> None:
         (finding,) = find_learning_rate_too_high(train(deep(nn.ReLU, 3), optimizer, 4, every=1)[:3])
         advised = float(finding.remedies[0].text.rpartition(" ")[2])
         assert recent_loss(train(deep(nn.ReLU, 3), factory(advised), 300)) < 0.5
+
+
+def test_a_checkup_names_both() -> None:
+    x, y = digits()
+    batches = [(x[i : i + 64], y[i : i + 64]) for i in range(0, 512, 64)]
+    network = deep(nn.ReLU, 3)
+    for rate, problem in ((1.0, "learning_rate_too_high"), (1e-8, "learning_rate_too_low")):
+        diagnosis = checkup(network, batches, F.cross_entropy, torch.optim.Adam(network.parameters(), rate))
+        (finding,) = [found for found in diagnosis.findings if found.problem == problem]
+        assert finding.rank > 0
+        assert finding.evidence["learning rate"] == rate
 
 
 def _raw() -> tuple[nn.Module, float]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import lightning.pytorch as L
 import pytest
 import torch
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_tricks import TrainingDoctor
 from lightning_tricks.diagnosis import find
 from lightning_tricks.diagnosis.overfitting import find_overfitting, validations
 from lightning_tricks.probes import Probe, Snapshot
@@ -79,10 +84,9 @@ def train(
         optimizer.step()
         probe.close()
         if looked:
-            snapshot = dataclasses.replace(
-                probe.snapshot(), recent_losses=tuple(losses), validation_loss=validation, learning_rate=learning_rate
+            history.append(
+                dataclasses.replace(probe.snapshot(), recent_losses=tuple(losses), validation_loss=validation)
             )
-            history.append(snapshot)
             losses = []
         else:
             losses.append(loss.item())
@@ -123,6 +127,44 @@ def test_wrong_labels_learned_by_heart_are_found(name: str, examples: int) -> No
     assert finding in find(history)
     stored = [Snapshot.from_dict(snapshot.to_dict()) for snapshot in history]
     assert find_overfitting(stored) == [finding]
+
+
+class Module(L.LightningModule):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        return F.cross_entropy(self.network(batch[0]), batch[1])
+
+    def validation_step(self, batch: list[Tensor]) -> None:
+        self.log("val_loss", F.cross_entropy(self.network(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), 3e-3)
+
+
+def test_a_doctor_in_a_trainer_finds_it(tmp_path: Path) -> None:
+    x, y, x_val, y_val = data("wine")
+    x, y = x[:40], torch.where(torch.rand(40) < 0.3, torch.randint(3, (40,)), y[:40])
+    network = nn.Sequential(nn.Linear(13, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 3))
+    loaders = DataLoader(TensorDataset(x, y), 20, shuffle=True), DataLoader(TensorDataset(x_val, y_val), 64)
+    doctor = TrainingDoctor(every_n_steps=25)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        L.Trainer(
+            accelerator="cpu",
+            max_epochs=100,
+            check_val_every_n_epoch=10,
+            callbacks=[doctor],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+        ).fit(Module(network), *loaders)
+    (finding,) = [found for found in doctor.diagnosis.findings if found.problem == "overfitting"]
+    assert finding.rank > 0
 
 
 def _hopeless(evidence: object) -> bool:
