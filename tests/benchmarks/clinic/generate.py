@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import time
+import traceback
 from collections.abc import Sequence
 
 from .case import Case
@@ -46,6 +47,9 @@ def _begin(folder: str) -> None:
 
 
 def _one(case: Case) -> tuple[str, float, str]:
-    run = train(case)
+    try:
+        run = train(case)
+    except Exception:  # of the clinic itself: said, and the others go on
+        return case.name, 0.0, traceback.format_exc()
     _store.save(run)
     return case.name, run.seconds, run.error

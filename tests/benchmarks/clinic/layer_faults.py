@@ -64,8 +64,10 @@ def draw_everywhere(setup: Setup, place: int, std: float) -> None:
 
 
 @torch.no_grad()
-def shift_biases(setup: Setup, place: int, by: float) -> None:
-    setup.hidden(place).bias.add_(by)
+def shift_biases(setup: Setup, place: int | None, by: float) -> None:
+    """Of one layer, or of all hidden layers (place None)."""
+    for layer in _layers(setup) if place is None else [setup.hidden(place)]:
+        layer.bias.add_(by)
 
 
 @torch.no_grad()
@@ -84,7 +86,7 @@ def turn_negative(setup: Setup, place: int, factor: float) -> None:
 
 
 @torch.no_grad()
-def fill(setup: Setup, place: int, value: float) -> None:
+def fill(setup: Setup, place: int | None, value: float) -> None:
     """All weights of a layer, or of all hidden layers (place None), the same."""
     layers = _layers(setup) if place is None else [setup.hidden(place)]
     for layer in layers:
@@ -132,7 +134,7 @@ _START = ("poor_initialization",)
 
 LAYER_FAULTS: dict[str, Kind] = {
     "tiny weights": Kind(scale_layer, "linearity", also=_START),
-    "always on": Kind(shift_biases, "linearity"),
+    "always on": Kind(shift_biases, "linearity", "body"),
     "no activation": Kind(forget_all, "linearity", "body", in_code=True),
     "last activation forgotten": Kind(forget_last, "linearity", in_code=True),
     "huge weights": Kind(scale_layer, "saturation", also=_START),
@@ -145,7 +147,7 @@ LAYER_FAULTS: dict[str, Kind] = {
     "large weights": Kind(scale_hidden, "exploding_gradient", "body", also=_START),
     "shifted output": Kind(shift_output, "bias_shift", "behind"),
     "shifted norm": Kind(shift_norm, "bias_shift", "behind"),
-    "positive units": Kind(positive_units, "bias_shift", "body"),
+    "positive units": Kind(positive_units, "bias_shift", "behind first"),
     "layer scaled": Kind(scale_layer, "poor_initialization"),
     "all scaled": Kind(scale_hidden, "poor_initialization", "body"),
     "all tiny": Kind(draw_everywhere, "poor_initialization", "body"),

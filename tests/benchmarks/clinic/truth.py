@@ -45,6 +45,7 @@ def layers_of(case: Case, fault: Fault) -> frozenset[str | None]:
 
     - place: the weighted operation, normalisation or activation of that hidden layer;
     - behind: what stands between a place and the next weighted layer harms the one and is made by the other: both;
+    - behind first: the same of all hidden layers: the first of them, the weighted layer behind it, or none;
     - body: a fault of all hidden layers: the first of them, or none;
     - cut: the place behind which the graph is cut, or the first of the layers that no gradient reaches;
     - input, output: the first or last weighted layer, or none, as data and loss are no layers;
@@ -66,9 +67,9 @@ def layers_of(case: Case, fault: Fault) -> frozenset[str | None]:
     if fault.kind == "last activation forgotten":
         place = len(network.places) - 1
     names: set[str | None] = set(names_of(snapshot, network, place))
-    if where == "behind":
+    if where in ("behind", "behind first"):
         last = max(weighted.index(name) for name in names if name in weighted)
-        names |= set(weighted[last + 1 : last + 2])
+        names |= {*weighted[last + 1 : last + 2], *((None,) if where == "behind first" else ())}
     elif where == "body":
         names |= {None, weighted[0]}
     elif where == "cut":
