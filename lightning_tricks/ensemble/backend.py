@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks.ensemble.batched import Batched
+from lightning_tricks.ensemble.mapping import AVAILABLE
 from lightning_tricks.ensemble.stack import Stack
 from lightning_tricks.ensemble.steps import NotMappableError, looped_losses, mapped_losses
 
+CLEARLY, ROUNDS = 1.5, 4  # from how much slower on no further step is timed, and how many are at most
 _PLAIN = (bool, int, float, str, type(None), tuple)
 _OWN_STATE = {"training", "_trainer", "_fabric", "_current_fx_name"}
 
@@ -50,57 +53,116 @@ def _different_attribute(members: list[Any]) -> str | None:
     return None
 
 
-def try_mapped(members: list[Any], active: list[int], batch: Any, batch_idx: int, trainer: Any) -> str | None:
-    """Run one mapped step on copies, forward and backward: what fails, or None. Nothing of it stays."""
-    try:
-        _timed(members, active, batch, batch_idx, trainer, mapped=True, careful=True)
-    except NotMappableError as error:
-        return str(error)
-    except Exception as error:  # whatever vmap raises: the loop will raise it again if it is the member's fault
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return lines[0]
-    return None
+class Trial:
+    """Training steps on copies of the members, forward and backward; nothing of them stays.
 
+    Args:
+        members: Those that take part, copied once.
+        active: Their numbers.
+        batch: A training batch ``[K, B, ...]``.
+        batch_idx: Its number.
+        trainer: What the members see as their Trainer.
+    """
 
-def faster(members: list[Any], active: list[int], batch: Any, batch_idx: int, trainer: Any) -> tuple[float, float]:
-    """Seconds of a mapped and of a looped step, forward and backward, the faster of two each, on copies."""
-    mapped = _timed(members, active, batch, batch_idx, trainer, mapped=True, repeats=2)
-    looped = _timed(members, active, batch, batch_idx, trainer, mapped=False, repeats=2)
-    return mapped, looped
+    def __init__(self, members: list[Any], active: list[int], batch: Any, batch_idx: int, trainer: Any) -> None:
+        self.members = copy.deepcopy(members)  # without the Trainer, which a LightningModule does not copy
+        for member in self.members:
+            member.trainer = trainer
+        self.arguments = (active, batch, batch_idx)
+        self.stack = Stack(self.members)
+        self.batched: Batched | None = None
+        self.device = next((value.device for value in members[0].parameters()), torch.device("cpu"))
 
+    def why_not_mapped(self) -> str | None:
+        """What fails in a mapped step, or None."""
+        try:
+            self._run(True, careful=True)
+        except NotMappableError as error:
+            return str(error)
+        except Exception as error:  # whatever vmap raises: the loop will raise it again if it is the member's fault
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            return lines[0]
+        return None
 
-def _timed(
-    members: list[Any],
-    active: list[int],
-    batch: Any,
-    batch_idx: int,
-    trainer: Any,
-    *,
-    mapped: bool,
-    repeats: int = 1,
-    careful: bool = False,
-) -> float:
-    trial = copy.deepcopy(members)  # without the Trainer, which a LightningModule does not copy
-    for member in trial:
-        member.trainer = trainer
-    device = next((value.device for value in members[0].parameters()), torch.device("cpu"))
-    seconds = float("inf")
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        stack = Stack(trial)
-        for _ in range(repeats):
-            _wait(device)
-            start = time.perf_counter()
+    def batched_is_right(self) -> bool:
+        """Whether there are layers to compute on the stack, with the same losses and gradients as mapped ones.
+
+        Dropout is left out of the comparison: it draws as many numbers, but not in the same order.
+        """
+        batched = Batched(self.stack)
+        if not AVAILABLE or not len(batched):
+            return False
+        drops = [m for member in self.members for m in member.modules() if isinstance(m, nn.Dropout) and m.training]
+        for layer in drops:
+            layer.training = False
+        try:
+            expected = self._result(None)
+            found = self._result(batched)
+        except Exception:  # whatever it is that the layers met and do not know
+            return False
+        finally:
+            for layer in drops:
+                layer.training = True
+        half = torch.is_autocast_enabled(self.device.type)
+        for one, two in zip(expected, found, strict=True):
+            eps = torch.finfo(torch.bfloat16 if half else one.dtype).eps
+            scale = float(torch.linalg.vector_norm(one))
+            if not float(torch.linalg.vector_norm(one - two)) <= 4 * eps**0.5 * scale:
+                return False
+        self.batched = batched
+        return True
+
+    def _result(self, batched: Batched | None) -> tuple[Tensor, Tensor]:
+        """Losses, and all gradients as one vector."""
+        self._clear()
+        before = [buffer.clone() for buffer in self.stack.buffers.values()]
+        losses = self._run(True, batched=batched)
+        for buffer, old in zip(self.stack.buffers.values(), before, strict=True):
+            buffer.copy_(old)
+        gradients = [gradient.flatten() for gradient in self.stack.gradients()]
+        zero = torch.zeros(1, device=self.device)
+        return zero if losses is None else losses.detach(), torch.cat(gradients) if gradients else zero
+
+    def seconds(self) -> tuple[float, float]:
+        """Of a mapped and of a looped step: the fastest of some, in turns, after one each that does not count.
+
+        One that takes far longer than the other also the first time is not asked again.
+        """
+        mapped, looped = self._timed(True), float("inf")
+        mapped = min(mapped, self._timed(True))
+        first = self._timed(False)
+        if first > CLEARLY * mapped and len(self.members) > 2:  # its first member has paid what comes first
+            return mapped, first
+        for _ in range(ROUNDS):
+            looped = min(looped, self._timed(False))
+            mapped = min(mapped, self._timed(True))
+            if max(mapped, looped) > CLEARLY * min(mapped, looped):
+                break
+        return mapped, looped
+
+    def _timed(self, mapped: bool) -> float:
+        self._clear()
+        _wait(self.device)
+        start = time.perf_counter()
+        self._run(mapped, batched=self.batched)
+        _wait(self.device)
+        return time.perf_counter() - start
+
+    def _run(self, mapped: bool, *, batched: Batched | None = None, careful: bool = False) -> Tensor | None:
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             if mapped:
-                losses, _ = mapped_losses(stack, active, batch, batch_idx, careful=careful)
+                losses, _ = mapped_losses(self.stack, *self.arguments, batched=batched, careful=careful)
             else:
-                losses, _ = looped_losses(trial, active, batch, batch_idx)
+                losses, _ = looped_losses(self.members, *self.arguments)
             if losses is not None:
                 losses.sum().backward()
                 if not mapped:
-                    stack.collect_gradients()
-            _wait(device)
-            seconds = min(seconds, time.perf_counter() - start)
-    return seconds
+                    self.stack.collect_gradients()
+        return losses
+
+    def _clear(self) -> None:
+        for parameter in self.stack.parameters.values():
+            parameter.grad = None
 
 
 def _wait(device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -11,14 +12,12 @@ from torch.utils._pytree import tree_leaves
 from lightning_tricks import _lightning
 from lightning_tricks.ensemble import backend as backends
 from lightning_tricks.ensemble import spread
+from lightning_tricks.ensemble.batched import Batched
 from lightning_tricks.ensemble.data import BootstrapDataModule, share
-from lightning_tricks.ensemble.log_book import LogBook
-from lightning_tricks.ensemble.members import SHARED_HOOKS, make_members, overrides
-from lightning_tricks.ensemble.networks import Networks
-from lightning_tricks.ensemble.optimizers import clip, keep, put_on_stack, taken_apart, why_separate
-from lightning_tricks.ensemble.out_of_bag import member_losses
+from lightning_tricks.ensemble.epochs import Epochs
+from lightning_tricks.ensemble.members import make_members
+from lightning_tricks.ensemble.optimizers import clip, put_on_stack, taken_apart, why_separate
 from lightning_tricks.ensemble.prediction import Task
-from lightning_tricks.ensemble.recording import Record, recording
 from lightning_tricks.ensemble.separate import SeparateOptimizers
 from lightning_tricks.ensemble.stack import Stack
 from lightning_tricks.ensemble.steps import looped_losses, mapped_losses, rows
@@ -27,7 +26,7 @@ from lightning_tricks.ensemble.stopping import MemberStopping
 Backend = Literal["auto", "vmap", "loop"]
 
 
-class BaggingEnsemble(Networks):
+class BaggingEnsemble(Epochs):
     """Trains K differently initialised LightningModules, each on its own draws, in one fit; their mean predicts.
 
     Breiman 1996, "Bagging predictors": K training sets drawn with replacement, one network trained on each up to a
@@ -97,18 +96,11 @@ class BaggingEnsemble(Networks):
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
         if patience is not None and monitor is None:
             raise ValueError('patience needs a monitor: a name that the members log, or "out_of_bag"')
-        super().__init__(make_members(make_member, num_members, seed), task)
-        if not overrides(self.networks[0], "validation_step"):
-            self.validation_step = super().validation_step  # type: ignore[assignment, method-assign]  # no validation to ask for
-        self.backend, self.parallel, self.monitor = backend, parallel, monitor
-        self.stopping = None if monitor is None else MemberStopping(patience, mode, min_delta)
-        self.active = list(range(num_members))
+        stopping = None if monitor is None else MemberStopping(patience, mode, min_delta)
+        super().__init__(make_members(make_member, num_members, seed), task, monitor, stopping, parallel, log_members)
+        self.backend = backend
         self.used_backend: str | None = None
         self.reason = ""
-        self._book = LogBook(self, log_members)
-        self._stack: Stack | None = None
-        self._separate: SeparateOptimizers | None = None
-        self._here = range(num_members)
         self._batch_size = 0
 
     # --- before the training
@@ -127,9 +119,10 @@ class BaggingEnsemble(Networks):
             self._data = data
         elif self.monitor == "out_of_bag":
             raise ValueError('monitor="out_of_bag" needs a BootstrapDataModule, which knows who saw which pattern')
-        self._out_of_bag, self._stack, self._separate = None, None, None
+        self._out_of_bag = self._stack = self._batched = self._separate = None
         self.automatic_optimization = True
         self.used_backend, self.active = None, list(range(len(self.networks)))  # a checkpoint is loaded after this
+        self._resumed_batched = False
         if self.stopping is not None:
             self.stopping.load_state_dict({"best": {}, "waited": {}, "weights": {}})
         rank, world = _lightning.rank_and_world(self.trainer)
@@ -145,6 +138,8 @@ class BaggingEnsemble(Networks):
         if cause is None:
             self._stack = Stack(own)
             put_on_stack(taken_apart(configured[0])[0][0], self._stack)
+            if self._resumed_batched:
+                self._batched = Batched(self._stack)
             return configured[0]
         if self.trainer.world_size > 1:
             raise ValueError(f"members cannot spread over {self.trainer.world_size} processes: {cause}")
@@ -169,15 +164,20 @@ class BaggingEnsemble(Networks):
         if self.backend == "loop":
             return self._use("loop", "asked for")
         assert self._stack is not None
-        arguments = (self._stack.members, self.active, batch, batch_idx, self.trainer)
-        cause = backends.why_not_mappable(self._stack.members, self.device) or backends.try_mapped(*arguments)
+        trial = backends.Trial(self._stack.members, self.active, batch, batch_idx, self.trainer)
+        cause = backends.why_not_mappable(self._stack.members, self.device) or trial.why_not_mapped()
         if cause is not None:
             return self._use("loop", cause, warn=True)
+        batched = trial.batched_is_right()
         if self.backend == "vmap":
-            return self._use("vmap", "asked for")
-        mapped, looped = spread.agreed(self.trainer, backends.faster(*arguments))
-        name = "vmap" if mapped <= looped else "loop"
-        return self._use(name, f"a step took {mapped * 1e3:.2f} ms mapped and {looped * 1e3:.2f} ms looped")
+            self._use("vmap", "asked for")
+        else:
+            mapped, looped = spread.agreed(self.trainer, trial.seconds())
+            name = "vmap" if mapped <= looped else "loop"
+            self._use(name, f"a step took {mapped * 1e3:.2f} ms mapped and {looped * 1e3:.2f} ms looped")
+        if self.used_backend == "vmap" and batched:
+            self._batched = Batched(self._stack)
+        return None
 
     # --- the training
 
@@ -199,7 +199,7 @@ class BaggingEnsemble(Networks):
         if self.used_backend is None:
             self._choose(batch, batch_idx)
         if self.used_backend == "vmap":
-            losses, records = mapped_losses(self._stack, self.active, batch, batch_idx)
+            losses, records = mapped_losses(self._stack, self.active, batch, batch_idx, batched=self._batched)
         else:
             losses, records = looped_losses(self._stack.members, self.active, batch, batch_idx)
         self._book.replay(records, size, True)
@@ -233,107 +233,13 @@ class BaggingEnsemble(Networks):
             gradients = [value.grad for value in values if value.grad is not None]
             clip(gradients, float(gradient_clip_val), gradient_clip_algorithm)
 
-    # --- validation, test and hooks
-
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate("validation_step", batch, batch_idx, dataloader_idx)
-
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate("test_step", batch, batch_idx, dataloader_idx)
-
-    def _evaluate(self, step: str, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
-        """All members on the same ordinary batch."""
-        records = {}
-        for number, member in enumerate(self.networks):
-            if overrides(member, step) and (self.trainer.world_size == 1 or number in self._here):
-                records[number] = Record()
-                with recording(member, records[number]):
-                    arguments = (batch, batch_idx, dataloader_idx) if dataloader_idx else (batch, batch_idx)
-                    getattr(member, step)(*arguments)
-        sizes = [leaf.shape[0] for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()]
-        self._book.replay(records, sizes[0] if sizes else 1, False)
-
-    def _end_epoch(self, training: bool) -> None:
-        values = self._book.end_epoch(training)
-        if self.trainer.sanity_checking:
-            return
-        if self._separate is not None and training:
-            epoch = self.trainer.current_epoch + 1
-            self._separate.step_schedulers(self.active, "epoch", epoch, self._book.values)
-        if training and self.monitor == "out_of_bag" and self._data is not None and self._data.sets is not None:
-            values["out_of_bag"] = member_losses(self, self.active, self._data.train_dataset, self._data.sets)
-            self.log("out_of_bag", sum(values["out_of_bag"].values()) / len(self.active), batch_size=1)
-        if self.stopping is not None and self.monitor in values:
-            self._stop_members(values[self.monitor])
-
-    def _stop_members(self, values: dict[int, Any]) -> None:
-        assert self.stopping is not None
-        weights = {number: self.networks[number].state_dict() for number in self.active}
-        finished = self.stopping.update({n: float(values[n]) for n in self.active if n in values}, weights)
-        left = [number for number in self.active if number not in finished]
-        if self.trainer.world_size > 1:  # processes step together, so that they also stop together
-            self.trainer.should_stop = spread.all_true(not left, self.device) or self.trainer.should_stop
-            return
-        if not left:
-            self.trainer.should_stop = True
-            return
-        if finished:
-            if self._stack is not None:
-                kept = [self.active.index(number) for number in left]
-                keep(self.trainer.optimizers[0], self._stack.keep(kept), kept)
-            self.active = left
-            for number in finished:
-                self.stopping.restore(number, self.networks[number])
-
-    def on_train_epoch_start(self) -> None:
-        self._book.share_hook("on_train_epoch_start")
-        if self._stack is not None:
-            self._stack.follow()
-
-    def on_train_epoch_end(self) -> None:
-        self._book.share_hook("on_train_epoch_end")
-        self._end_epoch(training=True)
-
-    def on_validation_epoch_end(self) -> None:
-        self._book.share_hook("on_validation_epoch_end")
-        self._end_epoch(training=False)
-
-    def on_test_epoch_end(self) -> None:
-        self._book.share_hook("on_test_epoch_end")
-        self._end_epoch(training=False)
-
-    def on_train_end(self) -> None:
-        if self._stack is not None:
-            self._stack.release()
-            self._stack = None
-        if self.stopping is not None:
-            if self.monitor not in (*self._book.values, "out_of_bag"):
-                _lightning.rank_zero_warn(
-                    f"no member logged {self.monitor!r}, only {', '.join(sorted(self._book.values)) or 'nothing'}: "
-                    "none was stopped, and no best weights were kept"
-                )
-            for number in self._here:
-                self.stopping.restore(number, self.networks[number])
-        self._same_everywhere(gather=self.parallel == "members")
-        self._book.share_hook("on_train_end")
-
-    def on_validation_start(self) -> None:
-        self._same_everywhere(gather=False)
-        self._book.share_hook("on_validation_start")
-
-    def _same_everywhere(self, gather: bool) -> None:
-        """What several processes have to share beside gradients."""
-        if self.trainer.world_size > 1 and gather:
-            spread.gather(list(self.networks), self.trainer.world_size)
-        elif self.trainer.world_size > 1 and self.parallel == "data":
-            spread.same_buffers(self.networks)
-
     # --- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["bagging"] = {
             "active": list(self.active),
             "used_backend": self.used_backend,
+            "batched": self._batched is not None,
             "stopping": None if self.stopping is None else self.stopping.state_dict(),
         }
 
@@ -342,18 +248,10 @@ class BaggingEnsemble(Networks):
         if saved is None:
             raise ValueError("this checkpoint was not written by a BaggingEnsemble")
         self.active, self.used_backend = list(saved["active"]), saved["used_backend"]
+        self._resumed_batched = bool(saved.get("batched"))
         if self.stopping is not None and saved["stopping"] is not None:
             self.stopping.load_state_dict(saved["stopping"])
 
 
-def _shared(hook: str) -> Callable[[Any], None]:
-    def call(self: Any) -> None:
-        self._book.share_hook(hook)
-
-    call.__name__ = hook
-    return call
-
-
-for _hook in SHARED_HOOKS:
-    if _hook not in BaggingEnsemble.__dict__:
-        setattr(BaggingEnsemble, _hook, _shared(_hook))
+# The Trainer asks for the signature in every step, and working it out takes longer than a product of small matrices.
+BaggingEnsemble.training_step.__signature__ = inspect.signature(BaggingEnsemble.training_step)  # type: ignore[attr-defined]

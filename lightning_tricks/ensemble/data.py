@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_tricks import _lightning
@@ -129,6 +130,11 @@ class BootstrapDataModule(_lightning.LightningDataModule):
             self._position = None
         self._loader = loader
         return loader
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if type(batch) is tuple and all(isinstance(part, Tensor) and part.device == device for part in batch):
+            return batch  # as most are; the search through whatever a batch can be takes longer than a small layer
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def val_dataloader(self) -> Any:
         if self.val_dataset is not None:

@@ -55,10 +55,9 @@ class MemberOrder:
         generator = torch.Generator().manual_seed(seeds(self.seed, 1)[0] ^ self.epoch)
         if self.shared:
             rank = torch.rand(self.sets.num_patterns, generator=generator)
-            keys = rank[draws]
-        else:
-            keys = torch.rand(draws.shape, generator=generator)
-        return draws.gather(1, keys.argsort(1))
+            return draws.gather(1, rank[draws].argsort(1))
+        order = [torch.randperm(draws.shape[1], generator=generator) for _ in range(len(draws))]
+        return draws.gather(1, torch.stack(order))
 
     def __iter__(self) -> Iterator[Tensor]:
         order = self.indices()
@@ -108,7 +107,8 @@ class MemberLoader:
 
     def _gather(self, block: Tensor) -> tuple[Tensor, ...]:
         assert self.tensors is not None
-        return tuple(tensor[block.to(tensor.device)] for tensor in self.tensors)
+        rows = block.reshape(-1).to(self.tensors[0].device)
+        return tuple(tensor.index_select(0, rows).view(*block.shape, *tensor.shape[1:]) for tensor in self.tensors)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.sampler.epoch, "position": self.sampler.position}

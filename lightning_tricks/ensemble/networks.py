@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks import _lightning
 from lightning_tricks.ensemble import spread
 from lightning_tricks.ensemble.data import BootstrapDataModule
 from lightning_tricks.ensemble.out_of_bag import OutOfBag, out_of_bag
 from lightning_tricks.ensemble.prediction import Prediction, Task, modes, predict_members
+from lightning_tricks.ensemble.quick import Quick
 
 
-class Networks(_lightning.LightningModule):
+class Networks(Quick):
     """K members whose mean predicts: what an ensemble is when it does not train.
 
     Args:

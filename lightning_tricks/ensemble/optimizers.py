@@ -14,6 +14,7 @@ from lightning_tricks.ensemble.stack import Stack
 ELEMENTWISE = (
     "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adadelta", "Adamax", "Rprop", "ASGD",
 )  # fmt: skip
+_GRAPH_CAPTURE = ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
 _FUSED = ("SGD", "Adam", "AdamW", "Adagrad")
 
 
@@ -101,11 +102,20 @@ def put_on_stack(optimizer: Optimizer, stack: Stack) -> None:
     optimizer.state.update(states)
     swap(optimizer, replaced)
     kind = type(optimizer).__name__
-    if kind in _FUSED and all(value.device.type == "cpu" for value in stack.parameters.values()):
+    on_cpu = all(value.device.type == "cpu" for value in stack.parameters.values())
+    if on_cpu:  # the question whether a GPU captures its graph costs as much as a small backward pass
+        for question in _GRAPH_CAPTURE:
+            if hasattr(optimizer, question):
+                setattr(optimizer, question, _nothing)
+    if kind in _FUSED and on_cpu:
         for group in optimizer.param_groups:
             free = group.get("fused") is None and group.get("foreach") is None and not group.get("differentiable")
             if free and all(parameter.is_floating_point() for parameter in group["params"]):
                 group["fused"] = True
+
+
+def _nothing() -> None:
+    pass
 
 
 def swap(optimizer: Optimizer, replaced: dict[Any, Any]) -> None:

@@ -58,6 +58,14 @@ class Record:
         return Slot(len(self.tensors) - 1)
 
 
+@dataclass
+class StackedRecord:
+    """What a mapped step logged, its tensors ``[K, ...]`` with one row per member, and the members' numbers."""
+
+    record: Record
+    active: list[int]
+
+
 def metrics_of(member: nn.Module) -> dict[str, Metric | MetricCollection]:
     """A member's metrics by path; of a collection the collection only."""
     found: dict[str, Metric | MetricCollection] = {}
@@ -124,15 +132,24 @@ def _catcher(record: Record, path: str, method: str) -> Any:
 
 @dataclass
 class Logged:
-    """One name with the values of the members: tensors, or the paths of metrics that were logged as objects."""
+    """One name with the values of the members: one each (or the paths of metrics that were logged as objects)."""
 
     name: str
     values: dict[int, Any]
     options: dict[str, Any]
+    stacked: Tensor | None = None
+
+    def numbers(self) -> tuple[tuple[int, ...], Tensor]:
+        """The members that logged, and their values ``[K]``."""
+        if self.stacked is None:
+            return tuple(self.values), torch.stack([as_number(value) for value in self.values.values()])
+        return tuple(self.values), self.stacked
 
 
-def merge(records: dict[int, Record], members: list[Any]) -> list[Logged]:
-    """Records of single members, one each, as one list with the values of all of them, in order of appearance."""
+def merge(records: dict[int, Record] | StackedRecord, members: list[Any]) -> list[Logged]:
+    """Records of members as one list with the values of all of them, in order of appearance."""
+    if isinstance(records, StackedRecord):
+        return _merge_stacked(records)
     merged: dict[str, Logged] = {}
     for member, record in records.items():
         returned: list[Any] = []
@@ -144,6 +161,20 @@ def merge(records: dict[int, Record], members: list[Any]) -> list[Logged]:
         for name, value, options in record.logged:
             entry = merged.setdefault(name, Logged(name, {}, options))
             entry.values[member] = fill(value)
+    return list(merged.values())
+
+
+def _merge_stacked(records: StackedRecord) -> list[Logged]:
+    merged: dict[str, Logged] = {}
+    for name, value, options in records.record.logged:
+        if isinstance(value, Tracked):
+            merged[name] = Logged(name, dict.fromkeys(records.active, value), options)
+            continue
+        if isinstance(value, Slot):
+            stacked = records.record.tensors[value.index]
+        else:
+            stacked = as_number(value).expand(len(records.active))
+        merged[name] = Logged(name, dict.fromkeys(records.active), options, stacked)
     return list(merged.values())
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,20 +11,28 @@ from torch import Tensor, nn
 
 from lightning_tricks.ensemble.recording import metrics_of
 
+# Under so many outputs a batched product with the patterns as columns, ``[out, in] x [in, B]``, is the faster one.
+NARROW = 12
+
+
+def _narrow(layer: nn.Linear) -> bool:
+    return layer.out_features < NARROW
+
 
 class Stack:
     """K modules of one structure whose weights lie in common tensors ``[K, ...]``.
 
     Optimiser steps on the common tensors are steps of every member, and every member remains an ordinary module.
-    Weights of linear layers lie there as ``[K, in, out]``, so that the batched product needs no copy.
+    Weights of linear layers lie there as ``[K, in, out]``, so that the batched product needs no copy, but for narrow
+    outputs.
 
     Args:
         members: The modules; their weights are copied once and then live here.
 
-    >>> members = [nn.Linear(2, 3) for _ in range(4)]
+    >>> members = [nn.Linear(2, 16) for _ in range(4)]
     >>> stack = Stack(members)
     >>> stack.parameters["weight"].shape
-    torch.Size([4, 2, 3])
+    torch.Size([4, 2, 16])
     >>> with torch.no_grad():
     ...     _ = stack.parameters["weight"].zero_()
     >>> members[2].weight.sum().item()
@@ -33,13 +42,13 @@ class Stack:
     def __init__(self, members: list[Any]) -> None:
         self.members = list(members)
         template = self.members[0]
-        linear = {id(module.weight) for module in template.modules() if isinstance(module, nn.Linear)}
-        self.names = {id(parameter): name for name, parameter in template.named_parameters()}
+        linear = {
+            id(module.weight) for module in template.modules() if isinstance(module, nn.Linear) and not _narrow(module)
+        }
         self.turned = {name for name, value in template.named_parameters() if id(value) in linear and value.dim() == 2}
         self._own: list[dict[str, Tensor]] = [
             {**dict(member.named_parameters()), **dict(member.named_buffers())} for member in self.members
         ]
-        self.metrics = metrics_of(template)
         self.parameters: dict[str, nn.Parameter] = {}
         self.buffers: dict[str, Tensor] = {}
         for name, parameter in template.named_parameters():
@@ -48,6 +57,20 @@ class Stack:
         for name, _ in template.named_buffers():
             self.buffers[name] = self._gather(name)
             self._attach(name, self.buffers[name])
+        self._take_template()
+
+    def _take_template(self) -> None:
+        """What has to be known of the first member, whose training step is the one that is mapped."""
+        template = self.members[0]
+        self.metrics = metrics_of(template)
+        self.names = {id(value): name for name, value in self._own[0].items()}
+        places = {name: place for place, name in enumerate([*self.parameters, *self.buffers])}
+        self._slots: list[tuple[tuple[dict[str, Any], str, int], Tensor]] = []
+        for module in template.modules():  # a tied tensor has several places
+            for owner in (module._parameters, module._buffers):
+                for name, value in owner.items():
+                    if value is not None:
+                        self._slots.append(((owner, name, places[self.names[id(value)]]), value))
 
     def _gather(self, name: str) -> Tensor:
         return torch.stack([self.turn(name, own[name].data) for own in self._own])
@@ -65,9 +88,20 @@ class Stack:
         for name, parameter in self.parameters.items():
             parameter.requires_grad_(self._own[0][name].requires_grad)
 
-    def views(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Parameters and buffers ``[K, ...]`` in the layout that the members' layers expect."""
-        return {name: self.turn(name, value) for name, value in self.parameters.items()}, dict(self.buffers)
+    def views(self) -> list[Tensor]:
+        """Parameters, then buffers, ``[K, ...]`` in the layout that the members' layers expect."""
+        return [*(self.turn(name, value) for name, value in self.parameters.items()), *self.buffers.values()]
+
+    @contextmanager
+    def in_place(self, values: Sequence[Tensor]) -> Iterator[None]:
+        """A block in which the first member has other tensors, in the order of ``views``."""
+        try:
+            for (owner, name, place), _ in self._slots:
+                owner[name] = values[place]
+            yield
+        finally:
+            for (owner, name, _), own in self._slots:
+                owner[name] = own
 
     def collect_gradients(self) -> None:
         """Move the gradients of the members' own parameters into those of the common ones."""
@@ -107,8 +141,7 @@ class Stack:
         for name, buffer in self.buffers.items():
             self.buffers[name] = buffer[rows]
             self._attach(name, self.buffers[name])
-        self.metrics = metrics_of(self.members[0])
-        self.names = {id(parameter): name for name, parameter in self.members[0].named_parameters()}
+        self._take_template()
         return replaced
 
     def release(self, rows: list[int] | None = None) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from lightning_tricks.ensemble.recording import Record, metrics_of, recording, split
+from lightning_tricks.ensemble.batched import Batched
+from lightning_tricks.ensemble.mapping import call_mapped, is_mapped
+from lightning_tricks.ensemble.recording import Record, StackedRecord, metrics_of, recording, split
 from lightning_tricks.ensemble.stack import Stack
 
 
@@ -18,29 +20,15 @@ class NotMappableError(RuntimeError):
     """A member's training step cannot run for all members at once; the message says why."""
 
 
-class _Step(nn.Module):
-    """A member whose forward is its training step, so that functional_call can give it other weights."""
-
-    def __init__(self, member: Any, careful: bool) -> None:
-        super().__init__()
-        self.member = member
-        self.careful = careful
-
-    def forward(self, batch: Any, batch_idx: int) -> Tensor | None:
-        if not self.careful:
-            return loss_of(self.member.training_step(batch, batch_idx))
-        given, before = dict(self.member.named_buffers()), _plain_attributes(self.member)
-        loss = loss_of(self.member.training_step(batch, batch_idx))
-        look_for_losses(self.member, given)
-        changed = [name for name, value in _plain_attributes(self.member).items() if before.get(name, value) != value]
-        if changed:
-            raise NotMappableError(f"it changes attribute {changed[0]}, which each member has for itself")
-        return loss
-
-
 def mapped_losses(
-    stack: Stack, active: list[int], batch: Any, batch_idx: int, *, careful: bool = False
-) -> tuple[Tensor | None, dict[int, Record]]:
+    stack: Stack,
+    active: list[int],
+    batch: Any,
+    batch_idx: int,
+    *,
+    batched: Batched | None = None,
+    careful: bool = False,
+) -> tuple[Tensor | None, dict[int, Record] | StackedRecord]:
     """Losses ``[K]`` of all members of a stack by one mapped call of the first one's ``training_step``.
 
     Args:
@@ -48,33 +36,48 @@ def mapped_losses(
         active: Their numbers, under which the records are returned.
         batch: A tree of tensors ``[K, B, ...]``.
         batch_idx: Passed on.
+        batched: Computes the layers that it knows on the stack itself.
         careful: Look for what a mapped call would lose in silence.
 
     Raises:
         NotMappableError: What ``careful`` found.
     """
-    member = stack.members[0]
-    step = _Step(member, careful)
-    record = Record()
-    skipped: list[bool] = []
+    member, record = stack.members[0], Record()
     leaves, spec = tree_flatten(batch)
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    step = _careful_step if careful else _step
+    skipped = False
 
-    def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], tensors: list[Tensor]) -> Any:
+    def one(values: list[Tensor], tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        nonlocal skipped
         own = list(leaves)
         for place, tensor in zip(places, tensors, strict=True):
             own[place] = tensor
-        values = {f"member.{name}": value for name, value in (parameters | buffers).items()}
-        with recording(member, record, catch=stack.metrics):
-            loss = functional_call(step, values, (tree_unflatten(own, spec), batch_idx))
-        skipped.append(loss is None)
+        known = contextlib.nullcontext() if batched is None else batched.used()
+        with recording(member, record, catch=stack.metrics), stack.in_place(values), known:
+            loss = step(member, tree_unflatten(own, spec), batch_idx)
+        skipped = loss is None
         return torch.zeros(()) if loss is None else loss, record.tensors
 
-    parameters, buffers = stack.views()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")  # where that matters the loop is faster
-        losses, record.tensors = vmap(one, randomness="different")(parameters, buffers, [leaves[p] for p in places])
-    return None if skipped[0] else losses, split(record, active)
+        losses, record.tensors = call_mapped(one, stack.views(), [leaves[place] for place in places])
+    found = split(record, active) if record.calls else StackedRecord(record, list(active))
+    return None if skipped else losses, found
+
+
+def _step(member: Any, batch: Any, batch_idx: int) -> Tensor | None:
+    return loss_of(member.training_step(batch, batch_idx))
+
+
+def _careful_step(member: Any, batch: Any, batch_idx: int) -> Tensor | None:
+    given, before = dict(member.named_buffers()), _plain_attributes(member)
+    loss = _step(member, batch, batch_idx)
+    look_for_losses(member, given)
+    changed = [name for name, value in _plain_attributes(member).items() if before.get(name, value) != value]
+    if changed:
+        raise NotMappableError(f"it changes attribute {changed[0]}, which each member has for itself")
+    return loss
 
 
 def look_for_losses(member: nn.Module, given: dict[str, Tensor]) -> None:
@@ -105,7 +108,7 @@ def _plain_attributes(member: nn.Module) -> dict[str, Any]:
 
 def _holds_mapped(value: Any, depth: int = 3) -> bool:
     if isinstance(value, Tensor):
-        return torch._C._functorch.is_batchedtensor(value)
+        return is_mapped(value)
     if depth and isinstance(value, (list, tuple, set)):
         return any(_holds_mapped(item, depth - 1) for item in value)
     if depth and isinstance(value, dict):

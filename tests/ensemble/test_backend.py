@@ -9,7 +9,7 @@ from tests.ensemble.trainings import Plain, Rich, data, fit, network, trainer
 
 @pytest.mark.parametrize(("seconds", "name"), [((1.0, 2.0), "vmap"), ((2.0, 1.0), "loop")])
 def test_the_faster_one_is_kept(monkeypatch, seconds, name):
-    monkeypatch.setattr(backend, "faster", lambda *arguments: seconds)
+    monkeypatch.setattr(backend.Trial, "seconds", lambda self: seconds)
     ensemble, _ = fit(Plain)
     assert ensemble.used_backend == name
     assert "1000.00 ms" in ensemble.reason
@@ -22,8 +22,10 @@ def test_trying_changes_neither_members_nor_random_numbers():
     batch = (x.view(3, 4, 6), y.view(3, 4))
     state = torch.get_rng_state()
     run = trainer()
-    assert backend.try_mapped(members, [0, 1, 2], batch, 0, run) is None
-    mapped, looped = backend.faster(members, [0, 1, 2], batch, 0, run)
+    trial = backend.Trial(members, [0, 1, 2], batch, 0, run)
+    assert trial.why_not_mapped() is None
+    assert trial.batched_is_right()
+    mapped, looped = trial.seconds()
     assert 0 < mapped < float("inf")
     assert 0 < looped < float("inf")
     assert torch.equal(state, torch.get_rng_state())

@@ -52,14 +52,14 @@ def test_what_configure_optimizers_may_return():
 
 
 def test_groups_keep_their_settings_and_fused_is_used_where_nothing_was_said():
-    members = [nn.Linear(2, 3) for _ in range(4)]
+    members = [nn.Linear(2, 16) for _ in range(4)]
     optimizer = torch.optim.Adam([{"params": [members[0].weight], "lr": 0.5}, {"params": [members[0].bias]}], lr=0.1)
     said = torch.optim.Adam(copy.deepcopy(members)[0].parameters(), foreach=False)
     put_on_stack(optimizer, Stack(members))
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
-    assert optimizer.param_groups[0]["params"][0].shape == (4, 2, 3)
+    assert optimizer.param_groups[0]["params"][0].shape == (4, 2, 16)
     assert all(group["fused"] for group in optimizer.param_groups)
-    other = [nn.Linear(2, 3) for _ in range(4)]
+    other = [nn.Linear(2, 16) for _ in range(4)]
     said.param_groups[0]["params"] = list(other[0].parameters())
     put_on_stack(said, Stack(other))
     assert not said.param_groups[0]["fused"]

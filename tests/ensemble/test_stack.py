@@ -8,7 +8,7 @@ from lightning_tricks.ensemble.stack import Stack
 
 
 def members(count=3):
-    return [nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).double() for _ in range(count)]
+    return [nn.Sequential(nn.Linear(2, 16), nn.BatchNorm1d(16), nn.Linear(16, 1)).double() for _ in range(count)]
 
 
 def test_stacking_changes_no_value():
@@ -17,9 +17,11 @@ def test_stacking_changes_no_value():
     stack = Stack(made)
     for member, old in zip(made, before, strict=True):
         assert all(torch.equal(value, old[name]) for name, value in member.state_dict().items())
-    views, buffers = stack.views()
+    views = dict(zip([*stack.parameters, *stack.buffers], stack.views(), strict=True))
     assert torch.equal(views["0.weight"][1], before[1]["0.weight"])
-    assert torch.equal(buffers["1.running_var"][2], before[2]["1.running_var"])
+    assert torch.equal(views["1.running_var"][2], before[2]["1.running_var"])
+    assert stack.turned == {"0.weight"}
+    assert stack.parameters["0.weight"].shape == (3, 2, 16)
     assert stack.parameters["0.weight"].is_contiguous()
 
 
@@ -53,10 +55,10 @@ def test_what_nobody_used_gets_no_gradient():
     made = members()
     stack = Stack(made)
     for member in made:
-        member[2](torch.ones(1, 4, dtype=torch.float64)).sum().backward()
+        member[2](torch.ones(1, 16, dtype=torch.float64)).sum().backward()
     stack.collect_gradients()
     assert stack.parameters["0.weight"].grad is None
-    assert stack.parameters["2.weight"].grad.shape == (3, 4, 1)
+    assert stack.parameters["2.weight"].grad.shape == (3, 1, 16)
 
 
 @pytest.mark.parametrize("rows", [[0, 2], [1]])
