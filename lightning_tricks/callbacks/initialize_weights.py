@@ -9,6 +9,7 @@ import torch
 
 from lightning_tricks import _lightning
 from lightning_tricks.callbacks.batches import run
+from lightning_tricks.callbacks.per_member import merge, own_random_numbers, with_batch
 from lightning_tricks.init import initialize
 from lightning_tricks.init.network import SCHEMES
 from lightning_tricks.surgery import Report
@@ -19,7 +20,8 @@ class InitializeWeights(_lightning.Callback):
 
     Never when a training is resumed, nor when weights were loaded in ``setup`` or ``configure_model``. Weights loaded
     before the Trainer was given the model cannot be told from fresh ones: leave the callback out then. Over several
-    processes all take the weights of the first. Wraps :func:`lightning_tricks.init.initialize`.
+    processes all take the weights of the first. Each member of an ensemble is initialised by itself, with its own part
+    of the batch and its own random numbers. Wraps :func:`lightning_tricks.init.initialize`.
 
     Args:
         scheme: ``"auto"``, ``"lsuv"``, ``"lecun_normal"`` ... as for ``initialize``.
@@ -63,9 +65,15 @@ class InitializeWeights(_lightning.Callback):
         if self._loaded or trainer.ckpt_path is not None or _lightning.steps_taken(trainer) > 0:
             return
         self.report = Report()
-        with trainer.precision_plugin.forward_context():
-            initialize(pl_module, self.scheme, batch, forward=self.forward or run, report=self.report)
-        _share(pl_module)
+        parts = with_batch(pl_module, batch)
+        seed = 0 if parts[0].number is None else int(torch.randint(2**62, ()))
+        for part in parts:
+            own = Report()
+            with trainer.precision_plugin.forward_context(), own_random_numbers(part, seed):
+                initialize(part.network, self.scheme, part.data, forward=self.forward or run, report=own)
+            merge(self.report, own, part)
+        if getattr(pl_module, "parallel", "data") == "data":  # else every process has members of its own
+            _share(pl_module)
         if self.verbose and trainer.is_global_zero:
             print(self.report)
 

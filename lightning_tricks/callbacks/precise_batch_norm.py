@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_tricks import _lightning
 from lightning_tricks.callbacks.batches import run, training_batches
+from lightning_tricks.callbacks.per_member import Part, merge, with_batches
 from lightning_tricks.nn.batch_norm import BatchNorm, RunningStatistics
 from lightning_tricks.surgery import Report, tracked_batch_norms, update_population_statistics
 from lightning_tricks.surgery.population import Estimator
@@ -19,8 +20,8 @@ class PreciseBatchNorm(_lightning.Callback):
 
     The statistics are those of the training data (Ioffe & Szegedy 2015, Algorithm 2), from the module's own loader and
     in its own batch format. Frozen layers (in eval mode while the module trains) stay as they are, several processes
-    pool their data, and random numbers go on as if nothing had been read. Wraps
-    :func:`lightning_tricks.surgery.update_population_statistics`.
+    pool their data, and random numbers go on as if nothing had been read. Each member of an ensemble gets those of the
+    patterns that it trains on. Wraps :func:`lightning_tricks.surgery.update_population_statistics`.
 
     Args:
         num_samples: How many training samples to read, over all processes; None for all.
@@ -28,14 +29,15 @@ class PreciseBatchNorm(_lightning.Callback):
             first element of the batch, or its ``training_step`` where it has none.
         estimator: ``"pooled"``, or ``"paper"`` for the algorithm to the letter.
         consistent: One pass per layer, so that each layer's statistics are those of what it meets in eval mode.
-        layers: Globs over the names of the layers to update.
+        layers: Globs over the names of the layers to update, in an ensemble of those of a member.
 
     Attributes:
         report: Which layers were updated last, and which were left and why; None before.
 
     Raises:
         ValueError: ``num_samples`` is under 1; at the start of a fit, ``Trainer(sync_batchnorm=True)`` has replaced
-            ghost or renormalised batch norms by ``nn.SyncBatchNorm``.
+            ghost or renormalised batch norms by ``nn.SyncBatchNorm``, or an ensemble has
+            its members spread over processes.
 
     >>> PreciseBatchNorm(num_samples=2_000).num_samples
     2000
@@ -78,12 +80,24 @@ class PreciseBatchNorm(_lightning.Callback):
                 "with all that derives from torch's batch norm; leave it off, and give these layers synchronize=True"
             )
 
+        if getattr(pl_module, "parallel", "data") == "members" and trainer.world_size > 1:
+            raise ValueError(
+                'PreciseBatchNorm pools the data of all processes, and with parallel="members" each has other members; '
+                'use parallel="data"'
+            )
+
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._norms = {name: module for name, module in pl_module.named_modules() if isinstance(module, BatchNorm)}
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Which layers train: at validation all are in eval mode, and a frozen one looks like any other."""
         self._followed = [name for name, module in self._norms.items() if module.training]
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """The members of an ensemble that stops them got their best weights back after ``on_train_end``."""
+        if getattr(pl_module, "stopping", None) is not None and hasattr(pl_module, "member_batches"):
+            self._updated_at = -1
+            self._update(trainer, pl_module)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.sanity_checking:
@@ -106,21 +120,24 @@ class PreciseBatchNorm(_lightning.Callback):
             return
         self._updated_at = step
         self.report = Report()
-        with trainer.precision_plugin.forward_context():
-            update_population_statistics(
-                pl_module,
-                _Batches(batches),
-                self.forward or run,
-                num_samples=self.num_samples,
-                layers=self._layers(pl_module),
-                estimator=self.estimator,
-                consistent=self.consistent,
-                report=self.report,
-            )
+        for part in with_batches(pl_module, _Batches(batches)):
+            own = Report()
+            with trainer.precision_plugin.forward_context():
+                update_population_statistics(
+                    part.network,
+                    part.data,
+                    self.forward or run,
+                    num_samples=self.num_samples,
+                    layers=self._layers(part),
+                    estimator=self.estimator,
+                    consistent=self.consistent,
+                    report=own,
+                )
+            merge(self.report, own, part)
 
-    def _layers(self, pl_module: Any) -> list[str]:
-        asked_for = tracked_batch_norms(pl_module, self.layers)
-        return [name for name in asked_for if self._followed is None or name in self._followed]
+    def _layers(self, part: Part) -> list[str]:
+        asked_for = tracked_batch_norms(part.network, self.layers)
+        return [name for name in asked_for if self._followed is None or part.prefix + name in self._followed]
 
 
 class _Batches:

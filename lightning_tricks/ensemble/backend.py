@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks.ensemble import mapping
 from lightning_tricks.ensemble.batched import Batched
-from lightning_tricks.ensemble.mapping import AVAILABLE
 from lightning_tricks.ensemble.stack import Stack
 from lightning_tricks.ensemble.steps import NotMappableError, looped_losses, mapped_losses
 
@@ -90,7 +90,7 @@ class Trial:
         Dropout is left out of the comparison: it draws as many numbers, but not in the same order.
         """
         batched = Batched(self.stack)
-        if not AVAILABLE or not len(batched):
+        if not mapping.AVAILABLE or not len(batched):
             return False
         drops = [m for member in self.members for m in member.modules() if isinstance(m, nn.Dropout) and m.training]
         for layer in drops:

@@ -35,8 +35,7 @@ class BaggingEnsemble(Epochs):
     arrives as the mean over the members. The loss is the members' sum, so that learning rates mean what they mean
     for one member.
 
-    Members are initialised in ``make_member``, with :func:`lightning_tricks.init.initialize`, say: callbacks that work
-    on one network (``InitializeWeights``, ``PreciseBatchNorm``) cannot read batches ``[K, B, ...]``.
+    The callbacks ``InitializeWeights`` and ``PreciseBatchNorm`` work on each member with its own patterns.
 
     Args:
         make_member: Called K times, each time from a seed of its own; returns a new LightningModule.

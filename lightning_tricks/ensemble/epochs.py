@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from lightning_tricks import _lightning
 from lightning_tricks.ensemble import spread
 from lightning_tricks.ensemble.batched import Batched
+from lightning_tricks.ensemble.loader import MemberBatches
 from lightning_tricks.ensemble.log_book import LogBook
 from lightning_tricks.ensemble.members import SHARED_HOOKS, overrides
 from lightning_tricks.ensemble.networks import Networks
@@ -20,6 +21,7 @@ from lightning_tricks.ensemble.prediction import Task
 from lightning_tricks.ensemble.recording import Record, recording
 from lightning_tricks.ensemble.separate import SeparateOptimizers
 from lightning_tricks.ensemble.stack import Stack
+from lightning_tricks.ensemble.steps import rows
 from lightning_tricks.ensemble.stopping import MemberStopping
 
 
@@ -72,6 +74,15 @@ class Epochs(Networks):
                     getattr(member, step)(*arguments)
         sizes = [leaf.shape[0] for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()]
         self._book.replay(records, sizes[0] if sizes else 1, False)
+
+    def member_parts(self, batch: Any) -> list[tuple[int, Any, Any]]:
+        """(number, member, its part of a training batch) of the members that train here, for callbacks."""
+        first = self._here.start
+        return [(number, self.networks[number], rows(batch, number - first)) for number in self.active]
+
+    def member_batches(self, batches: Iterable[Any]) -> list[tuple[int, Any, Iterable[Any]]]:
+        """(number, member, batches of its training set in order, or else its part of ``batches``), for callbacks."""
+        return [(number, self.networks[number], MemberBatches(self, number, batches)) for number in self._here]
 
     def _end_epoch(self, training: bool) -> None:
         values = self._book.end_epoch(training)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -116,6 +116,31 @@ class MemberLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.sampler.epoch = state["epoch"]
         self.sampler.position = state["position"] % max(1, len(self))
+
+
+class MemberBatches:
+    """One member's training set in ordinary batches ``[B, ...]``, in a fixed order, as often as asked for.
+
+    Args:
+        ensemble: Its LightningModule; several processes get parts of the set.
+        number: The member's.
+        batches: Batches ``[K, B, ...]``, where no BootstrapDataModule knows the member's set.
+    """
+
+    def __init__(self, ensemble: Any, number: int, batches: Iterable[Any]) -> None:
+        self.ensemble, self.number, self.batches = ensemble, number, batches
+
+    def __iter__(self) -> Iterator[Any]:
+        data = self.ensemble._data
+        if data is None or data.sets is None:
+            row = self.number - self.ensemble._here.start
+            for batch in self.batches:
+                yield tree_map(lambda value: value[row] if isinstance(value, Tensor) else value, batch)
+            return
+        trainer = self.ensemble.trainer
+        own = data.sets.indices[self.number, trainer.global_rank :: trainer.world_size].tolist()
+        for batch in DataLoader(Subset(data.train_dataset, own), data.batch_size, collate_fn=data.collate):
+            yield trainer.strategy.batch_to_device(batch)
 
 
 class _Blocks(Dataset[Any]):
