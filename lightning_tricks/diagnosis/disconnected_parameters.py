@@ -13,9 +13,8 @@ from lightning_tricks.diagnosis.finding import Finding, Remedy, Severity
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
 
 MOST = 0.5  # of the weighted layers: whoever leaves as many out of the optimiser wants it so (feature extraction)
-RARE = (
-    10  # looks: where blocks come and go (layer drop, experts), one left out at random half of the time is seen by then
-)
+AGREE = 2  # looks, where optimisers are known: of two towers that take turns, one looks cut off at the first
+RARE = 10  # looks, where blocks come and go (layer drop, experts): by then one left out half of the time was seen
 BY_HAND = 1e-6  # relative change of the weights' root mean square; rounding in float32 stays below
 LISTED = 8  # layers that the evidence names
 _DID_NOT_RUN = "it did not run in this step"
@@ -96,7 +95,8 @@ def _cut(traces: Sequence[Trace], silent: Sequence[Trace]) -> Finding | None:
     trunk = not any(order < _order(first) for order in orders)
     known = any(_stepped(look) for look in first.looks)
     long = len(first.looks) >= HYSTERESIS
-    severity: Severity = "critical" if trunk and (known or long) else "warning" if long else "info"
+    agreed = len(first.looks) >= (AGREE if learning else 1)
+    severity: Severity = "critical" if trunk and (long or (known and agreed)) else "warning" if long else "info"
     into = behind.use.name if behind is not None and behind.use is not None else None
     evidence = {
         "layers cut off": _listed(layers),

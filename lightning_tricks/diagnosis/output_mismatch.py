@@ -221,7 +221,7 @@ def _no_log_probabilities(record: LossRecord) -> bool:
 
 
 def _within_one(record: LossRecord) -> bool:
-    return -1.0 <= record.input_min and record.input_max <= 1.0
+    return record.input_min >= -1.0 and record.input_max <= 1.0
 
 
 def _at_bound(record: LossRecord) -> bool:

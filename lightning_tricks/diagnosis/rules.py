@@ -6,9 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
+from lightning_tricks.diagnosis.batch_norm_mismatch import find_batch_norm_mismatch
 from lightning_tricks.diagnosis.bias_shift import find_bias_shift
 from lightning_tricks.diagnosis.causes import fold
 from lightning_tricks.diagnosis.dead_units import find_dead_units
+from lightning_tricks.diagnosis.disconnected_parameters import find_disconnected_parameters
 from lightning_tricks.diagnosis.finding import PROBLEMS, Finding
 from lightning_tricks.diagnosis.gradient import find_exploding_gradient, find_vanishing_gradient
 from lightning_tricks.diagnosis.initialization import find_poor_initialization, find_symmetric_weights
@@ -16,6 +18,7 @@ from lightning_tricks.diagnosis.input import find_unnormalized_input
 from lightning_tricks.diagnosis.learning_rate import find_learning_rate_too_high, find_learning_rate_too_low
 from lightning_tricks.diagnosis.linearity import find_linearity
 from lightning_tricks.diagnosis.nonfinite import find_non_finite
+from lightning_tricks.diagnosis.output_mismatch import find_output_mismatch
 from lightning_tricks.diagnosis.overfitting import find_overfitting
 from lightning_tricks.diagnosis.saturation import find_saturation
 from lightning_tricks.probes import Snapshot
@@ -23,6 +26,9 @@ from lightning_tricks.probes import Snapshot
 Rule = Callable[[Sequence[Snapshot]], list[Finding]]
 RULES: tuple[Rule, ...] = (
     find_symmetric_weights,
+    find_disconnected_parameters,
+    find_output_mismatch,
+    find_batch_norm_mismatch,
     find_unnormalized_input,
     find_poor_initialization,
     find_exploding_gradient,

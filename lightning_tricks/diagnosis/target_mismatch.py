@@ -17,6 +17,7 @@ NEAR = 0.1  # of a unit, by which an output comes to its bound: then it is felt
 SPARE = 3.0  # outputs over classes seen; bytes of English text use 123 of 256, a background class adds one
 MANY = 500  # patterns: were the classes above those seen but 3 % of the data, one of them had come, but for 1 in 10^6
 LARGE_TARGETS = 30.0  # root mean square; normalised targets have 1
+GROWS = 2.0  # times the first loss: the training diverges, and may not live to the third look
 _REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _CLASSES = ("cross_entropy", "nll_loss")
 _REACH: Mapping[str, tuple[float, float]] = {
@@ -167,7 +168,8 @@ def large_targets(calls: LossCalls) -> Finding | None:
         f"{calls.latest.input_mean:.3g} and {calls.latest.input_std:.3g}: predicting the mean would still be better. "
         "Weights that fit normalised targets have a long way to go to such values, at huge gradients."
     )
-    severity = found.severity(critical=False)
+    diverges = calls.latest.value > GROWS * calls.records[0].value
+    severity: Severity = "warning" if diverges else found.severity(critical=False)
     todo = (remedies.SCALE_TARGETS,)
     return finding(calls, pooled.weighted, severity, found.since, evidence, explanation, todo)
 
