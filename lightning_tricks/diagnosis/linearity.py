@@ -10,9 +10,11 @@ from lightning_tricks.diagnosis.course import RECOVERY, hidden_activations, laye
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
-LINEAR_LAYER = 0.995  # corr(a, g(a))^2; a centred Gaussian of std 1 gives .93 (tanh), .97 (SELU), .984 (logistic)
+LINEAR_LAYER = 0.999  # corr(a, g(a))^2; a centred Gaussian of std 1 gives .93 (tanh), .97 (SELU), of std .2 .9987 (tanh)
 TINY_STD = 1e-4  # torch's default initialisation with GELU starts at .01 in five layers and recovers; this does not
-FEW = 1 / 3  # of the hidden layers: one linear layer among many costs depth, not the training
+STRAIGHT = 0.9999  # tanh at std .1, rectifiers that are always on
+FEW = 1 / 3  # of the hidden layers may be linear: one among many costs depth, not the training
+NEARLY = 1 / 2  # of them, where the units are not quite straight: a network that has little to bend
 
 
 def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
@@ -30,7 +32,8 @@ def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
         extreme = not TINY_STD <= record.std <= 1.0 / TINY_STD
         hidden = hidden_activations(latest)
         faded = sum(math.isnan(other.linearity) and 0 < other.std < TINY_STD for other in hidden)
-        many = len(sick) + faded >= FEW * len(hidden)
+        allowed = FEW if record.linearity >= STRAIGHT else NEARLY
+        many = len(sick) + faded >= allowed * len(hidden)
         settled = extreme or (many and latest.step - found.since >= RECOVERY)
         before = weighted_before(latest, record)
         evidence = {

@@ -70,7 +70,6 @@ HEALTHY: dict[str, Callable[[], nn.Module]] = {
     "output that begins at zero": lambda: filled(deep(nn.ReLU, 2), 4, 0.0, "weight"),
     "low-rank output": lambda: nn.Sequential(deep(nn.ReLU, 2)[:-1], nn.Linear(64, 8), nn.Linear(8, 10)),
     "branches that begin at zero": Branches,
-    "logistic output unit": lambda: nn.Sequential(deep(nn.ReLU, 2), nn.Sigmoid()),
 }
 
 
