@@ -354,3 +354,16 @@ def test_interrupt_is_an_interrupt():
 
     with pytest.raises(KeyboardInterrupt):
         lt.checkup(Interrupts(), batches())
+
+
+@pytest.mark.parametrize("loss_fn", [F.cross_entropy, nn.CrossEntropyLoss(), None], ids=["function", "module", "own"])
+def test_losses_and_normalisations_are_seen(loss_fn):
+    model = Classifier(cnn()) if loss_fn is None else cnn()
+    diagnosis = check(model, batches(3), loss_fn, num_batches=2)
+    assert [r.name for r in diagnosis.history[0].losses] == ["cross_entropy"]
+    (layer,) = {r.weighted for snapshot in diagnosis.history for r in snapshot.losses}
+    assert layer.endswith("8")
+    assert [r.name[-1] for r in diagnosis.history[1].normalizations] == ["2"]
+    assert diagnosis.history[1].losses[0].value == pytest.approx(diagnosis.history[1].loss)
+    assert all(r.optimized and r.trainable for r in diagnosis.history[1].parameters)
+    assert diagnosis.history[0].learning_rate == (0.01 if loss_fn is None else 1e-3)
