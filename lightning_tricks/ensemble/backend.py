@@ -15,6 +15,7 @@ from lightning_tricks.ensemble.stack import Stack
 from lightning_tricks.ensemble.steps import NotMappableError, looped_losses, mapped_losses
 
 CLEARLY, ROUNDS = 1.5, 4  # from how much slower on no further step is timed, and how many are at most
+SOME = 8  # members whose looped steps are timed
 _PLAIN = (bool, int, float, str, type(None), tuple)
 _OWN_STATE = {"training", "_trainer", "_fabric", "_current_fx_name"}
 
@@ -57,26 +58,26 @@ class Trial:
     """Training steps on copies of the members, forward and backward; nothing of them stays.
 
     Args:
-        members: Those that take part, copied once.
+        stack: The members that take part.
         active: Their numbers.
         batch: A training batch ``[K, B, ...]``.
         batch_idx: Its number.
         trainer: What the members see as their Trainer.
     """
 
-    def __init__(self, members: list[Any], active: list[int], batch: Any, batch_idx: int, trainer: Any) -> None:
-        self.members = copy.deepcopy(members)  # without the Trainer, which a LightningModule does not copy
-        for member in self.members:
-            member.trainer = trainer
-        self.arguments = (active, batch, batch_idx)
-        self.stack = Stack(self.members)
+    def __init__(self, stack: Stack, active: list[int], batch: Any, batch_idx: int, trainer: Any) -> None:
+        self.active, self.batch, self.batch_idx, self.trainer = active, batch, batch_idx, trainer
+        self.originals = stack.members
+        self.stack = stack.copied()  # without the Trainer, which a LightningModule does not copy
+        self.stack.members[0].trainer = trainer
+        self.looped: Stack | None = None
         self.batched: Batched | None = None
-        self.device = next((value.device for value in members[0].parameters()), torch.device("cpu"))
+        self.device = next((value.device for value in stack.parameters.values()), torch.device("cpu"))
 
     def why_not_mapped(self) -> str | None:
         """What fails in a mapped step, or None."""
         try:
-            self._run(True, careful=True)
+            self._mapped(careful=True)
         except NotMappableError as error:
             return str(error)
         except Exception as error:  # whatever vmap raises: the loop will raise it again if it is the member's fault
@@ -92,12 +93,11 @@ class Trial:
         batched = Batched(self.stack)
         if not mapping.AVAILABLE or not len(batched):
             return False
-        drops = [m for member in self.members for m in member.modules() if isinstance(m, nn.Dropout) and m.training]
+        drops = [m for m in self.stack.members[0].modules() if isinstance(m, nn.Dropout) and m.training]
         for layer in drops:
             layer.training = False
         try:
-            expected = self._result(None)
-            found = self._result(batched)
+            expected, found = self._result(None), self._result(batched)
         except Exception:  # whatever it is that the layers met and do not know
             return False
         finally:
@@ -113,10 +113,9 @@ class Trial:
         return True
 
     def _result(self, batched: Batched | None) -> tuple[Tensor, Tensor]:
-        """Losses, and all gradients as one vector."""
-        self._clear()
+        """Losses, and all gradients as one vector; buffers stay as they are."""
         before = [buffer.clone() for buffer in self.stack.buffers.values()]
-        losses = self._run(True, batched=batched)
+        losses = self._mapped(batched)
         for buffer, old in zip(self.stack.buffers.values(), before, strict=True):
             buffer.copy_(old)
         gradients = [gradient.flatten() for gradient in self.stack.gradients()]
@@ -126,13 +125,14 @@ class Trial:
     def seconds(self) -> tuple[float, float]:
         """Of a mapped and of a looped step: the fastest of some, in turns, after one each that does not count.
 
-        One that takes far longer than the other also the first time is not asked again.
+        One that takes far longer than the other also the first time is not asked again. Of many members the loop goes
+        through some, and its time is taken as proportional.
         """
-        mapped, looped = self._timed(True), float("inf")
-        mapped = min(mapped, self._timed(True))
+        mapped = min(self._timed(True) for _ in range(1 if self.batched is not None else 2))
         first = self._timed(False)
-        if first > CLEARLY * mapped and len(self.members) > 2:  # its first member has paid what comes first
+        if first > CLEARLY * mapped and len(self.active) > 2:  # its first member has paid what comes first
             return mapped, first
+        looped = float("inf")
         for _ in range(ROUNDS):
             looped = min(looped, self._timed(False))
             mapped = min(mapped, self._timed(True))
@@ -141,28 +141,45 @@ class Trial:
         return mapped, looped
 
     def _timed(self, mapped: bool) -> float:
-        self._clear()
+        if not mapped and self.looped is None:
+            members = copy.deepcopy(self.originals[:SOME])
+            for member in members:
+                member.trainer = self.trainer
+            self.looped = Stack(members)
         _wait(self.device)
         start = time.perf_counter()
-        self._run(mapped, batched=self.batched)
+        if mapped:
+            self._mapped(self.batched)
+        else:
+            self._loop()
         _wait(self.device)
-        return time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        return seconds if mapped or self.looped is None else seconds * len(self.active) / len(self.looped.members)
 
-    def _run(self, mapped: bool, *, batched: Batched | None = None, careful: bool = False) -> Tensor | None:
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            if mapped:
-                losses, _ = mapped_losses(self.stack, *self.arguments, batched=batched, careful=careful)
-            else:
-                losses, _ = looped_losses(self.members, *self.arguments)
-            if losses is not None:
-                losses.sum().backward()
-                if not mapped:
-                    self.stack.collect_gradients()
-        return losses
-
-    def _clear(self) -> None:
+    def _mapped(self, batched: Batched | None = None, careful: bool = False) -> Tensor | None:
         for parameter in self.stack.parameters.values():
             parameter.grad = None
+        with self._fork():
+            losses, _ = mapped_losses(
+                self.stack, self.active, self.batch, self.batch_idx, batched=batched, careful=careful
+            )
+            if losses is not None:
+                losses.sum().backward()
+        return losses
+
+    def _loop(self) -> None:
+        assert self.looped is not None
+        for parameter in self.looped.parameters.values():
+            parameter.grad = None
+        members = self.looped.members
+        with self._fork():
+            losses, _ = looped_losses(members, self.active[: len(members)], self.batch, self.batch_idx)
+            if losses is not None:
+                losses.sum().backward()
+                self.looped.collect_gradients()
+
+    def _fork(self) -> Any:
+        return torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
 
 
 def _wait(device: torch.device) -> None:

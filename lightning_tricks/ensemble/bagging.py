@@ -163,7 +163,7 @@ class BaggingEnsemble(Epochs):
         if self.backend == "loop":
             return self._use("loop", "asked for")
         assert self._stack is not None
-        trial = backends.Trial(self._stack.members, self.active, batch, batch_idx, self.trainer)
+        trial = backends.Trial(self._stack, self.active, batch, batch_idx, self.trainer)
         cause = backends.why_not_mappable(self._stack.members, self.device) or trial.why_not_mapped()
         if cause is not None:
             return self._use("loop", cause, warn=True)

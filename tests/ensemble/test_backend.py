@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lightning_tricks.ensemble import BaggingEnsemble, BootstrapDataModule, backend
+from lightning_tricks.ensemble.stack import Stack
 from tests.ensemble.trainings import Plain, Rich, data, fit, network, trainer
 
 
@@ -22,13 +23,15 @@ def test_trying_changes_neither_members_nor_random_numbers():
     batch = (x.view(3, 4, 6), y.view(3, 4))
     state = torch.get_rng_state()
     run = trainer()
-    trial = backend.Trial(members, [0, 1, 2], batch, 0, run)
+    stack = Stack(members)
+    trial = backend.Trial(stack, [0, 1, 2], batch, 0, run)
     assert trial.why_not_mapped() is None
     assert trial.batched_is_right()
     mapped, looped = trial.seconds()
     assert 0 < mapped < float("inf")
     assert 0 < looped < float("inf")
     assert torch.equal(state, torch.get_rng_state())
+    assert all(value.grad is None for value in stack.parameters.values())
     for member, old in zip(members, before, strict=True):
         assert all(torch.equal(value, old[name]) for name, value in member.state_dict().items())
         assert all(value.grad is None for value in member.parameters())
