@@ -12,7 +12,7 @@ from lightning_tricks.diagnosis.course import HYSTERESIS
 from lightning_tricks.diagnosis.finding import Finding, Remedy, Severity
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
 
-MOST = 0.5  # of the weighted layers: whoever leaves as many out of the optimiser wants it so (feature extraction)
+MOST = 0.5  # of the weighted layers: whoever leaves more out of the optimiser wants it so (feature extraction)
 AGREE = 2  # looks, where optimisers are known: of two towers that take turns, one looks cut off at the first
 RARE = 10  # looks, where blocks come and go (layer drop, experts): by then one left out half of the time was seen
 BY_HAND = 1e-6  # relative change of the weights' root mean square; rounding in float32 stays below
@@ -166,7 +166,7 @@ def _unheld(looks: Sequence[Snapshot], traces: Sequence[Trace], unheld: Sequence
     share = len(used) / len(every) if used else _elements(chosen) / max(_elements(traces), 1)
     held_once = {r.name for look in looks for r in look.parameters if r.optimized and r.trainable}
     grows = any(not r.optimized and r.name in held_once for look in looks for r in look.parameters)
-    deliberate = not learnable or share >= MOST or grows
+    deliberate = not learnable or share > MOST or grows
     first = min(used or chosen, key=_order)
     layers = _layers(sorted(used, key=_order)) or list(dict.fromkeys(trace.module for trace in chosen))
     evidence = {

@@ -92,7 +92,7 @@ def outputs(number: str) -> Remedy:
 
 # of batch_norm_mismatch
 GROUP_NORM = Remedy("replace_normalization", "use a norm that needs no batch: nn.GroupNorm, or nn.LayerNorm")
-LARGER_BATCH = Remedy("larger_batch", "use larger batches: 16 patterns a channel or more")
+LARGER_BATCH = Remedy("larger_batch", "use larger batches: 16 or more")
 BATCH_RENORM = Remedy(
     "replace_normalization",
     "use batch renormalisation: lt.surgery.convert_batch_norm(model, lt.nn.BatchRenorm2d)",
