@@ -56,6 +56,7 @@ def _build_table() -> Mapping[Callable[..., Any], Handler]:
         (("view", "reshape", "unsqueeze", "squeeze", "expand", "flatten", "permute", "transpose"), Observer.passage),
         (("view_as", "expand_as", "__getitem__", "contiguous", "clone", "to", "float"), Observer.passage),
         (("chunk", "split", "tensor_split", "unbind", "movedim", "swapaxes", "narrow"), Observer.passage),
+        (("mean", "sum"), Observer.passage),
     ):
         for name in names:
             for place in (torch, Tensor):

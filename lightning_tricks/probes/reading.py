@@ -51,6 +51,7 @@ def read(observer: Observer, parameters: Iterable[ParameterTally], around: Aroun
     """
     tallies = observer.tallies
     _list_silent(observer)
+    tallies.spread_gates()
     activations: list[Any] = [tally for tally in tallies.activations.values() if tally.sums is not None]
     weighted: list[Any] = [tally for tally in tallies.weighted.values() if tally.sums is not None]
     trained = [tally for tally in parameters if tally.sums is not None]

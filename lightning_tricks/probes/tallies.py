@@ -125,6 +125,12 @@ class Tallies:
     loss: Tensor | None = None
     clock: int = 0
 
+    def spread_gates(self) -> None:
+        """Weights that feed a gate at one time step feed one at all of them, also where a state begins as zeros."""
+        fed = {t.weights.weight for t in self.activations.values() if t.gate and t.weights is not None} - {None}
+        for tally in self.activations.values():
+            tally.gate = tally.gate or (tally.weights is not None and tally.weights.weight in fed)
+
     def tick(self) -> int:
         self.clock += 1
         return self.clock

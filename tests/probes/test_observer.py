@@ -259,3 +259,24 @@ def test_whether_gradients_were_on():
     with probe(model) as p:
         model(torch.randn(5, 4)).sum().backward()
     assert {r.name: r.with_gradient for r in p.snapshot().weighted} == {"body": False, "head": True}
+
+
+def test_a_gate_of_one_time_step_is_a_gate_at_all_of_them() -> None:
+    """The first step multiplies a state of zeros, which carries no gradient and could as well be a mask."""
+
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reset, self.new, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            state = torch.zeros(len(x), 4)
+            for _ in range(3):
+                state = torch.tanh(self.new(x) + torch.sigmoid(self.reset(x)) * state)
+            return self.head(state)
+
+    model = Cell()
+    with probe(model) as p:
+        model(torch.randn(8, 4)).sum().backward()
+    gates = {record.name: record.gate for record in p.snapshot().activations if record.function == "sigmoid"}
+    assert gates == {"sigmoid": True, "sigmoid_2": True, "sigmoid_3": True}
