@@ -14,8 +14,9 @@ from lightning_tricks.ensemble.batched import Batched
 from lightning_tricks.ensemble.stack import Stack
 from lightning_tricks.ensemble.steps import NotMappableError, looped_losses, mapped_losses
 
-CLEARLY, ROUNDS = 1.5, 4  # from how much slower on no further step is timed, and how many are at most
-SOME = 8  # members whose looped steps are timed
+CLEARLY = 1.5  # from how much slower on no further step is timed
+ROUNDS, ENOUGH = 4, 0.05  # timed steps of each kind, and seconds: what takes long is not disturbed by much
+SOME = 16  # members whose looped steps are timed
 _PLAIN = (bool, int, float, str, type(None), tuple)
 _OWN_STATE = {"training", "_trainer", "_fabric", "_current_fx_name"}
 
@@ -72,12 +73,13 @@ class Trial:
         self.stack.members[0].trainer = trainer
         self.looped: Stack | None = None
         self.batched: Batched | None = None
+        self._expected: tuple[Tensor, ...] = ()
         self.device = next((value.device for value in stack.parameters.values()), torch.device("cpu"))
 
     def why_not_mapped(self) -> str | None:
         """What fails in a mapped step, or None."""
         try:
-            self._mapped(careful=True)
+            self._expected = self._result(None, careful=True)
         except NotMappableError as error:
             return str(error)
         except Exception as error:  # whatever vmap raises: the loop will raise it again if it is the member's fault
@@ -86,25 +88,19 @@ class Trial:
         return None
 
     def batched_is_right(self) -> bool:
-        """Whether there are layers to compute on the stack, with the same losses and gradients as mapped ones.
+        """Whether there are layers to compute on the stack, with the losses and gradients of ``why_not_mapped``.
 
         Dropout is left out of the comparison: it draws as many numbers, but not in the same order.
         """
         batched = Batched(self.stack)
         if not mapping.AVAILABLE or not len(batched):
             return False
-        drops = [m for m in self.stack.members[0].modules() if isinstance(m, nn.Dropout) and m.training]
-        for layer in drops:
-            layer.training = False
         try:
-            expected, found = self._result(None), self._result(batched)
+            found = self._result(batched)
         except Exception:  # whatever it is that the layers met and do not know
             return False
-        finally:
-            for layer in drops:
-                layer.training = True
         half = torch.is_autocast_enabled(self.device.type)
-        for one, two in zip(expected, found, strict=True):
+        for one, two in zip(self._expected, found, strict=True):
             eps = torch.finfo(torch.bfloat16 if half else one.dtype).eps
             scale = float(torch.linalg.vector_norm(one))
             if not float(torch.linalg.vector_norm(one - two)) <= 4 * eps**0.5 * scale:
@@ -112,10 +108,17 @@ class Trial:
         self.batched = batched
         return True
 
-    def _result(self, batched: Batched | None) -> tuple[Tensor, Tensor]:
-        """Losses, and all gradients as one vector; buffers stay as they are."""
+    def _result(self, batched: Batched | None, careful: bool = False) -> tuple[Tensor, Tensor]:
+        """Losses, and all gradients as one vector, without dropout; buffers stay as they are."""
         before = [buffer.clone() for buffer in self.stack.buffers.values()]
-        losses = self._mapped(batched)
+        drops = [m for m in self.stack.members[0].modules() if type(m) is nn.Dropout and m.training]
+        try:
+            for layer in drops:
+                layer.training = False
+            losses = self._mapped(batched, careful)
+        finally:
+            for layer in drops:
+                layer.training = True
         for buffer, old in zip(self.stack.buffers.values(), before, strict=True):
             buffer.copy_(old)
         gradients = [gradient.flatten() for gradient in self.stack.gradients()]
@@ -132,11 +135,11 @@ class Trial:
         first = self._timed(False)
         if first > CLEARLY * mapped and len(self.active) > 2:  # its first member has paid what comes first
             return mapped, first
-        looped = float("inf")
+        looped, spent = float("inf"), 0.0
         for _ in range(ROUNDS):
-            looped = min(looped, self._timed(False))
-            mapped = min(mapped, self._timed(True))
-            if max(mapped, looped) > CLEARLY * min(mapped, looped):
+            one, two = self._timed(False), self._timed(True)
+            looped, mapped, spent = min(looped, one), min(mapped, two), spent + one + two
+            if max(mapped, looped) > CLEARLY * min(mapped, looped) or spent > ENOUGH:
                 break
         return mapped, looped
 

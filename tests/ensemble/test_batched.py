@@ -121,6 +121,7 @@ def test_dropout_draws_for_each_member_and_pattern():
 
 def test_a_layer_that_is_computed_wrongly_is_noticed(monkeypatch):
     trial = Trial(Stack([Wide() for _ in range(K)]), list(range(K)), batch(), 0, trainer())
+    assert trial.why_not_mapped() is None
     assert trial.batched_is_right()
     layer = Batched._linear
     monkeypatch.setattr(Batched, "_linear", lambda self, module: lambda x: layer(self, module)(x) * (1 + 1e-6))
