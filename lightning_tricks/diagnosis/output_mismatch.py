@@ -19,6 +19,8 @@ NOT_ONE = 0.1  # abs(log sum exp) that rounding cannot give; two equal logits of
 # Initial loss over chance. Torch's, He's and LeCun's starts give 1 to 2, a fine-tuned network on new labels up to 6,
 # three residual blocks of He's weights without normalisation up to 9; beyond 15 plain SGD began to fail.
 HIGH_START = 10.0
+RAISED_START = 2.0  # and this is enough where the last layer's own weights are the reason:
+GAIN = 20.0  # its outputs over its inputs, in root mean square; every scheme gives .6 to 1.4
 LOUD_OUTPUTS = 3.0  # and outputs of that size: with small ones a large loss comes from class weights
 FEW_PATTERNS = 8  # a loss over fewer is no estimate
 AT_BOUND = 0.9  # share of its range that a bounded output reaches: then the bound is felt
@@ -157,7 +159,8 @@ def high_start(calls: LossCalls) -> Finding | None:
     if calls.looks[0].step != 0 or first.patterns < FEW_PATTERNS:
         return None
     guess, reference = _reference(first)
-    if not first.value > HIGH_START * reference or not _loud(first):
+    gain = _gain(calls)
+    if not first.value > (RAISED_START if gain > GAIN else HIGH_START) * reference or not _loud(first):
         return None
     recovered = calls.latest.value < reference
     evidence = {
@@ -165,6 +168,7 @@ def high_start(calls: LossCalls) -> Finding | None:
         guess: reference,
         "initial loss over it": first.value / reference,
         "standard deviation of the outputs": first.input_std,
+        "outputs over inputs of the last layer": gain,
         "loss now": calls.latest.value,
     }
     explanation = (
@@ -233,6 +237,15 @@ def _reference(record: LossRecord) -> tuple[str, float]:
     if record.function == "mse_loss":
         return "loss of predicting zero", record.target_mean**2 + record.target_std**2
     return "loss of a uniform guess", record.chance
+
+
+def _gain(calls: LossCalls) -> float:
+    """Root mean square of the first outputs over that of what the last layer made them of."""
+    first = calls.records[0]
+    layer = next((record for record in calls.looks[0].weighted if record.name == first.weighted), None)
+    if layer is None or first.activation is not None or not layer.input_std > 0:
+        return math.nan
+    return math.hypot(first.input_mean, first.input_std) / layer.input_std * math.sqrt(1.0 - layer.mean_energy)
 
 
 def _loud(record: LossRecord) -> bool:
