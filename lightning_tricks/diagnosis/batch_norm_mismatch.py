@@ -195,7 +195,7 @@ def _far_from(name: str, ready: int) -> Callable[[Snapshot], bool]:
 def _far(record: NormalizationRecord, times: float = 1.0) -> bool:
     """Beyond what the noise of the batch itself explains, and in most channels.
 
-    By the variances: a mean is measured in running standard deviations, and a feature that was constant so far has none.
+    By the variances: a mean is measured in running standard deviations, of which a constant feature has none.
     """
     noise = math.sqrt(2.0 / max(record.patterns - 1, 1))
     gap = abs(math.log(record.variance_ratio)) if record.variance_ratio > 0 else math.nan
