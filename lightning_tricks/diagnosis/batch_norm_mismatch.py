@@ -54,7 +54,7 @@ def _tiny_batches(history: Sequence[Snapshot]) -> Finding | None:
             f"{noise:.0%} of itself. Each pattern is shifted by its neighbours in the batch at random, and evaluation, "
             "by running statistics, meets another network than training did."
         )
-        severity = Course(few[0][0].step, len(few)).severity(critical=layer.patterns <= PAIR)
+        severity = Course(few[0][0].step, len(few), few[-1][0]).severity(critical=layer.patterns <= PAIR)
         todo = (remedies.GROUP_NORM, remedies.LARGER_BATCH, remedies.BATCH_RENORM)
         return _finding(layer.name, severity, few[0][0].step, evidence, explanation, todo)
     return None
@@ -125,7 +125,7 @@ def _frozen(history: Sequence[Snapshot]) -> Finding | None:
         )
         run = sum(look.step >= since for look in history)
         todo = (remedies.TRAIN_MODE, remedies.POPULATION)
-        severity = Course(since, run).severity(critical=False)
+        severity = Course(since, run, history[-1]).severity(critical=False)
         return _finding(layers[0].name, severity, since, evidence, explanation, todo)
     return None
 

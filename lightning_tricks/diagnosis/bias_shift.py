@@ -11,48 +11,62 @@ from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
 
 ALIKE = 0.6  # mean energy of the input; .32 behind a rectified centred Gaussian, 1 where all patterns look alike
+ONE_SIDED = 0.96  # a mean of 4.9 standard deviations: healthy layers pass it for a moment, bottlenecks reach .965
 TOGETHER = 3.0  # update coherence in units of 1/sqrt(fan_in), what independent entries give
-DRIFT = 0.5  # standard deviations of a by which ONE update moves a unit's mean
+DRIFT = 1.0  # standard deviations of a by which ONE update moves a unit's mean; a healthy logistic layer starts at .84
+NOTICED = 0.2  # the same where the input stays one-sided; there every unit depends on one direction of its weights
 RUNAWAY = 5.0
 FADED = 0.03  # std of the pre-activation under which every shift is large: there the fading itself is the problem
 
 
 def find_bias_shift(history: Sequence[Snapshot]) -> list[Finding]:
     """The first weighted layer whose units are pushed as a whole by every update."""
-    for layer, weight in _pairs(history[-1]):
-        if not _shifts(layer, weight):
-            continue
-        found = course(history, lambda snapshot, name=weight.name: _shifts_at(snapshot, name))  # type: ignore[misc]
+    for layer, _ in _pairs(history[0]):
+        found = course(history, lambda snapshot, name=layer.name: _shifts(snapshot, name), from_start=True)  # type: ignore[misc]
         if found is None:
             continue
+        looks = [pair for pair in (_pair(snapshot, layer.name) for snapshot in history) if pair is not None]
+        at = _pair(found.at, layer.name)
+        drift = max((weight.mean_drift for _, weight in looks if not math.isnan(weight.mean_drift)), default=math.nan)
+        if at is None or not drift >= NOTICED:
+            continue
+        now, weight = at
         evidence = {
+            "mean drift in std, highest": drift,
             "mean drift in std": weight.mean_drift,
-            "mean energy": layer.mean_energy,
+            "mean energy": now.mean_energy,
             "update coherence": weight.update_coherence,
             "coherence if independent": 1.0 / math.sqrt(weight.fan_in),
         }
         explanation = (
-            f"What this layer receives has a mean far from zero ({layer.mean_energy:.0%} of its energy), so all "
-            f"weights into a unit move together and one update shifts the unit's mean by {weight.mean_drift:.2g} "
+            f"What this layer receives has a mean far from zero ({now.mean_energy:.1%} of its energy), so all "
+            f"weights into a unit move together and one update shifts the unit's mean by up to {drift:.2g} "
             "standard deviations. The layers behind it chase that shift instead of learning."
         )
         todo = (remedies.CENTRE, remedies.SELU, remedies.BATCH_NORM, remedies.LOWER_LR)
-        severity = found.severity(critical=weight.mean_drift >= RUNAWAY)
+        severity = found.severity(critical=drift >= RUNAWAY)
         return [Finding("bias_shift", layer.name, severity, found.since, evidence, explanation, todo)]
     return []
 
 
 def _pairs(snapshot: Snapshot) -> list[tuple[WeightedRecord, ParameterRecord]]:
     """Weighted layers that others follow, with their weight: an output unit is meant to find its mean."""
-    weights = {record.layer: record for record in snapshot.parameters if record.layer is not None}
+    weights = {record.layer: record for record in snapshot.parameters if record.layer is not None and record.fan_in > 1}
     return [(layer, weights[layer.name]) for layer in snapshot.weighted[:-1] if layer.name in weights]
 
 
-def _shifts(layer: WeightedRecord, weight: ParameterRecord) -> bool:
-    if weight.fan_in < 2 or not layer.std >= FADED or not layer.mean_energy >= ALIKE or not weight.mean_drift >= DRIFT:
+def _pair(snapshot: Snapshot, name: str) -> tuple[WeightedRecord, ParameterRecord] | None:
+    return next((pair for pair in _pairs(snapshot) if pair[0].name == name), None)
+
+
+def _shifts(snapshot: Snapshot, name: str) -> bool:
+    pair = _pair(snapshot, name)
+    if pair is None or not pair[0].std >= FADED:
         return False
-    return weight.update_coherence >= min(TOGETHER / math.sqrt(weight.fan_in), 0.9)
-
-
-def _shifts_at(snapshot: Snapshot, weight: str) -> bool:
-    return any(record.name == weight and _shifts(layer, record) for layer, record in _pairs(snapshot))
+    layer, weight = pair
+    moves = not weight.update_coherence < min(
+        TOGETHER / math.sqrt(weight.fan_in), 0.9
+    )  # NaN: it does not move any more
+    if layer.mean_energy >= ONE_SIDED:
+        return moves
+    return layer.mean_energy >= ALIKE and weight.mean_drift >= DRIFT and moves

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
+from lightning_tricks.diagnosis.bias_shift import ONE_SIDED
 from lightning_tricks.diagnosis.course import hidden_activations
 from lightning_tricks.diagnosis.finding import SEVERITIES, Finding
 from lightning_tricks.diagnosis.names import NORMAL_SCALE, name_by_effect
@@ -25,7 +27,8 @@ _FOLLOWS: Mapping[str, frozenset[str]] = {
         "poor_initialization": "linearity saturation dead_units vanishing_gradient bias_shift learning_rate_too_low",
         "exploding_gradient": "non_finite dead_units saturation bias_shift linearity learning_rate_too_high "
         "output_mismatch",
-        "saturation": "vanishing_gradient exploding_gradient bias_shift linearity learning_rate_too_low",
+        "saturation": "vanishing_gradient exploding_gradient bias_shift linearity poor_initialization "
+        "learning_rate_too_low",
         "dead_units": "poor_initialization vanishing_gradient linearity bias_shift learning_rate_too_low",
         "learning_rate_too_high": "dead_units saturation bias_shift linearity vanishing_gradient exploding_gradient "
         "non_finite output_mismatch poor_initialization overfitting",
@@ -86,8 +89,10 @@ def _stage(finding: Finding) -> float:
     if problem in _IN_CODE or (problem == "linearity" and "weighted layers in a row" in finding.evidence):
         return 0
     if problem == "output_mismatch":
-        return 1 if "initial loss" in finding.evidence else 0
+        return 1.6 if "initial loss" in finding.evidence else 0
     if problem == "poor_initialization" or (problem in _OF_UNITS and finding.step == 0):
+        return 1
+    if problem == "bias_shift" and finding.step == 0 and finding.evidence["mean energy"] >= ONE_SIDED:
         return 1
     if problem == "exploding_gradient" and finding.step == 0:
         return 1.5
@@ -102,17 +107,29 @@ def _leads(finding: Finding, findings: Sequence[Finding]) -> bool:
     """A gradient that vanishes over layers whose weights are of ordinary size: units and depth are the cause."""
     if finding.problem != "vanishing_gradient":
         return False
+    if any(other.problem in ("saturation", "dead_units") and other.step == 0 and other.rank for other in findings):
+        return False
     linear = next((other for other in findings if other.problem == "linearity"), None)
     if linear is None or linear.rank > finding.rank or finding.step > linear.step + _AT_ONCE:
         return False
     scale = linear.evidence.get("weight scale")
+    if _shifted(linear):
+        return False
     return scale is not None and scale >= NORMAL_SCALE[0]
+
+
+def _shifted(finding: Finding) -> bool:
+    """Rectifiers that biases hold on: what they hand on is as large as those biases."""
+    evidence = finding.evidence
+    return finding.problem == "linearity" and evidence.get("pre-activation mean", 0.0) > 2.0 * evidence.get(
+        "pre-activation std", math.inf
+    )
 
 
 def _brings(cause: Finding, finding: Finding, order: Mapping[str | None, int], hidden: Sequence[str]) -> bool:
     follows = _FOLLOWS.get(cause.problem, frozenset())
     if cause.problem == "poor_initialization":
-        if finding.step > cause.step + _AT_ONCE and finding.problem in _OF_UNITS:
+        if finding.step > cause.step + _AT_ONCE and finding.problem in ("dead_units", "saturation"):
             return False
         if cause.evidence.get("pre-activation std", 0.0) > 1.0:
             follows = follows | _LOUD_START
@@ -121,9 +138,11 @@ def _brings(cause: Finding, finding: Finding, order: Mapping[str | None, int], h
             follows = follows | _FAINT_INPUT
         elif "mean over std of a feature, median" in cause.evidence:
             follows = follows | {"linearity"}
-    elif cause.severity == "info" and finding.severity != "info":
+    elif cause.severity == "info" and finding.severity != "info" and cause.problem != "exploding_gradient":
         return False
-    if cause.problem == "linearity" and finding.problem == "dead_units":
+    if _shifted(cause) or (cause.problem == "bias_shift" and cause.evidence["mean energy"] >= ONE_SIDED):
+        follows = follows | _LOUD_START | {"dead_units", "vanishing_gradient"}
+    if cause.problem == "linearity" and finding.problem == "dead_units" and not _shifted(cause):
         # rectifiers that are always on hand their large mean to the next layer, where it kills half of the units
         pair = [hidden.index(name) for name in (cause.layer, finding.layer) if name in hidden]
         return len(pair) == 2 and pair[1] == pair[0] + 1 and cause.step <= finding.step

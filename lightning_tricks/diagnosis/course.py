@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lightning_tricks.diagnosis.finding import Severity
+from lightning_tricks.diagnosis.progress import is_stuck
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 RECOVERY = 100  # optimiser steps within which a faint start, as torch's default gives deeper networks, mends itself
@@ -20,10 +22,12 @@ class Course:
     Args:
         since: The optimiser step of the first snapshot of the unbroken run in which it holds.
         run: The number of snapshots in that run.
+        at: The last of them.
     """
 
     since: int
     run: int
+    at: Snapshot
 
     def severity(self, *, critical: bool) -> Severity:
         """Info until the problem has held long enough."""
@@ -32,23 +36,39 @@ class Course:
         return "critical" if critical else "warning"
 
 
-def course(history: Sequence[Snapshot], holds: Callable[[Snapshot], bool]) -> Course | None:
-    """The course of a problem, or None where it does not hold at the last probed step."""
-    run = 0
-    since = 0
-    for snapshot in reversed(history):
-        if not holds(snapshot):
-            break
-        run += 1
-        since = snapshot.step
-    return Course(since, run) if run else None
+def course(
+    history: Sequence[Snapshot], holds: Callable[[Snapshot], bool], *, from_start: bool = False
+) -> Course | None:
+    """The course of a problem, or None where it does not hold at the last probed step.
+
+    Args:
+        history: The snapshots, the oldest first.
+        holds: Whether the problem shows in a snapshot.
+        from_start: Whether it also counts where it held over the first HYSTERESIS snapshots and the training has come
+            to nothing since: what ruined a training need not show in its ruins.
+    """
+    run = _leading(reversed(history), holds)
+    if run:
+        return Course(run[-1].step, len(run), run[0])
+    first = _leading(history, holds) if from_start else []
+    if len(first) >= HYSTERESIS and is_stuck(history):
+        return Course(first[0].step, len(first), first[-1])
+    return None
+
+
+def _leading(snapshots: Iterable[Snapshot], holds: Callable[[Snapshot], bool]) -> list[Snapshot]:
+    return list(itertools.takewhile(holds, snapshots))
 
 
 def layer_course(
-    history: Sequence[Snapshot], name: str, holds: Callable[[ActivationRecord | None], bool]
+    history: Sequence[Snapshot],
+    name: str,
+    holds: Callable[[ActivationRecord | None], bool],
+    *,
+    from_start: bool = False,
 ) -> Course | None:
     """The course of a problem of one activation."""
-    return course(history, lambda snapshot: holds(snapshot.activation(name)))
+    return course(history, lambda snapshot: holds(snapshot.activation(name)), from_start=from_start)
 
 
 def hidden_activations(snapshot: Snapshot) -> list[ActivationRecord]:

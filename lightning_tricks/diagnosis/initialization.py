@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.course import RECOVERY, course, hidden_activations, weight_scale, weighted_before
+from lightning_tricks.diagnosis.course import (
+    HYSTERESIS,
+    RECOVERY,
+    course,
+    hidden_activations,
+    weight_scale,
+    weighted_before,
+)
 from lightning_tricks.diagnosis.dead_units import DEAD_LAYER
-from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.finding import Finding, Severity
 from lightning_tricks.diagnosis.names import NORMAL_SCALE
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
@@ -18,6 +26,7 @@ LOUD = 30.0
 JUMP = 20.0  # factor between the pre-activations of two layers in a row (SageMaker alarms at a variance ratio of 10)
 GENTLE = 1e-4  # a fading down to this, as of torch's default in eight layers, mends itself within RECOVERY steps
 ALIKE = 3.0  # factor within which the sizes of two layers' weights come from one scheme
+FAR_OFF = 4.0  # factor outside of ordinary sizes of weights: no scheme draws such
 EARLY = 16  # optimiser steps after which weights no longer show how they began
 
 
@@ -69,8 +78,10 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> list[Finding]:
         return []
     place, what = faulty
     sudden = "suddenly" in what or "far too large" in what
-    found = course(history, lambda snapshot: _first_faulty(_ladder(snapshot)) is not None)
+    found = course(history, lambda snapshot: _first_faulty(_ladder(snapshot)) is not None, from_start=True)
     still = found is not None and found.since == first.step
+    extreme = sudden or _extreme(place.scale)
+    held = _held_from_start(history)
     gain = place.weighted.std / place.weighted.input_std if place.weighted.input_std > 0 else math.nan
     evidence = {
         "pre-activation std": place.std,
@@ -85,10 +96,22 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> list[Finding]:
         f"{place.activation.function} units that follow. From there on signals and gradients change with every layer."
     )
     todo = remedies.of_a_start(place.activation.function)
-    gentle = min(step.std for step in ladder) >= GENTLE and not sudden
+    gentle = min(step.std for step in ladder) >= GENTLE and not extreme
     settled = history[-1].step - first.step >= RECOVERY or not gentle
-    severity = found.severity(critical=False) if still and settled and found is not None else "info"
+    severity: Severity = "info"
+    if (still and settled) or (extreme and held):
+        severity = "warning" if len(history) >= HYSTERESIS else "info"
     return [Finding("poor_initialization", place.weighted.name, severity, first.step, evidence, explanation, todo)]
+
+
+def _extreme(scale: float | None) -> bool:
+    return scale is not None and not NORMAL_SCALE[0] / FAR_OFF <= scale <= NORMAL_SCALE[1] * FAR_OFF and scale > 0
+
+
+def _held_from_start(history: Sequence[Snapshot]) -> bool:
+    """Over so many looks and steps that the training has lost them, whatever it made of itself later."""
+    run = list(itertools.takewhile(lambda snapshot: _first_faulty(_ladder(snapshot)) is not None, history))
+    return len(run) >= HYSTERESIS and run[-1].step - run[0].step >= EARLY
 
 
 def _still_symmetric(history: Sequence[Snapshot], weight: str) -> bool:

@@ -9,9 +9,12 @@ from typing import Any
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.course import HYSTERESIS, RECOVERY
+from lightning_tricks.diagnosis.dead_units import find_dead_units
 from lightning_tricks.diagnosis.finding import Finding, Severity
 from lightning_tricks.diagnosis.gradient import EXPLODED, VANISHED, Ladder
 from lightning_tricks.diagnosis.input import find_unnormalized_input
+from lightning_tricks.diagnosis.progress import STUCK, guess_loss, recent_loss
+from lightning_tricks.diagnosis.saturation import find_saturation
 from lightning_tricks.probes import ParameterRecord, Snapshot
 
 # Calibrated on 600 trainings: 16 architectures, 3 optimisers, learning rates from 1e-6 to 1000 times a good one.
@@ -24,7 +27,7 @@ RUNAWAY = 1.0  # median update ratio: weights replaced in one step, and RISE tim
 RISE = 10.0
 REPLACED = 1000.0
 SPIKE = 1.3  # one loss over its start by this much shows that it was thrown up, not only held back
-STUCK = 0.9  # loss over that of a guess
+DEADLY = 0.1  # median update ratio, TheDeepChecker's bound: units that die or saturate behind it were thrown there
 SHAKEN = 1.015  # the same, median of many: weights at rest come to 1.005, whatever the shares of the classes
 LEARNED = 0.7
 WRONG_START = 3.0  # first loss over that of a guess: wrong before the first update
@@ -62,6 +65,7 @@ def find_learning_rate_too_high(history: Sequence[Snapshot]) -> list[Finding]:
         _leaps(history, begin, level) if level > 0 else None,
         _comes_to_rest(history, begin, guess) if guess > 0 else None,
         _runs_away(ratios),
+        _throws_units(history, ratios),
     ]
     severities = [sign for sign in signs if sign is not None]
     if not severities:
@@ -128,17 +132,6 @@ def typical_ratio(snapshot: Snapshot) -> float:
     return _median(record.update_ratio for record in _trained(snapshot))
 
 
-def recent_loss(history: Sequence[Snapshot]) -> float:
-    """Median over the last looks and the steps between them."""
-    losses: list[float] = []
-    for snapshot in reversed(history[-HYSTERESIS:]):
-        losses += [snapshot.loss, *reversed(snapshot.recent_losses)]
-        if len(losses) >= 10:
-            break
-    known = [loss for loss in losses if not math.isnan(loss)]
-    return statistics.median(known) if known else math.nan
-
-
 def _trained(snapshot: Snapshot) -> list[ParameterRecord]:
     return [
         record
@@ -158,18 +151,6 @@ def _sensitivity(snapshot: Snapshot) -> float:
 def _median(values: Iterable[float]) -> float:
     known = [value for value in values if not math.isnan(value)]
     return statistics.median(known) if known else math.nan
-
-
-def guess_loss(snapshot: Snapshot) -> float:
-    """What a guess without looking at the input loses; NaN where the loss is not of one known call."""
-    if len(snapshot.losses) != 1:
-        return math.nan
-    (record,) = snapshot.losses
-    if not math.isnan(record.value) and not math.isclose(record.value, snapshot.loss, rel_tol=0.1):
-        return math.nan  # a sum over patterns, or one of several terms
-    if math.isnan(record.chance) and record.function == "mse_loss":
-        return record.target_std**2
-    return record.chance
 
 
 def _is_otherwise_sick(start: Snapshot) -> bool:
@@ -220,6 +201,15 @@ def _runs_away(ratios: Sequence[float]) -> Severity | None:
         return "critical"
     before = _median(known[:-1])
     return "warning" if known[-1] >= RUNAWAY and known[-1] >= RISE * before else None
+
+
+def _throws_units(history: Sequence[Snapshot], ratios: Sequence[float]) -> Severity | None:
+    """Units that were alive at the start and died, or came to rest on a flat side, behind updates that large."""
+    for found in (*find_dead_units(history), *find_saturation(history)):
+        before = [ratio for snapshot, ratio in zip(history, ratios, strict=True) if snapshot.step < found.step]
+        if max((ratio for ratio in before if not math.isnan(ratio)), default=0.0) >= DEADLY:
+            return found.severity
+    return None
 
 
 def _warms_up(history: Sequence[Snapshot], ratios: Sequence[float]) -> bool:

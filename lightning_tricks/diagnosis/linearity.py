@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.course import RECOVERY, hidden_activations, layer_course, weight_scale, weighted_before
 from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.names import NORMAL_SCALE
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
-LINEAR_LAYER = 0.999  # corr(a, g(a))^2; a centred Gaussian of std 1 gives .93 (tanh), .97 (SELU), of std .2 .9987 (tanh)
+LINEAR_LAYER = (
+    0.999  # corr(a, g(a))^2; a centred Gaussian of std 1 gives .93 (tanh), .97 (SELU), of std .2 .9987 (tanh)
+)
 TINY_STD = 1e-4  # torch's default initialisation with GELU starts at .01 in five layers and recovers; this does not
 STRAIGHT = 0.9999  # tanh at std .1, rectifiers that are always on
+SHIFTED = 2.0  # mean over std of a pre-activation that biases hold on one side
 FEW = 1 / 3  # of the hidden layers may be linear: one among many costs depth, not the training
 NEARLY = 1 / 2  # of them, where the units are not quite straight: a network that has little to bend
 
@@ -23,44 +27,43 @@ def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
     if by_construction is not None:
         return [by_construction]
     latest = history[-1]
-    sick = [record for record in hidden_activations(latest) if _linear(record)]
-    for record in sick:
-        found = layer_course(history, record.name, _linear)
-        if found is None:
+    hidden = hidden_activations(latest)
+    linear = sum(_linear(record) for record in hidden)
+    faded = sum(math.isnan(record.linearity) and 0 < record.std < TINY_STD for record in hidden)
+    for name in [record.name for record in hidden]:
+        found = layer_course(history, name, _linear) or layer_course(history, name, _always_on, from_start=True)
+        record = None if found is None else found.at.activation(name)
+        if found is None or record is None:
             continue
-        severity = found.severity(critical=False)
-        extreme = not TINY_STD <= record.std <= 1.0 / TINY_STD
-        hidden = hidden_activations(latest)
-        faded = sum(math.isnan(other.linearity) and 0 < other.std < TINY_STD for other in hidden)
+        before = weighted_before(found.at, record)
+        scale = weight_scale(history[0], before.name if before else None)
+        extreme = not TINY_STD <= record.std <= 1.0 / TINY_STD or _always_on(record)
+        tiny_start = found.since == history[0].step and scale is not None and 0 < scale < NORMAL_SCALE[0]
         allowed = FEW if record.linearity >= STRAIGHT else NEARLY
-        many = len(sick) + faded >= allowed * len(hidden)
+        many = linear + faded >= allowed * len(hidden) or (tiny_start and record.linearity >= STRAIGHT)
         settled = extreme or (many and latest.step - found.since >= RECOVERY)
-        before = weighted_before(latest, record)
         evidence = {
             "linearity": record.linearity,
-            "linear layers": f"{len(sick)} of {len(hidden_activations(latest))}",
+            "linear layers": f"{linear} of {len(hidden)}",
+            "units": record.function,
             "pre-activation std": record.std,
             "pre-activation mean": record.mean,
             "weighted layer": before.name if before else None,
-            "weight scale": weight_scale(history[0], before.name if before else None),
+            "weight scale": scale,
         }
         explanation = (
             f"These {record.function} units only meet patterns on a nearly straight part of their curve, so the layer "
             "is a linear filter. A stack of linear layers can represent no more than a single one."
         )
+        severity = found.severity(critical=False) if settled else "info"
         todo = remedies.of_a_start(record.function)
-        return [
-            Finding(
-                "linearity",
-                record.name,
-                severity if settled else "info",
-                found.since,
-                evidence,
-                explanation,
-                todo,
-            )
-        ]
+        return [Finding("linearity", name, severity, found.since, evidence, explanation, todo)]
     return []
+
+
+def _always_on(record: ActivationRecord | None) -> bool:
+    """Rectifiers that are linear as no pattern reaches their kink."""
+    return _linear(record) and record is not None and record.activity >= STRAIGHT and record.mean > SHIFTED * record.std
 
 
 def _linear(record: ActivationRecord | None) -> bool:

@@ -11,6 +11,8 @@ from lightning_tricks.diagnosis.finding import SEVERITIES, Finding
 NORMAL_SCALE = (0.2, 5.0)
 _UNITS = ("linearity", "saturation")
 _ALONG_THE_WAY = ("exploding_gradient", "vanishing_gradient")
+_SCALE_FREE = ("relu", "leaky_relu", "prelu", "rrelu")  # faint signals make them no more linear than loud ones
+_NO_SCHEME = 20.0  # weights so many times too small or too large in every layer: a start that nobody meant
 _AT_ONCE = 2  # optimiser steps
 
 
@@ -40,13 +42,22 @@ def _effect(start: Finding, findings: Sequence[Finding]) -> Finding | None:
     at_once = [finding for finding in findings if finding.step <= start.step + _AT_ONCE]
     for finding in at_once:
         fed = finding.evidence.get("weighted layer") == start.layer
+        if finding.evidence.get("units") in _SCALE_FREE:
+            continue
         there = fed or finding.layer == start.evidence["activation layer"]
         if finding.problem in _UNITS and there and (start.evidence["at one layer"] or not _of_ordinary_size(start)):
             return finding
     if start.evidence["at one layer"]:
         return None
     along = [finding for finding in at_once if finding.problem in _ALONG_THE_WAY]
-    linear = [finding for finding in at_once if finding.problem == "linearity"]
+    linear = [
+        finding
+        for finding in at_once
+        if finding.problem == "linearity" and finding.evidence.get("units") not in _SCALE_FREE
+    ]
+    scale = start.evidence.get("weight scale")
+    if scale is not None and not 1.0 / _NO_SCHEME <= scale <= _NO_SCHEME:
+        return None
     if linear and not _of_ordinary_size(start):
         return linear[0]
     return next(iter([*along, *linear]), None)

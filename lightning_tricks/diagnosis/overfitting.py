@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.course import HYSTERESIS
 from lightning_tricks.diagnosis.finding import Finding, Severity
-from lightning_tricks.diagnosis.learning_rate import guess_loss, recent_loss
+from lightning_tricks.diagnosis.progress import guess_loss, recent_loss
 from lightning_tricks.probes import Snapshot
 
 # Calibrated on 36 healthy trainings on 3 data sets, up to 900 steps past the minimum, and 36 with wrong labels.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
@@ -61,6 +62,18 @@ def find(history: Sequence[Snapshot], ignore: Collection[str] = ()) -> tuple[Fin
     before = [snapshot for snapshot in history if not broken or snapshot.step < broken[0].step]
     findings = [*broken]
     if before:
-        findings += [finding for rule in RULES for finding in rule(before)]
+        until = [*before, *_on_the_way(broken, history)]
+        findings += [
+            finding for rule in RULES for finding in rule(until if rule is find_learning_rate_too_high else before)
+        ]
     kept = [finding for finding in findings if finding.problem not in ignore]
     return fold(kept, (before or list(history))[-1])
+
+
+def _on_the_way(broken: Sequence[Finding], history: Sequence[Snapshot]) -> list[Snapshot]:
+    """The losses between the last clean look and the first NaN or Inf: they tell whether it came by large steps."""
+    if not broken:
+        return []
+    snapshot = next(snapshot for snapshot in history if snapshot.step == broken[0].step)
+    losses = tuple(loss for loss in snapshot.recent_losses if not math.isnan(loss))
+    return [Snapshot(snapshot.step, losses[-1], recent_losses=losses)] if losses else []

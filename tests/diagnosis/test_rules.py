@@ -242,7 +242,7 @@ def test_vanishing_gradient_is_found() -> None:
 def test_bias_problem_is_found() -> None:
     """Inputs of one sign and a plain step: all weights into a unit move together, and its mean jumps."""
     x, y = digits(normalised=False)
-    x = x / 16 + 1.0
+    x = x / 16 + 2.5
     batches = [(x[i : i + 64], y[i : i + 64]) for i in range(0, 1600, 64)]
     found = above_info(train(deep(nn.Tanh, 3), optimizer=sgd(0.3), batches=batches, steps=60))
     assert [(finding.problem, finding.layer) for finding in found] == [("bias_shift", "0")]
