@@ -21,9 +21,10 @@ _FOLLOWS: Mapping[str, frozenset[str]] = {
         "disconnected_parameters": "linearity vanishing_gradient learning_rate_too_low overfitting bias_shift",
         "unnormalized_input": "saturation dead_units bias_shift exploding_gradient non_finite learning_rate_too_high "
         "learning_rate_too_low output_mismatch overfitting",
-        "batch_norm_mismatch": "overfitting learning_rate_too_high bias_shift exploding_gradient dead_units saturation",
+        "batch_norm_mismatch": "overfitting learning_rate_too_high bias_shift exploding_gradient dead_units saturation "
+        "linearity",
         "output_mismatch": "vanishing_gradient exploding_gradient learning_rate_too_low learning_rate_too_high "
-        "bias_shift dead_units saturation linearity overfitting",
+        "bias_shift dead_units saturation linearity overfitting non_finite",
         "poor_initialization": "linearity saturation dead_units vanishing_gradient bias_shift learning_rate_too_low",
         "exploding_gradient": "non_finite dead_units saturation bias_shift linearity learning_rate_too_high "
         "output_mismatch",
@@ -112,9 +113,11 @@ def _leads(finding: Finding, findings: Sequence[Finding]) -> bool:
     linear = next((other for other in findings if other.problem == "linearity"), None)
     if linear is None or linear.rank > finding.rank or finding.step > linear.step + _AT_ONCE:
         return False
-    scale = linear.evidence.get("weight scale")
-    if _shifted(linear):
-        return False
+    return _of_ordinary_weights(linear) and not _shifted(linear)
+
+
+def _of_ordinary_weights(finding: Finding) -> bool:
+    scale = finding.evidence.get("weight scale")
     return scale is not None and scale >= NORMAL_SCALE[0]
 
 
@@ -148,6 +151,12 @@ def _brings(cause: Finding, finding: Finding, order: Mapping[str | None, int], h
         return len(pair) == 2 and pair[1] == pair[0] + 1 and cause.step <= finding.step
     if finding.problem not in follows or cause.step > finding.step:
         return False
+    if (
+        finding.problem == "linearity"
+        and cause.problem in ("saturation", "dead_units")
+        and _of_ordinary_weights(finding)
+    ):
+        return True  # before a layer that lets nothing back, weights stay as small as they began
     local = _OF_UNITS | {"poor_initialization", "bias_shift"}
     if cause.problem not in local or finding.problem not in local:
         return True

@@ -27,6 +27,7 @@ JUMP = 20.0  # factor between the pre-activations of two layers in a row (SageMa
 GENTLE = 1e-4  # a fading down to this, as of torch's default in eight layers, mends itself within RECOVERY steps
 ALIKE = 3.0  # factor within which the sizes of two layers' weights come from one scheme
 FAR_OFF = 4.0  # factor outside of ordinary sizes of weights: no scheme draws such
+PATIENCE = 1.5  # times RECOVERY: for weights of an ordinary size, such as logistic units with torch's default
 EARLY = 16  # optimiser steps after which weights no longer show how they began
 
 
@@ -97,7 +98,8 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> list[Finding]:
     )
     todo = remedies.of_a_start(place.activation.function)
     gentle = min(step.std for step in ladder) >= GENTLE and not extreme
-    settled = history[-1].step - first.step >= RECOVERY or not gentle
+    patience = PATIENCE if place.scale is not None and NORMAL_SCALE[0] <= place.scale <= NORMAL_SCALE[1] else 1.0
+    settled = history[-1].step - first.step >= patience * RECOVERY or not gentle
     severity: Severity = "info"
     if (still and settled) or (extreme and held):
         severity = "warning" if len(history) >= HYSTERESIS else "info"

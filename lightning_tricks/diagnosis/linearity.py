@@ -16,6 +16,7 @@ LINEAR_LAYER = (
 )
 TINY_STD = 1e-4  # torch's default initialisation with GELU starts at .01 in five layers and recovers; this does not
 STRAIGHT = 0.9999  # tanh at std .1, rectifiers that are always on
+FEW_PATTERNS = 16  # through two points there is always a straight line
 SHIFTED = 2.0  # mean over std of a pre-activation that biases hold on one side
 FEW = 1 / 3  # of the hidden layers may be linear: one among many costs depth, not the training
 NEARLY = 1 / 2  # of them, where the units are not quite straight: a network that has little to bend
@@ -67,7 +68,7 @@ def _always_on(record: ActivationRecord | None) -> bool:
 
 
 def _linear(record: ActivationRecord | None) -> bool:
-    return record is not None and record.linearity >= LINEAR_LAYER
+    return record is not None and record.patterns >= FEW_PATTERNS and record.linearity >= LINEAR_LAYER
 
 
 def _without_activation(history: Sequence[Snapshot]) -> Finding | None:

@@ -12,7 +12,7 @@ NORMAL_SCALE = (0.2, 5.0)
 _UNITS = ("linearity", "saturation")
 _ALONG_THE_WAY = ("exploding_gradient", "vanishing_gradient")
 _SCALE_FREE = ("relu", "leaky_relu", "prelu", "rrelu")  # faint signals make them no more linear than loud ones
-_NO_SCHEME = 20.0  # weights so many times too small or too large in every layer: a start that nobody meant
+_NO_SCHEME = 20.0  # weights so many times too small in every layer: a start that nobody meant, whatever it brings about
 _AT_ONCE = 2  # optimiser steps
 
 
@@ -55,12 +55,11 @@ def _effect(start: Finding, findings: Sequence[Finding]) -> Finding | None:
         for finding in at_once
         if finding.problem == "linearity" and finding.evidence.get("units") not in _SCALE_FREE
     ]
+    exploding = [finding for finding in along if finding.problem == "exploding_gradient"]
+    if exploding or _of_ordinary_size(start):
+        return next(iter([*exploding, *along, *linear]), None)
     scale = start.evidence.get("weight scale")
-    if scale is not None and not 1.0 / _NO_SCHEME <= scale <= _NO_SCHEME:
-        return None
-    if linear and not _of_ordinary_size(start):
-        return linear[0]
-    return next(iter([*along, *linear]), None)
+    return next(iter(linear), None) if scale is not None and scale >= 1.0 / _NO_SCHEME else None
 
 
 def _of_ordinary_size(start: Finding) -> bool:
