@@ -51,7 +51,7 @@ SICK: tuple[Case, ...] = (
     _sick("mlp3", "learning rate high", strength=300.0),
     _sick("sequential4", "learning rate low", strength=1e-5),
     _sick("mlp3", "softmax before cross entropy"),
-    _sick("functional3", "few noisy patterns", strength=60.0, steps=400, batch=32, optimizer="sgd"),
+    _sick("sequential4", "few noisy patterns", strength=120.0, batch=32),
     _sick("mlp_bn", "slow statistics", strength=1e-4),
 )
 

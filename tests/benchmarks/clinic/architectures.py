@@ -152,7 +152,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         lambda i, o, a: sequences.Recurrent(o, a, "gru"),
         ("relu", "tanh"),
         True,
-        lr={"": 2.0, "sgd": 5.0},
+        lr={"": 1.0, "sgd": 5.0},
     ),
     "lstm2": Architecture(
         "B",

@@ -10,7 +10,9 @@ from .setup import Setup
 
 Plant = Callable[[Setup, int, float], None]
 # Which layers are right to be named (see truth.py).
-Where = Literal["place", "behind", "behind first", "body", "input", "output", "training", "norms", "cut", "spare"]
+Where = Literal[
+    "place", "last", "behind", "behind first", "body", "input", "output", "training", "norms", "cut", "spare"
+]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,10 +43,11 @@ def _all_weights(setup: Setup) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def scale_layer(setup: Setup, place: int, factor: float) -> None:
-    """Weights and biases of one layer times a factor."""
-    for parameter in setup.hidden(place).parameters():
-        parameter.mul_(factor)
+def scale_layer(setup: Setup, place: int | None, factor: float) -> None:
+    """Weights and biases of one layer, or of all hidden layers (place None), times a factor."""
+    for layer in _layers(setup) if place is None else [setup.hidden(place)]:
+        for parameter in layer.parameters():
+            parameter.mul_(factor)
 
 
 @torch.no_grad()
@@ -136,7 +137,7 @@ LAYER_FAULTS: dict[str, Kind] = {
     "tiny weights": Kind(scale_layer, "linearity", also=_START),
     "always on": Kind(shift_biases, "linearity", "body"),
     "no activation": Kind(forget_all, "linearity", "body", in_code=True),
-    "last activation forgotten": Kind(forget_last, "linearity", in_code=True),
+    "last activation forgotten": Kind(forget_last, "linearity", "last", in_code=True),
     "huge weights": Kind(scale_layer, "saturation", also=_START),
     "huge biases": Kind(spread_biases, "saturation"),
     "normal weights": Kind(draw_everywhere, "saturation", "body", also=_START),

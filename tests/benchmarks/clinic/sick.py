@@ -41,20 +41,31 @@ class Row:
 DENSE = ("mlp3-relu digits adam", "functional3-relu digits sgd", "sequential4-relu digits adam", "mlp6-relu digits sgd")
 LAYERS: tuple[Row, ...] = (
     # linearity
+    # Of all layers in shallow networks (in deep ones the gradient would vanish as well, and that would be the name), or
+    # of one layer: its own gradient is not small, so it does harm only where steps are small.
     Row(
         "tiny weights",
         (
             "mlp3-tanh circles sgd",
-            "mlp10-tanh digits sgd",
-            "functional3-gelu circles sgd",
-            "selu6-selu digits sgd",
+            "mlp3-gelu digits sgd",
+            "functional3-tanh moons momentum",
             "sequential4-tanh circles sgd",
-            "mlp6-tanh digits sgd",
-            "mlp6-gelu circles sgd",
-            "selu12-selu digits sgd",
+            "sequential4-gelu digits momentum",
+            "sequential4-elu moons sgd",
         ),
-        (1e-2, 1e-4),
-        (1, 0, 2, 1),
+        (0.03, 1e-3),
+    ),
+    Row(
+        "tiny weights",
+        (
+            "mlp3-tanh digits sgd",
+            "functional3-tanh digits sgd",
+            "sequential4-tanh digits sgd",
+            "sequential4-elu digits sgd",
+        ),
+        (1e-3, 1e-5),
+        (1, 2),
+        {"lr": 0.25},
     ),
     Row(
         "always on",
@@ -97,14 +108,14 @@ LAYERS: tuple[Row, ...] = (
             "mlp6-tanh digits adam",
             "functional5-tanh digits momentum",
         ),
-        (30.0, 100.0),
-        (1, 0, 2),
+        (30.0, 300.0),
+        (None,),
     ),
     Row(
         "huge biases",
         (
             "mlp3-tanh digits adam",
-            "mlp_bn-tanh digits sgd",
+            "functional3-tanh digits sgd",
             "mlp3-sigmoid digits adam",
             "sequential4-tanh digits sgd",
             "mlp6-tanh digits adam",
@@ -131,7 +142,7 @@ LAYERS: tuple[Row, ...] = (
             "functional5-relu digits rmsprop",
             "lenet-relu digits sgd",
         ),
-        (-5.0, -20.0),
+        (-8.0, -30.0),
         (1, 0, 2),
     ),
     Row(
@@ -183,7 +194,7 @@ LAYERS: tuple[Row, ...] = (
         (4.0, 15.0),
         (0, 1),
     ),
-    Row("shifted norm", ("mlp_bn_behind-relu digits sgd", "mlp_bn_behind-elu digits adam"), (5.0, 20.0), (0, 1)),
+    Row("shifted norm", ("mlp_bn_behind-relu digits sgd", "mlp_bn_behind-elu digits adam"), (60.0, 200.0), (0, 1)),
     Row(
         "positive units",
         (
@@ -192,21 +203,33 @@ LAYERS: tuple[Row, ...] = (
             "mlp6-tanh digits sgd",
             "sequential4-tanh digits momentum",
         ),
-        (4.0, 10.0),
+        (12.0, 30.0),
     ),
     # the start
     Row(
         "layer scaled",
         (
             "mlp3-relu digits sgd",
-            "mlp10-relu digits adam",
+            "mlp10-relu digits momentum",
             "cnn-relu digits sgd",
             "sequential4-relu digits sgd",
-            "mlp6-relu digits adam",
+            "mlp6-relu digits sgd",
             "lenet-relu digits sgd",
         ),
-        (1e-3, 100.0),
+        (100.0, 300.0),
         (1, 0, 2),
+    ),
+    Row(
+        "layer scaled",
+        (
+            "mlp3-relu digits sgd",
+            "functional3-relu digits momentum",
+            "sequential4-relu digits sgd",
+            "lenet-relu digits sgd",
+        ),
+        (1e-3, 1e-5),
+        (1, 2),
+        {"lr": 0.5},
     ),
     Row(
         "all scaled",
@@ -222,10 +245,10 @@ LAYERS: tuple[Row, ...] = (
         "all tiny",
         (
             "mlp3-relu digits sgd",
-            "mlp10-tanh digits adam",
+            "mlp10-relu digits adam",
             "lenet-relu digits sgd",
             "sequential4-relu digits sgd",
-            "mlp6-tanh digits adam",
+            "mlp6-relu digits adam",
         ),
         (1e-3,),
     ),

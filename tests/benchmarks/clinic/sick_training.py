@@ -11,6 +11,7 @@ MIXED = (
     "transformer_pre-gelu digits adam",
     "gru-relu digits adam",
 )
+SMOOTH = ("functional3-tanh digits momentum", "sequential4-tanh digits sgd", "mlp6-relu digits sgd")
 NORMED = (
     "mlp_bn-relu digits adam",
     "cnn_bn-relu digits sgd",
@@ -20,8 +21,13 @@ NORMED = (
 )
 TRAINING: tuple[Row, ...] = (
     # input
-    Row("input scaled", ("mlp3-tanh digits sgd", *DENSE[1:], "lenet-tanh digits momentum"), (16.0, 255.0, 1e-3)),
-    Row("input offset", ("mlp3-tanh digits sgd", *DENSE[1:], "lenet-tanh digits momentum"), (10.0,)),
+    Row("input scaled", ("mlp3-tanh digits sgd", *SMOOTH, "lenet-tanh digits momentum"), (255.0, 1e-3)),
+    Row(
+        "input scaled",
+        ("mlp3-relu digits momentum", "mlp6-relu digits momentum", "lenet-relu digits momentum"),
+        (16.0,),
+    ),
+    Row("input offset", ("mlp3-tanh digits sgd", *SMOOTH, "lenet-tanh digits momentum"), (10.0,)),
     Row(
         "huge feature",
         ("mlp3-tanh wine sgd", "functional3-relu cancer momentum", "sequential4-relu wine sgd"),
@@ -34,14 +40,17 @@ TRAINING: tuple[Row, ...] = (
     Row(
         "few noisy patterns",
         (
-            *DENSE,
-            "cnn-relu digits adam",
-            "lenet-relu digits adam",
+            "mlp3-relu digits adam",
+            "functional3-relu digits sgd",
             "mlp_ln-gelu digits adam",
+            "res_mlp-relu digits adam",
+            "sequential4-relu digits adam",
+            "functional5-relu digits adam",
+            "lenet-relu digits adam",
             "res_mlp_plain-relu digits adam",
         ),
-        (60.0, 150.0),
-        settings={"steps": 400, "batch": 32},
+        (120.0, 200.0),
+        settings={"steps": 600, "batch": 32},
     ),
     # batch statistics
     Row("small batches", NORMED, (2.0, 4.0)),

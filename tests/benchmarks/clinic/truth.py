@@ -43,10 +43,10 @@ def names_of(snapshot: Snapshot, network: Network, place: int) -> list[str]:
 def layers_of(case: Case, fault: Fault) -> frozenset[str | None]:
     """The names that are right for a fault; None where the whole model or the training is to blame.
 
-    - place: the weighted operation, normalisation or activation of that hidden layer;
+    - place, last: the weighted operation, normalisation or activation of that, or the last, hidden layer;
     - behind: what stands between a place and the next weighted layer harms the one and is made by the other: both;
     - behind first: the same of all hidden layers: the first of them, the weighted layer behind it, or none;
-    - body: a fault of all hidden layers: the first of them, or none;
+    - body, or a place of None: a fault of all hidden layers: the first of them, or none;
     - cut: the place behind which the graph is cut, or the first of the layers that no gradient reaches;
     - input, output: the first or last weighted layer, or none, as data and loss are no layers;
     - norms: the first normalisation with its layer, or none; training: none; spare: the layer that is not used.
@@ -63,14 +63,12 @@ def layers_of(case: Case, fault: Fault) -> frozenset[str | None]:
     if where == "output":
         path = f"net.{network.output}"
         return frozenset({path, "net.out", None})
-    place = (fault.place or 0) % len(network.places) if fault.place is not None else 0
-    if fault.kind == "last activation forgotten":
-        place = len(network.places) - 1
+    place = len(network.places) - 1 if where == "last" else (fault.place or 0) % len(network.places)
     names: set[str | None] = set(names_of(snapshot, network, place))
     if where in ("behind", "behind first"):
         last = max(weighted.index(name) for name in names if name in weighted)
         names |= {*weighted[last + 1 : last + 2], *((None,) if where == "behind first" else ())}
-    elif where == "body":
+    elif where == "body" or (where == "place" and fault.place is None):
         names |= {None, weighted[0]}
     elif where == "cut":
         names |= {weighted[0], *names_of(snapshot, network, 0)}
