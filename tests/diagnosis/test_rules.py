@@ -240,14 +240,20 @@ def test_vanishing_gradient_is_found() -> None:
 
 
 def test_bias_problem_is_found() -> None:
-    """Inputs of one sign and a plain step: all weights into a unit move together, and its mean jumps."""
-    x, y = digits(normalised=False)
-    x = x / 16 + 2.5
-    batches = [(x[i : i + 64], y[i : i + 64]) for i in range(0, 1600, 64)]
-    found = above_info(train(deep(nn.Tanh, 3), optimizer=sgd(0.3), batches=batches, steps=60))
-    assert [(finding.problem, finding.layer) for finding in found] == [("bias_shift", "0")]
-    assert found[0].evidence["mean energy"] > 0.9
+    """Inputs with a large common mean: all weights into a unit move together, and its mean jumps."""
+
+    class Shift(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 6.0
+
+    network = nn.Sequential(deep(nn.Tanh, 2)[:2], Shift(), *deep(nn.Tanh, 2)[2:])
+    history = train(network, optimizer=sgd(0.1))
+    found = above_info(history)
+    assert [(finding.problem, finding.layer) for finding in found] == [("bias_shift", "2")]
+    assert found[0].evidence["mean energy"] > 0.96
     assert found[0].evidence["update coherence"] > 5 * found[0].evidence["coherence if independent"]
+    healthy = train(nn.Sequential(deep(nn.Tanh, 2)[:2], nn.Identity(), *deep(nn.Tanh, 2)[2:]), optimizer=sgd(0.1))
+    assert healthy[-1].loss < history[-1].loss
 
 
 def test_a_finding_is_information_until_it_has_held_over_three_probed_steps() -> None:
