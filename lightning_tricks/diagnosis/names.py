@@ -12,7 +12,6 @@ NORMAL_SCALE = (0.2, 5.0)
 _UNITS = ("linearity", "saturation")
 _ALONG_THE_WAY = ("exploding_gradient", "vanishing_gradient")
 _SCALE_FREE = ("relu", "leaky_relu", "prelu", "rrelu")  # faint signals make them no more linear than loud ones
-_NO_SCHEME = 20.0  # weights so many times too small in every layer: a start that nobody meant, whatever it brings about
 _AT_ONCE = 2  # optimiser steps
 
 
@@ -45,7 +44,7 @@ def _effect(start: Finding, findings: Sequence[Finding]) -> Finding | None:
         if finding.evidence.get("units") in _SCALE_FREE:
             continue
         there = fed or finding.layer == start.evidence["activation layer"]
-        if finding.problem in _UNITS and there and (start.evidence["at one layer"] or _of_some_scheme(start)):
+        if finding.problem in _UNITS and there and (start.evidence["at one layer"] or not _of_ordinary_size(start)):
             return finding
     if start.evidence["at one layer"]:
         return None
@@ -58,15 +57,9 @@ def _effect(start: Finding, findings: Sequence[Finding]) -> Finding | None:
     exploding = [finding for finding in along if finding.problem == "exploding_gradient"]
     if exploding or _of_ordinary_size(start):
         return next(iter([*exploding, *along, *linear]), None)
-    return next(iter(linear), None) if _of_some_scheme(start) else None
+    return next(iter(linear), None)
 
 
 def _of_ordinary_size(start: Finding) -> bool:
     scale = start.evidence.get("weight scale")
     return scale is not None and NORMAL_SCALE[0] <= scale <= NORMAL_SCALE[1]
-
-
-def _of_some_scheme(start: Finding) -> bool:
-    """Weights of no ordinary size, and yet not so small that they themselves have to be named."""
-    scale = start.evidence.get("weight scale")
-    return scale is not None and scale >= 1.0 / _NO_SCHEME and not _of_ordinary_size(start)
