@@ -59,7 +59,14 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("relu", *SMOOTH, "mish", "hardswish", "softplus"),
         lr={"sgd": 2.0},
     ),
-    "mlp6": Architecture("B", "stack", _mlp(*[64] * 6), ("relu", "tanh", "selu", "gelu", "elu"), start="fitting"),
+    "mlp6": Architecture(
+        "B",
+        "stack",
+        _mlp(*[64] * 6),
+        ("relu", "tanh", "selu", "gelu", "elu"),
+        start="fitting",
+        lr={"": 0.5, "sgd": 1.0},
+    ),
     # activations called as functions
     "functional3": Architecture(
         "A", "functional", lambda i, o, a: dense.Functional(i, o, a, (64, 64, 64)), ("relu", "tanh", "gelu")
