@@ -116,9 +116,16 @@ def _leads(finding: Finding, findings: Sequence[Finding]) -> bool:
     return _of_ordinary_weights(linear) and not _shifted(linear)
 
 
+def _stands_alone(finding: Finding) -> bool:
+    """What nothing that happens in a training can bring about: calls in the code, weights drawn at a wrong size."""
+    if finding.problem == "poor_initialization":
+        return finding.evidence["at one layer"] and not _of_ordinary_weights(finding)
+    return _stage(finding) == 0
+
+
 def _of_ordinary_weights(finding: Finding) -> bool:
     scale = finding.evidence.get("weight scale")
-    return scale is not None and scale >= NORMAL_SCALE[0]
+    return scale is not None and NORMAL_SCALE[0] <= scale <= NORMAL_SCALE[1]
 
 
 def _shifted(finding: Finding) -> bool:
@@ -130,6 +137,8 @@ def _shifted(finding: Finding) -> bool:
 
 
 def _brings(cause: Finding, finding: Finding, order: Mapping[str | None, int], hidden: Sequence[str]) -> bool:
+    if _stands_alone(finding):
+        return False
     follows = _FOLLOWS.get(cause.problem, frozenset())
     if cause.problem == "poor_initialization":
         if finding.step > cause.step + _AT_ONCE and finding.problem in ("dead_units", "saturation"):
