@@ -28,7 +28,7 @@ HEALTHY: tuple[Case, ...] = (
     usual("mlp3", schedule="warmup cosine", optimizer="adamw"),
     usual("sequential4", pretrained="frozen", lr=2.0, steps=150),
     usual("functional3", data="cancer", loss="bce", lr=0.5, steps=150),
-    Case("gan", "relu", data="moons", steps=200, lr=0.5),
+    Case("gan", "relu", data="moons", batch=256, steps=500, lr=1.5),
 )
 
 
@@ -51,7 +51,7 @@ SICK: tuple[Case, ...] = (
     _sick("mlp3", "learning rate high", strength=300.0),
     _sick("sequential4", "learning rate low", strength=1e-5),
     _sick("mlp3", "softmax before cross entropy"),
-    _sick("sequential4", "few noisy patterns", strength=120.0, batch=32),
+    _sick("sequential4", "few noisy patterns", strength=120.0, batch=32, steps=600),
     _sick("mlp_bn", "slow statistics", strength=1e-4),
 )
 
