@@ -46,7 +46,10 @@ def find_dead_units(history: Sequence[Snapshot]) -> list[Finding]:
         )
         held = record.mean < min(HELD_DOWN, -record.std)
         first = (remedies.RESET_BIAS,) if held else ()
-        todo = (*first, remedies.LEAKY, remedies.LOWER_LR, remedies.initialize(before.name if before else None))
+        slower = (
+            (remedies.LOWER_LR,) if found.since > history[0].step else ()
+        )  # what was dead at the start no step killed
+        todo = (*first, remedies.LEAKY, *slower, remedies.initialize(before.name if before else None))
         severity = found.severity(critical=pooled.dead_share >= GONE)
         if record.std < FAINT and not held and latest.step - found.since < RECOVERY:
             severity = "info"  # the signal is faint, so each unit is on or off for all patterns: a start that may mend

@@ -28,7 +28,11 @@ def find_unnormalized_input(history: Sequence[Snapshot]) -> list[Finding]:
     if found is None:
         return []
     size, offset = _size(layer), _offset(layer)
-    evidence = {"root mean square": size, "input mean": layer.input_mean, "input std": layer.input_std}
+    evidence = {
+        "root mean square": size,
+        "input mean": layer.input_mean,
+        "input std, within a feature": layer.input_std,
+    }
     if offset >= OFFSET:
         evidence["mean over std of a feature, median"] = offset
     explanation = (

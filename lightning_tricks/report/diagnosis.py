@@ -55,13 +55,13 @@ class Diagnosis:
             return f"Sick: {_cause(sick[0])}{_and_more(len(sick) - 1)}."
         steps = [snapshot.step for snapshot in self.history]
         if not steps:
-            return "Healthy: nothing above info." if self.findings else "Nothing was looked at yet."
+            return "Healthy: no warnings." if self.findings else "Nothing was looked at yet."
         looked = f"{len(steps)} probed steps ({steps[0]} to {steps[-1]})"
         if len(steps) == 1:
             looked = f"1 probed step ({steps[0]}): too few to tell"
         if not any(True for snapshot in self.history for _ in snapshot.records()):
             return f"Unknown: no layer was seen in {looked}."
-        return f"Healthy: nothing above info in {looked}."
+        return f"Healthy: no warnings in {looked}."
 
     def __repr__(self) -> str:
         state = self.verdict.split(":")[0].lower() if self.findings or self.history else "unknown"

@@ -46,27 +46,25 @@ def _first_that_fits(width: int, *texts: str) -> str:
 
 
 COLUMNS = {
-    "mean": Column("mean a", 7, _plain, "mean of the pre-activation a, which is what enters the activation function"),
-    "std": Column(
-        "std a", 7, _plain, "spread of a over the patterns, within a unit (its standard deviation); 0.1 to 10 is fine"
-    ),
+    "mean": Column("mean a", 7, _plain, "mean of the pre-activation a, which enters the activation"),
+    "std": Column("std a", 7, _plain, "standard deviation of a over the patterns; 0.1 to 10 is fine"),
     "linearity": Column(
         "linear",
         6,
         lambda v: f"{v:.3f}",
-        "how linearly the units act; about 0.7 to 0.98 is normal, 1 means a linear filter",
+        "linearity: 0.7 to 0.98 is normal, 1 is a linear filter",
     ),
-    "saturation": Column("satur.", 6, lambda v: f"{v:.0%}", "share of patterns on a flat side of the function"),
+    "saturation": Column("satur.", 6, lambda v: f"{v:.0%}", "share of patterns on a flat side; under 50 % is fine"),
     "activity": Column("active", 6, lambda v: f"{v:.0%}", "share of patterns on which a unit is not zero"),
-    "dead_share": Column("dead", 5, lambda v: f"{v:.0%}", "share of units that are (almost) never active"),
+    "dead_share": Column("dead", 5, lambda v: f"{v:.0%}", "share of units that are never active; under 50 % is fine"),
     "error_signal": Column(
         "signal",
         7,
         _scientific,
-        "RMS of the error signal dLoss/da on its way back; healthy: nearly equal from layer to layer",
+        "RMS of dLoss/da, going from the last layer up to the first",
     ),
-    "transmission": Column("passes", 6, _factor, "share of the squared error signal that gets through: E g'(a)^2"),
-    "update_ratio": Column("update", 7, _scientific, "size of one update / size of the weights; healthy: near 1e-3"),
+    "transmission": Column("passes", 6, _factor, "share of the squared error signal that gets through"),
+    "update_ratio": Column("update", 7, _scientific, "size of an update / size of the weights; near 1e-3 is fine"),
 }
 # What a narrow terminal does without, in this order.
 LEAST_NEEDED = (

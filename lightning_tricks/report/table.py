@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.progress import guess_loss
 from lightning_tricks.report.layers import COLUMNS, LEAST_NEEDED, Row, choose, layer_rows
 from lightning_tricks.report.names import distinct, shared_path
 from lightning_tricks.report.words import PROBLEM_WORDS, at, evidence, number
@@ -143,10 +144,12 @@ def _layers(diagnosis: Diagnosis, faulty: dict[str, str], width: int) -> Iterato
     loss = "" if math.isnan(last.loss) else f", loss {number(last.loss)}"
     if math.isnan(last.loss) and last.nonfinite_loss:
         loss = ", loss NaN"
+    guess = guess_loss(last)
+    loss += "" if math.isnan(guess) or not loss else f" (a guess has {number(guess)})"
     yield Line("")
     yield from map(Line, _wrap(f"The layers at step {last.step}{loss}, in the order of execution:", width))
     if labels.under:
-        yield from (Line(part, "quiet") for part in _wrap(f"  names are under {labels.under}.", width))
+        yield from (Line(part, "quiet") for part in _wrap(f"  full names begin with {labels.under}.", width))
     head = "".join(f" {COLUMNS[name].heading:>{COLUMNS[name].width}}" for name in columns)
     yield Line(f"  {'layer':<{name_width}} {'what it is':<{function_width}}{head}"[:width], "quiet")
     for row in shown:

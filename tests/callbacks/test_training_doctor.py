@@ -110,7 +110,7 @@ def test_without_report_nothing_is_shown_or_written(tmp_path, capsys):
 def test_report_says_where_the_files_are(tmp_path, capsys):
     fit(healthy(), [doctor()], batches(6, 64), default_root_dir=tmp_path / "root")
     out = capsys.readouterr().out
-    assert "Healthy: nothing above info in 6 probed steps (0 to 5)." in out
+    assert "Healthy: no warnings in 6 probed steps (0 to 5)." in out
     assert f"Pictures and history: {tmp_path / 'root' / 'doctor'}" in out
     assert (tmp_path / "root" / "doctor" / "history.csv").exists()
 

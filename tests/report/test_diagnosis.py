@@ -17,7 +17,7 @@ def info(**changes):
 def test_a_healthy_run_names_what_was_looked_at(sigmoids):
     diagnosis = Diagnosis([], sigmoids)
     assert diagnosis.healthy
-    assert diagnosis.verdict == "Healthy: nothing above info in 3 probed steps (0 to 2)."
+    assert diagnosis.verdict == "Healthy: no warnings in 3 probed steps (0 to 2)."
     assert Diagnosis([info()], sigmoids).verdict == diagnosis.verdict
 
 
@@ -27,7 +27,7 @@ def test_silence_is_not_health():
 
 
 def test_one_step_is_too_few(sigmoids):
-    assert Diagnosis([], sigmoids[:1]).verdict == "Healthy: nothing above info in 1 probed step (0): too few to tell."
+    assert Diagnosis([], sigmoids[:1]).verdict == "Healthy: no warnings in 1 probed step (0): too few to tell."
 
 
 def test_the_verdict_names_the_symptom_and_its_cause(cause, second, sigmoids):

@@ -23,7 +23,7 @@ def rich_text(diagnosis, width, **options):
 
 def test_a_healthy_model_shows_its_layers_and_no_finding(sigmoids):
     shown = str(Diagnosis([], sigmoids))
-    assert shown.startswith("Healthy: nothing above info in 3 probed steps (0 to 2).\n")
+    assert shown.startswith("Healthy: no warnings in 3 probed steps (0 to 2).\n")
     assert "what to do" not in shown
     for name in ("0, 1", "10, 11", "12"):
         assert re.search(rf"^  {name} +linear", shown, re.MULTILINE)
@@ -180,9 +180,9 @@ def test_no_two_rows_have_one_name(width, sigmoids):
 
 def test_the_path_that_all_names_share_is_said_once(sigmoids):
     shown = str(Diagnosis([], renamed(sigmoids, lambda name: f"model.net.{name}")))
-    assert "  names are under model.net.\n" in shown
+    assert "  full names begin with model.net.\n" in shown
     assert names_shown(shown) == ["0, 1", "2, 3", "4, 5", "6, 7", "8, 9", "10, 11", "12"]
-    assert "names are under" not in str(Diagnosis([], sigmoids))
+    assert "full names begin with" not in str(Diagnosis([], sigmoids))
 
 
 def test_the_names_come_before_the_numbers(sigmoids):
