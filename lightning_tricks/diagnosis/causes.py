@@ -46,7 +46,9 @@ _POSITION = {problem: index for index, problem in enumerate(_FOLLOWS)}
 _IN_CODE = {"symmetric_weights", "disconnected_parameters", "unnormalized_input", "batch_norm_mismatch"}
 _OF_UNITS = {"saturation", "dead_units", "linearity"}
 _ALONG_THE_WAY = {"vanishing_gradient", "exploding_gradient"}  # no forward order between these and their cause
-_AT_LAST = {"non_finite", "learning_rate_too_low", "overfitting"}
+# What keeps a usual start from mending, wherever it lies.
+_HOLDS_BACK = (_IN_CODE - {"unnormalized_input"}) | {"learning_rate_too_low", "learning_rate_too_high", "saturation"}
+_AT_LAST = {"non_finite", "overfitting"}
 
 
 def fold(findings: Sequence[Finding], snapshot: Snapshot) -> tuple[Finding, ...]:
@@ -91,13 +93,15 @@ def _stage(finding: Finding) -> float:
         return 0
     if problem == "output_mismatch":
         return 1.6 if "initial loss" in finding.evidence else 0
+    if _usual_start(finding):
+        return 3
     if problem == "poor_initialization" or (problem in _OF_UNITS and finding.step == 0):
         return 1
-    if problem == "bias_shift" and finding.step == 0 and finding.evidence["mean energy"] >= ONE_SIDED:
+    if _is_one_sided(finding):
         return 1
     if problem == "exploding_gradient" and finding.step == 0:
         return 1.5
-    if problem == "learning_rate_too_high":
+    if problem in ("learning_rate_too_high", "learning_rate_too_low"):
         return 2
     if problem in _ALONG_THE_WAY:
         return 4
@@ -114,6 +118,17 @@ def _leads(finding: Finding, findings: Sequence[Finding]) -> bool:
     if linear is None or linear.rank > finding.rank or finding.step > linear.step + _AT_ONCE:
         return False
     return _of_ordinary_weights(linear) and not _shifted(linear)
+
+
+def _usual_start(finding: Finding) -> bool:
+    """Signals that fade by weights of an ordinary size: a training that nothing holds back mends that."""
+    if finding.problem == "poor_initialization":
+        return not finding.evidence["at one layer"] and _of_ordinary_weights(finding)
+    return finding.problem == "linearity" and _of_ordinary_weights(finding) and not _shifted(finding)
+
+
+def _is_one_sided(finding: Finding) -> bool:
+    return finding.problem == "bias_shift" and finding.step == 0 and finding.evidence["mean energy"] >= ONE_SIDED
 
 
 def _stands_alone(finding: Finding) -> bool:
@@ -139,6 +154,8 @@ def _shifted(finding: Finding) -> bool:
 def _brings(cause: Finding, finding: Finding, order: Mapping[str | None, int], hidden: Sequence[str]) -> bool:
     if _stands_alone(finding):
         return False
+    if _usual_start(finding) and cause.rank and (cause.problem in _HOLDS_BACK or _is_one_sided(cause)):
+        return True
     follows = _FOLLOWS.get(cause.problem, frozenset())
     if cause.problem == "poor_initialization":
         if finding.step > cause.step + _AT_ONCE and finding.problem in ("dead_units", "saturation"):
@@ -152,7 +169,7 @@ def _brings(cause: Finding, finding: Finding, order: Mapping[str | None, int], h
             follows = follows | {"linearity"}
     elif cause.severity == "info" and finding.severity != "info" and cause.problem != "exploding_gradient":
         return False
-    if _shifted(cause) or (cause.problem == "bias_shift" and cause.evidence["mean energy"] >= ONE_SIDED):
+    if _shifted(cause) or _is_one_sided(cause):
         follows = follows | _LOUD_START | {"dead_units", "vanishing_gradient"}
     if cause.problem == "linearity" and finding.problem == "dead_units" and not _shifted(cause):
         # rectifiers that are always on hand their large mean to the next layer, where it kills half of the units

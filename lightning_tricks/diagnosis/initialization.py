@@ -19,6 +19,7 @@ from lightning_tricks.diagnosis.course import (
 from lightning_tricks.diagnosis.dead_units import DEAD_LAYER
 from lightning_tricks.diagnosis.finding import Finding, Severity
 from lightning_tricks.diagnosis.names import NORMAL_SCALE
+from lightning_tricks.diagnosis.progress import is_stuck
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 FAINT = 0.03  # std of a pre-activation; healthy networks of a few layers start at .09 with torch's default
@@ -98,12 +99,18 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> list[Finding]:
     )
     todo = remedies.of_a_start(place.activation.function)
     gentle = min(step.std for step in ladder) >= GENTLE and not extreme
-    patience = PATIENCE if place.scale is not None and NORMAL_SCALE[0] <= place.scale <= NORMAL_SCALE[1] else 1.0
-    settled = history[-1].step - first.step >= patience * RECOVERY or not gentle
+    usual = place.scale is not None and NORMAL_SCALE[0] <= place.scale <= NORMAL_SCALE[1]
+    steps = history[-1].step - first.step
+    settled = not gentle or (steps >= PATIENCE * RECOVERY and _learns_nothing(history) if usual else steps >= RECOVERY)
     severity: Severity = "info"
     if (still and settled) or (extreme and held):
         severity = "warning" if len(history) >= HYSTERESIS else "info"
     return [Finding("poor_initialization", place.weighted.name, severity, first.step, evidence, explanation, todo)]
+
+
+def _learns_nothing(history: Sequence[Snapshot]) -> bool:
+    """By its one loss: those of a game between networks do not fall."""
+    return len(history[-1].losses) <= 1 and is_stuck(history)
 
 
 def _extreme(scale: float | None) -> bool:

@@ -12,6 +12,7 @@ NORMAL_SCALE = (0.2, 5.0)
 _UNITS = ("linearity", "saturation")
 _ALONG_THE_WAY = ("exploding_gradient", "vanishing_gradient")
 _SCALE_FREE = ("relu", "leaky_relu", "prelu", "rrelu")  # faint signals make them no more linear than loud ones
+_OF_A_START = ("at one layer", "activation layer")
 _AT_ONCE = 2  # optimiser steps
 
 
@@ -31,7 +32,7 @@ def name_by_effect(findings: Sequence[Finding]) -> list[Finding]:
         effect,
         severity=max(start.severity, effect.severity, key=SEVERITIES.index),
         step=min(start.step, effect.step),
-        evidence={**effect.evidence, **start.evidence, "activation layer": effect.layer},
+        evidence={**effect.evidence, **{k: v for k, v in start.evidence.items() if k not in _OF_A_START}},
         remedies=start.remedies,
     )
     return [named if finding is effect else finding for finding in findings if finding is not start]
