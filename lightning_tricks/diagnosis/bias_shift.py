@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.course import course
+from lightning_tricks.diagnosis.course import course, first_of
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
 
@@ -21,6 +21,7 @@ FADED = 0.03  # std of the pre-activation under which every shift is large: ther
 
 def find_bias_shift(history: Sequence[Snapshot]) -> list[Finding]:
     """The first weighted layer whose units are pushed as a whole by every update."""
+    found_at: list[Finding] = []
     for layer, _ in _pairs(history[0]):
         found = course(history, lambda snapshot, name=layer.name: _shifts(snapshot, name), from_start=True)  # type: ignore[misc]
         if found is None:
@@ -46,8 +47,8 @@ def find_bias_shift(history: Sequence[Snapshot]) -> list[Finding]:
         )
         todo = (remedies.CENTRE, remedies.SELU, remedies.BATCH_NORM, remedies.LOWER_LR)
         severity = found.severity(critical=drift >= RUNAWAY)
-        return [Finding("bias_shift", layer.name, severity, found.since, evidence, explanation, todo)]
-    return []
+        found_at.append(Finding("bias_shift", layer.name, severity, found.since, evidence, explanation, todo))
+    return first_of(found_at)
 
 
 def _pairs(snapshot: Snapshot) -> list[tuple[WeightedRecord, ParameterRecord]]:

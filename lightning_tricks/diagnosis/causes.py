@@ -39,6 +39,10 @@ _FOLLOWS: Mapping[str, frozenset[str]] = {
     }.items()
 }
 _FAINT_INPUT = {"linearity", "poor_initialization", "vanishing_gradient"}
+_NEARLY, _THROWN = (
+    0.85,
+    1.5,
+)  # mean energy and drift behind logistic units that are too large; as they are, .948 and .84
 _LOUD_START = {"exploding_gradient", "non_finite", "learning_rate_too_high", "output_mismatch"}
 _AT_ONCE = 2  # optimiser steps within which the consequences of a start show
 _POSITION = {problem: index for index, problem in enumerate(_FOLLOWS)}
@@ -128,7 +132,11 @@ def _usual_start(finding: Finding) -> bool:
 
 
 def _is_one_sided(finding: Finding) -> bool:
-    return finding.problem == "bias_shift" and finding.step == 0 and finding.evidence["mean energy"] >= ONE_SIDED
+    """Inputs of one sign from the start on, so strongly that it shows at any learning rate."""
+    if finding.problem != "bias_shift" or finding.step > 0:
+        return False
+    energy, drift = finding.evidence["mean energy"], finding.evidence["mean drift in std, highest"]
+    return energy >= ONE_SIDED or (energy >= _NEARLY and drift >= _THROWN)
 
 
 def _stands_alone(finding: Finding) -> bool:
@@ -152,7 +160,7 @@ def _shifted(finding: Finding) -> bool:
 
 
 def _brings(cause: Finding, finding: Finding, order: Mapping[str | None, int], hidden: Sequence[str]) -> bool:
-    if _stands_alone(finding):
+    if _stands_alone(finding) and cause.problem != "symmetric_weights":
         return False
     if _usual_start(finding) and cause.rank and (cause.problem in _HOLDS_BACK or _is_one_sided(cause)):
         return True

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from lightning_tricks.diagnosis.finding import Severity
+from lightning_tricks.diagnosis.finding import Finding, Severity
 from lightning_tricks.diagnosis.progress import is_stuck
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
@@ -54,6 +54,11 @@ def course(
     if len(first) >= HYSTERESIS and is_stuck(history):
         return Course(first[0].step, len(first), first[-1])
     return None
+
+
+def first_of(findings: Iterable[Finding]) -> list[Finding]:
+    """Of one problem in several layers, given in the order of execution: the one that is surest, then the oldest."""
+    return sorted(findings, key=lambda finding: (finding.rank == 0, finding.step))[:1]
 
 
 def _leading(snapshots: Iterable[Snapshot], holds: Callable[[Snapshot], bool]) -> list[Snapshot]:

@@ -6,7 +6,14 @@ import functools
 from collections.abc import Sequence
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.course import HYSTERESIS, RECOVERY, hidden_activations, layer_course, weighted_before
+from lightning_tricks.diagnosis.course import (
+    HYSTERESIS,
+    RECOVERY,
+    first_of,
+    hidden_activations,
+    layer_course,
+    weighted_before,
+)
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
@@ -22,6 +29,7 @@ def find_dead_units(history: Sequence[Snapshot]) -> list[Finding]:
 
     Never by the share of zeros: a healthy sparse layer may be zero for nine patterns in ten, each unit for others.
     """
+    found_at: list[Finding] = []
     latest = history[-1]
     for record in hidden_activations(latest):
         if not dying(record):
@@ -53,8 +61,8 @@ def find_dead_units(history: Sequence[Snapshot]) -> list[Finding]:
         severity = found.severity(critical=pooled.dead_share >= GONE)
         if record.std < FAINT and not held and latest.step - found.since < RECOVERY:
             severity = "info"  # the signal is faint, so each unit is on or off for all patterns: a start that may mend
-        return [Finding("dead_units", record.name, severity, found.since, evidence, explanation, todo)]
-    return []
+        found_at.append(Finding("dead_units", record.name, severity, found.since, evidence, explanation, todo))
+    return first_of(found_at)
 
 
 def dying(record: ActivationRecord | None) -> bool:

@@ -19,7 +19,7 @@ from lightning_tricks.diagnosis.course import (
 from lightning_tricks.diagnosis.dead_units import DEAD_LAYER
 from lightning_tricks.diagnosis.finding import Finding, Severity
 from lightning_tricks.diagnosis.names import NORMAL_SCALE
-from lightning_tricks.diagnosis.progress import is_stuck
+from lightning_tricks.diagnosis.progress import guess_loss, is_stuck
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 FAINT = 0.03  # std of a pre-activation; healthy networks of a few layers start at .09 with torch's default
@@ -109,8 +109,8 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> list[Finding]:
 
 
 def _learns_nothing(history: Sequence[Snapshot]) -> bool:
-    """By its one loss: those of a game between networks do not fall."""
-    return len(history[-1].losses) <= 1 and is_stuck(history)
+    """By a loss of which it is known what a guess has: those of a game between networks do not fall."""
+    return not math.isnan(guess_loss(history[0])) and is_stuck(history)
 
 
 def _extreme(scale: float | None) -> bool:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.course import RECOVERY, hidden_activations, layer_course, weight_scale, weighted_before
+from lightning_tricks.diagnosis.course import (
+    HYSTERESIS,
+    RECOVERY,
+    Course,
+    first_of,
+    hidden_activations,
+    layer_course,
+    weight_scale,
+    weighted_before,
+)
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.names import NORMAL_SCALE
 from lightning_tricks.probes import ActivationRecord, Snapshot
@@ -17,6 +27,8 @@ LINEAR_LAYER = (
 TINY_STD = 1e-4  # torch's default initialisation with GELU starts at .01 in five layers and recovers; this does not
 STRAIGHT = 0.9999  # tanh at std .1, rectifiers that are always on
 FEW_PATTERNS = 16  # through two points there is always a straight line
+FAR_OFF = 4.0  # factor under the smallest ordinary weights
+LONG = 16  # optimiser steps that were lost, though the layer mended itself in the end
 SHIFTED = 2.0  # mean over std of a pre-activation that biases hold on one side
 FEW = 1 / 3  # of the hidden layers may be linear: one among many costs depth, not the training
 NEARLY = 1 / 2  # of them, where the units are not quite straight: a network that has little to bend
@@ -28,11 +40,16 @@ def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
     if by_construction is not None:
         return [by_construction]
     latest = history[-1]
+    found_at: list[Finding] = []
     hidden = hidden_activations(latest)
     linear = sum(_linear(record) for record in hidden)
     faded = sum(math.isnan(record.linearity) and 0 < record.std < TINY_STD for record in hidden)
     for name in [record.name for record in hidden]:
-        found = layer_course(history, name, _linear) or layer_course(history, name, _always_on, from_start=True)
+        found = (
+            layer_course(history, name, _linear)
+            or layer_course(history, name, _always_on, from_start=True)
+            or _lost_time(history, name)
+        )
         record = None if found is None else found.at.activation(name)
         if found is None or record is None:
             continue
@@ -58,8 +75,20 @@ def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
         )
         severity = found.severity(critical=False) if settled else "info"
         todo = remedies.of_a_start(record.function)
-        return [Finding("linearity", name, severity, found.since, evidence, explanation, todo)]
-    return []
+        found_at.append(Finding("linearity", name, severity, found.since, evidence, explanation, todo))
+    return first_of(found_at)
+
+
+def _lost_time(history: Sequence[Snapshot], name: str) -> Course | None:
+    """Units that began linear by weights that no scheme draws, and stayed so for long, if not until now."""
+    run = list(itertools.takewhile(lambda snapshot: _linear(snapshot.activation(name)), history))
+    record = run[0].activation(name) if len(run) >= HYSTERESIS else None
+    if record is None or run[-1].step - run[0].step < LONG:
+        return None
+    before = weighted_before(run[0], record)
+    scale = weight_scale(run[0], before.name if before else None)
+    tiny = scale is not None and 0 < scale < NORMAL_SCALE[0] / FAR_OFF
+    return Course(run[0].step, len(run), run[-1]) if tiny else None
 
 
 def _always_on(record: ActivationRecord | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.course import hidden_activations, layer_course, weighted_before
+from lightning_tricks.diagnosis.course import first_of, hidden_activations, layer_course, weighted_before
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
@@ -16,6 +16,7 @@ _FLAT_TWICE = ("tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid")  # one 
 
 def find_saturation(history: Sequence[Snapshot]) -> list[Finding]:
     """The first hidden layer whose units sit on their flat sides for most patterns."""
+    found_at: list[Finding] = []
     for record in hidden_activations(history[-1]):
         if not _saturated(record):
             continue
@@ -41,8 +42,8 @@ def find_saturation(history: Sequence[Snapshot]) -> list[Finding]:
             remedies.LOWER_LR,
         )
         severity = found.severity(critical=record.saturation >= BLOCKED)
-        return [Finding("saturation", record.name, severity, found.since, evidence, explanation, todo)]
-    return []
+        found_at.append(Finding("saturation", record.name, severity, found.since, evidence, explanation, todo))
+    return first_of(found_at)
 
 
 def _saturated(record: ActivationRecord | None) -> bool:

@@ -21,7 +21,7 @@ SNAPSHOT = Snapshot(
 SUDDEN = {"weight scale": 1e-3, "at one layer": True, "activation layer": "9", "pre-activation std": 1e-3}
 SHIFTED = {"pre-activation mean": 20.0, "pre-activation std": 0.5, "weight scale": 0.6, "units": "relu"}
 FAINT = {"weight scale": 0.6, "units": "sigmoid"}
-ONE_SIDED = {"mean energy": 0.99}
+ONE_SIDED = {"mean energy": 0.99, "mean drift in std, highest": 0.5}
 LARGE_INPUT = {"root mean square": 30.0}
 
 
@@ -33,7 +33,7 @@ def found(problem: Any, layer: str | None, step: int = 0, severity: Any = "warni
     ("cause", "consequence"),
     [
         (found("dead_units", "3"), found("vanishing_gradient", "4")),
-        (found("saturation", "3"), found("bias_shift", "4", **{"mean energy": 0.7})),
+        (found("saturation", "3"), found("bias_shift", "4", **{"mean energy": 0.7, "mean drift in std, highest": 2.0})),
         (found("saturation", "5"), found("linearity", "1", 50, **FAINT)),  # weights before it do not train
         (found("linearity", "1", **SHIFTED), found("learning_rate_too_high", None)),
         (found("linearity", "1", **SHIFTED), found("output_mismatch", "8", **{"initial loss": 40.0})),
