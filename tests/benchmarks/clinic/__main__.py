@@ -17,7 +17,7 @@ from .cases import all_cases
 from .generate import generate
 from .store import Store
 from .table import failures, markdown
-from .verdict import Verdict, judge
+from .verdict import Verdict, judge, replay
 
 _store: Store
 _stale = False
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for case in cases:
             path = store.find(case, options.stale)
             if path is not None:
-                print(f"\n=== [{case.half}] {case.name}\n{diagnose(store.load(path).snapshots)}")
+                *_, (_, _, history) = replay(store.load(path))
+                print(f"\n=== [{case.half}] {case.name}\n{diagnose(history)}")
         return
     verdicts = judge_all(cases, store, options.workers, options.stale)
     print(markdown(verdicts))

@@ -111,12 +111,19 @@ class Verdict:
         return self.first is not None and self.first.layer in self.truths[0].layers
 
 
-def replay(snapshots: tuple[Snapshot, ...]) -> Iterator[tuple[int, tuple[Finding, ...]]]:
-    """The findings at every look, from the history as a callback has it then."""
+def replay(run: Run) -> Iterator[tuple[int, tuple[Finding, ...], list[Snapshot]]]:
+    """The findings at every look and after every validation, with the history as a callback has it then."""
     history: list[Snapshot] = []
-    for snapshot in snapshots:
-        histories.append(history, snapshot)
-        yield snapshot.step, find(history)
+    events: list[tuple[float, Snapshot | float]] = [(snapshot.step + 0.5, snapshot) for snapshot in run.snapshots]
+    events += [(batches // run.case.accumulate, loss) for batches, loss, _ in run.validation]
+    for _, event in sorted(events, key=lambda event: event[0]):
+        if isinstance(event, Snapshot):
+            histories.append(history, event)
+        elif not history:
+            continue
+        else:
+            histories.validated(history, event)
+        yield history[-1].step, find(history), history
 
 
 def judge(run: Run, twin: Run | None) -> Verdict:
@@ -125,7 +132,7 @@ def judge(run: Run, twin: Run | None) -> Verdict:
     final: tuple[Finding, ...] = ()
     alarms: dict[tuple[str, str | None], tuple[int, Named]] = {}
     try:
-        for step, final in replay(run.snapshots):
+        for step, final, _ in replay(run):
             for finding in final:
                 if finding.rank > 0:
                     alarms.setdefault((finding.problem, finding.layer), (step, Named.of(finding)))
