@@ -16,6 +16,7 @@ TOGETHER = 3.0  # update coherence in units of 1/sqrt(fan_in), what independent 
 DRIFT = 1.0  # standard deviations of a by which ONE update moves a unit's mean; a healthy logistic layer starts at .84
 NOTICED = 0.2  # the same where the input stays one-sided; there every unit depends on one direction of its weights
 RUNAWAY = 5.0
+LASTING = 7  # optimiser steps: the first steps of RMSprop and Adam are the largest of all
 FADED = 0.03  # std of the pre-activation under which every shift is large: there the fading itself is the problem
 
 
@@ -46,7 +47,8 @@ def find_bias_shift(history: Sequence[Snapshot]) -> list[Finding]:
             "standard deviations. The layers behind it chase that shift instead of learning."
         )
         todo = (remedies.CENTRE, remedies.SELU, remedies.BATCH_NORM, remedies.LOWER_LR)
-        severity = found.severity(critical=drift >= RUNAWAY)
+        lasting = found.at.step - found.since >= LASTING
+        severity = found.severity(critical=drift >= RUNAWAY) if lasting else "info"
         found_at.append(Finding("bias_shift", layer.name, severity, found.since, evidence, explanation, todo))
     return first_of(found_at)
 
@@ -66,9 +68,7 @@ def _shifts(snapshot: Snapshot, name: str) -> bool:
     if pair is None or not pair[0].std >= FADED:
         return False
     layer, weight = pair
-    moves = not weight.update_coherence < min(
-        TOGETHER / math.sqrt(weight.fan_in), 0.9
-    )  # NaN: it does not move any more
-    if layer.mean_energy >= ONE_SIDED:
-        return moves
-    return layer.mean_energy >= ALIKE and weight.mean_drift >= DRIFT and moves
+    together = not weight.update_coherence < min(TOGETHER / math.sqrt(weight.fan_in), 0.9)  # NaN: it moves no more
+    if layer.mean_energy >= ONE_SIDED:  # a normalisation behind it parts the weights' ways, the mean jumps all the same
+        return together or weight.mean_drift >= NOTICED
+    return layer.mean_energy >= ALIKE and weight.mean_drift >= DRIFT and together

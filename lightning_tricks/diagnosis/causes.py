@@ -116,12 +116,17 @@ def _leads(finding: Finding, findings: Sequence[Finding]) -> bool:
     """A gradient that vanishes over layers whose weights are of ordinary size: units and depth are the cause."""
     if finding.problem != "vanishing_gradient":
         return False
-    if any(other.problem in ("saturation", "dead_units") and other.step == 0 and other.rank for other in findings):
+    if any(other.rank and other.step == 0 and _blocks(other) for other in findings):
         return False
     linear = next((other for other in findings if other.problem == "linearity"), None)
     if linear is None or linear.rank > finding.rank or finding.step > linear.step + _AT_ONCE:
         return False
     return _of_ordinary_weights(linear) and not _shifted(linear)
+
+
+def _plain_at_once(cause: Finding) -> bool:
+    """What may end a training before it has held for long enough to be more than information."""
+    return cause.problem == "exploding_gradient" or (cause.step == 0 and (_shifted(cause) or _is_one_sided(cause)))
 
 
 def _usual_start(finding: Finding) -> bool:
@@ -144,6 +149,10 @@ def _stands_alone(finding: Finding) -> bool:
     if finding.problem == "poor_initialization":
         return finding.evidence["at one layer"] and not _of_ordinary_weights(finding)
     return _stage(finding) == 0
+
+
+def _blocks(finding: Finding) -> bool:
+    return finding.problem in ("saturation", "dead_units") or _is_one_sided(finding)
 
 
 def _of_ordinary_weights(finding: Finding) -> bool:
@@ -175,7 +184,7 @@ def _brings(cause: Finding, finding: Finding, order: Mapping[str | None, int], h
             follows = follows | _FAINT_INPUT
         elif "mean over std of a feature, median" in cause.evidence:
             follows = follows | {"linearity"}
-    elif cause.severity == "info" and finding.severity != "info" and cause.problem != "exploding_gradient":
+    elif cause.severity == "info" and finding.severity != "info" and not _plain_at_once(cause):
         return False
     if _shifted(cause) or _is_one_sided(cause):
         follows = follows | _LOUD_START | {"dead_units", "vanishing_gradient"}

@@ -28,7 +28,7 @@ JUMP = 20.0  # factor between the pre-activations of two layers in a row (SageMa
 GENTLE = 1e-4  # a fading down to this, as of torch's default in eight layers, mends itself within RECOVERY steps
 ALIKE = 3.0  # factor within which the sizes of two layers' weights come from one scheme
 FAR_OFF = 4.0  # factor outside of ordinary sizes of weights: no scheme draws such
-PATIENCE = 1.5  # times RECOVERY: for weights of an ordinary size, such as logistic units with torch's default
+PATIENCE = 2.0  # times RECOVERY: for weights of an ordinary size, such as logistic units with torch's default
 EARLY = 16  # optimiser steps after which weights no longer show how they began
 
 
