@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import fnmatch
-import multiprocessing
 import os
 from collections.abc import Sequence
 
@@ -15,12 +15,10 @@ from lightning_tricks.checkup import diagnose
 from .case import Case
 from .cases import all_cases
 from .generate import generate
+from .judging import judge_all
 from .store import Store
 from .table import failures, markdown
-from .verdict import Verdict, judge, replay
-
-_store: Store
-_stale = False
+from .verdict import replay
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,11 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", help="glob or part of the names, such as 'mlp3-*' or 'huge weights'")
     parser.add_argument("--every", type=int, default=1, help="only every n-th run, for a first impression")
     parser.add_argument("--half", choices=["A", "B"])
+    parser.add_argument("--seed-shift", type=int, default=0, help="the same runs from other seeds: an even number")
     parser.add_argument("--failures", action="store_true", help="judge: every wrong one, with the evidence")
     parser.add_argument("--stale", action="store_true", help="judge runs of older sources where there are no newer")
     options = parser.parse_args(arguments)
 
     cases = [case for case in all_cases() if _chosen(case, options)][:: options.every]
+    cases = [dataclasses.replace(case, seed=case.seed + options.seed_shift) for case in cases]
     twins = [case.twin for case in cases if case.sick]
     store = Store(options.store)
     if options.command == "list":
@@ -58,37 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\n".join(failures(verdicts)))
 
 
-def judge_all(cases: Sequence[Case], store: Store, workers: int, stale: bool) -> list[Verdict]:
-    """The verdicts on all runs that are there."""
-    there = [case for case in cases if store.find(case, stale) and (not case.sick or store.find(case.twin, stale))]
-    if len(there) < len(cases):
-        print(f"{len(cases) - len(there)} of {len(cases)} runs are missing or of older sources: generate them first\n")
-    if workers < 2:
-        _begin(str(store.folder), stale)
-        return [_one(case) for case in there]
-    with multiprocessing.get_context("spawn").Pool(workers, _begin, (str(store.folder), stale)) as pool:
-        return pool.map(_one, there, chunksize=8)
-
-
 def _chosen(case: Case, options: argparse.Namespace) -> bool:
     if options.half not in (None, case.half):
         return False
     return options.only is None or options.only in case.name or fnmatch.fnmatch(case.name, options.only)
-
-
-def _begin(folder: str, stale: bool) -> None:
-    global _store, _stale
-    _store, _stale = Store(folder), stale
-
-
-def _load(case: Case):
-    path = _store.find(case, _stale)
-    assert path is not None
-    return _store.load(path)
-
-
-def _one(case: Case) -> Verdict:
-    return judge(_load(case), _load(case.twin) if case.sick else None)
 
 
 if __name__ == "__main__":
