@@ -83,7 +83,8 @@ def _source(function: Callable[..., None]) -> str:
     beside = [function.__globals__.get(name) for name in function.__code__.co_names]
     inside = [cell.cell_contents for cell in function.__closure__ or ()]
     things = [thing for thing in (*beside, *inside) if getattr(thing, "__module__", "") == function.__module__]
-    return "\n".join([*map(repr, inside), *(inspect.getsource(thing) for thing in (function, *things))])
+    settings = [repr(thing) for thing in inside if not callable(thing)]  # a function's repr is another in each process
+    return "\n".join([*settings, *(inspect.getsource(thing) for thing in (function, *things))])
 
 
 @functools.cache
