@@ -44,6 +44,10 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+_OVERALL: frozenset[Rule] = frozenset({find_disconnected_parameters, find_output_mismatch})  # faults in the code
+_START, _BETWEEN, _LATEST = 8, 24, 16  # looks that such a rule is given of a long history
+
+
 @np.errstate(all="ignore")  # NaN and Inf are what is looked for
 def find(history: Sequence[Snapshot], ignore: Collection[str] = ()) -> tuple[Finding, ...]:
     """All findings of a history, the cause first, without the problems named in ``ignore``.
@@ -63,11 +67,30 @@ def find(history: Sequence[Snapshot], ignore: Collection[str] = ()) -> tuple[Fin
     findings = [*broken]
     if before:
         until = [*before, *_on_the_way(broken, history)]
-        findings += [
-            finding for rule in RULES for finding in rule(until if rule is find_learning_rate_too_high else before)
-        ]
+        spread = spread_looks(before)
+        for rule in RULES:
+            looks = until if rule is find_learning_rate_too_high else spread if rule in _OVERALL else before
+            findings += rule(looks)
     kept = [finding for finding in findings if finding.problem not in ignore]
     return fold(kept, (before or list(history))[-1])
+
+
+def spread_looks(history: Sequence[Snapshot]) -> list[Snapshot]:
+    """The first looks, the latest, and some evenly between, so that the cost of a look does not grow with a training.
+
+    What lies in the code lies there at every look. The distance between looks is a power of two: those once left out
+    stay so.
+
+    >>> len(spread_looks([Snapshot(step) for step in range(1000)])) <= 48
+    True
+    """
+    if len(history) <= _START + _BETWEEN + _LATEST:
+        return list(history)
+    middle = range(_START, len(history) - _LATEST)
+    apart = 1
+    while len(middle) > apart * _BETWEEN:
+        apart *= 2
+    return [*history[:_START], *(history[i] for i in middle if i % apart == 0), *history[-_LATEST:]]
 
 
 def _on_the_way(broken: Sequence[Finding], history: Sequence[Snapshot]) -> list[Snapshot]:
