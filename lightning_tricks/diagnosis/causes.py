@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 from lightning_tricks.diagnosis.bias_shift import ONE_SIDED
@@ -162,10 +161,7 @@ def _of_ordinary_weights(finding: Finding) -> bool:
 
 def _shifted(finding: Finding) -> bool:
     """Rectifiers that biases hold on: what they hand on is as large as those biases."""
-    evidence = finding.evidence
-    return finding.problem == "linearity" and evidence.get("pre-activation mean", 0.0) > 2.0 * evidence.get(
-        "pre-activation std", math.inf
-    )
+    return finding.problem == "linearity" and bool(finding.evidence.get("always on"))
 
 
 def _brings(cause: Finding, finding: Finding, order: Mapping[str | None, int], hidden: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.course import (
@@ -60,7 +61,7 @@ def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
         allowed = FEW if record.linearity >= STRAIGHT else NEARLY
         many = linear + faded >= allowed * len(hidden) or (tiny_start and record.linearity >= STRAIGHT)
         settled = extreme or (many and latest.step - found.since >= RECOVERY)
-        evidence = {
+        evidence: dict[str, Any] = {
             "linearity": record.linearity,
             "linear layers": f"{linear} of {len(hidden)}",
             "units": record.function,
@@ -69,6 +70,8 @@ def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
             "weighted layer": before.name if before else None,
             "weight scale": scale,
         }
+        if _always_on(record):
+            evidence["always on"] = True
         explanation = (
             f"These {record.function} units only meet patterns on a nearly straight part of their curve, so the layer "
             "is a linear filter. A stack of linear layers can represent no more than a single one."

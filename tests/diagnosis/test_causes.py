@@ -19,7 +19,7 @@ SNAPSHOT = Snapshot(
     weighted=tuple(WeightedRecord(f"{2 * k}", "linear", order=2 * k + 1) for k in range(LAYERS)),
 )
 SUDDEN = {"weight scale": 1e-3, "at one layer": True, "activation layer": "9", "pre-activation std": 1e-3}
-SHIFTED = {"pre-activation mean": 20.0, "pre-activation std": 0.5, "weight scale": 0.6, "units": "relu"}
+SHIFTED = {"always on": True, "weight scale": 0.6, "units": "relu"}
 FAINT = {"weight scale": 0.6, "units": "sigmoid"}
 ONE_SIDED = {"mean energy": 0.99, "mean drift in std, highest": 0.5}
 LARGE_INPUT = {"root mean square": 30.0}

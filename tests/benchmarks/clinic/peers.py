@@ -28,10 +28,11 @@ def deep_checker(run: Run) -> list[str]:
     """TheDeepChecker: Ben Braiek and Khomh, "Testing Feedforward Neural Networks Training Programs", TOSEM 2023.
 
     Thresholds of its checkers: initial loss off ln C by its own size; features neither standardized nor in [0, 1];
-    constant initial weights; over half of the units with a 95th percentile of abs(x) under 1e-5 (dead); log10 of the update ratio, averaged, outside [-4, -1], or no update; gradient of a
-    weight halved or doubled at four looks in a row, or its mean outside [1e-8, 1e8]; NaN or Inf. It looks at every 10th
-    iteration, we at our looks. Left out, as our records hold no signs and no share of small weights: over 95 % of a
-    layer's weights under 1e-5, or negative.
+    constant initial weights; over half of the units with a 95th percentile of abs(x) under 1e-5 (dead); log10 of
+    the update ratio, averaged, outside [-4, -1], or no update; gradient of a weight halved or doubled at four looks
+    in a row, or its mean outside [1e-8, 1e8]; NaN or Inf. It looks at every 10th iteration, we at our looks. Left
+    out, as our records hold no signs and no share of small weights: over 95 % of a layer's weights under 1e-5, or
+    negative.
     """
     found: list[str] = []
     first = run.snapshots[0]
