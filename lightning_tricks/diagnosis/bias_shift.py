@@ -27,9 +27,9 @@ def find_bias_shift(history: Sequence[Snapshot]) -> list[Finding]:
         found = course(history, lambda snapshot, name=layer.name: _shifts(snapshot, name), from_start=True)  # type: ignore[misc]
         if found is None:
             continue
-        looks = [pair for pair in (_pair(snapshot, layer.name) for snapshot in history) if pair is not None]
+        during = [snapshot for snapshot in history if found.since <= snapshot.step <= found.at.step]
+        looks = [pair for pair in (_pair(snapshot, layer.name) for snapshot in during) if pair is not None]
         at = _pair(found.at, layer.name)
-        began = next(pair for pair in (_pair(look, layer.name) for look in history if look.step >= found.since) if pair)
         drift = max((weight.mean_drift for _, weight in looks if not math.isnan(weight.mean_drift)), default=math.nan)
         if at is None or not drift >= NOTICED:
             continue
@@ -37,12 +37,12 @@ def find_bias_shift(history: Sequence[Snapshot]) -> list[Finding]:
         evidence = {
             "mean drift in std, highest": drift,
             "mean drift in std": weight.mean_drift,
-            "mean energy": began[0].mean_energy,
+            "mean energy": looks[0][0].mean_energy,
             "update coherence": weight.update_coherence,
             "coherence if independent": 1.0 / math.sqrt(weight.fan_in),
         }
         explanation = (
-            f"What this layer receives has a mean far from zero ({began[0].mean_energy:.1%} of its energy), so all "
+            f"What this layer receives has a mean far from zero ({looks[0][0].mean_energy:.1%} of its energy), so all "
             f"weights into a unit move together and one update shifts the unit's mean by up to {drift:.2g} "
             "standard deviations. The layers behind it chase that shift instead of learning."
         )
