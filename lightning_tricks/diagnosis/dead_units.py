@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -71,7 +72,11 @@ def dying(record: ActivationRecord | None) -> bool:
 
 
 def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> ActivationRecord:
-    """The record over the window of steps whose sums are still there."""
+    """The record over the window of steps; without their sums, as in a stored history, at most as many units are dead."""
     window = [snapshot.activation(record.name) for snapshot in history[-max(HYSTERESIS, 5) :]]
-    known = [found for found in window if found is not None and found.sums is not None]
-    return functools.reduce(lambda one, other: one.merge(other), known) if known else record
+    looks = [found for found in window if found is not None]
+    known = [found for found in looks if found.sums is not None]
+    if known:
+        return functools.reduce(lambda one, other: one.merge(other), known)
+    patterns, dead = sum(found.patterns for found in looks), min(found.dead_share for found in looks)
+    return dataclasses.replace(record, patterns=patterns, dead_share=dead)
