@@ -72,7 +72,7 @@ def dying(record: ActivationRecord | None) -> bool:
 
 
 def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> ActivationRecord:
-    """The record over the window of steps; without their sums, as in a stored history, at most as many units are dead."""
+    """The record over a window of steps; from a stored history, without sums, at most so many units are dead."""
     window = [snapshot.activation(record.name) for snapshot in history[-max(HYSTERESIS, 5) :]]
     looks = [found for found in window if found is not None]
     known = [found for found in looks if found.sums is not None]
