@@ -16,7 +16,7 @@ TOGETHER = 3.0  # update coherence in units of 1/sqrt(fan_in), what independent 
 DRIFT = 1.0  # standard deviations of a by which ONE update moves a unit's mean; a healthy logistic layer starts at .84
 NOTICED = 0.2  # the same where the input stays one-sided; there every unit depends on one direction of its weights
 RUNAWAY = 5.0
-LASTING = 7  # optimiser steps: the first steps of RMSprop and Adam are the largest of all
+LASTING = 7  # optimiser steps; twice as many where neither is extreme: the first of RMSprop and Adam are the largest
 FADED = 0.03  # std of the pre-activation under which every shift is large: there the fading itself is the problem
 
 
@@ -47,7 +47,8 @@ def find_bias_shift(history: Sequence[Snapshot]) -> list[Finding]:
             "standard deviations. The layers behind it chase that shift instead of learning."
         )
         todo = (remedies.CENTRE, remedies.SELU, remedies.BATCH_NORM, remedies.LOWER_LR)
-        lasting = found.at.step - found.since >= LASTING
+        plain = looks[0][0].mean_energy >= ONE_SIDED or drift >= RUNAWAY
+        lasting = found.at.step - found.since >= (LASTING if plain else 2 * LASTING)
         severity = found.severity(critical=drift >= RUNAWAY) if lasting else "info"
         found_at.append(Finding("bias_shift", layer.name, severity, found.since, evidence, explanation, todo))
     return first_of(found_at)
