@@ -125,7 +125,9 @@ def _leads(finding: Finding, findings: Sequence[Finding]) -> bool:
 
 def _plain_at_once(cause: Finding) -> bool:
     """What may end a training before it has held for long enough to be more than information."""
-    return cause.problem == "exploding_gradient" or (cause.step == 0 and (_shifted(cause) or _is_one_sided(cause)))
+    if cause.problem == "bias_shift":
+        return cause.step == 0 and cause.evidence["mean energy"] >= ONE_SIDED
+    return cause.problem == "exploding_gradient" or (cause.step == 0 and _shifted(cause))
 
 
 def _usual_start(finding: Finding) -> bool:
