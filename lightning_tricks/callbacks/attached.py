@@ -20,7 +20,7 @@ class Attached(_lightning.Callback):
 
     def wants(self, step: int) -> bool:
         """Whether this optimiser step is to be looked at."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is to say which optimiser steps it wants")
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         attached = [callback for callback in trainer.callbacks if isinstance(callback, Attached)]

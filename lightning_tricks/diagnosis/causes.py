@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from lightning_tricks.diagnosis.bias_shift import ONE_SIDED
 from lightning_tricks.diagnosis.course import hidden_activations
 from lightning_tricks.diagnosis.finding import SEVERITIES, Finding
-from lightning_tricks.diagnosis.names import NORMAL_SCALE, name_by_effect
+from lightning_tricks.diagnosis.names import ALONG_THE_WAY, AT_ONCE, name_by_effect, of_ordinary_weights
 from lightning_tricks.probes import Snapshot
 
 # A problem and what it brings about.
@@ -38,17 +38,13 @@ _FOLLOWS: Mapping[str, frozenset[str]] = {
     }.items()
 }
 _FAINT_INPUT = {"linearity", "poor_initialization", "vanishing_gradient"}
-_NEARLY, _THROWN = (
-    0.85,
-    1.5,
-)  # mean energy and drift behind logistic units that are too large; as they are, .948 and .84
+_NEARLY = 0.85  # mean energy of an input that is one-sided where an update throws the means as well ...
+_THROWN = 1.5  # ... by so many standard deviations: a healthy logistic layer begins at .948 and .84
 _LOUD_START = {"exploding_gradient", "non_finite", "learning_rate_too_high", "output_mismatch"}
-_AT_ONCE = 2  # optimiser steps within which the consequences of a start show
 _POSITION = {problem: index for index, problem in enumerate(_FOLLOWS)}
 # Causes that lie in the code or the data come first, then what was wrong at the start, then the learning rate.
 _IN_CODE = {"symmetric_weights", "disconnected_parameters", "unnormalized_input", "batch_norm_mismatch"}
 _OF_UNITS = {"saturation", "dead_units", "linearity"}
-_ALONG_THE_WAY = {"vanishing_gradient", "exploding_gradient"}  # no forward order between these and their cause
 # What keeps a usual start from mending, wherever it lies.
 _HOLDS_BACK = (_IN_CODE - {"unnormalized_input"}) | {"learning_rate_too_low", "learning_rate_too_high", "saturation"}
 _AT_LAST = {"non_finite", "overfitting"}
@@ -106,7 +102,7 @@ def _stage(finding: Finding) -> float:
         return 1.5
     if problem in ("learning_rate_too_high", "learning_rate_too_low"):
         return 2
-    if problem in _ALONG_THE_WAY:
+    if problem in ALONG_THE_WAY:
         return 4
     return 5 if problem in _AT_LAST else 3
 
@@ -118,9 +114,9 @@ def _leads(finding: Finding, findings: Sequence[Finding]) -> bool:
     if any(other.rank and other.step == 0 and _blocks(other) for other in findings):
         return False
     linear = next((other for other in findings if other.problem == "linearity"), None)
-    if linear is None or linear.rank > finding.rank or finding.step > linear.step + _AT_ONCE:
+    if linear is None or linear.rank > finding.rank or finding.step > linear.step + AT_ONCE:
         return False
-    return _of_ordinary_weights(linear) and not _shifted(linear)
+    return of_ordinary_weights(linear) and not _shifted(linear)
 
 
 def _plain_at_once(cause: Finding) -> bool:
@@ -133,8 +129,8 @@ def _plain_at_once(cause: Finding) -> bool:
 def _usual_start(finding: Finding) -> bool:
     """Signals that fade by weights of an ordinary size: a training that nothing holds back mends that."""
     if finding.problem == "poor_initialization":
-        return not finding.evidence["at one layer"] and _of_ordinary_weights(finding)
-    return finding.problem == "linearity" and _of_ordinary_weights(finding) and not _shifted(finding)
+        return not finding.evidence["at one layer"] and of_ordinary_weights(finding)
+    return finding.problem == "linearity" and of_ordinary_weights(finding) and not _shifted(finding)
 
 
 def _is_one_sided(finding: Finding) -> bool:
@@ -148,17 +144,12 @@ def _is_one_sided(finding: Finding) -> bool:
 def _stands_alone(finding: Finding) -> bool:
     """What nothing that happens in a training can bring about: calls in the code, weights drawn at a wrong size."""
     if finding.problem == "poor_initialization":
-        return finding.evidence["at one layer"] and not _of_ordinary_weights(finding)
+        return finding.evidence["at one layer"] and not of_ordinary_weights(finding)
     return _stage(finding) == 0
 
 
 def _blocks(finding: Finding) -> bool:
     return finding.problem in ("saturation", "dead_units") or _is_one_sided(finding)
-
-
-def _of_ordinary_weights(finding: Finding) -> bool:
-    scale = finding.evidence.get("weight scale")
-    return scale is not None and NORMAL_SCALE[0] <= scale <= NORMAL_SCALE[1]
 
 
 def _shifted(finding: Finding) -> bool:
@@ -173,7 +164,7 @@ def _brings(cause: Finding, finding: Finding, order: Mapping[str | None, int], h
         return True
     follows = _FOLLOWS.get(cause.problem, frozenset())
     if cause.problem == "poor_initialization":
-        if finding.step > cause.step + _AT_ONCE and finding.problem in ("dead_units", "saturation"):
+        if finding.step > cause.step + AT_ONCE and finding.problem in ("dead_units", "saturation"):
             return False
         if cause.evidence.get("pre-activation std", 0.0) > 1.0:
             follows = follows | _LOUD_START
@@ -195,7 +186,7 @@ def _brings(cause: Finding, finding: Finding, order: Mapping[str | None, int], h
     if (
         finding.problem == "linearity"
         and cause.problem in ("saturation", "dead_units")
-        and _of_ordinary_weights(finding)
+        and of_ordinary_weights(finding)
     ):
         return True  # before a layer that lets nothing back, weights stay as small as they began
     local = _OF_UNITS | {"poor_initialization", "bias_shift"}

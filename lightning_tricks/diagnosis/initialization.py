@@ -18,7 +18,7 @@ from lightning_tricks.diagnosis.course import (
 )
 from lightning_tricks.diagnosis.dead_units import DEAD_LAYER
 from lightning_tricks.diagnosis.finding import Finding, Severity
-from lightning_tricks.diagnosis.names import NORMAL_SCALE
+from lightning_tricks.diagnosis.names import FAR_OFF, NORMAL_SCALE, is_ordinary
 from lightning_tricks.diagnosis.progress import guess_loss, is_stuck
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
@@ -27,7 +27,6 @@ LOUD = 30.0
 JUMP = 20.0  # factor between the pre-activations of two layers in a row (SageMaker alarms at a variance ratio of 10)
 GENTLE = 1e-4  # a fading down to this, as of torch's default in eight layers, mends itself within RECOVERY steps
 ALIKE = 3.0  # factor within which the sizes of two layers' weights come from one scheme
-FAR_OFF = 4.0  # factor outside of ordinary sizes of weights: no scheme draws such
 PATIENCE = 2.0  # times RECOVERY: for weights of an ordinary size, such as logistic units with torch's default
 EARLY = 16  # optimiser steps after which weights no longer show how they began
 
@@ -99,7 +98,7 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> list[Finding]:
     )
     todo = remedies.of_a_start(place.activation.function)
     gentle = min(step.std for step in ladder) >= GENTLE and not extreme
-    usual = place.scale is not None and NORMAL_SCALE[0] <= place.scale <= NORMAL_SCALE[1]
+    usual = is_ordinary(place.scale)
     steps = history[-1].step - first.step
     settled = not gentle or (steps >= PATIENCE * RECOVERY and _learns_nothing(history) if usual else steps >= RECOVERY)
     severity: Severity = "info"
@@ -161,7 +160,7 @@ def _first_faulty(ladder: Sequence[Step]) -> tuple[Step, str] | None:
 
 def _first_alike(ladder: Sequence[Step], jump: Step) -> Step:
     """The first layer whose weights are as far from an ordinary size as those at a jump: then it is no single layer."""
-    if not jump.scale or NORMAL_SCALE[0] <= jump.scale <= NORMAL_SCALE[1]:
+    if not jump.scale or is_ordinary(jump.scale):
         return jump
     for step in ladder:
         if step.scale is not None and 1.0 / ALIKE <= step.scale / jump.scale <= ALIKE:

@@ -19,7 +19,7 @@ from lightning_tricks.diagnosis.course import (
     weighted_before,
 )
 from lightning_tricks.diagnosis.finding import Finding
-from lightning_tricks.diagnosis.names import NORMAL_SCALE
+from lightning_tricks.diagnosis.names import FAR_OFF, NORMAL_SCALE
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
 LINEAR_LAYER = (
@@ -28,7 +28,6 @@ LINEAR_LAYER = (
 TINY_STD = 1e-4  # torch's default initialisation with GELU starts at .01 in five layers and recovers; this does not
 STRAIGHT = 0.9999  # tanh at std .1, rectifiers that are always on
 FEW_PATTERNS = 16  # through two points there is always a straight line
-FAR_OFF = 4.0  # factor under the smallest ordinary weights
 LONG = 16  # optimiser steps that were lost, though the layer mended itself in the end
 SHIFTED = 2.0  # mean over std of a pre-activation that biases hold on one side
 FEW = 1 / 3  # of the hidden layers may be linear: one among many costs depth, not the training

@@ -11,9 +11,7 @@ from lightning_tricks.diagnosis.course import Course, course
 from lightning_tricks.probes import ActivationRecord, Snapshot
 from lightning_tricks.probes.ends import LossRecord
 
-SPREAD = (
-    3.0  # std of outputs over that of pre-activations, which leaves out how units differ; soft caps have 5 and more
-)
+SPREAD = 3.0  # std of outputs over that of pre-activations (without how units differ); soft caps have 5 and more
 SHIFTED = 0.1  # half of what a factor of 1.4 makes of a mean of .5
 
 

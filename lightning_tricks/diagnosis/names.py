@@ -9,11 +9,12 @@ from lightning_tricks.diagnosis.finding import SEVERITIES, Finding
 
 # RMS(w) sqrt(fan_in): torch's default has .58, LeCun's scheme 1, He's 1.4; a normal of std .02 over 768 inputs .55
 NORMAL_SCALE = (0.2, 5.0)
+FAR_OFF = 4.0  # factor outside of these: no scheme draws such weights
+ALONG_THE_WAY = ("exploding_gradient", "vanishing_gradient")  # of all layers together, not of one
+AT_ONCE = 2  # optimiser steps within which the consequences of a start show
 _UNITS = ("linearity", "saturation")
-_ALONG_THE_WAY = ("exploding_gradient", "vanishing_gradient")
 _SCALE_FREE = ("relu", "leaky_relu", "prelu", "rrelu")  # faint signals make them no more linear than loud ones
 _OF_A_START = ("at one layer", "activation layer")
-_AT_ONCE = 2  # optimiser steps
 
 
 def name_by_effect(findings: Sequence[Finding]) -> list[Finding]:
@@ -39,28 +40,37 @@ def name_by_effect(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _effect(start: Finding, findings: Sequence[Finding]) -> Finding | None:
-    at_once = [finding for finding in findings if finding.step <= start.step + _AT_ONCE]
+    at_once = [finding for finding in findings if finding.step <= start.step + AT_ONCE]
     for finding in at_once:
         fed = finding.evidence.get("weighted layer") == start.layer
         if finding.evidence.get("units") in _SCALE_FREE:
             continue
         there = fed or finding.layer == start.evidence["activation layer"]
-        if finding.problem in _UNITS and there and (start.evidence["at one layer"] or not _of_ordinary_size(start)):
+        if finding.problem in _UNITS and there and (start.evidence["at one layer"] or not of_ordinary_weights(start)):
             return finding
     if start.evidence["at one layer"]:
         return None
-    along = [finding for finding in at_once if finding.problem in _ALONG_THE_WAY]
+    along = [finding for finding in at_once if finding.problem in ALONG_THE_WAY]
     linear = [
         finding
         for finding in at_once
         if finding.problem == "linearity" and finding.evidence.get("units") not in _SCALE_FREE
     ]
     exploding = [finding for finding in along if finding.problem == "exploding_gradient"]
-    if exploding or _of_ordinary_size(start):
+    if exploding or of_ordinary_weights(start):
         return next(iter([*exploding, *along, *linear]), None)
     return next(iter(linear), None)
 
 
-def _of_ordinary_size(start: Finding) -> bool:
-    scale = start.evidence.get("weight scale")
+def of_ordinary_weights(finding: Finding) -> bool:
+    """Whether the finding tells of weights whose size some scheme gives."""
+    return is_ordinary(finding.evidence.get("weight scale"))
+
+
+def is_ordinary(scale: float | None) -> bool:
+    """Whether weights of this RMS(w) sqrt(fan_in) come from some scheme; None: it is not known.
+
+    >>> is_ordinary(0.58), is_ordinary(0.01), is_ordinary(None)
+    (True, False, False)
+    """
     return scale is not None and NORMAL_SCALE[0] <= scale <= NORMAL_SCALE[1]

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from lightning_tricks.diagnosis.finding import Remedy
 
-_FADING = (
-    "sigmoid",
-    "hardsigmoid",
-    "softsign",
-    "tanhshrink",
-)  # slopes so small that no initial weights carry them deep
+# slopes so small that no initial weights carry them deep
+_FADING = ("sigmoid", "hardsigmoid", "softsign", "tanhshrink")
 
 
 def initialize(layer: str | None = None) -> Remedy:

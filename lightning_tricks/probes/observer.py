@@ -206,12 +206,6 @@ class Observer:
         origin = origin_of(self.notes.read(tensor))
         return origin if isinstance(origin, ActivationTally) else None
 
-    def _derive(self, output: Any, note: Any) -> None:
-        derived = Derived(origin_of(note))
-        for tensor in output if isinstance(output, (tuple, list)) else (output,):
-            if isinstance(tensor, Tensor):
-                self.notes.write(tensor, derived)
-
     def _multiply(self, sources: tuple[ActivationTally | None, ...], args: Arguments, output: Tensor) -> None:
         for source, other, rival in ((sources[0], args[1], sources[1]), (sources[1], args[0], sources[0])):
             if source is None:
