@@ -23,7 +23,7 @@ import lightning.pytorch as L
 import torch
 import torch.nn.functional as F
 from machine import describe
-from race import _keep_freed_memory
+from race import keep_freed_memory
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -243,7 +243,7 @@ def main(arguments: list[str] | None = None) -> None:
     for logger in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     print(describe())
-    _keep_freed_memory()  # as in the other benchmarks: pages fetched again would be charged to whoever comes next
+    keep_freed_memory()  # as in the other benchmarks: pages fetched again would be charged to whoever comes next
     if options.memory:
         memory(digits())
         return

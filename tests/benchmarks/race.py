@@ -19,7 +19,7 @@ import torch
 
 def race(competitors: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1) -> dict[str, float]:
     """The median milliseconds of one call of each, over ``rounds`` rounds of ``repeats`` calls."""
-    _keep_freed_memory()
+    keep_freed_memory()
     for run in competitors.values():
         for _ in range(3):
             run()
@@ -33,7 +33,7 @@ def race(competitors: Mapping[str, Callable[[], object]], rounds: int, repeats: 
     return {name: 1e3 * statistics.median(values) for name, values in times.items()}
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     if sys.platform == "linux" and not os.environ.get("LT_RACE_DEFAULT_MALLOC"):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl has not
         if mallopt is not None:
