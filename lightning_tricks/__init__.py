@@ -16,9 +16,9 @@ from lightning_tricks.ensemble import (
     BootstrapDataModule,
     EnsembleDecomposition,
     MonteCarloDropout,
-    bootstrap,
     decompose,
 )
+from lightning_tricks.ensemble.data.data_module import bootstrap
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
 from lightning_tricks.report import Diagnosis
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks import _lightning
-from lightning_tricks.callbacks.monitor import Monitor
+from lightning_tricks._compat import lightning as _lightning
+from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import find
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.probe import check_optimizer_of

@@ -3,7 +3,7 @@
 from lightning_tricks.callbacks.activation_monitor import ActivationMonitor
 from lightning_tricks.callbacks.gradient_flow_monitor import GradientFlowMonitor
 from lightning_tricks.callbacks.initialize_weights import InitializeWeights
-from lightning_tricks.callbacks.monitor import Monitor
+from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.callbacks.precise_batch_norm import PreciseBatchNorm
 from lightning_tricks.callbacks.training_doctor import TrainingDoctor, TrainingProblemError
 

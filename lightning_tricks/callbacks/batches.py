@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from lightning_tricks import _lightning
+from lightning_tricks._compat import lightning as _lightning
 
 
 def run(module: Any, batch: Any) -> Any:

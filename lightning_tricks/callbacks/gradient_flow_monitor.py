@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_tricks import report
-from lightning_tricks.callbacks import pictures
-from lightning_tricks.callbacks.monitor import Monitor
-from lightning_tricks.diagnosis.gradient import Ladder
+from lightning_tricks.callbacks.monitoring import pictures
+from lightning_tricks.callbacks.monitoring.monitor import Monitor
+from lightning_tricks.diagnosis.rules.gradient import Ladder
 from lightning_tricks.probes import Snapshot
 
 _OF_PARAMETER = ("gradient", "update_ratio", "update_coherence", "mean_drift")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lightning_tricks import _lightning
+from lightning_tricks._compat import lightning as _lightning
 from lightning_tricks.callbacks.batches import run
 from lightning_tricks.callbacks.per_member import merge, own_random_numbers, with_batch
 from lightning_tricks.init import initialize

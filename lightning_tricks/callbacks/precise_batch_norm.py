@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from lightning_tricks import _lightning
+from lightning_tricks._compat import lightning as _lightning
 from lightning_tricks.callbacks.batches import run, training_batches
 from lightning_tricks.callbacks.per_member import Part, merge, with_batches
 from lightning_tricks.nn.batch_norm import BatchNorm, RunningStatistics
 from lightning_tricks.surgery import Report, tracked_batch_norms, update_population_statistics
-from lightning_tricks.surgery.population import Estimator
+from lightning_tricks.surgery.batch_norm.population import Estimator
 
 
 class PreciseBatchNorm(_lightning.Callback):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lightning_tricks import _lightning, report
-from lightning_tricks.callbacks import pictures
-from lightning_tricks.callbacks.monitor import Monitor
+from lightning_tricks import report
+from lightning_tricks._compat import lightning as _lightning
+from lightning_tricks.callbacks.monitoring import pictures
+from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import PROBLEMS, Finding, find
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.probe import MAX_PATTERNS

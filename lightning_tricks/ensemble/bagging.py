@@ -9,19 +9,19 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from lightning_tricks import _lightning
-from lightning_tricks.ensemble import backend as backends
-from lightning_tricks.ensemble import spread
-from lightning_tricks.ensemble.batched import Batched
-from lightning_tricks.ensemble.data import BootstrapDataModule, share
-from lightning_tricks.ensemble.epochs import Epochs
+from lightning_tricks._compat import lightning as _lightning
+from lightning_tricks.ensemble.data.data_module import BootstrapDataModule, share
+from lightning_tricks.ensemble.evaluation import distributed as spread
+from lightning_tricks.ensemble.evaluation.prediction import Task
 from lightning_tricks.ensemble.members import make_members
-from lightning_tricks.ensemble.optimizers import clip, put_on_stack, taken_apart, why_separate
-from lightning_tricks.ensemble.prediction import Task
-from lightning_tricks.ensemble.separate import SeparateOptimizers
-from lightning_tricks.ensemble.stack import Stack
-from lightning_tricks.ensemble.steps import looped_losses, mapped_losses, rows
-from lightning_tricks.ensemble.stopping import MemberStopping
+from lightning_tricks.ensemble.training import backend as backends
+from lightning_tricks.ensemble.training.batched import Batched
+from lightning_tricks.ensemble.training.epochs import Epochs
+from lightning_tricks.ensemble.training.optimizers import clip, put_on_stack, taken_apart, why_separate
+from lightning_tricks.ensemble.training.separate import SeparateOptimizers
+from lightning_tricks.ensemble.training.stack import Stack
+from lightning_tricks.ensemble.training.steps import looped_losses, mapped_losses, rows
+from lightning_tricks.ensemble.training.stopping import MemberStopping
 
 Backend = Literal["auto", "vmap", "loop"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from lightning_tricks import _lightning
-from lightning_tricks.ensemble.bootstrap import seeds
+from lightning_tricks._compat import lightning as _lightning
+from lightning_tricks.ensemble.data.bootstrap import seeds
 
 # Called once for every member that has its own; the others of Lightning's hooks see one optimiser or one batch.
 SHARED_HOOKS = (

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tricks.init.fans import WeightBlock, is_weighted, weight_blocks
-from lightning_tricks.init.quiet import Forward, quiet, run_once
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.init.schemes import orthonormal
 from lightning_tricks.init.weights import NotWritableError, identity_of, is_frozen, write_weight, zero_biases
+from lightning_tricks.model.isolated import Forward, quiet, run_once
 
 __all__ = ["lsuv_"]
 

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from lightning_tricks.activations import BoundActivation
 from lightning_tricks.init import schemes
 from lightning_tricks.init.fans import Fans, WeightBlock, is_weighted, weight_blocks
 from lightning_tricks.init.lsuv import lsuv_
 from lightning_tricks.init.moments import gain, one_step_gain
-from lightning_tricks.init.order import Order, execution_order
-from lightning_tricks.init.quiet import Forward
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.init.weights import NotWritableError, identity_of, is_frozen, write_weight, zero_biases
-from lightning_tricks.nn.activations import BoundActivation
+from lightning_tricks.model.execution_order import Order, execution_order
+from lightning_tricks.model.isolated import Forward
 
 __all__ = ["SCHEMES", "initialize"]
 

@@ -12,10 +12,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.dropout import _DropoutNd
 
+from lightning_tricks.activations import activation_of
 from lightning_tricks.init.fans import fans
 from lightning_tricks.init.moments import Moments, moments, second_moment_slope, verdict
 from lightning_tricks.init.quadrature import ActivationLike, scalar_function
-from lightning_tricks.nn.activations import activation_of
 
 __all__ = ["LayerPrediction", "Prediction", "predict"]
 

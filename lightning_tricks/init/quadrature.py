@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.nn.activations import BoundActivation, activation_of, by_function, by_name
+from lightning_tricks.activations import BoundActivation, activation_of, by_function, by_name
 
 __all__ = ["ActivationLike", "ScalarFunction", "gaussian_nodes", "scalar_function"]
 

@@ -1,8 +1,8 @@
 """Reads one step of any model: forward, backward, update (torch only)."""
 
-from lightning_tricks.probes.ends import LossRecord, NormalizationRecord
 from lightning_tricks.probes.probe import Probe, probe
-from lightning_tricks.probes.records import ActivationRecord, ParameterRecord, WeightedRecord
+from lightning_tricks.probes.records.layers import ActivationRecord, ParameterRecord, WeightedRecord
+from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
 from lightning_tricks.probes.snapshot import Snapshot
 
 __all__ = [

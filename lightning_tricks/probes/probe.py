@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.probes import reading
-from lightning_tricks.probes.compiled import eagerly
-from lightning_tricks.probes.mode import ObserverMode
-from lightning_tricks.probes.observer import Observer
-from lightning_tricks.probes.parameters import ParameterReader
+from lightning_tricks._compat.compiled import eagerly
+from lightning_tricks.probes import build_snapshot as reading
+from lightning_tricks.probes.measure.parameters import ParameterReader
 from lightning_tricks.probes.snapshot import Snapshot
+from lightning_tricks.probes.watch.mode import ObserverMode
+from lightning_tricks.probes.watch.observer import Observer
 
 MAX_PATTERNS = 4096
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lightning_tricks.probes.ends import LossRecord, NormalizationRecord
-from lightning_tricks.probes.record import Record
-from lightning_tricks.probes.records import ActivationRecord, ParameterRecord, WeightedRecord
+from lightning_tricks.probes.records.layers import ActivationRecord, ParameterRecord, WeightedRecord
+from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
+from lightning_tricks.probes.records.record import Record
 
 R = TypeVar("R", bound=Record)
 _KINDS: Mapping[str, type[Record]] = {

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lightning_tricks.probes import ActivationRecord, LossRecord, NormalizationRecord, Snapshot, WeightedRecord
-from lightning_tricks.probes.records import Record
+from lightning_tricks.probes.records.layers import Record
 
 COLUMNS = ("step", "kind", "layer", "function_or_operation", "measure", "value")
 

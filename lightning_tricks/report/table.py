@@ -9,13 +9,13 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from lightning_tricks.diagnosis.finding import Finding
-from lightning_tricks.diagnosis.progress import guess_loss
+from lightning_tricks.diagnosis.history.progress import guess_loss
 from lightning_tricks.report.layers import COLUMNS, LEAST_NEEDED, Row, choose, layer_rows
 from lightning_tricks.report.names import distinct, shared_path
 from lightning_tricks.report.words import PROBLEM_WORDS, at, evidence, number
 
 if TYPE_CHECKING:
-    from lightning_tricks.report.diagnosis import Diagnosis
+    from lightning_tricks.diagnosis.diagnosis import Diagnosis
 
 NARROW, WIDE = 40, 100
 _INDENT = 14

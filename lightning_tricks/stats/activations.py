@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_tricks.nn.activations import BoundActivation
+from lightning_tricks.activations import BoundActivation
 from lightning_tricks.stats.moments import JointMoments
 from lightning_tricks.stats.sampling import Sample
 from lightning_tricks.stats.sums import Sums

@@ -11,11 +11,11 @@ from torch import Generator, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from lightning_tricks.activations import activation_of, by_name
 from lightning_tricks.init.fans import is_weighted, weight_blocks
 from lightning_tricks.init.network import check_scheme, initialize
-from lightning_tricks.init.order import execution_order, functional_activations
-from lightning_tricks.init.quiet import Forward
-from lightning_tricks.nn.activations import activation_of, by_name
+from lightning_tricks.model.execution_order import execution_order, functional_activations
+from lightning_tricks.model.isolated import Forward
 from lightning_tricks.nn.dropout import AlphaDropout, FeatureAlphaDropout, matched_p
 from lightning_tricks.surgery.replace import replace_modules
 from lightning_tricks.surgery.report import NoEffectWarning, Report

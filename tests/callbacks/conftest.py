@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_tricks.callbacks import pictures
+from lightning_tricks.callbacks.monitoring import pictures
 
 
 @pytest.fixture

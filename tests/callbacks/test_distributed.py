@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import lightning_tricks as lt
-from tests.callbacks.test_conductor import MEASURES, Joint, values
+from tests.callbacks.monitoring.test_shared_probe import MEASURES, Joint, values
 from tests.callbacks.trainings import batches, fit
 
 SCRIPT = """
 import json, os, warnings
-from lightning_tricks.callbacks import conductor
-from tests.callbacks.test_conductor import Joint
+from lightning_tricks.callbacks.monitoring import shared_probe as conductor
+from tests.callbacks.monitoring.test_shared_probe import Joint
 from tests.callbacks.trainings import batches, fit
 import lightning_tricks as lt
 

@@ -10,8 +10,8 @@ from torch.utils.data import TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 import lightning_tricks.ensemble as le
-from lightning_tricks.ensemble.bootstrap import seeds
-from lightning_tricks.ensemble.loader import MemberLoader, MemberOrder
+from lightning_tricks.ensemble.data.bootstrap import seeds
+from lightning_tricks.ensemble.data.loader import MemberLoader, MemberOrder
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 DOUBLE = torch.float64

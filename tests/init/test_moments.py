@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import lightning_tricks.init as lt_init
-from lightning_tricks.nn.activations import by_name
+from lightning_tricks.activations import by_name
 
 scipy_integrate = pytest.importorskip("scipy.integrate", reason="scipy is the independent truth here")
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import lightning_tricks.init as lt_init
+from lightning_tricks.activations import by_name
 from lightning_tricks.nn import SelfNormalizingMLP, SELUConv2d
-from lightning_tricks.nn.activations import by_name
 
 WIDTH, DEPTH = 2048, 32
 

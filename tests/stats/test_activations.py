@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_tricks.nn.activations import by_function, by_name
+from lightning_tricks.activations import by_function, by_name
 from lightning_tricks.stats import ActivationSums, Sample
 from lightning_tricks.stats.activations import HISTOGRAM_EDGES
 

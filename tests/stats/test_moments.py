@@ -98,7 +98,7 @@ def test_linearity_of_gaussian_input_against_quadrature_and_the_published_values
     assert closed == pytest.approx(value, abs=6e-4)
 
     draws = mean + std * torch.randn(400_000, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    from lightning_tricks.nn.activations import by_name
+    from lightning_tricks.activations import by_name
 
     measured = JointMoments.of(draws, by_name(name).bind(**parameters)(draws), 0).linearity
     assert measured == pytest.approx(closed, abs=2e-3 if closed < 0.99 else 2e-4)

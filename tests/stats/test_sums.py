@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_tricks.nn.activations import by_name
+from lightning_tricks.activations import by_name
 from lightning_tricks.stats import (
     ActivationSums,
     JointMoments,

@@ -23,8 +23,7 @@ from .train import Run
 PACKAGE = Path(lightning_tricks.__file__).parent
 HERE = Path(__file__).parent
 # What the snapshots of a run depend on. The rules are not among it: they are judged without training anew.
-_PACKAGE_SOURCES = ("probes", "stats", "_lightning.py", "nn/activations.py", "nn/selu.py")
-_CALLBACK_SOURCES = ("conductor", "monitor", "schedule", "attached", "guard")
+_PACKAGE_SOURCES = ("probes", "stats", "model", "_compat", "activations.py", "nn/selu.py", "callbacks/monitoring")
 _OWN_SOURCES = ("data", "network", "dense", "images", "sequences", "setup", "train", "gan")
 
 
@@ -93,7 +92,6 @@ def _sources() -> str:
     for name in _PACKAGE_SOURCES:
         path = PACKAGE / name
         files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    files += [PACKAGE / "callbacks" / f"{name}.py" for name in _CALLBACK_SOURCES]
     files += [HERE / f"{name}.py" for name in _OWN_SOURCES]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_tricks.callbacks.monitor import Monitor
+from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.probes import Snapshot
 
 from . import data as datasets

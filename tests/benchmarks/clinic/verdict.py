@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from lightning_tricks.callbacks import history as histories
+from lightning_tricks.callbacks.monitoring import history as histories
 from lightning_tricks.diagnosis import Finding, find
 from lightning_tricks.probes import Snapshot
 

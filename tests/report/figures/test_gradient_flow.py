@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 
-from lightning_tricks.diagnosis.gradient import Ladder
+from lightning_tricks.diagnosis.rules.gradient import Ladder
 from lightning_tricks.report import gradient_flow
 
 

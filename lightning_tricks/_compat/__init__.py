@@ -1,0 +1,1 @@
+"""Every private name of torch, lightning and torchmetrics that the package needs, each with what happens without it."""

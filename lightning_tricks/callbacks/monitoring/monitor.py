@@ -1,0 +1,150 @@
+"""What every monitor has in common: when to look, what to keep, where to log."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lightning_tricks._compat import lightning as _lightning
+from lightning_tricks.callbacks.monitoring import arguments
+from lightning_tricks.callbacks.monitoring import history as histories
+from lightning_tricks.callbacks.monitoring.error_guard import Guard
+from lightning_tricks.callbacks.monitoring.loss_history import LossCurve
+from lightning_tricks.callbacks.monitoring.monitor_hooks import Attached
+from lightning_tricks.callbacks.monitoring.schedule import is_probed
+from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes.probe import MAX_PATTERNS
+from lightning_tricks.report import write_csv
+
+
+class Monitor(Attached):
+    """A callback that receives a snapshot of every probed step; this base class keeps them and logs nothing.
+
+    Subclasses say what is logged, :meth:`summary` for the whole model and :meth:`per_layer` for each layer, and what is
+    shown at the end. The arguments are those of :class:`lightning_tricks.ActivationMonitor`.
+    """
+
+    prefix = "monitor"
+
+    def __init__(
+        self,
+        *,
+        every_n_steps: int | None = None,
+        layers: str | list[str] = "*",
+        max_patterns: int | None = MAX_PATTERNS,
+        log_per_layer: bool = True,
+    ) -> None:
+        super().__init__()
+        arguments.check_count("every_n_steps", every_n_steps, "None for the Trainer's log_every_n_steps")
+        arguments.check_count("max_patterns", max_patterns, "None for all patterns")
+        self.globs = arguments.globs("layers", layers)
+        self.every_n_steps = every_n_steps
+        self.layers = layers
+        self.max_patterns = max_patterns
+        self.log_per_layer = log_per_layer
+        self.history: list[Snapshot] = []
+        self.curve = LossCurve()
+        self._every = every_n_steps or 1
+        self._name = self.prefix  # in keys and folders; a second monitor of a class gets a number
+        self._guard = Guard(type(self).__name__)
+        self._keys: dict[str, float] = {}
+        self._fresh = self._to_show = False
+
+    # --- for subclasses ----------------------------------------------------------------------------------------
+
+    def summary(self, snapshot: Snapshot) -> dict[str, float]:
+        """Numbers for the whole model, by name."""
+        return {}
+
+    def per_layer(self, snapshot: Snapshot) -> dict[str, float]:
+        """Numbers for each layer, by ``layer/measure``."""
+        return {}
+
+    def show(self, trainer: Any, folder: Path | None) -> None:
+        """Print and write what the end of a training is to show; on rank zero; None: nothing is to be written."""
+
+    # --- snapshots ---------------------------------------------------------------------------------------------
+
+    def wants(self, step: int) -> bool:
+        return not self._guard.failed and is_probed(step, self._every)
+
+    def take(self, snapshot: Snapshot) -> None:
+        """A new snapshot, from the conductor."""
+        with self._guard:
+            self.receive(snapshot)
+
+    def receive(self, snapshot: Snapshot) -> None:
+        """Keep a snapshot; called once per probed step."""
+        own = arguments.only(snapshot, self.globs)
+        if not self.history and own is not snapshot and not any(True for _ in own.records()):
+            _lightning.rank_zero_warn(f"{type(self).__name__}: {arguments.no_match(snapshot, self.layers)}")
+        histories.append(self.history, own)
+        self._fresh = self._to_show = True
+
+    def validated(self, loss: float) -> None:
+        """The loss of a validation, from the conductor."""
+        with self._guard:
+            histories.validated(self.history, loss)
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write the history as a tidy table: one row per step, layer and measure."""
+        return write_csv(self.history, path)
+
+    # --- hooks -------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        super().on_fit_start(trainer, pl_module)
+        self._every = self.every_n_steps or trainer.log_every_n_steps or 50
+        self._keys, self._to_show, self._fresh = {}, False, False
+        self._guard = Guard(type(self).__name__)
+        same = [m for m in trainer.callbacks if isinstance(m, Monitor) and m.prefix == self.prefix].index(self) + 1
+        self._name = self.prefix if same == 1 else f"{self.prefix}_{same}"
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self.history and not self._guard.failed and (self._fresh or _lightning.is_logging(trainer)):
+            with self._guard:
+                self._log(trainer)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        super().on_train_end(trainer, pl_module)
+        self._finish(trainer)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        super().on_exception(trainer, pl_module, exception)
+        self._finish(trainer)
+
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(
+            layers=self.layers, every_n_steps=self.every_n_steps, max_patterns=self.max_patterns
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": [snapshot.to_dict() for snapshot in self.history], "curve": self.curve.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = [Snapshot.from_dict(snapshot) for snapshot in state_dict["history"]]
+        if "curve" in state_dict:
+            self.curve.load_state_dict(state_dict["curve"])
+
+    def _log(self, trainer: Any) -> None:
+        """Log the latest snapshot. A key once logged never goes, as loggers that write tables need."""
+        latest = self.history[-1]
+        self._fresh = False
+        values = {f"{self._name}/{key}": value for key, value in self.summary(latest).items()}
+        _lightning.set_callback_metrics(trainer, values)
+        if not trainer.loggers or not _lightning.is_logging(trainer):
+            return
+        if self.log_per_layer:
+            layers = {f"{self._name}/{key}": value for key, value in self.per_layer(latest).items()}
+            self._keys.update(dict.fromkeys(layers, math.nan))
+            values.update(self._keys | layers)
+        _lightning.log(trainer, values)
+
+    def _finish(self, trainer: Any) -> None:
+        to_show, self._to_show = self._to_show, False
+        if to_show and trainer.is_global_zero:
+            with self._guard:
+                self.show(trainer, _lightning.report_folder(trainer, self._name))

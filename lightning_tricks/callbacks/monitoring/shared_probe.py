@@ -1,0 +1,199 @@
+"""One probe per step for all monitors of a Trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lightning_tricks._compat import lightning as _lightning
+from lightning_tricks.callbacks.monitoring.error_guard import Guard
+from lightning_tricks.callbacks.monitoring.loss_history import loss_in
+from lightning_tricks.callbacks.monitoring.validation import ValidationLoss
+from lightning_tricks.probes import Probe, Snapshot
+
+if TYPE_CHECKING:
+    from lightning_tricks.callbacks.monitoring.monitor import Monitor
+
+MOST_BATCHES = 16  # without a step of any optimiser, in manual optimisation: then the look is over all the same
+
+
+class Conductor:
+    """Opens a probe when a monitor wants this optimiser step, and hands everyone who wanted it the snapshot.
+
+    The first monitor among the Trainer's callbacks owns the conductor and passes its hooks on; so it runs once a hook.
+    An error in here ends the looking, not the training: on all processes at once, as they have to meet to merge.
+    """
+
+    def __init__(self, monitors: Sequence[Monitor]) -> None:
+        self.monitors = list(monitors)
+        self._local = Guard("", quiet=True)  # an error of this process in the running step
+        self._guard = Guard(", ".join(type(monitor).__name__ for monitor in self.monitors))
+        self._probe: Probe | None = None
+        self._waiting: list[Monitor] = []
+        self._batches = 0
+        self._loss: torch.Tensor | None = None  # of the batches of this accumulation window
+        self._validation = ValidationLoss()
+
+    def begin_batch(self, trainer: Any, module: torch.nn.Module) -> None:
+        """Before a batch: open a probe, or go on with the one of this accumulation window."""
+        if self._guard.failed:
+            return
+        if self._waiting:
+            with self._local:
+                if self._probe is not None:
+                    self._probe.new_batch()
+            return
+        with self._guard:
+            step = _lightning.steps_taken(trainer)
+            self._waiting = [monitor for monitor in self.monitors if monitor.wants(step)]
+            self._batches = 0
+        if self._waiting:
+            with self._local:
+                self._probe = self._new_probe(trainer, module, step)
+                self._probe.open()
+
+    def before_step(self, trainer: Any, optimizer: torch.optim.Optimizer) -> None:
+        """Gradients after accumulation, reduction and unscaling, before clipping."""
+        if self._probe is None or not _lightning.is_automatic(trainer):
+            return
+        with self._local:
+            scale = self._probe.loss_scale if _lightning.handles_unscaling(optimizer) else 1.0
+            self._probe.read_gradients([p for group in optimizer.param_groups for p in group["params"]], scale)
+            self._probe.pause()  # what comes now repeats the closure, as LBFGS does
+
+    def end_batch(self, trainer: Any, outputs: Any) -> None:
+        """After a batch: when the optimiser has stepped, close the probe and hand out the snapshot."""
+        self._batches += 1
+        if not self._guard.failed:
+            with self._local:
+                self._note_loss(trainer, outputs)
+        if self._waiting:
+            with self._guard:
+                if self._window_ends(trainer):
+                    self._hand_out(trainer)
+            if self._guard.failed:
+                self.stop()
+
+    def end_epoch(self, trainer: Any) -> None:
+        """An epoch may end amid what would have become a step: by hand that is a look, by a skipped batch it is not."""
+        with self._guard:
+            if self._waiting and self._batches and not _lightning.is_automatic(trainer):
+                self._hand_out(trainer)
+        self.stop()
+
+    def pause(self) -> None:
+        """A validation amid an accumulation is not to be seen."""
+        if self._probe is not None:
+            self._probe.pause()
+
+    def validate_batch(self, outputs: Any) -> None:
+        """Keep the loss of a batch of a validation."""
+        if not self._guard.failed:
+            with self._local:
+                self._validation.add(outputs)
+
+    def end_validation(self, trainer: Any) -> None:
+        """Hand every monitor the loss of a validation, the same on every rank."""
+        if self._guard.failed:
+            return
+        loss = None
+        with self._local:
+            loss = self._validation.take({} if trainer.sanity_checking else trainer.callback_metrics)
+        if trainer.sanity_checking:
+            return
+        with self._guard:
+            known = [each for each in over_ranks(loss, trainer.world_size) if each is not None]
+            if known:
+                for monitor in self.monitors:
+                    monitor.validated(sum(known) / len(known))
+
+    def go_on(self) -> None:
+        if self._probe is not None:
+            self._probe.go_on()
+
+    def stop(self) -> None:
+        """Detach whatever is attached, at any time."""
+        probe, self._probe, self._waiting = self._probe, None, []
+        if probe is not None:
+            with self._local:
+                probe.close()
+
+    def _hand_out(self, trainer: Any) -> None:
+        snapshot = None
+        losses = {id(loss): loss for monitor in self._waiting for loss in monitor.curve.losses}  # they share most
+        with self._local:
+            if self._probe is not None:
+                if _lightning.is_automatic(trainer):
+                    self._probe.read_updates()
+                self._probe.close()
+                self._probe.recent_losses = list(losses.values())
+                snapshot = self._probe.snapshot()
+        waiting = self._waiting
+        self.stop()
+        snapshot = merge_over_ranks(None if self._local.failed else snapshot, trainer.world_size)
+        if snapshot is None:
+            raise self._local.error or RuntimeError("a monitor of another process failed")
+        values = dict(zip(losses, snapshot.recent_losses, strict=False))
+        for monitor in waiting:
+            own = tuple(values[id(loss)] for loss in monitor.curve.losses if id(loss) in values)
+            monitor.curve.clear()
+            monitor.take(dataclasses.replace(snapshot, recent_losses=own))
+
+    def _note_loss(self, trainer: Any, outputs: Any) -> None:
+        """Keep the loss of a step: its window's sum, as the Trainer has divided each batch's by their number."""
+        loss = loss_in(outputs)
+        if loss is not None:
+            self._loss = loss if self._loss is None else self._loss + loss
+        if self._loss is not None and (not _lightning.is_automatic(trainer) or _lightning.window_ends(trainer)):
+            step = _lightning.steps_taken(trainer)
+            for monitor in self.monitors:
+                monitor.curve.add(step, self._loss)
+            self._loss = None
+
+    def _new_probe(self, trainer: Any, module: torch.nn.Module, step: int) -> Probe:
+        patterns = [monitor.max_patterns for monitor in self._waiting]
+        most = None if None in patterns else max(count for count in patterns if count is not None)
+        globs = [glob for monitor in self._waiting for glob in monitor.globs]
+        # Manual optimisation steps whenever and however often it likes: there the optimisers themselves tell.
+        own = [] if _lightning.is_automatic(trainer) else _lightning.optimizers(trainer)
+        probe = Probe(module, own, layers=globs, max_patterns=most, step=step)
+        probe.loss_scale = _lightning.loss_scale(trainer)
+        probe.ranks = trainer.world_size
+        probe.trained_by(_lightning.optimizers(trainer))
+        return probe
+
+    def _window_ends(self, trainer: Any) -> bool:
+        if _lightning.is_automatic(trainer):
+            return _lightning.window_ends(trainer)
+        over = not _lightning.optimizers(trainer) or self._batches >= MOST_BATCHES
+        return over or self._probe is None or self._probe.stepped
+
+
+def over_ranks(value: Any, world_size: int) -> list[Any]:
+    """The value of every rank, on every rank."""
+    if world_size == 1 or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return [value]
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered
+
+
+def merge_over_ranks(snapshot: Snapshot | None, world_size: int) -> Snapshot | None:
+    """The snapshot of the joint batch, the same on every rank; None on every rank if any of them has none."""
+    gathered = over_ranks(snapshot, world_size)
+    merged = gathered[0]
+    for other in gathered[1:]:
+        merged = None if merged is None or other is None else merged.merge(other)
+    if merged is None or len(gathered) == 1:
+        return merged
+    known = [each.loss for each in gathered if not math.isnan(each.loss)]
+    recent = zip(*(each.recent_losses for each in gathered), strict=False)
+    return dataclasses.replace(
+        merged,  # merging one after the other would weigh the last rank most
+        loss=sum(known) / len(known) if known else math.nan,
+        recent_losses=tuple(sum(losses) / len(losses) for losses in recent),
+    )

@@ -1,0 +1,1 @@
+"""One file per problem: thresholds, rule, words, remedies, what it brings about."""

@@ -1,0 +1,217 @@
+"""output_mismatch, seen from the targets: shapes, ranges and numbers that the outputs cannot meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_tricks.diagnosis import remedies
+from lightning_tricks.diagnosis.finding import Finding, Remedy, Severity
+from lightning_tricks.diagnosis.history.loss_calls import LossCalls
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
+from lightning_tricks.probes.records.loss_and_norm import LossRecord
+
+OUTSIDE = 0.5  # standard deviations of the targets by which some of them lie out of reach
+NEAR = 0.1  # of a unit, by which an output comes to its bound: then it is felt
+SPARE = 3.0  # outputs over classes seen; bytes of English text use 123 of 256, a background class adds one
+MANY = 500  # patterns: were the classes above those seen but 3 % of the data, one of them had come, but for 1 in 10^6
+LARGE_TARGETS = 30.0  # root mean square; normalised targets have 1
+GROWS = 2.0  # times the first loss: the training diverges, and may not live to the third look
+_REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+_CLASSES = ("cross_entropy", "nll_loss")
+_REACH: Mapping[str, tuple[float, float]] = {
+    "relu": (0.0, math.inf),
+    "softplus": (0.0, math.inf),
+    "relu6": (0.0, 6.0),
+    "sigmoid": (0.0, 1.0),
+    "hardsigmoid": (0.0, 1.0),
+    "tanh": (-1.0, 1.0),
+    "softsign": (-1.0, 1.0),
+    "hardtanh": (-1.0, 1.0),
+    "gelu": (-0.17, math.inf),
+    "silu": (-0.28, math.inf),
+    "mish": (-0.31, math.inf),
+    "hardswish": (-0.375, math.inf),
+    "elu": (-1.0, math.inf),
+    "selu": (-1.7581, math.inf),
+    "logsigmoid": (-math.inf, 0.0),
+}
+
+
+def finding(
+    calls: LossCalls,
+    layer: str | None,
+    severity: Severity,
+    since: int,
+    evidence: Mapping[str, Any],
+    explanation: str,
+    todo: tuple[Remedy, ...],
+) -> Finding:
+    """A finding of output_mismatch, with the loss it is about."""
+    about = {"loss function": calls.latest.function, **evidence}
+    return Finding("output_mismatch", layer, severity, since, about, explanation, todo)
+
+
+def broadcast(calls: LossCalls) -> Finding | None:
+    """[N, 1] against [N]: every output is compared with every target."""
+    if calls.latest.function not in (*_REGRESSION, "poisson_nll_loss", "gaussian_nll_loss"):
+        return None
+    found = calls.course(lambda record: _joint(record) is not None)
+    if found is None:
+        return None
+    latest = calls.latest
+    ours, theirs, joint = list(latest.input_shape), list(latest.target_shape), list(_joint(latest) or ())
+    evidence = {"shape of the outputs": str(ours), "shape of the targets": str(theirs), "compared as": str(joint)}
+    outer = math.prod(joint) > max(math.prod(ours), math.prod(theirs))
+    explanation = (
+        f"Outputs of shape {ours} and targets of shape {theirs} are broadcast to {joint}, so every output is compared "
+        f"with {'every target of the batch' if outer else 'targets that are not its own'}. "
+        "The best the network can do then is to predict their mean."
+    )
+    severity: Severity = "critical" if outer else "warning"
+    return finding(calls, latest.weighted, severity, found.since, evidence, explanation, (remedies.SAME_SHAPE,))
+
+
+def out_of_reach(calls: LossCalls) -> Finding | None:
+    """Targets outside of what the last activation can give."""
+    function = calls.function
+    if calls.latest.function not in _REGRESSION or function is None or function not in _REACH:
+        return None
+    low, high = _REACH[function]
+    pooled = calls.pooled
+    slack = 1e-3 + 1e-3 * abs(low if math.isfinite(low) else high)
+    if pooled.input_min < low - slack or pooled.input_max > high + slack:
+        return None  # scaled or shifted behind the activation
+    below, above = (low - pooled.target_min) / pooled.target_std, (pooled.target_max - high) / pooled.target_std
+    latest = calls.latest
+    felt = calls.straight and function in ("sigmoid", "hardsigmoid", "tanh", "hardtanh", "softsign")
+    under = below > OUTSIDE and (felt or latest.input_min <= low + NEAR)
+    over = above > OUTSIDE and (felt or latest.input_max >= high - NEAR)
+    if not under and not over:
+        return None
+    severity: Severity = "critical" if not low <= pooled.target_mean <= high else "warning"
+    evidence = {
+        "activation": function,
+        "smallest and largest target": f"{pooled.target_min:.3g}, {pooled.target_max:.3g}",
+        "smallest and largest output": f"{pooled.input_min:.3g}, {pooled.input_max:.3g}",
+        "standard deviations out of reach": max(below, above),
+    }
+    explanation = (
+        f"The targets go from {pooled.target_min:.3g} to {pooled.target_max:.3g}, but {function} can only give values "
+        f"{_range(low, high)}. Those outside are never met, and an output at its bound gets no gradient."
+    )
+    todo = (remedies.no_activation(function), remedies.SCALE_TARGETS)
+    severity = severity if len(calls.looks) >= HYSTERESIS else "info"
+    return finding(calls, calls.layer, severity, calls.looks[0].step, evidence, explanation, todo)
+
+
+def single_output(calls: LossCalls) -> Finding | None:
+    """cross_entropy over one output: its softmax is 1 whatever the network says."""
+    latest = calls.latest
+    if latest.function not in _CLASSES or latest.outputs != 1:
+        return None
+    evidence = {"outputs": 1, "loss": latest.value}
+    explanation = (
+        f"{latest.function} has a single output to choose from, so the probability of the right class is always 1. "
+        "The loss is constant and nothing is learned."
+    )
+    todo = (remedies.outputs("one a class, or one with binary_cross_entropy_with_logits"),)
+    return finding(calls, latest.weighted, "critical", calls.looks[0].step, evidence, explanation, todo)
+
+
+def spare_outputs(calls: LossCalls) -> Finding | None:
+    """Classes that no target ever names, or a single class that all targets name."""
+    pooled, layer = calls.pooled, _head(calls)
+    if pooled.function not in _CLASSES or layer is None or pooled.outputs < 2 or _soft(pooled):
+        return None
+    patterns = sum(map(_independent, calls.records))
+    classes = int(pooled.target_max) + 1 if math.isfinite(pooled.target_max) else pooled.outputs
+    single = pooled.target_min == pooled.target_max
+    spare = classes * SPARE <= pooled.outputs
+    if patterns < MANY or not (single or spare):
+        return None
+    enough = len(calls.looks) >= HYSTERESIS and (single or calls.looks[-1].step - calls.looks[0].step >= RECOVERY)
+    evidence = {"outputs": pooled.outputs, "largest class in a target": classes - 1, "patterns looked at": patterns}
+    explanation = (
+        f"All {patterns} targets looked at name class {classes - 1}. A constant output is then the best answer: the "
+        "labels are wrong, or the data come in the order of their classes."
+        if single
+        else f"The network has {pooled.outputs} outputs, but no target among {patterns} names a class above "
+        f"{classes - 1}. Outputs that nobody asks for only learn to be silent; are labels missing, or is the number "
+        "of classes wrong?"
+    )
+    todo = (remedies.SHUFFLE,) if single else (remedies.outputs(f"{classes}"), remedies.SHUFFLE)
+    severity: Severity = "warning" if enough else "info"
+    return finding(calls, layer, severity, calls.looks[0].step, evidence, explanation, todo)
+
+
+def large_targets(calls: LossCalls) -> Finding | None:
+    """Targets so far from zero that the network has not even come to their mean."""
+    pooled = calls.pooled
+    if pooled.function not in _REGRESSION or not math.hypot(pooled.target_mean, pooled.target_std) > LARGE_TARGETS:
+        return None
+    of_mean = pooled.target_std**2 if pooled.function == "mse_loss" else pooled.target_std
+    found = calls.course(lambda record: record.value > of_mean)
+    if found is None or not of_mean > 0:
+        return None
+    evidence = {
+        "target mean": pooled.target_mean,
+        "target std": pooled.target_std,
+        "output mean": calls.latest.input_mean,
+        "output std": calls.latest.input_std,
+        "loss": calls.latest.value,
+        "loss of predicting the mean": of_mean,
+    }
+    explanation = (
+        f"The targets have mean {pooled.target_mean:.3g} and standard deviation {pooled.target_std:.3g}, the outputs "
+        f"{calls.latest.input_mean:.3g} and {calls.latest.input_std:.3g}: predicting the mean would still be better. "
+        "Weights that fit normalised targets have a long way to go to such values, at huge gradients."
+    )
+    diverges = calls.latest.value > GROWS * calls.records[0].value
+    severity: Severity = "warning" if diverges else found.severity(critical=False)
+    todo = (remedies.SCALE_TARGETS,)
+    return finding(calls, pooled.weighted, severity, found.since, evidence, explanation, todo)
+
+
+TARGET_CHECKS = (broadcast, single_output, out_of_reach, spare_outputs, large_targets)
+
+
+def _joint(record: LossRecord) -> tuple[int, ...] | None:
+    """The shape that both are broadcast to, where outputs meet targets of other patterns; None where all is well.
+
+    A target that is stretched over the outputs (one label for a map of them, a constant) is often meant so.
+    """
+    ours, theirs = record.input_shape, record.target_shape
+    if ours == theirs or not ours or not theirs:
+        return None
+    length = max(len(ours), len(theirs))
+    pairs = list(zip((1,) * (length - len(ours)) + ours, (1,) * (length - len(theirs)) + theirs, strict=True))
+    if any(one != other and 1 not in (one, other) for one, other in pairs):
+        return None
+    joint = tuple(max(pair) for pair in pairs)
+    per_pattern = len(ours) == len(theirs) == 2 and ours[0] == theirs[0] > 1
+    return joint if math.prod(joint) > math.prod(ours) or (per_pattern and theirs[1] == 1) else None
+
+
+def _head(calls: LossCalls) -> str | None:
+    """The layer whose units are the outputs; a contrastive loss compares patterns and has none."""
+    name = calls.latest.weighted
+    units = next((record.units for record in calls.looks[-1].weighted if record.name == name), 0)
+    return name if name is not None and units == calls.latest.outputs else None
+
+
+def _soft(record: LossRecord) -> bool:
+    """Whether the targets are probabilities, not class numbers."""
+    return len(record.target_shape) == len(record.input_shape)
+
+
+def _independent(record: LossRecord) -> int:
+    """Patterns that tell something new: the pixels of one image name the same few classes."""
+    return record.input_shape[0] if len(record.input_shape) > 2 else record.patterns
+
+
+def _range(low: float, high: float) -> str:
+    if math.isinf(high):
+        return f"above {low:g}"
+    return f"below {high:g}" if math.isinf(low) else f"from {low:g} to {high:g}"

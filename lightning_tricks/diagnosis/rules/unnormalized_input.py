@@ -1,0 +1,80 @@
+"""unnormalized_input: features far from mean 0 and standard deviation 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lightning_tricks.diagnosis import remedies
+from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.history.persistence import course
+from lightning_tricks.probes import Snapshot, WeightedRecord
+
+LARGE = 3.0  # root mean square of the input; pixels in [0, 1] have about .5, normalised features 1
+HUGE = 30.0
+SMALL = 0.02
+OFFSET = 5.0  # abs(mean) over std, median over features that vary
+
+
+def find_unnormalized_input(history: Sequence[Snapshot]) -> list[Finding]:
+    """The first weighted layer, where it reads data and not an embedding."""
+    latest = history[-1]
+    layer = _reader(latest)
+    if layer is None or not _unnormalized(layer):
+        return []
+    found = course(history, lambda snapshot: _unnormalized(_reader(snapshot)))
+    if found is None:
+        return []
+    size, offset = _size(layer), _offset(layer)
+    evidence = {
+        "root mean square": size,
+        "input mean": layer.input_mean,
+        "input std, within a feature": layer.input_std,
+    }
+    if offset >= OFFSET:
+        evidence["mean over std of a feature, median"] = offset
+    explanation = (
+        f"The input has mean {layer.input_mean:.3g} and standard deviation {layer.input_std:.3g} where the initial "
+        "weights expect 0 and 1. The first layer's units are driven to one side and its gradients are scaled alike."
+    )
+    severity = found.severity(critical=size >= HUGE)
+    todo = (remedies.STANDARDIZE,)
+    return [Finding("unnormalized_input", layer.name, severity, found.since, evidence, explanation, todo)]
+
+
+def _reader(snapshot: Snapshot) -> WeightedRecord | None:
+    """The first weighted operation, unless an embedding or an activation comes before its input."""
+    if not snapshot.weighted or math.isnan(snapshot.weighted[0].input_mean):
+        return None
+    first = snapshot.weighted[0]
+    return None if any(record.order < first.order for record in snapshot.activations) else first
+
+
+def _unnormalized(layer: WeightedRecord | None) -> bool:
+    if layer is None:
+        return False
+    size = _size(layer)
+    return size > LARGE or 0 < size < SMALL or _offset(layer) > OFFSET
+
+
+def _size(layer: WeightedRecord) -> float:
+    """Root mean square over features: E x^2 = var / (1 - mean energy) where x varies at all."""
+    if layer.sums is not None and layer.sums.input is not None:
+        moments = layer.sums.input
+        return float(np.sqrt(np.mean(np.square(moments.mean, dtype=np.float64) + moments.variance)))
+    varying = 1.0 - layer.mean_energy
+    return layer.input_std / math.sqrt(varying) if varying > 0 else abs(layer.input_mean)
+
+
+def _offset(layer: WeightedRecord) -> float:
+    if layer.sums is None or layer.sums.input is None:
+        varying = 1.0 - layer.mean_energy
+        return math.sqrt(layer.mean_energy / varying) if varying > 0 else 0.0
+    moments = layer.sums.input
+    std = np.asarray(moments.std, np.float64)
+    varies = std > 1e-6 * max(float(np.abs(moments.mean).max()), 1e-30)
+    if not varies.any():
+        return 0.0
+    return float(np.median(np.abs(np.asarray(moments.mean, np.float64)[varies]) / std[varies]))

@@ -1,0 +1,1 @@
+"""Bootstrap sets, and the batches in which each member finds its own."""

@@ -1,0 +1,1 @@
+"""What an ensemble says about patterns, and why it is better than its members."""

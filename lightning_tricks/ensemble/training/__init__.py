@@ -1,0 +1,1 @@
+"""One step, one epoch and one optimiser for all members of an ensemble."""

@@ -1,0 +1,204 @@
+"""Layers whose product over all members is known, computed on the stack itself inside a mapped step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lightning_tricks.ensemble.training.losses import IGNORED, stacked_cross_entropy
+from lightning_tricks.ensemble.training.mapping import is_mapped, on_all
+from lightning_tricks.ensemble.training.stack import Stack
+
+Layer = Callable[[Tensor], Tensor]
+
+# Each number of the output depends on the same number of the input alone; Dropout draws for each.
+_ELEMENTWISE = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid,
+    nn.LogSigmoid, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Identity, nn.Dropout,
+)  # fmt: skip
+
+
+class Batched:
+    """Finds the layers of a stack's first member that it knows, and computes them for all members in a mapped step.
+
+    There a linear layer is one batched product, without what mapping costs for every operation; whatever is not known
+    (layers of other types, layers with hooks, calls with more than one argument) is mapped as before.
+
+    Args:
+        stack: The members.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self._roots: list[tuple[nn.Module, Callable[..., Any]]] = []
+        self._places = {id(value): name for name, value in _own(stack.members[0]).items()}
+        self._mode = _Losses()
+        self._find(stack.members[0])
+
+    def __len__(self) -> int:
+        return len(self._roots)
+
+    def _find(self, module: nn.Module) -> None:
+        layers = self._layers(module)
+        if layers is None:
+            for child in module.children():
+                self._find(child)
+        elif module not in [root for root, _ in self._roots]:
+            self._roots.append((module, _forward(module, layers)))
+
+    def _layers(self, module: nn.Module) -> list[Layer] | None:
+        """What computes a module on ``[K, ...]``, layer by layer; None where that is not known."""
+        if "forward" in vars(module):
+            return None
+        kind: Any = type(module)
+        if kind is nn.Sequential:
+            parts = [self._layers(child) for child in module.children()]
+            return None if not parts or None in parts else [layer for part in parts for layer in part or []]
+        if kind in _ELEMENTWISE:
+            return [functools.partial(kind.forward, module)]
+        known = {
+            nn.Linear: self._linear, nn.Flatten: self._flatten, nn.LayerNorm: self._layer_norm,
+            nn.BatchNorm1d: self._batch_norm,
+        }  # fmt: skip
+        make = known.get(kind)
+        layer = None if make is None else make(module)
+        return None if layer is None else [layer]
+
+    def _common(self, value: Tensor) -> Callable[[], Tensor]:
+        name, stack = self._places[id(value)], self.stack
+        return lambda: stack.parameters[name] if name in stack.parameters else stack.buffers[name]
+
+    def _linear(self, module: Any) -> Layer:
+        weight_of = self._common(module.weight)
+        bias_of = None if module.bias is None else self._common(module.bias)
+        turned = self._places[id(module.weight)] in self.stack.turned
+
+        def layer(x: Tensor) -> Tensor:
+            weight = weight_of()
+            rows = x if x.dim() == 3 else x.reshape(x.shape[0], -1, x.shape[-1])
+            if turned:
+                y = torch.bmm(rows, weight) if bias_of is None else torch.baddbmm(bias_of().unsqueeze(1), rows, weight)
+            else:  # narrow outputs: twice as fast with the patterns as columns
+                y = _Narrow.apply(rows, weight, None if bias_of is None else bias_of())
+            return y if x.dim() == 3 else y.reshape(*x.shape[:-1], y.shape[-1])
+
+        return layer
+
+    def _flatten(self, module: Any) -> Layer:
+        start = module.start_dim + 1 if module.start_dim >= 0 else module.start_dim
+        end = module.end_dim + 1 if module.end_dim >= 0 else module.end_dim
+        return lambda x: x.flatten(start, end)
+
+    def _layer_norm(self, module: Any) -> Layer | None:
+        shape = list(module.normalized_shape)
+        if module.weight is None or module.bias is None:
+            return None
+        weight_of, bias_of = self._common(module.weight), self._common(module.bias)
+
+        def layer(x: Tensor) -> Tensor:
+            own = (x.shape[0], *[1] * (x.dim() - 1 - len(shape)), *shape)
+            return torch.addcmul(bias_of().view(own), F.layer_norm(x, shape, eps=module.eps), weight_of().view(own))
+
+        return layer
+
+    def _batch_norm(self, module: Any) -> Layer | None:
+        if module.momentum is None or not (module.affine and module.track_running_stats):
+            return None
+        of = {name: self._common(value) for name, value in _own(module).items()}
+
+        def layer(x: Tensor) -> Tensor:
+            if x.dim() not in (3, 4):
+                module._check_input_dim(x[0])
+            if module.training:
+                of["num_batches_tracked"]().add_(1)
+            mean, var, weight, bias = (
+                of[name]().view(-1) for name in ("running_mean", "running_var", "weight", "bias")
+            )
+            channels = x.transpose(0, 1)  # those of all members side by side
+            flat = channels.reshape(x.shape[1], -1, *x.shape[3:])
+            y = F.batch_norm(flat, mean, var, weight, bias, module.training, module.momentum, module.eps)
+            return y.view(channels.shape).transpose(0, 1)
+
+        return layer
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """A block, inside of a mapped call, in which the known layers of the first member compute on the stack."""
+        try:
+            for module, forward in self._roots:
+                module.__dict__["forward"] = forward
+            with self._mode:
+                yield
+        finally:
+            for module, _ in self._roots:
+                module.__dict__.pop("forward", None)
+
+
+class _Narrow(torch.autograd.Function):
+    """``x W^T + b`` for all members, as ``(W x^T)^T`` forward and with products of the usual layout backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        columns = torch.bmm(weight, x.mT)
+        return (columns if bias is None else columns.add_(bias.unsqueeze(2))).mT
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            torch.bmm(gradient, weight) if of_x else None,
+            torch.bmm(gradient.mT, x) if of_weight else None,
+            gradient.sum(1) if of_bias else None,
+        )
+
+
+def _own(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _forward(module: nn.Module, layers: list[Layer]) -> Callable[..., Any]:
+    inside = [child for child in module.modules() if child is not module]
+
+    def run(x: Tensor) -> Tensor:
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        hooked = any(
+            child._forward_hooks or child._forward_pre_hooks or child._backward_hooks or child._backward_pre_hooks
+            for child in inside
+        )
+        if hooked or kwargs or len(args) != 1 or not is_mapped(args[0]):
+            return type(module).forward(module, *args, **kwargs)
+        return on_all(run, args[0])
+
+    return forward
+
+
+class _Losses(TorchFunctionMode):
+    """Computes plain cross-entropy for all members at once."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.cross_entropy and len(args) == 2 and all(_PLAIN[name] == value for name, value in kwargs.items()):
+            logits, target = args
+            fits = is_mapped(logits) and is_mapped(target) and logits.dim() == 2 and target.dim() == 1
+            if fits and logits.is_floating_point() and not torch.is_autocast_enabled(logits.device.type):
+                return on_all(stacked_cross_entropy, logits, target)
+        return func(*args, **kwargs)
+
+
+_PLAIN = {
+    "weight": None, "size_average": None, "ignore_index": IGNORED, "reduce": None, "reduction": "mean",
+    "label_smoothing": 0.0,
+}  # fmt: skip

@@ -1,0 +1,174 @@
+"""What an ensemble does between its training steps: evaluation, ends of epochs, early stopping of members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from lightning_tricks._compat import lightning as _lightning
+from lightning_tricks.ensemble.data.loader import MemberBatches
+from lightning_tricks.ensemble.evaluation import distributed as spread
+from lightning_tricks.ensemble.evaluation.networks import Networks
+from lightning_tricks.ensemble.evaluation.out_of_bag import member_losses
+from lightning_tricks.ensemble.evaluation.prediction import Task
+from lightning_tricks.ensemble.members import SHARED_HOOKS, overrides
+from lightning_tricks.ensemble.training.batched import Batched
+from lightning_tricks.ensemble.training.member_logger import LogBook
+from lightning_tricks.ensemble.training.optimizers import keep
+from lightning_tricks.ensemble.training.recording import Record, recording
+from lightning_tricks.ensemble.training.separate import SeparateOptimizers
+from lightning_tricks.ensemble.training.stack import Stack
+from lightning_tricks.ensemble.training.steps import rows
+from lightning_tricks.ensemble.training.stopping import MemberStopping
+
+
+class Epochs(Networks):
+    """K members that are evaluated, stopped one by one, and whose hooks are called.
+
+    Args:
+        members: The LightningModules.
+        task: What their ``forward`` returns.
+        monitor: What each member is stopped by.
+        stopping: Decides who is finished; None: nobody.
+        parallel: What several devices share.
+        log_members: Log each member's values, too.
+    """
+
+    def __init__(
+        self,
+        members: list[Any],
+        task: Task,
+        monitor: str | None,
+        stopping: MemberStopping | None,
+        parallel: str,
+        log_members: bool,
+    ) -> None:
+        super().__init__(members, task)
+        if not overrides(self.networks[0], "validation_step"):
+            self.validation_step = super().validation_step  # type: ignore[assignment, method-assign]  # no validation to ask for
+        self.monitor, self.stopping, self.parallel = monitor, stopping, parallel
+        self.active = list(range(len(members)))
+        self._book = LogBook(self, log_members)
+        self._stack: Stack | None = None
+        self._batched: Batched | None = None
+        self._separate: SeparateOptimizers | None = None
+        self._here = range(len(members))
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate("validation_step", batch, batch_idx, dataloader_idx)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate("test_step", batch, batch_idx, dataloader_idx)
+
+    def _evaluate(self, step: str, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
+        """All members on the same ordinary batch."""
+        records = {}
+        for number, member in enumerate(self.networks):
+            if overrides(member, step) and (self.trainer.world_size == 1 or number in self._here):
+                records[number] = Record()
+                with recording(member, records[number]):
+                    arguments = (batch, batch_idx, dataloader_idx) if dataloader_idx else (batch, batch_idx)
+                    getattr(member, step)(*arguments)
+        sizes = [leaf.shape[0] for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()]
+        self._book.replay(records, sizes[0] if sizes else 1, False)
+
+    def member_parts(self, batch: Any) -> list[tuple[int, Any, Any]]:
+        """(number, member, its part of a training batch) of the members that train here, for callbacks."""
+        first = self._here.start
+        return [(number, self.networks[number], rows(batch, number - first)) for number in self.active]
+
+    def member_batches(self, batches: Iterable[Any]) -> list[tuple[int, Any, Iterable[Any]]]:
+        """(number, member, batches of its training set in order, or else its part of ``batches``), for callbacks."""
+        return [(number, self.networks[number], MemberBatches(self, number, batches)) for number in self._here]
+
+    def _end_epoch(self, training: bool) -> None:
+        values = self._book.end_epoch(training)
+        if self.trainer.sanity_checking:
+            return
+        if self._separate is not None and training:
+            epoch = self.trainer.current_epoch + 1
+            self._separate.step_schedulers(self.active, "epoch", epoch, self._book.values)
+        if training and self.monitor == "out_of_bag" and self._data is not None and self._data.sets is not None:
+            values["out_of_bag"] = member_losses(self, self.active, self._data.train_dataset, self._data.sets)
+            self.log("out_of_bag", sum(values["out_of_bag"].values()) / len(self.active), batch_size=1)
+        if self.stopping is not None and self.monitor in values:
+            self._stop_members(values[self.monitor])
+
+    def _stop_members(self, values: dict[int, Any]) -> None:
+        assert self.stopping is not None
+        weights = {number: self.networks[number].state_dict() for number in self.active}
+        finished = self.stopping.update({n: float(values[n]) for n in self.active if n in values}, weights)
+        left = [number for number in self.active if number not in finished]
+        if self.trainer.world_size > 1:  # processes step together, so that they also stop together
+            self.trainer.should_stop = spread.all_true(not left, self.device) or self.trainer.should_stop
+            return
+        if not left:
+            self.trainer.should_stop = True
+            return
+        if finished:
+            if self._stack is not None:
+                kept = [self.active.index(number) for number in left]
+                keep(self.trainer.optimizers[0], self._stack.keep(kept), kept)
+                self._batched = Batched(self._stack) if self._batched is not None else None
+            self.active = left
+            for number in finished:
+                self.stopping.restore(number, self.networks[number])
+
+    def on_train_epoch_start(self) -> None:
+        self._book.share_hook("on_train_epoch_start")
+        if self._stack is not None:
+            self._stack.follow()
+
+    def on_train_epoch_end(self) -> None:
+        self._book.share_hook("on_train_epoch_end")
+        self._end_epoch(training=True)
+
+    def on_validation_epoch_end(self) -> None:
+        self._book.share_hook("on_validation_epoch_end")
+        self._end_epoch(training=False)
+
+    def on_test_epoch_end(self) -> None:
+        self._book.share_hook("on_test_epoch_end")
+        self._end_epoch(training=False)
+
+    def on_train_end(self) -> None:
+        if self._stack is not None:
+            self._stack.release()
+            self._stack = self._batched = None
+        if self.stopping is not None:
+            if self.monitor not in (*self._book.values, "out_of_bag"):
+                _lightning.rank_zero_warn(
+                    f"no member logged {self.monitor!r}, only {', '.join(sorted(self._book.values)) or 'nothing'}: "
+                    "none was stopped, and no best weights were kept"
+                )
+            for number in self._here:
+                self.stopping.restore(number, self.networks[number])
+        self._same_everywhere(gather=self.parallel == "members")
+        self._book.share_hook("on_train_end")
+
+    def on_validation_start(self) -> None:
+        self._same_everywhere(gather=False)
+        self._book.share_hook("on_validation_start")
+
+    def _same_everywhere(self, gather: bool) -> None:
+        """What several processes have to share beside gradients."""
+        if self.trainer.world_size > 1 and gather:
+            spread.gather(list(self.networks), self.trainer.world_size)
+        elif self.trainer.world_size > 1 and self.parallel == "data":
+            spread.same_buffers(self.networks)
+
+
+def _shared(hook: str) -> Callable[[Any], None]:
+    def call(self: Any) -> None:
+        self._book.share_hook(hook)
+
+    call.__name__ = hook
+    return call
+
+
+for _hook in SHARED_HOOKS:
+    if _hook not in Epochs.__dict__:
+        setattr(Epochs, _hook, _shared(_hook))

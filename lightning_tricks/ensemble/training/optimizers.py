@@ -1,0 +1,154 @@
+"""From what the members' ``configure_optimizers`` return to one optimiser for all of them, where that is the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer, lr_scheduler
+
+from lightning_tricks.ensemble.training.stack import Stack
+
+# Every number of these updates depends on its own gradient alone, so that K members in one tensor are K members.
+ELEMENTWISE = (
+    "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adadelta", "Adamax", "Rprop", "ASGD",
+)  # fmt: skip
+_GRAPH_CAPTURE = ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
+_FUSED = ("SGD", "Adam", "AdamW", "Adagrad")
+
+
+def taken_apart(configured: Any) -> tuple[list[Optimizer], list[dict[str, Any]]]:
+    """The optimisers and the schedulers (as Lightning's dictionaries) in what ``configure_optimizers`` returned."""
+    if configured is None:
+        return [], []
+    if isinstance(configured, Optimizer):
+        return [configured], []
+    if isinstance(configured, dict):
+        schedulers = [configured["lr_scheduler"]] if configured.get("lr_scheduler") is not None else []
+        return [configured["optimizer"]], [_scheduler(item, configured) for item in schedulers]
+    if len(configured) == 2 and isinstance(configured[0], (list, tuple)):
+        return list(configured[0]), [_scheduler(item) for item in configured[1]]
+    parts = [taken_apart(item) for item in configured]
+    return [one for part in parts for one in part[0]], [one for part in parts for one in part[1]]
+
+
+def _scheduler(item: Any, around: dict[str, Any] | None = None) -> dict[str, Any]:
+    own = dict(item) if isinstance(item, dict) else {"scheduler": item}
+    if around is not None and "monitor" in around:
+        own.setdefault("monitor", around["monitor"])
+    return {"interval": "epoch", "frequency": 1, "monitor": "val_loss", "strict": True, **own}
+
+
+def why_separate(members: list[Any], configured: list[Any]) -> str | None:
+    """Why K members need K optimisers; None where one over their stacked weights does the same."""
+    if not members[0].automatic_optimization:
+        return "it optimises by hand (automatic_optimization is False)"
+    taken = [taken_apart(item) for item in configured]
+    optimizers, schedulers = taken[0]
+    if len(optimizers) != 1:
+        return f"configure_optimizers returned {len(optimizers)} optimisers"
+    kind = type(optimizers[0])
+    if kind.__module__.split(".")[0] != "torch" or kind.__name__ not in ELEMENTWISE:
+        return f"{kind.__name__} updates a parameter as a whole, or calls the training step again"
+    for entry in schedulers:
+        if isinstance(entry["scheduler"], lr_scheduler.ReduceLROnPlateau):
+            return "ReduceLROnPlateau sets a learning rate for each member"
+    for number, (others, _) in enumerate(taken):
+        if _settings(others[0], members[number]) != _settings(optimizers[0], members[0]):
+            return f"the optimisers of members 0 and {number} have different settings"
+    return None
+
+
+def _settings(optimizer: Optimizer, member: Any) -> list[dict[str, Any]]:
+    names = {id(parameter): name for name, parameter in member.named_parameters()}
+    return [
+        {
+            **{key: _plain(value) for key, value in group.items() if key != "params"},
+            "params": [names.get(id(parameter)) for parameter in group["params"]],
+        }
+        for group in optimizer.param_groups
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, Tensor) else value
+
+
+def put_on_stack(optimizer: Optimizer, stack: Stack) -> None:
+    """Let an optimiser of the first member, fresh from its constructor, step all members of the stack.
+
+    The optimiser object stays the same, so that its schedulers go on. Where nothing was said about it, the fused
+    implementation is used on the CPU.
+    """
+    replaced = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) not in stack.names:
+                raise ValueError(
+                    "configure_optimizers put a tensor into the optimiser that is no parameter of the member"
+                )
+            replaced[parameter] = stack.parameters[stack.names[id(parameter)]]
+    states: dict[Tensor, Any] = {}
+    for old, state in optimizer.state.items():  # Adagrad has one from the start
+        name = stack.names[id(old)]
+        states[replaced[old]] = {
+            key: torch.stack([stack.turn(name, value)] * len(stack.members)).contiguous()
+            if isinstance(value, Tensor) and value.shape == old.shape and value.dim()
+            else value
+            for key, value in state.items()
+        }
+    optimizer.state.clear()
+    optimizer.state.update(states)
+    swap(optimizer, replaced)
+    kind = type(optimizer).__name__
+    on_cpu = all(value.device.type == "cpu" for value in stack.parameters.values())
+    if on_cpu:  # the question whether a GPU captures its graph costs as much as a small backward pass
+        for question in _GRAPH_CAPTURE:
+            if hasattr(optimizer, question):
+                setattr(optimizer, question, _nothing)
+    if kind in _FUSED and on_cpu:
+        for group in optimizer.param_groups:
+            free = group.get("fused") is None and group.get("foreach") is None and not group.get("differentiable")
+            if free and all(parameter.is_floating_point() for parameter in group["params"]):
+                group["fused"] = True
+
+
+def _nothing() -> None:
+    pass
+
+
+def swap(optimizer: Optimizer, replaced: dict[Any, Any]) -> None:
+    """Put new parameters in the place of old ones; their state goes with them if it is there under the old ones."""
+    for group in optimizer.param_groups:
+        group["params"] = [replaced.get(parameter, parameter) for parameter in group["params"]]
+    for old, new in replaced.items():
+        if old in optimizer.state:
+            optimizer.state[new] = optimizer.state.pop(old)
+
+
+def keep(optimizer: Optimizer, replaced: dict[Any, Any], rows: list[int]) -> None:
+    """After a stack let members go: the optimiser's state for the rest."""
+    swap(optimizer, replaced)
+    for old, new in replaced.items():
+        for key, value in optimizer.state.get(new, {}).items():
+            if isinstance(value, Tensor) and value.shape == old.shape:
+                optimizer.state[new][key] = value[rows]
+
+
+def clip(gradients: list[Tensor], value: float, algorithm: str | None) -> None:
+    """Clip stacked gradients ``[K, ...]`` as K Trainers would: each member by its own norm.
+
+    ``g_k <- g_k * min(1, value / (|g_k| + 1e-6))`` (Pascanu et al. 2013, Algorithm 1), or every number to
+    ``[-value, value]``.
+    """
+    if not gradients:
+        return
+    if str(getattr(algorithm, "value", algorithm) or "norm") == "value":
+        for gradient in gradients:
+            gradient.clamp_(-value, value)
+        return
+    squares = [gradient.flatten(1).pow(2).sum(1) if gradient.dim() > 1 else gradient.pow(2) for gradient in gradients]
+    scale = (value / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))

@@ -1,0 +1,1 @@
+"""Reads a model without leaving a trace: isolated runs, execution order, data flow, batches, processes (torch only)."""

@@ -1,0 +1,139 @@
+"""From tallies on the device to a snapshot on the host, in one copy."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_tricks.probes.measure import packing
+from lightning_tricks.probes.measure.parameters import ParameterTally
+from lightning_tricks.probes.measure.tallies import Signal
+from lightning_tricks.probes.records.layers import ActivationRecord, ParameterRecord, WeightedRecord
+from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
+from lightning_tricks.probes.snapshot import Snapshot
+from lightning_tricks.probes.watch.observer import Observer
+from lightning_tricks.stats import SquareSums
+
+
+@dataclasses.dataclass(frozen=True)
+class Around:
+    """What is known of a step beside the calls in it.
+
+    Args:
+        step: The number that the snapshot carries.
+        loss_scale: The factor on the loss that went backward.
+        ranks: The number of processes over which gradients are averaged.
+        rates: The learning rates of all parameter groups.
+        recent_losses: The losses of the steps since the last look.
+    """
+
+    step: int
+    loss_scale: Tensor | float = 1.0
+    ranks: int = 1
+    rates: Sequence[Any] = ()
+    recent_losses: Sequence[Any] = ()
+
+
+@np.errstate(all="ignore")  # overflown layers have sums that are NaN or Inf
+def read(observer: Observer, parameters: Iterable[ParameterTally], around: Around) -> Snapshot:
+    """The snapshot of a step that is over.
+
+    Args:
+        observer: What was seen of forward and backward.
+        parameters: What was read of the parameters.
+        around: What is known beside.
+    """
+    tallies = observer.tallies
+    _list_silent(observer)
+    tallies.spread_gates()
+    activations: list[Any] = [tally for tally in tallies.activations.values() if tally.sums is not None]
+    weighted: list[Any] = [tally for tally in tallies.weighted.values() if tally.sums is not None]
+    trained = [tally for tally in parameters if tally.sums is not None]
+    ends: list[Any] = [*tallies.losses.values(), *tallies.normalizations.values()]
+    heard = _heard([*activations, *weighted], tallies.not_seen)
+    numbers = [tallies.loss, around.loss_scale, *around.rates, *around.recent_losses]
+    on_device = [number for number in numbers if isinstance(number, Tensor)]
+    trees: list[Any] = [t.sums for t in (*activations, *weighted, *trained, *heard)]
+    trees += [call for tally in ends for call in tally.calls]
+    arrays = iter(packing.to_host([*on_device, *(array for tree in trees for array in tree.arrays())]))
+    known = [next(arrays) if isinstance(number, Tensor) else number for number in numbers]
+    loss, scale, *others = [math.nan if number is None else float(number) for number in known]
+    rates, recent = others[: len(around.rates)], others[len(around.rates) :]
+    sums = iter([tree.with_arrays(arrays) for tree in trees])
+    with np.errstate(all="ignore"):  # NaN and Inf are what some of these numbers are there to show
+        seen: list[Any] = [(t, next(sums)) for t in (*activations, *weighted)]
+        records = [(t, next(sums)) for t in trained]
+        signals = {id(signal): _scaled(next(sums), 1.0 / (scale * around.ranks)) for signal in heard}
+        end_records = [tally.record([next(sums) for _ in tally.calls]) for tally in ends if tally.calls]
+        return Snapshot(
+            around.step,
+            loss / scale,
+            tallies.loss is not None and not math.isfinite(loss),
+            scale,
+            tuple(
+                ActivationRecord.of(t.name, t.function, t.order, t.gate, s, signals.get(id(t.signal)))
+                for t, s in seen[: len(activations)]
+            ),
+            tuple(
+                WeightedRecord.of(
+                    t.name,
+                    t.operation,
+                    t.order,
+                    t.weight,
+                    t.follows,
+                    t.call.fan_in,
+                    t.elements,
+                    s,
+                    signals.get(id(t.signal)),
+                    t.with_gradient,
+                )
+                for t, s in seen[len(activations) :]
+            ),
+            tuple(_parameter_record(t, s) for t, s in records),
+            dict(tallies.not_seen),
+            losses=tuple(record for record in end_records if isinstance(record, LossRecord)),
+            normalizations=tuple(record for record in end_records if isinstance(record, NormalizationRecord)),
+            recent_losses=tuple(recent),
+            learning_rate=max(rates, default=math.nan),
+        )
+
+
+def _heard(layers: list[Any], not_seen: dict[str, str]) -> list[Signal]:
+    for tally in layers:
+        if tally.signal.torn:
+            not_seen[f"{tally.name} (error signal)"] = (
+                "several backward passes went through it and cannot be told apart"
+            )
+    signals = {id(tally.signal): tally.signal for tally in layers}
+    return [signal for signal in signals.values() if signal.sums is not None and not signal.torn]
+
+
+def _list_silent(observer: Observer) -> None:
+    frames, not_seen = observer.frames, observer.tallies.not_seen
+    used = {tally.weight for tally in observer.tallies.weighted.values()}
+    for path, module in frames.leaves():
+        if isinstance(module, torch.jit.ScriptModule):
+            not_seen[path] = "scripted module: nothing inside it is seen"
+        elif path in frames.opaque:
+            not_seen[path] = "it ran, but no torch function was called inside that can be seen"
+        elif path not in frames.ran and frames.ran:
+            own = [f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)]
+            if own and not used.intersection(own):
+                not_seen[path] = "it did not run in this step"
+
+
+def _scaled(signal: SquareSums, factor: float) -> SquareSums:
+    return dataclasses.replace(signal, square=signal.square * factor**2)
+
+
+def _parameter_record(tally: ParameterTally, sums: Any) -> ParameterRecord:
+    layer = tally.layer
+    name, fan_in = (None, 0) if layer is None else (layer.name, layer.call.fan_in)
+    shape = tuple(tally.parameter.shape)
+    return ParameterRecord.of(tally.name, name, shape, fan_in, sums, tally.parameter.requires_grad, tally.optimized)

@@ -1,0 +1,1 @@
+"""What is counted: operations, losses, normalisations, parameters, error signals."""

@@ -1,0 +1,206 @@
+"""Gradients right before an optimiser step, and what the step did to the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_tricks.probes.measure.operations import WeightedCall
+from lightning_tricks.probes.measure.tallies import Tallies, WeightedTally
+from lightning_tricks.probes.watch.error_guard import Careful
+from lightning_tricks.probes.watch.module_stack import strip_wrappers
+from lightning_tricks.stats import ParameterSums, RowSums, SquareSums
+
+MAX_ENTRIES = 65_536  # of one parameter are compared before and after a step: whole rows, evenly spaced
+_MIN_ROWS = 16
+
+
+@dataclass
+class Rows:
+    """A weight as rows, one a unit, in the layout in which an operation used it."""
+
+    tally: WeightedTally
+    step: int
+    before: Tensor
+    bias_before: Tensor | None
+
+    @classmethod
+    def of(cls, tally: WeightedTally) -> Rows | None:
+        units = _as_rows(tally.call)
+        if units is None or units.numel() == 0:
+            return None
+        step = max(1, min(math.ceil(units.numel() / MAX_ENTRIES), len(units) // _MIN_ROWS))
+        bias = tally.call.bias
+        bias = None if bias is None or bias.shape != (len(units),) else bias[::step].clone()
+        return cls(tally, step, units[::step].clone(memory_format=torch.contiguous_format), bias)
+
+    def change(self) -> tuple[Tensor, RowSums]:
+        """The change of the sampled rows since they were read, and its sums."""
+        units = _as_rows(self.tally.call)
+        assert units is not None
+        dw = _real(units[:: self.step] - self.before)
+        return dw, RowSums.of(dw, *self._drift(dw, len(units)))
+
+    def _drift(self, dw: Tensor, units: int) -> tuple[Tensor | None, Tensor | None]:
+        call, sums = self.tally.call, self.tally.sums
+        if sums is None or sums.input is None or sums.output.mean.shape != (units,):
+            return None, None
+        mean = sums.input.mean.reshape(call.groups, -1)
+        if mean.shape[1] == 0 or dw.shape[1] % mean.shape[1]:
+            return None, None
+        moved = dw if dw.shape[1] == mean.shape[1] else dw.reshape(len(dw), mean.shape[1], -1).sum(2)
+        if call.groups == 1:
+            drift = moved @ mean[0]
+        else:
+            group = torch.arange(0, units, self.step, device=dw.device) // max(units // call.groups, 1)
+            drift = (moved * mean[group]).sum(1)
+        if call.spread > 1:
+            drift = drift / call.spread
+        if self.bias_before is not None and call.bias is not None:
+            drift = drift + _real(call.bias[:: self.step] - self.bias_before)
+        return drift, sums.output.std[:: self.step]
+
+
+@dataclass
+class ParameterTally:
+    """One parameter in one step."""
+
+    name: str
+    parameter: Tensor
+    layer: WeightedTally | None
+    rows: list[Rows]
+    optimized: bool
+    gradient: SquareSums | None = None
+    before: Tensor | None = None
+    sums: ParameterSums | None = None
+
+
+@dataclass
+class ParameterReader:
+    """Reads the parameters of a model around an optimiser step.
+
+    Args:
+        model: The network.
+        tallies: The step's tallies: they know which operation used which weight, and its input.
+        optimizers: All that are known to train the model, whether they step while the probe looks or not.
+    """
+
+    model: nn.Module
+    tallies: Tallies
+    optimizers: Sequence[torch.optim.Optimizer] = ()
+    read: dict[str, ParameterTally] = field(default_factory=dict)
+    _optimized: set[int] | None = None
+
+    def before(self, parameters: Iterable[Tensor] | None = None, scale: Tensor | float = 1.0) -> None:
+        """Read gradients, divided by ``scale``, and weights of these parameters, or of all; right before the step."""
+        wanted = None if parameters is None else {id(p) for p in parameters}
+        uses = self._uses()
+        if not self.read:
+            self._optimized = self._held()
+        for name, parameter in self.model.named_parameters():
+            name = strip_wrappers(name)
+            if (wanted is None or id(parameter) in wanted) and not _unready(parameter) and name not in self.read:
+                with Careful(self.tallies.not_seen, name), torch.no_grad():
+                    tally = self.read[name] = self._tally(name, parameter, uses.get(name, []))
+                    if tally.gradient is not None and (isinstance(scale, Tensor) or scale != 1.0):
+                        count, square = tally.gradient.count, tally.gradient.square
+                        tally.gradient = SquareSums(count, square / (scale * scale))
+
+    def after(self, *, stepped: bool) -> None:
+        """Compare with the weights as they are now; without a step, record the weights alone."""
+        for tally in self.read.values():
+            if tally.sums is None:
+                with Careful(self.tallies.not_seen, tally.name), torch.no_grad():
+                    tally.sums = _sums(tally, stepped)
+
+    def _held(self) -> set[int] | None:
+        """What the optimisers hold; None where they hold none of the model's own, but copies, or are not known."""
+        held = {id(p) for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]}
+        return held if any(id(p) in held for p in self.model.parameters()) else None
+
+    def _uses(self) -> dict[str, list[WeightedTally]]:
+        uses: dict[str, list[WeightedTally]] = {}
+        for tally in self.tallies.weighted.values():
+            if tally.weight is not None:
+                same = uses.setdefault(tally.weight, [])
+                if all(_place(tally.call) != _place(other.call) for other in same):
+                    same.append(tally)
+        return uses
+
+    def _tally(self, name: str, parameter: Tensor, uses: list[WeightedTally]) -> ParameterTally:
+        rows = [found for found in map(Rows.of, uses) if found is not None]
+        before = None if rows else _entries(parameter).clone()
+        layer = uses[0] if uses else None
+        optimized = self._optimized is None or id(parameter) in self._optimized
+        return ParameterTally(name, parameter, layer, rows, optimized, _gradient(parameter), before)
+
+
+def _sums(tally: ParameterTally, stepped: bool) -> ParameterSums:
+    if not tally.rows:
+        assert tally.before is not None
+        before = _real(tally.before)
+        update = SquareSums.of(_real(_entries(tally.parameter) - tally.before)) if stepped else None
+        return ParameterSums(SquareSums.of(before), None, tally.gradient, update, None)
+    total: ParameterSums | None = None
+    stepped = stepped and _storage(tally.parameter) == _storage(tally.rows[0].tally.call.weight)  # else it was replaced
+    for rows in tally.rows:
+        before = _real(rows.before)
+        spread = (before - before[:1]).abs().sum() if len(before) > 1 else None
+        change, row_sums = rows.change() if stepped else (None, None)
+        update = None if change is None else SquareSums.of(change)
+        gradient = tally.gradient if total is None else None
+        sums = ParameterSums(SquareSums.of(before), spread, gradient, update, row_sums)
+        total = sums if total is None else total.merge(sums)
+    assert total is not None
+    return total
+
+
+def _as_rows(call: WeightedCall) -> Tensor | None:
+    return call.rows(_local(call.weight))
+
+
+def _entries(parameter: Tensor) -> Tensor:
+    flat = _local(parameter.detach()).reshape(-1)
+    return flat[:: max(1, math.ceil(flat.numel() / MAX_ENTRIES))]
+
+
+def _gradient(parameter: Tensor) -> SquareSums | None:
+    gradient = parameter.grad
+    if gradient is None:
+        return None
+    gradient = _local(gradient.detach())
+    if gradient.is_sparse:
+        gradient = gradient.coalesce().values()
+        return SquareSums(parameter.numel(), SquareSums.of(_real(gradient), precise=True).square)
+    return SquareSums.of(_real(gradient), precise=True)
+
+
+def _real(x: Tensor) -> Tensor:
+    if x.is_complex():
+        x = torch.view_as_real(x.resolve_conj())
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _local(x: Any) -> Tensor:
+    return x.to_local() if hasattr(x, "to_local") else x  # a sharded parameter: the ranks' sums are merged later
+
+
+def _place(call: WeightedCall) -> tuple[Any, ...]:
+    if call.layout == "none":
+        return ()  # a table beside the product that is tied to it adds nothing
+    return call.weight.data_ptr(), call.weight.shape, call.weight.stride()
+
+
+def _storage(x: Tensor) -> int:
+    return _local(x).untyped_storage().data_ptr()
+
+
+def _unready(parameter: Tensor) -> bool:
+    if isinstance(parameter, nn.parameter.UninitializedParameter) or parameter.is_meta or parameter.numel() == 0:
+        return True
+    return not (parameter.is_floating_point() or parameter.is_complex())  # quantised weights do not train

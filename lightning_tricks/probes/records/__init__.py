@@ -1,0 +1,1 @@
+"""Frozen records of a step that turn into plain JSON."""

@@ -1,0 +1,135 @@
+"""What is known about the calls at the ends of a network that are no layers: losses and batch normalisations."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from lightning_tricks.probes.records.record import Record
+
+__all__ = ["LossRecord", "NormalizationRecord"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LossRecord(Record):
+    """One call of a loss function of torch.nn.functional.
+
+    Args:
+        name: Named as every call: ``"cross_entropy"`` outside of the model, ``"criterion"`` by a module of that name.
+        function: ``"cross_entropy"``, ``"nll_loss"``, ``"binary_cross_entropy_with_logits"``, ``"mse_loss"`` ...
+        order: Position among all recorded calls of the step.
+        input_shape: Shape of the network's output as the loss received it.
+        target_shape: Shape of the target.
+        patterns: Number of patterns looked at (batch x positions).
+        outputs: Number of outputs a pattern has: the classes, for those losses that have any.
+        value: The loss of this call as a mean, whatever its reduction: over patterns where a pattern has one loss (by
+            the weights of the classes if there are any), over elements where each output has its own.
+        chance: The loss of a uniform guess: ln C, ln 2 for two-sided logits (with weights, what they make of it); NaN
+            where there is none.
+        input_mean, input_std, input_min, input_max: Over all inputs looked at.
+        zero_share: Share of inputs that are exactly zero.
+        sum_error: Largest abs(sum over outputs of input - 1): under 1e-3 where the inputs are probabilities.
+        log_sum_error: Largest abs(log sum exp over outputs of input): under 1e-3 where they are log-probabilities.
+        target_mean, target_std, target_min, target_max: Over all targets looked at; class numbers count as numbers,
+            those to be ignored are left out.
+        weighted: The name of the weighted record whose output came in with nothing but linear operations between, or
+            through the activation; where that is unknown, of the last one before the loss; None without any.
+        activation: The name of the activation record whose output came in with nothing but linear operations between.
+    """
+
+    function: str = ""
+    order: int = 0
+    input_shape: tuple[int, ...] = ()
+    target_shape: tuple[int, ...] = ()
+    patterns: int = 0
+    outputs: int = 0
+    value: float = math.nan
+    chance: float = math.nan
+    input_mean: float = math.nan
+    input_std: float = math.nan
+    input_min: float = math.nan
+    input_max: float = math.nan
+    zero_share: float = math.nan
+    sum_error: float = math.nan
+    log_sum_error: float = math.nan
+    target_mean: float = math.nan
+    target_std: float = math.nan
+    target_min: float = math.nan
+    target_max: float = math.nan
+    weighted: str | None = None
+    activation: str | None = None
+
+    def merge(self, other: LossRecord) -> LossRecord:
+        """The record of the patterns of both."""
+        weights = self.patterns, other.patterns
+        numbers = {
+            name: _mean(self, other, name, weights) for name in ("value", "input_mean", "zero_share", "target_mean")
+        }
+        numbers |= {f"{kind}_std": _joint_std(self, other, kind, weights) for kind in ("input", "target")}
+        lowest, highest = ("input_min", "target_min"), ("input_max", "target_max", "sum_error", "log_sum_error")
+        numbers |= {name: float(np.minimum(getattr(self, name), getattr(other, name))) for name in lowest}
+        numbers |= {name: float(np.maximum(getattr(self, name), getattr(other, name))) for name in highest}
+        changed: dict[str, Any] = {"patterns": sum(weights), **numbers}
+        return dataclasses.replace(self, **changed)
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalizationRecord(Record):
+    """One call of a batch normalisation that keeps running statistics.
+
+    Args:
+        name: Named as every call: the path of the module.
+        order: Position among all recorded calls of the step.
+        channels: Number of channels.
+        samples: Size of the batch.
+        patterns: Number of patterns per channel that the batch statistics are taken over.
+        training: Whether it normalises by the statistics of the batch, not by the running ones.
+        momentum: Weight of the new statistics in the running ones; NaN where it is unknown.
+        follows: The name of the weighted record whose output it takes, only linear operations between; None else.
+        follows_bias: Whether that operation adds a bias, which the normalisation takes away again.
+        dropout: p of the dropout whose output it takes with nothing between; 0 else.
+        mean_gap: Root mean square over channels of (E x - running mean) / running std, as they were before the call.
+        log_variance_gap: Root mean square over channels of ln(var(x) / running variance).
+        variance_ratio: exp of the mean over channels of ln(var(x) / running variance).
+
+    Both variances are unbiased, as the running one is, and have the layer's eps added, as where it divides by them.
+    """
+
+    order: int = 0
+    channels: int = 0
+    samples: int = 0
+    patterns: int = 0
+    training: bool = True
+    momentum: float = math.nan
+    follows: str | None = None
+    follows_bias: bool = False
+    dropout: float = 0.0
+    mean_gap: float = math.nan
+    log_variance_gap: float = math.nan
+    variance_ratio: float = math.nan
+
+    def merge(self, other: NormalizationRecord) -> NormalizationRecord:
+        """The record of both: each rank normalises by the statistics of its own batch, so the sizes stay."""
+        weights = self.patterns, other.patterns
+        return dataclasses.replace(
+            self,
+            mean_gap=math.sqrt(_mean(self, other, "mean_gap", weights, 2)),
+            log_variance_gap=math.sqrt(_mean(self, other, "log_variance_gap", weights, 2)),
+            variance_ratio=math.sqrt(self.variance_ratio * other.variance_ratio),
+        )
+
+
+def _mean(one: Record, other: Record, name: str, weights: tuple[int, int], power: int = 1) -> float:
+    total = sum(weights)
+    if not total:
+        return math.nan
+    return (weights[0] * getattr(one, name) ** power + weights[1] * getattr(other, name) ** power) / total
+
+
+def _joint_std(one: Record, other: Record, kind: str, weights: tuple[int, int]) -> float:
+    squares = _mean(one, other, f"{kind}_std", weights, 2)
+    means = _mean(one, other, f"{kind}_mean", weights)
+    return math.sqrt(max(squares + _mean(one, other, f"{kind}_mean", weights, 2) - means**2, 0.0))

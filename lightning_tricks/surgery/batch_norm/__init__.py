@@ -1,0 +1,1 @@
+"""Batch norm exchanged, inserted, folded, and its population statistics."""

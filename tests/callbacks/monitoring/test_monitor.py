@@ -1,0 +1,253 @@
+"""What is logged, where and when; arguments; and that a monitor's own error ends the monitor only."""
+
+import csv
+import dataclasses
+import inspect
+import math
+import pathlib
+
+import lightning.pytorch as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+import lightning_tricks as lt
+from lightning_tricks.callbacks.monitoring import shared_probe as conductor
+from tests.callbacks.trainings import Classifier, Gan, batches, fit, mlp, monitors
+
+MONITORS = (lt.ActivationMonitor, lt.GradientFlowMonitor, lt.TrainingDoctor)
+
+
+def table(folder):
+    with next(pathlib.Path(folder).rglob("metrics.csv")).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_of_a_csv_logger():
+    looking = monitors()
+    fit(Classifier(), looking, batches(6), logger=CSVLogger("logs"), log_every_n_steps=2)
+    rows = table("logs")
+    assert [row["step"] for row in rows] == ["1", "3", "5"]
+    keys = set(rows[0])
+    assert {"loss", "activations/linearity", "activations/net.1/dead_share", "activations/net.4/linearity"} <= keys
+    assert {"gradients/first_over_last", "gradients/net.0.weight/update_ratio", "gradients/net.3/error_signal"} <= keys
+    assert {"doctor/findings", "doctor/severity"} <= keys
+    assert "activations/net.4/dead_share" not in keys  # a tanh has no dead side
+    for row in rows:
+        snapshot = looking[0].history[int(row["step"])]
+        assert float(row["activations/net.4/linearity"]) == pytest.approx(snapshot.activations[1].linearity, rel=1e-5)
+        assert float(row["loss"]) == pytest.approx(snapshot.loss, rel=1e-5)
+        assert all(row.values())  # no cell is empty
+
+
+@pytest.mark.parametrize("options", [{"log_every_n_steps": 1}, {"log_every_n_steps": 50}, {"log_every_n_steps": 0}])
+def test_keys_stay_those_of_the_first_row(options):
+    fit(Classifier(), monitors(2), batches(9), logger=CSVLogger("logs"), max_epochs=6, **options)
+    rows = [] if options["log_every_n_steps"] == 0 else table("logs")
+    assert len(rows) == {1: 54, 50: 1, 0: 0}[options["log_every_n_steps"]]
+    assert all(all(row.values()) for row in rows)
+
+
+def test_layers_that_show_later_get_a_key_and_none_goes():
+    class Frozen(Classifier):
+        def on_train_batch_start(self, batch, batch_idx):
+            self.net[0].requires_grad_(batch_idx == 1)
+
+    fit(Frozen(), monitors(), batches(3), logger=CSVLogger("logs"), log_every_n_steps=1)
+    values = [row["gradients/net.0.weight/gradient"] for row in table("logs")]
+    assert float(values[1]) > 0
+    assert values[0] in ("", "nan")
+    assert values[2] == "nan"
+
+
+def test_without_layers_only_summaries():
+    looking = monitors(log_per_layer=False)
+    fit(Classifier(), looking, logger=CSVLogger("logs"), log_every_n_steps=1)
+    keys = {key for key in table("logs")[0] if "/" in key}
+    assert keys == {f"{monitor.prefix}/{name}" for monitor in looking for name in monitor.summary(monitor.history[-1])}
+
+
+def test_several_loggers_and_none():
+    loggers = [CSVLogger("one"), TensorBoardLogger("two"), CSVLogger("three")]
+    fit(Classifier(), monitors(), logger=loggers, log_every_n_steps=1)
+    assert table("one") == table("three")
+    trainer = fit(Classifier(), monitors(), logger=False)
+    assert "activations/linearity" in trainer.callback_metrics
+
+
+class Notes(L.Callback):
+    """What other callbacks can see after each batch; behind the monitors in the list."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append({key: float(value) for key, value in trainer.callback_metrics.items()})
+
+
+@pytest.mark.parametrize("logger", [True, False])
+def test_summaries_are_those_of_the_last_probed_step(logger):
+    """A number that went to the loggers before must not hide the newer one."""
+    monitor, notes = lt.ActivationMonitor(every_n_steps=2), Notes()
+    fit(Classifier(), [monitor, notes], batches(9), logger=CSVLogger("logs") if logger else False, log_every_n_steps=3)
+    expected = {s.step: monitor.summary(s)["linearity"] for s in monitor.history}
+    assert sorted(expected) == [0, 1, 2, 4, 6, 8]
+    for step, seen in enumerate(notes.seen):
+        newest = expected[max(s for s in expected if s <= step)]
+        assert seen["activations/linearity"] == pytest.approx(newest, rel=1e-6)
+
+
+def dying():
+    net = mlp()
+    torch.nn.init.constant_(net[0].bias, -100.0)
+    return net
+
+
+def test_early_stopping_and_checkpoints_watch_the_summaries():
+    stop = EarlyStopping("activations/dead_share", mode="min", stopping_threshold=0.5, check_on_train_epoch_end=True)
+    trainer = fit(Classifier(mlp()), [stop, lt.ActivationMonitor(every_n_steps=1)], max_epochs=4)
+    assert trainer.current_epoch == 1
+    never = EarlyStopping("activations/dead_share", mode="min", stopping_threshold=0.5, patience=9,
+                          check_on_train_epoch_end=True)  # fmt: skip
+    trainer = fit(Classifier(dying()), [never, lt.ActivationMonitor(every_n_steps=1)], max_epochs=4)
+    assert trainer.current_epoch == 4
+    assert float(never.best_score) == 1.0
+    best = ModelCheckpoint("saved", monitor="activations/linearity", mode="max", save_on_train_epoch_end=True)
+    monitor = lt.ActivationMonitor(every_n_steps=1)
+    fit(Classifier(), [best, monitor], max_epochs=2, enable_checkpointing=True)
+    ends = [monitor.summary(s)["linearity"] for s in monitor.history if s.step in (5, 11)]
+    assert float(best.best_model_score) == pytest.approx(max(ends))
+
+
+def test_of_a_validation_its_loss_alone_is_recorded():
+    seen = []
+
+    class Validated(Classifier):
+        def validation_step(self, batch, batch_idx):
+            seen.append(self.loss((50 * batch[0], batch[1])))
+            self.log("val_loss", seen[-1])
+
+    first, second = monitors(), monitors()
+    torch.manual_seed(0)
+    fit(Classifier(), first)
+    torch.manual_seed(0)
+    fit(Validated(), second, validation=batches(2), val_check_interval=2, num_sanity_val_steps=2)
+    losses = torch.stack(seen[2:]).view(3, 2).mean(1).tolist()  # of two batches each, the sanity check left out
+    for one, other in zip(first, second, strict=True):
+        known = [snapshot.validation_loss for snapshot in other.history]
+        assert math.isnan(known[0])
+        assert known[1:] == pytest.approx([losses[0], losses[0], losses[1], losses[1], losses[2]])
+        other.history = [dataclasses.replace(snapshot, validation_loss=math.nan) for snapshot in other.history]
+        assert one.state_dict()["history"] == other.state_dict()["history"]
+    assert len(first[0].history) == 6
+
+
+def test_barebones():
+    looking = monitors(None)
+
+    class Silent(Classifier):  # a step that logs is warned of in this mode
+        def log(self, *args, **kwargs):
+            raise AssertionError("nothing is logged")
+
+        def training_step(self, batch, batch_idx):
+            return self.loss(batch)
+
+    fit(Silent(), looking, batches(3), barebones=True)
+    assert [snapshot.step for snapshot in looking[0].history] == [0, 1, 2]
+
+
+def test_fast_dev_run_leaves_no_files(tmp_path, capsys):
+    fit(Classifier(), monitors(), fast_dev_run=True)
+    assert not list(tmp_path.rglob("*.csv"))
+    assert "Healthy" in capsys.readouterr().out
+
+
+def test_two_monitors_of_a_class_keep_apart(tmp_path):
+    looking = [lt.ActivationMonitor(every_n_steps=1, layers=name) for name in ("net.1", "net.4")]
+    trainer = fit(Classifier(), looking)
+    summaries = [monitor.summary(monitor.history[-1])["linearity"] for monitor in looking]
+    keys = ("activations/linearity", "activations_2/linearity")
+    assert [float(trainer.callback_metrics[key]) for key in keys] == pytest.approx(summaries)
+    assert summaries[0] != summaries[1]
+    assert (tmp_path / "activations" / "history.csv").exists()
+    assert (tmp_path / "activations_2" / "history.csv").exists()
+
+
+@pytest.mark.parametrize("place", ["summary", "per_layer", "receive", "show"])
+@pytest.mark.parametrize("cls", MONITORS)
+def test_an_error_of_its_own_ends_the_monitor_only(cls, place, monkeypatch):
+    def broken(*args):
+        raise ZeroDivisionError("my fault")
+
+    monkeypatch.setattr(cls, place, broken)
+    looking = [cls(every_n_steps=1), *(other(every_n_steps=1) for other in MONITORS if other is not cls)]
+    module = Classifier()
+    with pytest.warns(UserWarning, match="my fault") as told:
+        trainer = fit(module, looking, logger=CSVLogger("logs"), log_every_n_steps=1)
+    ours = [str(warning.message) for warning in told if "my fault" in str(warning.message)]
+    assert len(ours) == 1
+    assert ours[0].startswith(f"{cls.__name__} stopped looking, the training goes on: ZeroDivisionError")
+    assert trainer.global_step == len(module.losses) == 6
+    assert all(len(monitor.history) == 6 for monitor in looking[1:])
+
+
+@pytest.mark.parametrize(
+    "method", ["open", "read_gradients", "read_updates", "close", "snapshot", "pause", "new_batch"]
+)
+def test_an_error_of_the_probe_ends_the_looking_only(method, monkeypatch):
+    real = getattr(conductor.Probe, method)
+
+    def broken(probe, *args):
+        real(probe, *args)
+        raise ZeroDivisionError("my fault")
+
+    monkeypatch.setattr(conductor.Probe, method, broken)
+    module = Classifier()
+    with pytest.warns(UserWarning, match="my fault") as told:
+        fit(module, monitors(), accumulate_grad_batches=2)
+    assert sum("my fault" in str(warning.message) for warning in told) == 1
+    assert len(module.losses) == 6
+
+
+@pytest.mark.parametrize("cls", MONITORS)
+@pytest.mark.parametrize(("name", "value", "error", "message"), [
+    ("every_n_steps", 0, ValueError, "every_n_steps must be at least 1, or None for the Trainer's.*, got 0"),
+    ("every_n_steps", 2.5, TypeError, "every_n_steps must be a whole number of at least 1, .*got 2.5"),
+    ("max_patterns", -1, ValueError, "max_patterns must be at least 1, or None for all patterns, got -1"),
+    ("max_patterns", True, TypeError, "max_patterns must be a whole number.*got True"),
+    ("layers", [], ValueError, r"layers must be a glob such as 'encoder\.\*' or a list of them, got \[\]"),
+    ("layers", 3, ValueError, "layers must be a glob.*got 3"),
+])  # fmt: skip
+def test_arguments_are_checked(cls, name, value, error, message):
+    with pytest.raises(error, match=message):
+        cls(**{name: value})
+
+
+@pytest.mark.parametrize("cls", MONITORS)
+def test_arguments_are_what_a_config_file_can_hold(cls):
+    parameters = inspect.signature(cls).parameters.values()
+    assert {"every_n_steps", "layers", "max_patterns", "log_per_layer"} <= {p.name for p in parameters}
+    for parameter in parameters:
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert parameter.annotation is not parameter.empty
+        assert isinstance(parameter.default, (str, int, bool, tuple, type(None)))
+        assert f"\n        {parameter.name}: " in inspect.getdoc(cls).replace("\n    ", "\n        ")
+
+
+@pytest.mark.parametrize("cls", MONITORS)
+def test_lightning_cli_knows_the_arguments(cls):
+    jsonargparse = pytest.importorskip("jsonargparse", reason="comes with lightning[pytorch-extra]")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, "monitor")
+    options = ["--monitor.every_n_steps=7", '--monitor.layers=["a.*", "b"]', "--monitor.max_patterns=null"]
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # the older name
+    built = instantiate(parser.parse_args(options)).monitor
+    assert (built.every_n_steps, built.layers, built.max_patterns) == (7, ["a.*", "b"], None)
+
+
+def test_gan_summaries_have_numbers():
+    looking = monitors()
+    trainer = fit(Gan(), looking)
+    numbers = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    assert not [key for key, value in numbers.items() if math.isnan(value)]

@@ -1,0 +1,93 @@
+"""Pictures and tables at the end of a training: where they go, and that they never matter more than the training."""
+
+import sys
+
+import pytest
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.logger import Logger
+
+import lightning_tricks as lt
+from lightning_tricks._compat import lightning as _lightning
+from lightning_tricks.callbacks.monitoring import pictures
+from tests.callbacks.trainings import Classifier, fit, monitors
+
+FILES = {
+    "activations": {"ladder.png", "histograms_over_time.png", "dead_and_linear.png", "history.csv"},
+    "gradients": {"gradient_flow.png", "history.csv"},
+    "doctor": {"ladder.png", "histograms_over_time.png", "dead_and_linear.png", "gradient_flow.png", "history.csv"},
+}
+
+
+def files(folder):
+    return {name: {path.name for path in (folder / name).iterdir()} for name in FILES}
+
+
+def test_files_and_tensorboard_images(drawn, tmp_path):
+    logger = TensorBoardLogger("logs")
+    fit(Classifier(), monitors(), logger=[CSVLogger("csv"), logger])
+    assert files(tmp_path / "csv" / "lightning_logs" / "version_0") == FILES  # beside those of the first logger
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(logger.log_dir)
+    events.Reload()
+    assert set(events.Tags()["images"]) == {
+        f"{folder}/{name.removesuffix('.png')}" for folder, names in FILES.items() for name in names if "png" in name
+    }
+    assert events.Images("gradients/gradient_flow")[0].step == 5
+
+
+def test_without_a_logger_under_the_root(drawn, tmp_path):
+    fit(Classifier(), [lt.GradientFlowMonitor(every_n_steps=1)], default_root_dir=tmp_path / "root")
+    assert {path.name for path in (tmp_path / "root" / "gradients").iterdir()} == FILES["gradients"]
+
+
+def test_without_matplotlib_one_warning(drawn, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(_lightning, "_said", type(_lightning._said)())
+    with pytest.warns(UserWarning, match="no pictures") as told:
+        fit(Classifier(), monitors())
+    assert sum("no pictures: install matplotlib" in str(warning.message) for warning in told) == 1
+    assert files(tmp_path) == {name: {"history.csv"} for name in FILES}
+
+
+def test_a_picture_that_fails_is_a_warning(drawn, tmp_path, monkeypatch):
+    def broken(history):
+        raise ZeroDivisionError("my fault")
+
+    monkeypatch.setattr(lt.report, "gradient_flow", broken)
+    with pytest.warns(UserWarning, match="the picture gradient_flow could not be made: ZeroDivisionError: my fault"):
+        fit(Classifier(), [lt.GradientFlowMonitor(every_n_steps=1)])
+    assert (tmp_path / "gradients" / "history.csv").exists()
+
+
+class Remote(Logger):
+    """A logger without a folder of its own for each run, as those of web services are."""
+
+    name, version, save_dir = "project", "run7", "somewhere"
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+
+def test_loggers_without_a_folder(tmp_path):
+    fit(Classifier(), [lt.ActivationMonitor(every_n_steps=1)], logger=Remote())
+    assert (tmp_path / "somewhere" / "project" / "run7" / "activations" / "history.csv").exists()
+
+
+def test_history_as_a_table(tmp_path):
+    monitor = lt.ActivationMonitor(every_n_steps=1)
+    fit(Classifier(), [monitor])
+    path = monitor.to_csv(tmp_path / "elsewhere" / "all.csv")
+    assert path.read_text() == (tmp_path / "activations" / "history.csv").read_text()
+    lines = path.read_text().splitlines()
+    assert lines[0] == "step,kind,layer,function_or_operation,measure,value"
+    assert f"0,activation,net.1,relu,linearity,{monitor.history[0].activations[0].linearity!r}" in lines
+
+
+def test_nothing_is_drawn_without_a_step(drawn, tmp_path):
+    fit(Classifier(), monitors(), limit_train_batches=0)
+    assert not list(tmp_path.rglob("*.png"))
+    assert pictures.save is not None

@@ -1,0 +1,136 @@
+"""Batches [K, B, ...]: which pattern goes to which member."""
+
+import lightning.pytorch as L
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+
+from lightning_tricks.ensemble import BaggingEnsemble, BootstrapDataModule
+from lightning_tricks.ensemble.data.data_module import bootstrap, share
+from tests.ensemble.trainings import Plain, data, trainer
+
+SIZE = 50
+
+
+class Counting(Dataset):
+    """Patterns that are their own index, and how often each was loaded."""
+
+    def __init__(self):
+        self.loads = torch.zeros(SIZE, dtype=torch.long)
+
+    def __len__(self):
+        return SIZE
+
+    def __getitem__(self, index):
+        self.loads[index] += 1
+        return {"x": torch.tensor([float(index)]), "name": str(index), "y": index}
+
+
+def numbers(**options):
+    return BootstrapDataModule(TensorDataset(torch.arange(SIZE)), 4, 16, **options)
+
+
+def epoch(loader, number=0):
+    loader.sampler.set_epoch(number)
+    return torch.cat([batch[0] if isinstance(batch, tuple) else batch["y"] for batch in loader], 1)
+
+
+@pytest.mark.parametrize("dataset", [TensorDataset(torch.arange(SIZE)), Counting()])
+@pytest.mark.parametrize("number", [0, 1, 7])
+def test_an_epoch_is_each_members_set(dataset, number):
+    module = BootstrapDataModule(dataset, 4, 16, seed=3)
+    seen = epoch(module.train_dataloader(), number)
+    assert torch.equal(seen.sort(1).values, bootstrap(SIZE, 4, 3).indices.sort(1).values)
+
+
+def test_orders_differ_between_epochs_and_members_and_are_reproducible():
+    one, two = epoch(numbers().train_dataloader(), 0), epoch(numbers().train_dataloader(), 1)
+    assert not torch.equal(one, two)
+    assert torch.equal(one, epoch(numbers().train_dataloader(), 0))
+    full = epoch(numbers(bootstrap=False).train_dataloader())
+    assert len(full.unique(dim=0)) == 4
+    still = numbers(shuffle=False).train_dataloader()
+    assert torch.equal(epoch(still, 0), epoch(still, 1))
+
+
+def test_a_shared_pattern_is_loaded_once_a_batch():
+    dataset = Counting()
+    list(BootstrapDataModule(dataset, 8, 10).train_dataloader())
+    naive = 8 * SIZE
+    assert int(dataset.loads.sum()) < naive / 3
+
+
+def test_all_members_but_one_process_at_a_time():
+    batch = next(iter(BootstrapDataModule(Counting(), 3, 10).train_dataloader()))
+    assert batch["x"].shape == (3, 10, 1)
+    assert torch.equal(batch["x"][..., 0], batch["y"].float())
+
+
+def test_workers_load_the_same():
+    one, two = (BootstrapDataModule(Counting(), 3, 10, num_workers=count) for count in (0, 1))
+    assert torch.equal(epoch(one.train_dataloader(), 2), epoch(two.train_dataloader(), 2))
+
+
+def test_drop_last_and_lengths():
+    assert [len(numbers(drop_last=drop).train_dataloader()) for drop in (False, True)] == [4, 3]
+    assert len(list(numbers(drop_last=True).train_dataloader())) == 3
+
+
+def test_state_amid_an_epoch():
+    whole = epoch(numbers().train_dataloader(), 1)
+    loader = numbers().train_dataloader()
+    loader.sampler.set_epoch(1)
+    batches = iter(loader)
+    first = [next(batches)[0] for _ in range(2)]
+    other = numbers().train_dataloader()
+    other.load_state_dict(loader.state_dict())
+    other.sampler.set_epoch(1)
+    assert torch.equal(torch.cat([*first, *(batch[0] for batch in other)], 1), whole)
+
+
+def test_a_subset_of_tensors_and_a_data_module():
+    subset = Subset(TensorDataset(torch.arange(100)), range(50, 100))
+    assert int(epoch(BootstrapDataModule(subset, 2, 16).train_dataloader()).min()) >= 50
+
+    class Given(L.LightningDataModule):
+        def train_dataloader(self):
+            return DataLoader(TensorDataset(torch.arange(SIZE)), batch_size=3)
+
+        def val_dataloader(self):
+            return DataLoader(TensorDataset(torch.arange(5)), batch_size=5)
+
+    module = BootstrapDataModule(Given(), 4, 16)
+    module.setup("fit")
+    assert torch.equal(epoch(module.train_dataloader()), epoch(numbers().train_dataloader()))
+    assert len(next(iter(module.val_dataloader()))[0]) == 5
+
+
+class Seen(Plain):
+    """Remembers which patterns it was trained on; the first feature is the pattern's number."""
+
+    def training_step(self, batch, batch_idx):
+        vars(self).setdefault("seen", set()).update(batch[0][:, 0].tolist())
+        return super().training_step(batch, batch_idx)
+
+
+def test_no_pattern_out_of_bag_is_ever_trained_on():
+    x, y = data().tensors
+    x = torch.cat([torch.arange(len(x), dtype=x.dtype).unsqueeze(1), x[:, 1:]], 1)
+    ensemble = BaggingEnsemble(Seen, 5, task="classification", backend="loop")
+    module = BootstrapDataModule(TensorDataset(x, y), 5, 16)
+    trainer(max_epochs=4).fit(ensemble, module)
+    for member, unseen in zip(ensemble.networks, module.sets.out_of_bag, strict=True):
+        assert {float(index) for index in unseen.nonzero()} == {float(i) for i in range(40)} - member.seen
+
+
+def test_shares_of_members():
+    for world in (1, 2, 3, 5):
+        assert [k for rank in range(world) for k in share(7, rank, world)] == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"batch_size": 0}, "batch_size"), ({"parallel": "both"}, '"data" or "members"')]
+)
+def test_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        BootstrapDataModule(data(), 3, **options)

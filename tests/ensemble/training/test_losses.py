@@ -1,0 +1,31 @@
+"""Stacked cross-entropy against torch's, member by member."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lightning_tricks.ensemble.training.losses import stacked_cross_entropy
+
+
+@pytest.mark.parametrize("classes", [2, 10, 64, 65])
+def test_losses_and_gradients_with_ignored_patterns(classes):
+    logits = torch.randn(3, 7, classes, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(classes, (3, 7))
+    target[1, 2:4] = -100
+    weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    found = stacked_cross_entropy(logits, target)
+    expected = torch.stack([F.cross_entropy(own, y) for own, y in zip(logits, target, strict=True)])
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+    (one,) = torch.autograd.grad((found * weights).sum(), logits)
+    (two,) = torch.autograd.grad((expected * weights).sum(), logits)
+    torch.testing.assert_close(one, two, rtol=1e-13, atol=1e-13)
+
+
+def test_a_member_whose_patterns_are_all_ignored_has_no_loss_as_with_torch():
+    losses = stacked_cross_entropy(torch.zeros(2, 3, 4), torch.tensor([[0, 1, 2], [-100, -100, -100]]))
+    assert losses.isnan().tolist() == [False, True]
+
+
+def test_a_class_that_does_not_exist():
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        stacked_cross_entropy(torch.zeros(1, 2, 3), torch.tensor([[0, 3]]))

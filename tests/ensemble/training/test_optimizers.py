@@ -1,0 +1,72 @@
+"""One optimiser over a stack: what is moved there, what is refused, and clipping by each member's own norm."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_tricks.ensemble.training.optimizers import clip, put_on_stack, taken_apart
+from lightning_tricks.ensemble.training.stack import Stack
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_clipping_is_torchs_for_each_member(algorithm):
+    stacked = [torch.randn(3, 4, 5, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64) * 0.01]
+    stacked[0][1] *= 0.001  # the second member's gradient is small enough
+    expected = []
+    for row in range(3):
+        values = [nn.Parameter(torch.zeros_like(gradient[row])) for gradient in stacked]
+        for value, gradient in zip(values, stacked, strict=True):
+            value.grad = gradient[row].clone()
+        if algorithm == "norm":
+            nn.utils.clip_grad_norm_(values, 0.5)
+        else:
+            nn.utils.clip_grad_value_(values, 0.5)
+        expected.append([value.grad for value in values])
+    clip(stacked, 0.5, algorithm)
+    for row in range(3):
+        for gradient, other in zip(stacked, expected[row], strict=True):
+            assert torch.allclose(gradient[row], other, rtol=1e-12)
+
+
+def test_what_configure_optimizers_may_return():
+    weight = nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    plan = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    entry = {"scheduler": plan, "interval": "step"}
+    forms = [
+        ([optimizer], [plan]),
+        ([optimizer], [entry]),
+        {"optimizer": optimizer, "lr_scheduler": plan, "monitor": "loss"},
+        ({"optimizer": optimizer, "lr_scheduler": entry},),
+    ]
+    for form in forms:
+        optimizers, schedulers = taken_apart(form)
+        assert optimizers == [optimizer]
+        assert schedulers[0]["scheduler"] is plan
+    assert taken_apart(forms[1])[1][0]["interval"] == "step"
+    assert taken_apart(forms[2])[1][0]["monitor"] == "loss"
+    assert taken_apart(None) == ([], [])
+    assert taken_apart([optimizer, optimizer])[0] == [optimizer, optimizer]
+
+
+def test_groups_keep_their_settings_and_fused_is_used_where_nothing_was_said():
+    members = [nn.Linear(2, 16) for _ in range(4)]
+    optimizer = torch.optim.Adam([{"params": [members[0].weight], "lr": 0.5}, {"params": [members[0].bias]}], lr=0.1)
+    said = torch.optim.Adam(copy.deepcopy(members)[0].parameters(), foreach=False)
+    put_on_stack(optimizer, Stack(members))
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
+    assert optimizer.param_groups[0]["params"][0].shape == (4, 2, 16)
+    assert all(group["fused"] for group in optimizer.param_groups)
+    other = [nn.Linear(2, 16) for _ in range(4)]
+    said.param_groups[0]["params"] = list(other[0].parameters())
+    put_on_stack(said, Stack(other))
+    assert not said.param_groups[0]["fused"]
+
+
+def test_a_foreign_tensor_in_the_optimizer():
+    members = [nn.Linear(2, 3) for _ in range(2)]
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    with pytest.raises(ValueError, match="no parameter of the member"):
+        put_on_stack(optimizer, Stack(members))
