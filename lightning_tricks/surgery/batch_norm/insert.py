@@ -42,10 +42,10 @@ def insert_batch_norm(
 ) -> nn.Module:
     """Puts a batch norm behind weighted layers, before whatever activation follows, in place, and returns the model.
 
-    Each layer is wrapped in a :class:`~lightning_tricks.surgery.batch_norm.normalized.NormalizedLayer`, so that it does
-    not matter whether its activation is a module or a function in someone's forward. Its bias, which the batch norm would subtract
-    again, is dropped. Source: Ioffe & Szegedy 2015, Algorithm 2, steps 1 to 5, and section 3.2. The network's function
-    changes: train it on, or at least take its statistics anew by
+    Each layer is wrapped in a :class:`~lightning_tricks.surgery.batch_norm.normalized.NormalizedLayer`, so that it
+    does not matter whether its activation is a module or a function in someone's forward. Its bias, which the batch
+    norm would subtract again, is dropped. Source: Ioffe & Szegedy 2015, Algorithm 2, steps 1 to 5, and section 3.2.
+    The network's function changes: train it on, or at least take its statistics anew by
     :func:`~lightning_tricks.surgery.batch_norm.population.update_population_statistics`.
 
     Left alone, with the reason in the report: layers that are already normalised, called several times or never, or

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from lightning_tricks.diagnosis import find
 from lightning_tricks.diagnosis.rules.batch_norm_mismatch import find_batch_norm_mismatch
 from lightning_tricks.probes import Snapshot
-
-from .custom import fit, look, said
-from .trainings import digits
+from tests.diagnosis.custom import fit, look, said
+from tests.diagnosis.trainings import digits
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from lightning_tricks.diagnosis import Finding, find
 from lightning_tricks.diagnosis.rules.disconnected_parameters import find_disconnected_parameters
 from lightning_tricks.probes import Snapshot
-
-from .custom import fit, look, said
-from .trainings import deep
+from tests.diagnosis.custom import fit, look, said
+from tests.diagnosis.trainings import deep
 
 
 @pytest.fixture(autouse=True)

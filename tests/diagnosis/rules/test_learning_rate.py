@@ -24,9 +24,8 @@ from lightning_tricks.diagnosis.rules.learning_rate import (
 )
 from lightning_tricks.probes import ParameterRecord, Probe, Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
-
-from .trainings import Optimizer, deep, digits, lecun, sgd
-from .watching import Convolutions, Recurrent, adam, classify, momentum, train, watched
+from tests.diagnosis.trainings import Optimizer, deep, digits, lecun, sgd
+from tests.diagnosis.watching import Convolutions, Recurrent, adam, classify, momentum, train, watched
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from lightning_tricks.diagnosis.history.loss_calls import loss_calls
 from lightning_tricks.diagnosis.rules.output_mismatch import find_output_mismatch
 from lightning_tricks.probes import Snapshot
-
-from .custom import Loss, fit, look, said
-from .trainings import deep, digits
+from tests.diagnosis.custom import Loss, fit, look, said
+from tests.diagnosis.trainings import deep, digits
 
 
 @pytest.fixture(autouse=True)

@@ -223,7 +223,7 @@ def test_what_no_gradient_reaches_has_no_error_signal():
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointing(reentrant):
-    from .networks import Checkpointed
+    from tests.probes.networks import Checkpointed
 
     model = Checkpointed(reentrant).eval().double()
     x = torch.randn(8, 6, dtype=torch.float64)

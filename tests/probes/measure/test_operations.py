@@ -185,7 +185,7 @@ def test_embedding_and_bilinear_have_no_input_to_speak_of():
 
 
 def test_a_tied_table_still_has_its_rows():
-    from .networks import Tied
+    from tests.probes.networks import Tied
 
     model = Tied()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

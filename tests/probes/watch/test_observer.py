@@ -10,8 +10,7 @@ from torch import nn
 
 from lightning_tricks.activations import by_function
 from lightning_tricks.probes import probe
-
-from . import networks
+from tests.probes import networks
 
 torch.manual_seed(0)
 MODULES = [nn.ReLU(), nn.ReLU6(), nn.LeakyReLU(0.2), nn.PReLU(), nn.PReLU(6), nn.ELU(0.7), nn.SELU(), nn.CELU(1.5),
