@@ -11,6 +11,7 @@ from lightning_tricks.callbacks import (
 )
 from lightning_tricks.checkup import checkup, diagnose
 from lightning_tricks.diagnosis import Finding, Remedy
+from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.ensemble import (
     BaggingEnsemble,
     BootstrapDataModule,
@@ -20,7 +21,6 @@ from lightning_tricks.ensemble import (
 )
 from lightning_tricks.ensemble.data.data_module import bootstrap
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
-from lightning_tricks.report import Diagnosis
 
 __version__ = "0.1.0"
 __all__ = [

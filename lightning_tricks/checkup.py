@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from lightning_tricks._compat import lightning as _lightning
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import find
+from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.probe import check_optimizer_of
-from lightning_tricks.report import Diagnosis
 
 LossFunction = Callable[[Any, Any], Tensor]
 

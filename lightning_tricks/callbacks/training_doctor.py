@@ -10,9 +10,9 @@ from lightning_tricks._compat import lightning as _lightning
 from lightning_tricks.callbacks.monitoring import pictures
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import PROBLEMS, Finding, find
+from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.probe import MAX_PATTERNS
-from lightning_tricks.report import Diagnosis
 
 OnProblem = Literal["warn", "stop", "raise", "log"]
 _FIGURES = ("ladder", "histograms_over_time", "dead_and_linear", "gradient_flow")

@@ -1,4 +1,4 @@
-"""A diagnosis: what was found, and the history it was found in."""
+"""A diagnosis: what was found, and the history it was found in. Its views stand above and are entered here."""
 
 from __future__ import annotations
 
@@ -6,14 +6,32 @@ import dataclasses
 import math
 import pathlib
 import sys
-from collections.abc import Iterator
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TextIO, TypeVar, get_args
 
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.probes import Snapshot
-from lightning_tricks.report import table
-from lightning_tricks.report.history import write_csv
-from lightning_tricks.report.words import PROBLEM_WORDS, at
+from lightning_tricks.report.words import PROBLEM_WORDS
+
+ViewName = Literal["text", "rich", "show", "csv"]
+View = TypeVar("View", bound=Callable[..., Any])
+_views: dict[str, Callable[..., Any]] = {}
+
+
+def view(name: ViewName) -> Callable[[View], View]:
+    """Enter a function of a diagnosis as one of its views.
+
+    ``text(diagnosis)`` is what ``print`` shows, ``rich(diagnosis, width)`` what rich does, ``show(diagnosis, file)``
+    prints, ``csv(diagnosis, path)`` writes the history.
+    """
+    if name not in get_args(ViewName):
+        raise ValueError(f"a diagnosis has no view {name!r}; known are {', '.join(get_args(ViewName))}")
+
+    def enter(function: View) -> View:
+        _views[name] = function
+        return function
+
+    return enter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +86,14 @@ class Diagnosis:
         return f"Diagnosis({state}, {_count(self.findings, 'finding')}, {_count(self.history, 'snapshot')})"
 
     def __str__(self) -> str:
-        return table.text(self)
+        return str(_views["text"](self))
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
-        return table.rich_lines(self, options.max_width)
+        yield from _views["rich"](self, options.max_width)
 
     def show(self, file: TextIO | None = None) -> None:
         """Print the table, in colour where rich is installed and the terminal has colours."""
-        table.show(self, sys.stdout if file is None else file)
+        _views["show"](self, sys.stdout if file is None else file)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: verdict, findings and history."""
@@ -89,7 +107,25 @@ class Diagnosis:
 
     def to_csv(self, path: str | pathlib.Path) -> pathlib.Path:
         """Write the history as a tidy table; see :func:`lightning_tricks.report.write_csv`."""
-        return write_csv(self.history, path)
+        return pathlib.Path(_views["csv"](self, path))
+
+
+def at(layer: str | None) -> str:
+    """Where a problem is, to go behind it in a sentence; empty for the whole model.
+
+    >>> at("net.2"), at("2"), at(None)
+    (' at net.2', ' at layer 2', '')
+    """
+    return f" at {called(layer)}" if layer else ""
+
+
+def called(layer: str) -> str:
+    """A layer's name by which it can be told from a number.
+
+    >>> called("net.2"), called("2")
+    ('net.2', 'layer 2')
+    """
+    return f"layer {layer}" if layer.isdigit() else layer
 
 
 # Of consequences of one severity, these say most about why the network does not learn.

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lightning_tricks.diagnosis.diagnosis import Diagnosis, view
 from lightning_tricks.probes import ActivationRecord, LossRecord, NormalizationRecord, Snapshot, WeightedRecord
 from lightning_tricks.probes.records.layers import Record
 
@@ -47,6 +48,11 @@ def write_csv(history: Sequence[Snapshot], path: str | pathlib.Path) -> pathlib.
         writer.writerow(COLUMNS)
         writer.writerows(rows(history))
     return path
+
+
+@view("csv")
+def _csv_of(diagnosis: Diagnosis, path: str | pathlib.Path) -> pathlib.Path:
+    return write_csv(diagnosis.history, path)
 
 
 def _kind(record: Record) -> tuple[str, str]:

@@ -6,16 +6,14 @@ import math
 import shutil
 import textwrap
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
+from lightning_tricks.diagnosis.diagnosis import Diagnosis, at, view
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.history.progress import guess_loss
 from lightning_tricks.report.layers import COLUMNS, LEAST_NEEDED, Row, choose, layer_rows
 from lightning_tricks.report.names import distinct, shared_path
-from lightning_tricks.report.words import PROBLEM_WORDS, at, evidence, number
-
-if TYPE_CHECKING:
-    from lightning_tricks.diagnosis.diagnosis import Diagnosis
+from lightning_tricks.report.words import PROBLEM_WORDS, evidence, number
 
 NARROW, WIDE = 40, 100
 _INDENT = 14
@@ -35,6 +33,7 @@ class Line(NamedTuple):
     emphasis: int | None = None
 
 
+@view("text")
 def text(diagnosis: Diagnosis, width: int | None = None) -> str:
     """The table as plain text, as wide as the terminal within 60 to 100 columns, or as told."""
     if width is None:
@@ -42,6 +41,7 @@ def text(diagnosis: Diagnosis, width: int | None = None) -> str:
     return "\n".join(line.text for line in _lines(diagnosis, width))
 
 
+@view("rich")
 def rich_lines(diagnosis: Diagnosis, width: int) -> Iterator[Any]:
     """The same lines for rich, coloured by severity."""
     from rich.text import Text
@@ -53,6 +53,7 @@ def rich_lines(diagnosis: Diagnosis, width: int) -> Iterator[Any]:
         yield shown
 
 
+@view("show")
 def show(diagnosis: Diagnosis, file: TextIO) -> None:
     """Print to a stream: with rich where installed, as plain text elsewhere."""
     try:

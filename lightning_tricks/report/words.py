@@ -73,24 +73,6 @@ def words(name: Any) -> str:
     return str(name).replace("_", " ")
 
 
-def at(layer: str | None) -> str:
-    """Where a problem is, to go behind it in a sentence; empty for the whole model.
-
-    >>> at("net.2"), at("2"), at(None)
-    (' at net.2', ' at layer 2', '')
-    """
-    return f" at {called(layer)}" if layer else ""
-
-
-def called(layer: str) -> str:
-    """A layer's name by which it can be told from a number.
-
-    >>> called("net.2"), called("2")
-    ('net.2', 'layer 2')
-    """
-    return f"layer {layer}" if layer.isdigit() else layer
-
-
 def evidence(items: Mapping[str, Any]) -> list[str]:
     """The measured numbers as "name value", without those that are None.
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightning_tricks.diagnosis.diagnosis import called
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report.figures import depth, style
 from lightning_tricks.report.names import distinct
-from lightning_tricks.report.words import called
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
