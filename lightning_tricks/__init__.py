@@ -22,7 +22,7 @@ from lightning_tricks.ensemble import (
 from lightning_tricks.ensemble.data.data_module import bootstrap
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     # attach
     "ActivationMonitor",
@@ -56,3 +56,8 @@ __all__ = [
     "EnsembleDecomposition",
     "decompose",
 ]
+
+
+def __dir__() -> list[str]:
+    """What completion shows: the public names, none of the rooms that they come from."""
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

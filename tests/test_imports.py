@@ -93,7 +93,12 @@ def private_uses(path: Path) -> list[str]:
             names = [part for alias in node.names for part in alias.name.split(".")]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [*node.module.split("."), *(alias.name for alias in node.names)]
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr", "setattr", "delattr"):
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+            "getattr",
+            "hasattr",
+            "setattr",
+            "delattr",
+        ):
             names = [node.args[1].value] if isinstance(node.args[1], ast.Constant) else []
         else:
             continue
