@@ -1,4 +1,4 @@
-"""The only file that names lightning or touches a private attribute of its Trainer."""
+"""Lightning under whichever of its names a program uses; what is private of its Trainer stands in ``trainer.py``."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from lightning.fabric.utilities.rank_zero import WarningCache
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 
@@ -39,33 +37,28 @@ LightningDataModule = pl.LightningDataModule
 Trainer = pl.Trainer
 
 __all__ = [
+    "CURRENT_HOOK",
     "Callback",
     "LightningDataModule",
     "LightningModule",
+    "TRAINER_ATTRIBUTES",
     "Trainer",
     "fit_quietly",
-    "handles_unscaling",
     "has_forward",
-    "is_automatic",
     "is_lightning_module",
-    "is_logging",
     "loader_of",
-    "log",
-    "loss_scale",
     "move_data_to_device",
-    "optimizers",
     "rank_and_world",
     "rank_zero_warn",
-    "report_folder",
-    "set_callback_metrics",
-    "shows_figures",
-    "steps_taken",
     "warn_once",
-    "window_ends",
     "without_gradient_exchange",
 ]
 
-_said = WarningCache()
+# What the Trainer writes into a LightningModule: another Lightning may write other names, which no one then meets.
+TRAINER_ATTRIBUTES = frozenset({"training", "_trainer", "_fabric", "_current_fx_name"})
+CURRENT_HOOK = "_current_fx_name"  # the one that is set before and after every hook, some forty times a step
+
+_said: set[str] = set()
 
 
 def rank_and_world(trainer: Trainer | None) -> tuple[int, int]:
@@ -83,103 +76,11 @@ def without_gradient_exchange(trainer: Trainer) -> None:
         raise ValueError(f"an ensemble spreads over devices with strategy='ddp', not with {type(trainer.strategy)}")
 
 
-def steps_taken(trainer: Trainer) -> int:
-    """Optimiser steps before this batch, on the axis of the loggers (two optimisers of a batch count once)."""
-    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
-
-
-def window_ends(trainer: Trainer) -> bool:
-    """Whether this batch is the last of an accumulation window, so that the optimiser steps."""
-    return not trainer.fit_loop.epoch_loop._should_accumulate()
-
-
-def is_automatic(trainer: Trainer) -> bool:
-    """Whether the Trainer calls backward and the optimiser, rather than the module."""
-    return bool(trainer.lightning_module.automatic_optimization)
-
-
-def optimizers(trainer: Trainer) -> list[torch.optim.Optimizer]:
-    """The optimisers of a training, without the one that the Trainer makes up where there is none."""
-    return [optimizer for optimizer in trainer.optimizers if optimizer.param_groups]
-
-
-def is_logging(trainer: Trainer) -> bool:
-    """Whether the Trainer writes to its loggers after this batch."""
-    if getattr(trainer, "barebones", False) or (is_automatic(trainer) and not window_ends(trainer)):
-        return False
-    return bool(trainer._logger_connector.should_update_logs or getattr(trainer, "fast_dev_run", False))
-
-
-def set_callback_metrics(trainer: Trainer, values: dict[str, float]) -> None:
-    """Put numbers where EarlyStopping and ModelCheckpoint look."""
-    trainer._logger_connector._callback_metrics.update(_tensors(values))
-
-
-def log(trainer: Trainer, values: dict[str, float]) -> None:
-    """Hand numbers to the loggers with what the Trainer writes after this batch, in the same row.
-
-    ``LightningModule.log`` takes about 0.3 ms a number, which for the measures of its layers is more than a step of a
-    small network; a call of the loggers' own would begin a second row in a table.
-    """
-    connector: Any = trainer._logger_connector
-    waiting = connector.__dict__.get("log_metrics")
-    if isinstance(waiting, _Riders):
-        waiting.values.update(values)
-    else:
-        connector.log_metrics = _Riders(connector, values)
-
-
-class _Riders:
-    """Stands for the connector's ``log_metrics`` until it is called the next time."""
-
-    def __init__(self, connector: Any, values: dict[str, float]) -> None:
-        self.connector, self.values = connector, dict(values)
-
-    def __call__(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        del self.connector.log_metrics
-        self.connector.log_metrics({**metrics, **self.values}, step)
-
-
-def loss_scale(trainer: Trainer) -> float | torch.Tensor:
-    """The factor on the loss that goes backward: the loss scaler's, as a tensor on the device, or 1."""
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    if scaler is None or not scaler.is_enabled():
-        return 1.0
-    scale = getattr(scaler, "_scale", None)  # made at the first backward pass
-    return scale.detach().clone() if isinstance(scale, torch.Tensor) else float(scaler.get_scale())
-
-
-def handles_unscaling(optimizer: Any) -> bool:
-    """Whether gradients are still scaled right before this optimiser's step, because it unscales them itself."""
-    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-
-
-def report_folder(trainer: Trainer, name: str) -> Path | None:
-    """Where files of a callback go: beside the logger's, else under the Trainer's default_root_dir; on rank zero only.
-
-    None in a ``fast_dev_run``, which leaves no files. No process waits for another one here (``trainer.log_dir`` does):
-    it is also asked for after an exception on one of them.
-    """
-    if getattr(trainer, "fast_dev_run", False):
-        return None
-    logger = trainer.loggers[0] if trainer.loggers else None
-    if logger is None:
-        return Path(trainer.default_root_dir) / name
-    own = getattr(logger, "log_dir", None)
-    if own:
-        return Path(own) / name
-    parts = [str(part) for part in (logger.name, logger.version) if part not in (None, "")]
-    return Path(logger.save_dir or trainer.default_root_dir).joinpath(*parts, name)
-
-
-def shows_figures(logger: Any) -> bool:
-    """Whether ``logger.experiment.add_figure`` is TensorBoard's."""
-    return any(cls.__name__ == "TensorBoardLogger" for cls in type(logger).__mro__)
-
-
 def warn_once(message: str) -> None:
     """A warning that is said once in the life of the process, however many callbacks it comes from."""
-    _said.warn(message)
+    if message not in _said:
+        _said.add(message)
+        rank_zero_warn(message)
 
 
 def is_lightning_module(model: Any) -> bool:
@@ -253,7 +154,3 @@ def _silence() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _tensors(values: dict[str, float]) -> dict[str, torch.Tensor]:
-    return dict(zip(values, torch.tensor(list(values.values()), dtype=torch.float32).unbind(), strict=True))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_tricks import report
-from lightning_tricks.callbacks.monitoring import pictures
+from lightning_tricks.callbacks.monitoring import files
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis.history.persistence import hidden_activations
 from lightning_tricks.probes import Snapshot
@@ -24,10 +24,10 @@ class ActivationMonitor(Monitor):
     pictures and ``history.csv`` are written beside the logger's files, and the pictures to TensorBoard.
 
     Args:
-        every_n_steps: Look at optimiser steps 0, 1, 2, 4, 8, ... up to this number, then at every multiple of it; None
+        every_n_steps: Probe optimiser steps 0, 1, 2, 4, 8, ... up to this number, then at every multiple of it; None
             for the Trainer's ``log_every_n_steps``.
-        layers: A glob, or several, of the names to look at, such as ``"encoder.*"``.
-        max_patterns: The most patterns (batch x space x time) per unit that are looked at; None for all.
+        layers: A glob, or several, of the names to show, such as ``"encoder.*"``.
+        max_patterns: The most patterns (batch x space x time) per unit that are read; None for all.
         log_per_layer: Whether every layer's measures go to the loggers, beside the summaries of the whole model.
 
     Attributes:
@@ -64,7 +64,7 @@ class ActivationMonitor(Monitor):
         if folder is None:
             return
         figures = {name: getattr(report, name) for name in ("ladder", "histograms_over_time", "dead_and_linear")}
-        pictures.save(trainer, figures, self.history, folder, self._name)
+        files.save_pictures(trainer, figures, self.history, folder, self._name)
         self.to_csv(folder / "history.csv")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_tricks import report
-from lightning_tricks.callbacks.monitoring import pictures
+from lightning_tricks.callbacks.monitoring import files
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis.rules.gradient import Ladder
 from lightning_tricks.probes import Snapshot
@@ -25,10 +25,10 @@ class GradientFlowMonitor(Monitor):
     ``gradients/{layer}/{measure}``. At the end a picture and ``history.csv`` are written beside the logger's files.
 
     Args:
-        every_n_steps: Look at optimiser steps 0, 1, 2, 4, 8, ... up to this number, then at every multiple of it; None
+        every_n_steps: Probe optimiser steps 0, 1, 2, 4, 8, ... up to this number, then at every multiple of it; None
             for the Trainer's ``log_every_n_steps``.
-        layers: A glob, or several, of the names to look at, such as ``"encoder.*"``.
-        max_patterns: The most patterns (batch x space x time) per unit that are looked at; None for all.
+        layers: A glob, or several, of the names to show, such as ``"encoder.*"``.
+        max_patterns: The most patterns (batch x space x time) per unit that are read; None for all.
         log_per_layer: Whether every layer's measures go to the loggers, beside the summaries of the whole model.
 
     Attributes:
@@ -67,5 +67,5 @@ class GradientFlowMonitor(Monitor):
 
     def show(self, trainer: Any, folder: Path | None) -> None:
         if folder is not None:
-            pictures.save(trainer, {"gradient_flow": report.gradient_flow}, self.history, folder, self._name)
+            files.save_pictures(trainer, {"gradient_flow": report.gradient_flow}, self.history, folder, self._name)
             self.to_csv(folder / "history.csv")

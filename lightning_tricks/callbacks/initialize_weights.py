@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 
-from lightning_tricks._compat import lightning as _lightning
-from lightning_tricks.callbacks.batches import run
-from lightning_tricks.callbacks.per_member import merge, own_random_numbers, with_batch
+from lightning_tricks._compat.lightning import Callback
+from lightning_tricks._compat.trainer import steps_taken
+from lightning_tricks.callbacks.modifying.batches import run_on_batch
+from lightning_tricks.callbacks.modifying.members import merge, own_random_numbers, with_batch
 from lightning_tricks.init import initialize
 from lightning_tricks.init.network import SCHEMES
 from lightning_tricks.surgery import Report
 
 
-class InitializeWeights(_lightning.Callback):
+class InitializeWeights(Callback):
     """Initialises the model in the first ``on_train_batch_start``: LSUV and the order of execution take that batch.
 
     Never when a training is resumed, nor when weights were loaded in ``setup`` or ``configure_model``. Weights loaded
@@ -62,7 +63,7 @@ class InitializeWeights(_lightning.Callback):
             return
         self._done = True
         self._forget()
-        if self._loaded or trainer.ckpt_path is not None or _lightning.steps_taken(trainer) > 0:
+        if self._loaded or trainer.ckpt_path is not None or steps_taken(trainer) > 0:
             return
         self.report = Report()
         parts = with_batch(pl_module, batch)
@@ -70,7 +71,7 @@ class InitializeWeights(_lightning.Callback):
         for part in parts:
             own = Report()
             with trainer.precision_plugin.forward_context(), own_random_numbers(part, seed):
-                initialize(part.network, self.scheme, part.data, forward=self.forward or run, report=own)
+                initialize(part.network, self.scheme, part.data, forward=self.forward or run_on_batch, report=own)
             merge(self.report, own, part)
         if getattr(pl_module, "parallel", "data") == "data":  # else every process has members of its own
             _share(pl_module)

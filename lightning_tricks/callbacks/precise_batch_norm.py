@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from lightning_tricks._compat import lightning as _lightning
-from lightning_tricks.callbacks.batches import run, training_batches
-from lightning_tricks.callbacks.per_member import Part, merge, with_batches
+from lightning_tricks._compat.lightning import Callback, rank_zero_warn
+from lightning_tricks.callbacks.modifying.batches import TrainingBatches, run_on_batch
+from lightning_tricks.callbacks.modifying.members import Part, merge, with_batches
 from lightning_tricks.nn.batch_norm import BatchNorm, RunningStatistics
-from lightning_tricks.surgery import Report, tracked_batch_norms, update_population_statistics
-from lightning_tricks.surgery.batch_norm.population import Estimator
+from lightning_tricks.surgery import Report, update_population_statistics
+from lightning_tricks.surgery.batch_norm.batch_statistics import Estimator
+from lightning_tricks.surgery.batch_norm.population import tracked_batch_norms
 
 
-class PreciseBatchNorm(_lightning.Callback):
+class PreciseBatchNorm(Callback):
     """Replaces the running statistics of batch norm by exact ones before validation, test and the end of the training.
 
     The statistics are those of the training data (Ioffe & Szegedy 2015, Algorithm 2), from the module's own loader and
@@ -114,19 +115,19 @@ class PreciseBatchNorm(_lightning.Callback):
         step = trainer.global_step
         if step == self._updated_at:
             return
-        batches = training_batches(trainer)
+        batches = TrainingBatches.of(trainer)
         if batches is None:
-            _lightning.rank_zero_warn("PreciseBatchNorm has no training data here: the statistics stay as they are")
+            rank_zero_warn("PreciseBatchNorm has no training data here: the statistics stay as they are")
             return
         self._updated_at = step
         self.report = Report()
-        for part in with_batches(pl_module, _Batches(batches)):
+        for part in with_batches(pl_module, batches):
             own = Report()
             with trainer.precision_plugin.forward_context():
                 update_population_statistics(
                     part.network,
                     part.data,
-                    self.forward or run,
+                    self.forward or run_on_batch,
                     num_samples=self.num_samples,
                     layers=self._layers(part),
                     estimator=self.estimator,
@@ -138,13 +139,3 @@ class PreciseBatchNorm(_lightning.Callback):
     def _layers(self, part: Part) -> list[str]:
         asked_for = tracked_batch_norms(part.network, self.layers)
         return [name for name in asked_for if self._followed is None or part.prefix + name in self._followed]
-
-
-class _Batches:
-    """Training batches on the device, from the start each time."""
-
-    def __init__(self, make: Callable[[], Iterator[Any]]) -> None:
-        self._make = make
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._make()

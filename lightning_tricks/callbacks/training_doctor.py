@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lightning_tricks import report
-from lightning_tricks._compat import lightning as _lightning
-from lightning_tricks.callbacks.monitoring import pictures
+from lightning_tricks._compat.lightning import rank_zero_warn
+from lightning_tricks.callbacks.monitoring import files
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import PROBLEMS, Finding, find
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
@@ -42,10 +42,10 @@ class TrainingDoctor(Monitor):
             and layer, ``"stop"`` the training after this batch, ``"raise"`` a TrainingProblemError, or only ``"log"``.
         report: Whether the table is printed and the files are written at the end.
         ignore: Problems that are not to be found, such as ``("bias_shift",)``.
-        every_n_steps: Look at optimiser steps 0, 1, 2, 4, 8, ... up to this number, then at every multiple of it; None
+        every_n_steps: Probe optimiser steps 0, 1, 2, 4, 8, ... up to this number, then at every multiple of it; None
             for the Trainer's ``log_every_n_steps``.
-        layers: A glob, or several, of the names to look at, such as ``"encoder.*"``.
-        max_patterns: The most patterns (batch x space x time) per unit that are looked at; None for all.
+        layers: A glob, or several, of the names to show, such as ``"encoder.*"``.
+        max_patterns: The most patterns (batch x space x time) per unit that are read; None for all.
         log_per_layer: Accepted as by every monitor; the doctor logs whole-model numbers only.
 
     Attributes:
@@ -85,7 +85,7 @@ class TrainingDoctor(Monitor):
         self.on_problem = on_problem
         self.report = report
         self.ignore = ignore
-        self._told: set[tuple[str, str | None]] = set()
+        self._reported: set[tuple[str, str | None]] = set()
         self._new: list[Finding] = []
         self._diagnosis: Diagnosis | None = Diagnosis()
 
@@ -96,18 +96,18 @@ class TrainingDoctor(Monitor):
             self._diagnosis = Diagnosis(list(find(self.history, self.ignore)), self.history)
         return self._diagnosis
 
-    def receive(self, snapshot: Snapshot) -> None:
-        super().receive(snapshot)
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        super().on_snapshot(snapshot)
         self._diagnosis = None
         if len(self.history) == 1:  # the training has begun anew
-            self._told.clear()
+            self._reported.clear()
         for finding in self.diagnosis.findings:
-            if finding.rank > 0 and (finding.problem, finding.layer) not in self._told:
-                self._told.add((finding.problem, finding.layer))
+            if finding.rank > 0 and (finding.problem, finding.layer) not in self._reported:
+                self._reported.add((finding.problem, finding.layer))
                 self._new.append(finding)
 
-    def validated(self, loss: float) -> None:
-        super().validated(loss)
+    def on_validation_loss(self, loss: float) -> None:
+        super().on_validation_loss(loss)
         self._diagnosis = None
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -119,7 +119,7 @@ class TrainingDoctor(Monitor):
             if self.on_problem == "stop":
                 trainer.should_stop = True
             if self.on_problem in ("warn", "stop"):
-                _lightning.rank_zero_warn(str(finding))
+                rank_zero_warn(str(finding))
 
     def summary(self, snapshot: Snapshot) -> dict[str, float]:
         """The number of findings above info, and the highest severity (0 info or none, 1 warning, 2 critical)."""
@@ -132,7 +132,7 @@ class TrainingDoctor(Monitor):
         self.diagnosis.show()
         if folder is not None:
             figures = {name: getattr(report, name) for name in _FIGURES}
-            pictures.save(trainer, figures, self.history, folder, self._name)
+            files.save_pictures(trainer, figures, self.history, folder, self._name)
             print(f"Pictures and history: {self.to_csv(folder / 'history.csv').parent}")
 
     @property
@@ -140,9 +140,10 @@ class TrainingDoctor(Monitor):
         return f"{super().state_key}{(self.on_problem, self.ignore)}"
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "told": [list(told) for told in sorted(self._told, key=str)]}
+        return {**super().state_dict(), "reported": [list(pair) for pair in sorted(self._reported, key=str)]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._told = {(problem, layer) for problem, layer in state_dict["told"]}
+        reported = state_dict.get("reported") or state_dict.get("told", [])  # the latter is its name in version 0.1
+        self._reported = {(problem, layer) for problem, layer in reported}
         self._diagnosis = None

@@ -16,7 +16,7 @@ from tests.callbacks.trainings import batches, fit
 
 SCRIPT = """
 import json, os, warnings
-from lightning_tricks.callbacks.monitoring import shared_probe as conductor
+from lightning_tricks.callbacks.monitoring import shared_probe
 from tests.callbacks.monitoring.test_shared_probe import Joint
 from tests.callbacks.trainings import batches, fit
 import lightning_tricks as lt
@@ -39,7 +39,7 @@ def broken(probe):
 
 works = run()
 if rank == 1:
-    conductor.Probe.snapshot = broken
+    shared_probe.Probe.snapshot = broken
 with open(f"rank{rank}.json", "w") as file:
     json.dump([works, run()], file)
 """
@@ -47,7 +47,7 @@ with open(f"rank{rank}.json", "w") as file:
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    """For each process, what a training gave, and what one gave in which the second process cannot look."""
+    """For each process, what a training gave, and what one gave in which the second process cannot be probed."""
     folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as free:
         free.bind(("localhost", 0))

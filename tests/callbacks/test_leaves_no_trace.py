@@ -59,7 +59,7 @@ def test_fit_ends(way, options, capsys, monkeypatch):
     assert list(module.state_dict()) == keys
     assert torch._dynamo.eval_frame._stance.stance == "default"
     for monitor in looking:
-        assert monitor._conductor is None
+        assert monitor._shared_probe is None
         for twin in (pickle.loads(pickle.dumps(monitor)), copy.deepcopy(monitor)):
             assert twin.state_dict() == monitor.state_dict()
     pickle.dumps(module)

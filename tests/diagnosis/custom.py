@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.callbacks.monitoring.schedule import is_probed
+from lightning_tricks.callbacks.monitoring.selection import is_probed
 from lightning_tricks.diagnosis import Finding
 from lightning_tricks.probes import Probe, Snapshot
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_tricks.callbacks.monitoring.schedule import is_probed
+from lightning_tricks.callbacks.monitoring.selection import is_probed
 from lightning_tricks.probes import Probe, Snapshot
 
 from .trainings import Optimizer, digits

@@ -1,1 +1,3 @@
-"""What the monitors share: the probe of a step, when to look, what to keep, files."""
+"""What the monitors share: the probe of a step, which steps and layers are probed, what is kept, files."""
+
+__all__: list[str] = []

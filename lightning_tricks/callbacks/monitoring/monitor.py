@@ -6,19 +6,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lightning_tricks._compat import lightning as _lightning
-from lightning_tricks.callbacks.monitoring import arguments
-from lightning_tricks.callbacks.monitoring import history as histories
-from lightning_tricks.callbacks.monitoring.error_guard import Guard
-from lightning_tricks.callbacks.monitoring.loss_history import LossCurve
-from lightning_tricks.callbacks.monitoring.monitor_hooks import Attached
-from lightning_tricks.callbacks.monitoring.schedule import is_probed
+from lightning_tricks._compat import trainer as compat
+from lightning_tricks._compat.lightning import rank_zero_warn
+from lightning_tricks.callbacks.monitoring import selection
+from lightning_tricks.callbacks.monitoring.files import folder_of
+from lightning_tricks.callbacks.monitoring.monitor_hooks import MonitorHooks
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.probe import MAX_PATTERNS
 from lightning_tricks.report import write_csv
 
 
-class Monitor(Attached):
+class Monitor(MonitorHooks):
     """A callback that receives a snapshot of every probed step; this base class keeps them and logs nothing.
 
     Subclasses say what is logged, :meth:`summary` for the whole model and :meth:`per_layer` for each layer, and what is
@@ -36,18 +34,16 @@ class Monitor(Attached):
         log_per_layer: bool = True,
     ) -> None:
         super().__init__()
-        arguments.check_count("every_n_steps", every_n_steps, "None for the Trainer's log_every_n_steps")
-        arguments.check_count("max_patterns", max_patterns, "None for all patterns")
-        self.globs = arguments.globs("layers", layers)
+        selection.check_count("every_n_steps", every_n_steps, "None for the Trainer's log_every_n_steps")
+        selection.check_count("max_patterns", max_patterns, "None for all patterns")
+        self.globs = selection.as_globs("layers", layers)
         self.every_n_steps = every_n_steps
         self.layers = layers
         self.max_patterns = max_patterns
         self.log_per_layer = log_per_layer
         self.history: list[Snapshot] = []
-        self.curve = LossCurve()
         self._every = every_n_steps or 1
         self._name = self.prefix  # in keys and folders; a second monitor of a class gets a number
-        self._guard = Guard(type(self).__name__)
         self._keys: dict[str, float] = {}
         self._fresh = self._to_show = False
 
@@ -66,26 +62,19 @@ class Monitor(Attached):
 
     # --- snapshots ---------------------------------------------------------------------------------------------
 
-    def wants(self, step: int) -> bool:
-        return not self._guard.failed and is_probed(step, self._every)
+    def should_probe(self, step: int) -> bool:
+        return not self.errors.failed and selection.is_probed(step, self._every)
 
-    def take(self, snapshot: Snapshot) -> None:
-        """A new snapshot, from the conductor."""
-        with self._guard:
-            self.receive(snapshot)
-
-    def receive(self, snapshot: Snapshot) -> None:
+    def on_snapshot(self, snapshot: Snapshot) -> None:
         """Keep a snapshot; called once per probed step."""
-        own = arguments.only(snapshot, self.globs)
+        own = selection.matching(snapshot, self.globs)
         if not self.history and own is not snapshot and not any(True for _ in own.records()):
-            _lightning.rank_zero_warn(f"{type(self).__name__}: {arguments.no_match(snapshot, self.layers)}")
-        histories.append(self.history, own)
+            rank_zero_warn(f"{type(self).__name__}: {selection.no_layer_matches(snapshot, self.layers)}")
+        selection.append(self.history, own)
         self._fresh = self._to_show = True
 
-    def validated(self, loss: float) -> None:
-        """The loss of a validation, from the conductor."""
-        with self._guard:
-            histories.validated(self.history, loss)
+    def on_validation_loss(self, loss: float) -> None:
+        selection.set_validation_loss(self.history, loss)
 
     def to_csv(self, path: str | Path) -> Path:
         """Write the history as a tidy table: one row per step, layer and measure."""
@@ -97,15 +86,15 @@ class Monitor(Attached):
         super().on_fit_start(trainer, pl_module)
         self._every = self.every_n_steps or trainer.log_every_n_steps or 50
         self._keys, self._to_show, self._fresh = {}, False, False
-        self._guard = Guard(type(self).__name__)
         same = [m for m in trainer.callbacks if isinstance(m, Monitor) and m.prefix == self.prefix].index(self) + 1
         self._name = self.prefix if same == 1 else f"{self.prefix}_{same}"
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self.history and not self._guard.failed and (self._fresh or _lightning.is_logging(trainer)):
-            with self._guard:
-                self._log(trainer)
+        if self.history and not self.errors.failed:
+            with self.errors:
+                if self._fresh or compat.is_logging(trainer):
+                    self._log(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         super().on_train_end(trainer, pl_module)
@@ -117,34 +106,36 @@ class Monitor(Attached):
 
     @property
     def state_key(self) -> str:
-        return self._generate_state_key(
-            layers=self.layers, every_n_steps=self.every_n_steps, max_patterns=self.max_patterns
-        )
+        """What Lightning's own state keys look like: checkpoints are read by it."""
+        arguments = {"layers": self.layers, "every_n_steps": self.every_n_steps, "max_patterns": self.max_patterns}
+        return f"{type(self).__qualname__}{arguments!r}"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": [snapshot.to_dict() for snapshot in self.history], "curve": self.curve.state_dict()}
+        history = [snapshot.to_dict() for snapshot in self.history]
+        return {"history": history, "loss_history": self.loss_history.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = [Snapshot.from_dict(snapshot) for snapshot in state_dict["history"]]
-        if "curve" in state_dict:
-            self.curve.load_state_dict(state_dict["curve"])
+        losses = state_dict.get("loss_history", state_dict.get("curve"))  # what version 0.1 calls it, or does not have
+        if losses is not None:
+            self.loss_history.load_state_dict(losses)
 
     def _log(self, trainer: Any) -> None:
         """Log the latest snapshot. A key once logged never goes, as loggers that write tables need."""
         latest = self.history[-1]
         self._fresh = False
         values = {f"{self._name}/{key}": value for key, value in self.summary(latest).items()}
-        _lightning.set_callback_metrics(trainer, values)
-        if not trainer.loggers or not _lightning.is_logging(trainer):
+        compat.set_callback_metrics(trainer, values)
+        if not trainer.loggers or not compat.is_logging(trainer):
             return
         if self.log_per_layer:
             layers = {f"{self._name}/{key}": value for key, value in self.per_layer(latest).items()}
             self._keys.update(dict.fromkeys(layers, math.nan))
             values.update(self._keys | layers)
-        _lightning.log(trainer, values)
+        compat.log(trainer, values)
 
     def _finish(self, trainer: Any) -> None:
         to_show, self._to_show = self._to_show, False
         if to_show and trainer.is_global_zero:
-            with self._guard:
-                self.show(trainer, _lightning.report_folder(trainer, self._name))
+            with self.errors:
+                self.show(trainer, folder_of(trainer, self._name))

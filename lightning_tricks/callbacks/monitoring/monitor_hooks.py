@@ -1,61 +1,79 @@
-"""The hooks through which the monitors of a Trainer share one conductor."""
+"""The hooks through which the monitors of a Trainer share one probe."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lightning_tricks._compat import lightning as _lightning
-from lightning_tricks.callbacks.monitoring.shared_probe import Conductor
+import torch
+
+from lightning_tricks._compat.lightning import Callback
+from lightning_tricks.callbacks.monitoring.loss_history import LossHistory
+from lightning_tricks.callbacks.monitoring.receiver import MonitorErrors
+from lightning_tricks.callbacks.monitoring.shared_probe import SharedProbe
+from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes.probe import MAX_PATTERNS
 
 
-class Attached(_lightning.Callback):
-    """A callback that, being the first of its kind in a Trainer, passes the Trainer's hooks on to the conductor.
+class MonitorHooks(Callback):
+    """A callback that, being the first of its kind in a Trainer, passes the Trainer's hooks on to the shared probe.
 
     Nothing is attached before the fit starts, and nothing is left after it, after an exception or after Ctrl-C.
     """
 
+    globs: tuple[str, ...] = ("*",)
+    max_patterns: int | None = MAX_PATTERNS
+
     def __init__(self) -> None:
         super().__init__()
-        self._conductor: Conductor | None = None
+        self.loss_history = LossHistory()
+        self.errors = MonitorErrors(type(self).__name__)
+        self._shared_probe: SharedProbe | None = None
 
-    def wants(self, step: int) -> bool:
-        """Whether this optimiser step is to be looked at."""
-        raise NotImplementedError(f"{type(self).__name__} is to say which optimiser steps it wants")
+    def should_probe(self, step: int) -> bool:
+        """Whether this optimiser step is to be probed."""
+        raise NotImplementedError(f"{type(self).__name__} is to say which optimiser steps are to be probed")
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        """The snapshot of a step that was to be probed; an error in here ends the monitor only."""
+
+    def on_validation_loss(self, loss: float) -> None:
+        """The loss of a validation, the same on every rank; an error in here ends the monitor only."""
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        attached = [callback for callback in trainer.callbacks if isinstance(callback, Attached)]
-        self._conductor = Conductor(attached) if attached[0] is self else None  # type: ignore[arg-type]
+        self.errors = MonitorErrors(type(self).__name__)
+        monitors = [callback for callback in trainer.callbacks if isinstance(callback, MonitorHooks)]
+        self._shared_probe = SharedProbe(monitors) if monitors[0] is self else None
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if self._conductor is not None:
-            self._conductor.begin_batch(trainer, pl_module)
+        if self._shared_probe is not None:
+            self._shared_probe.begin_batch(trainer, pl_module)
 
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        if self._conductor is not None:
-            self._conductor.before_step(trainer, optimizer)
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
+        if self._shared_probe is not None:
+            self._shared_probe.before_step(trainer, optimizer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self._conductor is not None:
-            self._conductor.end_batch(trainer, outputs)
+        if self._shared_probe is not None:
+            self._shared_probe.end_batch(trainer, outputs)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        if self._conductor is not None:
-            self._conductor.pause()
+        if self._shared_probe is not None:
+            self._shared_probe.pause()
 
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if self._conductor is not None:
-            self._conductor.validate_batch(outputs)
+        if self._shared_probe is not None:
+            self._shared_probe.validate_batch(outputs)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if self._conductor is not None:
-            self._conductor.end_validation(trainer)
-            self._conductor.go_on()
+        if self._shared_probe is not None:
+            self._shared_probe.end_validation(trainer)
+            self._shared_probe.resume()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        if self._conductor is not None:
-            self._conductor.end_epoch(trainer)
+        if self._shared_probe is not None:
+            self._shared_probe.end_epoch(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self._detach()
@@ -69,9 +87,9 @@ class Attached(_lightning.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Without what belongs to a running Trainer: Lightning hangs its log functions on callbacks."""
         kept = {key: value for key, value in self.__dict__.items() if key not in ("log", "log_dict")}
-        return {**kept, "_conductor": None}
+        return {**kept, "_shared_probe": None}
 
     def _detach(self) -> None:
-        if self._conductor is not None:
-            self._conductor.stop()
-            self._conductor = None
+        if self._shared_probe is not None:
+            self._shared_probe.stop()
+            self._shared_probe = None

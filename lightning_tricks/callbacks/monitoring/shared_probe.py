@@ -5,51 +5,49 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 
-from lightning_tricks._compat import lightning as _lightning
-from lightning_tricks.callbacks.monitoring.error_guard import Guard
-from lightning_tricks.callbacks.monitoring.loss_history import loss_in
-from lightning_tricks.callbacks.monitoring.validation import ValidationLoss
+from lightning_tricks._compat import trainer as compat
+from lightning_tricks._compat.loss_scaling import unscales_itself
+from lightning_tricks.callbacks.monitoring.loss_history import ValidationLoss, loss_in
+from lightning_tricks.callbacks.monitoring.receiver import MonitorErrors, SnapshotReceiver
 from lightning_tricks.probes import Probe, Snapshot
 
-if TYPE_CHECKING:
-    from lightning_tricks.callbacks.monitoring.monitor import Monitor
-
-MOST_BATCHES = 16  # without a step of any optimiser, in manual optimisation: then the look is over all the same
+Value = TypeVar("Value")
+MOST_BATCHES = 16  # without a step of any optimiser, in manual optimisation: then the probe is closed all the same
 
 
-class Conductor:
-    """Opens a probe when a monitor wants this optimiser step, and hands everyone who wanted it the snapshot.
+class SharedProbe:
+    """Opens a probe when a monitor asks for this optimiser step, and hands everyone who asked for it the snapshot.
 
-    The first monitor among the Trainer's callbacks owns the conductor and passes its hooks on; so it runs once a hook.
-    An error in here ends the looking, not the training: on all processes at once, as they have to meet to merge.
+    The first monitor among the Trainer's callbacks owns the shared probe and passes its hooks on; so it runs once a
+    hook. An error in here ends the probing, not the training: on all processes at once, as they have to meet to merge.
     """
 
-    def __init__(self, monitors: Sequence[Monitor]) -> None:
+    def __init__(self, monitors: Sequence[SnapshotReceiver]) -> None:
         self.monitors = list(monitors)
-        self._local = Guard("", quiet=True)  # an error of this process in the running step
-        self._guard = Guard(", ".join(type(monitor).__name__ for monitor in self.monitors))
+        self._local = MonitorErrors()  # of this process, in the running step
+        self._errors = MonitorErrors(", ".join(type(monitor).__name__ for monitor in self.monitors))
         self._probe: Probe | None = None
-        self._waiting: list[Monitor] = []
+        self._waiting: list[SnapshotReceiver] = []
         self._batches = 0
         self._loss: torch.Tensor | None = None  # of the batches of this accumulation window
         self._validation = ValidationLoss()
 
     def begin_batch(self, trainer: Any, module: torch.nn.Module) -> None:
         """Before a batch: open a probe, or go on with the one of this accumulation window."""
-        if self._guard.failed:
+        if self._errors.failed:
             return
         if self._waiting:
             with self._local:
                 if self._probe is not None:
                     self._probe.new_batch()
             return
-        with self._guard:
-            step = _lightning.steps_taken(trainer)
-            self._waiting = [monitor for monitor in self.monitors if monitor.wants(step)]
+        with self._errors:
+            step = compat.steps_taken(trainer)
+            self._waiting = [monitor for monitor in self.monitors if monitor.should_probe(step)]
             self._batches = 0
         if self._waiting:
             with self._local:
@@ -58,62 +56,68 @@ class Conductor:
 
     def before_step(self, trainer: Any, optimizer: torch.optim.Optimizer) -> None:
         """Gradients after accumulation, reduction and unscaling, before clipping."""
-        if self._probe is None or not _lightning.is_automatic(trainer):
+        if self._probe is None:
             return
         with self._local:
-            scale = self._probe.loss_scale if _lightning.handles_unscaling(optimizer) else 1.0
+            if not compat.is_automatic(trainer):
+                return
+            scale = self._probe.loss_scale if unscales_itself(optimizer) else 1.0
             self._probe.read_gradients([p for group in optimizer.param_groups for p in group["params"]], scale)
             self._probe.pause()  # what comes now repeats the closure, as LBFGS does
 
     def end_batch(self, trainer: Any, outputs: Any) -> None:
         """After a batch: when the optimiser has stepped, close the probe and hand out the snapshot."""
         self._batches += 1
-        if not self._guard.failed:
+        if not self._errors.failed:
             with self._local:
-                self._note_loss(trainer, outputs)
+                self._add_loss(trainer, outputs)
         if self._waiting:
-            with self._guard:
+            with self._errors:
                 if self._window_ends(trainer):
                     self._hand_out(trainer)
-            if self._guard.failed:
+            if self._errors.failed:
                 self.stop()
 
     def end_epoch(self, trainer: Any) -> None:
-        """An epoch may end amid what would have become a step: by hand that is a look, by a skipped batch it is not."""
-        with self._guard:
-            if self._waiting and self._batches and not _lightning.is_automatic(trainer):
+        """An epoch may end amid what would have become a step: by hand that is a step, by a skipped batch it is not."""
+        with self._errors:
+            if self._waiting and self._batches and not compat.is_automatic(trainer):
                 self._hand_out(trainer)
         self.stop()
 
     def pause(self) -> None:
         """A validation amid an accumulation is not to be seen."""
         if self._probe is not None:
-            self._probe.pause()
+            with self._local:
+                self._probe.pause()
 
     def validate_batch(self, outputs: Any) -> None:
         """Keep the loss of a batch of a validation."""
-        if not self._guard.failed:
+        if not self._errors.failed:
             with self._local:
                 self._validation.add(outputs)
 
     def end_validation(self, trainer: Any) -> None:
         """Hand every monitor the loss of a validation, the same on every rank."""
-        if self._guard.failed:
+        if self._errors.failed:
             return
         loss = None
         with self._local:
-            loss = self._validation.take({} if trainer.sanity_checking else trainer.callback_metrics)
+            loss = self._validation.finish({} if trainer.sanity_checking else trainer.callback_metrics)
         if trainer.sanity_checking:
             return
-        with self._guard:
+        with self._errors:
             known = [each for each in over_ranks(loss, trainer.world_size) if each is not None]
             if known:
                 for monitor in self.monitors:
-                    monitor.validated(sum(known) / len(known))
+                    with monitor.errors:
+                        monitor.on_validation_loss(sum(known) / len(known))
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
+        """The validation is over."""
         if self._probe is not None:
-            self._probe.go_on()
+            with self._local:
+                self._probe.go_on()
 
     def stop(self) -> None:
         """Detach whatever is attached, at any time."""
@@ -124,10 +128,12 @@ class Conductor:
 
     def _hand_out(self, trainer: Any) -> None:
         snapshot = None
-        losses = {id(loss): loss for monitor in self._waiting for loss in monitor.curve.losses}  # they share most
+        losses = {
+            id(loss): loss for monitor in self._waiting for loss in monitor.loss_history.losses
+        }  # they share most
         with self._local:
             if self._probe is not None:
-                if _lightning.is_automatic(trainer):
+                if compat.is_automatic(trainer):
                     self._probe.read_updates()
                 self._probe.close()
                 self._probe.recent_losses = list(losses.values())
@@ -139,19 +145,20 @@ class Conductor:
             raise self._local.error or RuntimeError("a monitor of another process failed")
         values = dict(zip(losses, snapshot.recent_losses, strict=False))
         for monitor in waiting:
-            own = tuple(values[id(loss)] for loss in monitor.curve.losses if id(loss) in values)
-            monitor.curve.clear()
-            monitor.take(dataclasses.replace(snapshot, recent_losses=own))
+            own = tuple(values[id(loss)] for loss in monitor.loss_history.losses if id(loss) in values)
+            monitor.loss_history.clear()
+            with monitor.errors:
+                monitor.on_snapshot(dataclasses.replace(snapshot, recent_losses=own))
 
-    def _note_loss(self, trainer: Any, outputs: Any) -> None:
+    def _add_loss(self, trainer: Any, outputs: Any) -> None:
         """Keep the loss of a step: its window's sum, as the Trainer has divided each batch's by their number."""
         loss = loss_in(outputs)
         if loss is not None:
             self._loss = loss if self._loss is None else self._loss + loss
-        if self._loss is not None and (not _lightning.is_automatic(trainer) or _lightning.window_ends(trainer)):
-            step = _lightning.steps_taken(trainer)
+        if self._loss is not None and (not compat.is_automatic(trainer) or compat.window_ends(trainer)):
+            step = compat.steps_taken(trainer)
             for monitor in self.monitors:
-                monitor.curve.add(step, self._loss)
+                monitor.loss_history.add(step, self._loss)
             self._loss = None
 
     def _new_probe(self, trainer: Any, module: torch.nn.Module, step: int) -> Probe:
@@ -159,21 +166,21 @@ class Conductor:
         most = None if None in patterns else max(count for count in patterns if count is not None)
         globs = [glob for monitor in self._waiting for glob in monitor.globs]
         # Manual optimisation steps whenever and however often it likes: there the optimisers themselves tell.
-        own = [] if _lightning.is_automatic(trainer) else _lightning.optimizers(trainer)
+        own = [] if compat.is_automatic(trainer) else compat.optimizers(trainer)
         probe = Probe(module, own, layers=globs, max_patterns=most, step=step)
-        probe.loss_scale = _lightning.loss_scale(trainer)
+        probe.loss_scale = compat.loss_scale(trainer)
         probe.ranks = trainer.world_size
-        probe.trained_by(_lightning.optimizers(trainer))
+        probe.trained_by(compat.optimizers(trainer))
         return probe
 
     def _window_ends(self, trainer: Any) -> bool:
-        if _lightning.is_automatic(trainer):
-            return _lightning.window_ends(trainer)
-        over = not _lightning.optimizers(trainer) or self._batches >= MOST_BATCHES
+        if compat.is_automatic(trainer):
+            return compat.window_ends(trainer)
+        over = not compat.optimizers(trainer) or self._batches >= MOST_BATCHES
         return over or self._probe is None or self._probe.stepped
 
 
-def over_ranks(value: Any, world_size: int) -> list[Any]:
+def over_ranks(value: Value, world_size: int) -> list[Value]:
     """The value of every rank, on every rank."""
     if world_size == 1 or not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return [value]

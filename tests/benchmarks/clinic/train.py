@@ -69,13 +69,13 @@ class Recorder(Monitor):
         super().__init__(every_n_steps=every_n_steps)
         self.looks: list[Snapshot] = []
 
-    def receive(self, snapshot: Snapshot) -> None:
+    def on_snapshot(self, snapshot: Snapshot) -> None:
         self.looks.append(snapshot)
-        super().receive(snapshot)
+        super().on_snapshot(snapshot)
 
     @property
     def error(self) -> str:
-        found = self._guard.error
+        found = self.errors.error
         return "" if found is None else "".join(traceback.format_exception(found))
 
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from lightning_tricks.callbacks.monitoring import history as histories
+from lightning_tricks.callbacks.monitoring import selection
 from lightning_tricks.diagnosis import Finding, find
 from lightning_tricks.probes import Snapshot
 
@@ -118,11 +118,11 @@ def replay(run: Run) -> Iterator[tuple[int, tuple[Finding, ...], list[Snapshot]]
     events += [(batches // run.case.accumulate, loss) for batches, loss, _ in run.validation]
     for _, event in sorted(events, key=lambda event: event[0]):
         if isinstance(event, Snapshot):
-            histories.append(history, event)
+            selection.append(history, event)
         elif not history:
             continue
         else:
-            histories.validated(history, event)
+            selection.set_validation_loss(history, event)
         yield history[-1].step, find(history), history
 
 

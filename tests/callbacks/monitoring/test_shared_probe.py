@@ -1,4 +1,4 @@
-"""Which steps are looked at, by one probe for all monitors; and what is seen does not depend on how a batch came."""
+"""Which steps are probed, by one probe for all monitors; and what is seen does not depend on how a batch came."""
 
 import math
 
@@ -10,7 +10,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 import lightning_tricks as lt
-from lightning_tricks.callbacks.monitoring import shared_probe as conductor
+from lightning_tricks.callbacks.monitoring import shared_probe
 from tests.callbacks.trainings import (
     AccumulatesByHand,
     Classifier,
@@ -37,8 +37,8 @@ def plain():
 def opened(monkeypatch):
     """Counts the probes that are opened."""
     count = []
-    real = conductor.Probe.open
-    monkeypatch.setattr(conductor.Probe, "open", lambda probe: count.append(probe.step) or real(probe))
+    real = shared_probe.Probe.open
+    monkeypatch.setattr(shared_probe.Probe, "open", lambda probe: count.append(probe.step) or real(probe))
     return count
 
 
@@ -81,7 +81,7 @@ def test_each_monitor_has_its_own_arguments(opened):
     assert {r.name for s in first.history for r in s.parameters} == {"net.0.weight", "net.0.bias"}
     assert {r.name for s in second.history for r in (*s.activations, *s.weighted)} == {"net.1", "net.4"}
     assert third.history[0].weighted[0].patterns == 8  # step 0: as many as the one who asks for most
-    assert third.history[-1].weighted[0].patterns == 2  # step 5: nobody else looks
+    assert third.history[-1].weighted[0].patterns == 2  # step 5: nobody else asks
 
 
 def test_globs_that_match_nothing_are_told():

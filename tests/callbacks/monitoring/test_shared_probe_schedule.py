@@ -1,4 +1,4 @@
-"""What a snapshot knows of the steps around it: losses between two looks, validations, rates, who is trained."""
+"""What a snapshot knows of the steps around it: losses between two probed steps, validations, rates, who is trained."""
 
 import math
 
@@ -32,7 +32,7 @@ def test_many_recent_losses_are_thinned():
     assert monitor.history[-1].recent_losses == pytest.approx(torch.stack(module.losses[129:201:2]).tolist())
 
 
-def test_a_loss_that_is_nan_between_two_looks_is_seen():
+def test_a_loss_that_is_nan_between_two_probed_steps_is_seen():
     data = batches(9)
     data[6][0][0, 0] = math.nan
     monitor = lt.ActivationMonitor(every_n_steps=8)
@@ -111,5 +111,5 @@ def test_validation_losses(name):
     assert steps(monitor) == [0, 1, 2, 4, 8]
     known = [snapshot.validation_loss for snapshot in monitor.history]
     assert all(math.isnan(loss) for loss in known[:2])
-    assert known[2:] == pytest.approx([losses[0], losses[1], losses[3]])  # the last one came after the last look
+    assert known[2:] == pytest.approx([losses[0], losses[1], losses[3]])  # the last one came after the last probed step
     assert monitor.diagnosis.history[-1].validation_loss == known[-1]

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_tricks.callbacks.monitoring.schedule import is_probed
+from lightning_tricks.callbacks.monitoring.selection import is_probed
 from lightning_tricks.checkup import checkup
 from lightning_tricks.diagnosis import Finding, find
 from lightning_tricks.diagnosis.history.progress import recent_loss

@@ -1,15 +1,17 @@
 """Pictures and tables at the end of a training: where they go, and that they never matter more than the training."""
 
+import pathlib
 import sys
 
+import lightning.pytorch as L
 import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 
 import lightning_tricks as lt
-from lightning_tricks._compat import lightning as _lightning
-from lightning_tricks.callbacks.monitoring import pictures
-from tests.callbacks.trainings import Classifier, fit, monitors
+from lightning_tricks._compat import lightning as compat
+from lightning_tricks.callbacks.monitoring.files import folder_of
+from tests.callbacks.trainings import Classifier, batches, fit, monitors
 
 FILES = {
     "activations": {"ladder.png", "histograms_over_time.png", "dead_and_linear.png", "history.csv"},
@@ -43,7 +45,7 @@ def test_without_a_logger_under_the_root(drawn, tmp_path):
 
 def test_without_matplotlib_one_warning(drawn, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(_lightning, "_said", type(_lightning._said)())
+    monkeypatch.setattr(compat, "_said", type(compat._said)())
     with pytest.warns(UserWarning, match="no pictures") as told:
         fit(Classifier(), monitors())
     assert sum("no pictures: install matplotlib" in str(warning.message) for warning in told) == 1
@@ -90,4 +92,19 @@ def test_history_as_a_table(tmp_path):
 def test_nothing_is_drawn_without_a_step(drawn, tmp_path):
     fit(Classifier(), monitors(), limit_train_batches=0)
     assert not list(tmp_path.rglob("*.png"))
-    assert pictures.save is not None
+
+
+def test_folders(tmp_path):
+    class Asks(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.folder = folder_of(trainer, "name")
+
+    def folder(**options):
+        callback = Asks()
+        fit(Classifier(), [callback], batches(1), **options)
+        return callback.folder
+
+    assert folder() == tmp_path / "name"
+    assert folder(default_root_dir="root") == pathlib.Path("root/name")
+    assert folder(logger=CSVLogger("logs")) == pathlib.Path("logs/lightning_logs/version_0/name")
+    assert folder(fast_dev_run=True) is None

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 import lightning_tricks as lt
 import lightning_tricks.ensemble as le
-from lightning_tricks.callbacks.per_member import with_batch, with_batches
+from lightning_tricks.callbacks.modifying.members import with_batch, with_batches
 from tests.ensemble.trainings import Plain, data, fit
 
 

@@ -4,48 +4,53 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from lightning_tricks._compat import lightning as _lightning
+from lightning_tricks._compat.lightning import has_forward
 
 
-def run(module: Any, batch: Any) -> Any:
+def run_on_batch(module: Any, batch: Any) -> Any:
     """Run a module on a batch: its ``forward`` with the first element, or its ``training_step`` where it has none.
 
     Raises:
         TypeError: Neither can be used; the message says what to give instead.
     """
-    if _lightning.has_forward(module) and isinstance(batch, (torch.Tensor, tuple, list)):
+    if has_forward(module) and isinstance(batch, (torch.Tensor, tuple, list)):
         return module(batch if isinstance(batch, torch.Tensor) else batch[0])
     if not getattr(module, "automatic_optimization", True):
         raise TypeError(
             f"{type(module).__name__} optimises manually, so its training_step cannot be run for its statistics alone: "
             "give forward=lambda module, batch: ..."
         )
-    with _quiet(module):
+    with _nothing_logged(module):
         return module.training_step(batch, 0)
 
 
-def training_batches(trainer: Any) -> Callable[[], Iterator[Any]] | None:
-    """A function that starts the training data anew, batch by batch on the device; None where there is none."""
-    loader = trainer.train_dataloader
-    if loader is None and trainer.datamodule is not None:
-        with contextlib.suppress(Exception):  # a datamodule for tests only
-            loader = trainer.datamodule.train_dataloader()
-    if loader is None:
-        return None
-    if isinstance(loader, DataLoader) and loader.persistent_workers:
-        loader = _without_workers(loader)  # iterating it again would end the training's own pass over it
+class TrainingBatches:
+    """The training batches of a Trainer on its device, from the start each time that they are iterated."""
 
-    def start() -> Iterator[Any]:
-        for batch in loader:
-            yield trainer.strategy.batch_to_device(batch)
+    def __init__(self, trainer: Any, loader: Iterable[Any]) -> None:
+        self._to_device = trainer.strategy.batch_to_device
+        if isinstance(loader, DataLoader) and loader.persistent_workers:
+            loader = _without_workers(loader)  # iterating it again would end the training's own pass over it
+        self._loader = loader
 
-    return start
+    @classmethod
+    def of(cls, trainer: Any) -> TrainingBatches | None:
+        """Those of a training; None where there is no training data."""
+        loader = trainer.train_dataloader
+        if loader is None and trainer.datamodule is not None:
+            with contextlib.suppress(Exception):  # a datamodule for tests only
+                loader = trainer.datamodule.train_dataloader()
+        return None if loader is None else cls(trainer, loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._loader:
+            yield self._to_device(batch)
 
 
 def _without_workers(loader: DataLoader[Any]) -> DataLoader[Any]:
@@ -55,13 +60,13 @@ def _without_workers(loader: DataLoader[Any]) -> DataLoader[Any]:
 
 
 @contextlib.contextmanager
-def _quiet(module: Any) -> Iterator[None]:
-    """Nothing is logged, and metrics count nothing."""
+def _nothing_logged(module: Any) -> Iterator[None]:
+    """A block in which nothing is logged and metrics count nothing."""
     metrics = [(child, copy.deepcopy(child.__dict__)) for child in module.modules() if hasattr(child, "metric_state")]
     silenced = ("log", "log_dict")
     hidden = {name: module.__dict__[name] for name in silenced if name in module.__dict__}
     for name in silenced:
-        object.__setattr__(module, name, _nothing)
+        object.__setattr__(module, name, _log_nothing)
     try:
         yield
     finally:
@@ -73,5 +78,5 @@ def _quiet(module: Any) -> Iterator[None]:
             metric.__dict__.update(state)
 
 
-def _nothing(*args: Any, **kwargs: Any) -> None:
+def _log_nothing(*args: Any, **kwargs: Any) -> None:
     """In the place of ``log``."""

@@ -1,5 +1,6 @@
-"""A history survives a checkpoint, and a long one is thinned."""
+"""A history survives a checkpoint, also one that an older version wrote."""
 
+import json
 import pathlib
 
 import pytest
@@ -7,7 +8,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import lightning_tricks as lt
-from lightning_tricks.callbacks.monitoring import history
 from tests.callbacks.trainings import Classifier, batches, fit, monitors
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
@@ -81,7 +81,7 @@ def test_checkpoint_after_an_exception_is_plain_data(tmp_path):
     fit(Classifier(), [doctor, saving], data, enable_checkpointing=True)
     for path in pathlib.Path("saved").glob("*.ckpt"):
         state = torch.load(path, weights_only=True)["callbacks"][doctor.state_key]
-        assert set(state) == {"history", "curve", "told"}
+        assert set(state) == {"history", "loss_history", "reported"}
         assert _builtin(state)
     restored = lt.TrainingDoctor(every_n_steps=1, on_problem="log")
     restored.load_state_dict(doctor.state_dict())
@@ -114,32 +114,31 @@ def test_state_keys_tell_monitors_apart(tmp_path):
     assert [steps(monitor.history) for monitor in again] == [list(range(12)), [0, 1, 2, 4, 8]]
 
 
-def snapshots(count):
-    return [lt.Snapshot(step) for step in range(count)]
+OLD = json.loads(pathlib.Path(__file__).with_name("state_of_version_0_1.json").read_text())
 
 
-def test_thinning_keeps_the_first_and_the_latest():
-    kept = []
-    for snapshot in snapshots(3000):
-        history.append(kept, snapshot)
-        assert len(kept) <= history.MOST
-        assert kept[-1] is snapshot
-        assert steps(kept[: history.START]) == list(range(min(snapshot.step + 1, history.START)))
-    assert steps(kept) == sorted(set(steps(kept)))
-    assert steps(kept[-history.WINDOW :]) == list(range(3000 - history.WINDOW, 3000))
-    gaps = [after - before for before, after in zip(steps(kept), steps(kept)[1:], strict=False)]
-    assert max(gaps) <= 2 * 3000 / history.MOST  # evenly, not the old ones more and more thinly
+def test_states_of_version_0_1_are_read():
+    """What ``trainer.save_checkpoint`` wrote of three monitors, by their state keys."""
+    monitors = [
+        lt.ActivationMonitor(every_n_steps=4, layers="net.1"),
+        lt.GradientFlowMonitor(every_n_steps=4, layers="net.0*", max_patterns=None),
+        lt.TrainingDoctor(every_n_steps=4, on_problem="log", ignore=("bias_shift",)),
+    ]
+    assert [monitor.state_key for monitor in monitors] == list(OLD)
+    for monitor, old in zip(monitors, OLD.values(), strict=True):
+        monitor.load_state_dict(old)
+        new = monitor.state_dict()
+        assert new["history"] == old["history"]
+        assert steps(monitor.history) == [0, 1, 2]
+        assert new["loss_history"] == old["curve"]
+        assert len(monitor.loss_history.losses) == 1
+    doctor, old = monitors[2], OLD[monitors[2].state_key]
+    assert doctor.state_dict()["reported"] == old["told"] == [["symmetric_weights", "net.0"]]
+    assert doctor.diagnosis.findings[0].problem == "symmetric_weights"
 
 
-def test_only_the_latest_keep_their_sums():
-    monitor = lt.ActivationMonitor(every_n_steps=1)
-    fit(Classifier(), [monitor], batches(9))
-    with_sums = [snapshot.step for snapshot in monitor.history if snapshot.activations[0].sums is not None]
-    assert with_sums == list(range(9 - history.WINDOW, 9))
-
-
-def test_a_training_taken_up_earlier_overwrites_what_came_after():
-    kept = snapshots(10)
-    history.append(kept, lt.Snapshot(4, loss=0.5))
-    assert steps(kept) == [0, 1, 2, 3, 4]
-    assert kept[-1].loss == 0.5
+def test_states_without_losses_are_read():
+    """Before they were kept there were none."""
+    monitor = lt.ActivationMonitor()
+    monitor.load_state_dict({"history": []})
+    assert monitor.loss_history.losses == []

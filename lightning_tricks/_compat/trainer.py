@@ -1,0 +1,130 @@
+"""What a Trainer does not tell by public names: its optimiser steps, and the numbers on their way to its loggers.
+
+Where a private name of Lightning is gone, its public ones answer as well as they can. What is then lost is said once,
+and the training goes on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lightning_tricks._compat.lightning import Trainer, warn_once
+from lightning_tricks._compat.loss_scaling import current_scale
+
+__all__ = [
+    "is_automatic",
+    "is_logging",
+    "log",
+    "loss_scale",
+    "optimizers",
+    "set_callback_metrics",
+    "steps_taken",
+    "window_ends",
+]
+
+
+def steps_taken(trainer: Trainer) -> int:
+    """Optimiser steps before this batch, on the axis of the loggers (two optimisers of a batch count once)."""
+    try:
+        return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+    except AttributeError:
+        warn_once(
+            "this version of Lightning does not tell how many batches made an optimiser step: steps are numbered by "
+            "trainer.global_step, which manual optimisation may count otherwise"
+        )
+        return int(trainer.global_step) // max(len(optimizers(trainer)), 1)
+
+
+def window_ends(trainer: Trainer) -> bool:
+    """Whether this batch is the last of an accumulation window, so that the optimiser steps."""
+    try:
+        return not trainer.fit_loop.epoch_loop._should_accumulate()
+    except AttributeError:
+        warn_once(
+            "this version of Lightning does not tell whether gradients are accumulated: they are taken to be so over "
+            "accumulate_grad_batches batches, the last of an epoch excepted"
+        )
+        done = trainer.fit_loop.epoch_loop.batch_idx + 1
+        return done % trainer.accumulate_grad_batches == 0 or bool(trainer.is_last_batch)
+
+
+def is_automatic(trainer: Trainer) -> bool:
+    """Whether the Trainer calls backward and the optimiser, rather than the module."""
+    return bool(trainer.lightning_module.automatic_optimization)
+
+
+def optimizers(trainer: Trainer) -> list[torch.optim.Optimizer]:
+    """The optimisers of a training, without the one that the Trainer makes up where there is none."""
+    return [optimizer for optimizer in trainer.optimizers if optimizer.param_groups]
+
+
+def loss_scale(trainer: Trainer) -> float | torch.Tensor:
+    """The factor on the loss that goes backward: the loss scaler's, as a tensor on the device, or 1."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return 1.0 if scaler is None or not scaler.is_enabled() else current_scale(scaler)
+
+
+def is_logging(trainer: Trainer) -> bool:
+    """Whether the Trainer writes to its loggers after this batch."""
+    if getattr(trainer, "barebones", False) or (is_automatic(trainer) and not window_ends(trainer)):
+        return False
+    if getattr(trainer, "fast_dev_run", False):
+        return True
+    try:
+        return bool(trainer._logger_connector.should_update_logs)
+    except AttributeError:  # what Lightning documents of log_every_n_steps says as much
+        every = trainer.log_every_n_steps
+        return every > 0 and ((steps_taken(trainer) + 1) % every == 0 or trainer.should_stop)
+
+
+def set_callback_metrics(trainer: Trainer, values: dict[str, float]) -> None:
+    """Put numbers where EarlyStopping and ModelCheckpoint find them."""
+    try:
+        metrics = trainer._logger_connector._callback_metrics
+    except AttributeError:
+        warn_once(
+            "this version of Lightning does not take the monitors' numbers into trainer.callback_metrics directly: "
+            "they go by LightningModule.log, which is slower"
+        )
+        trainer.lightning_module.log_dict(values, logger=False, batch_size=1)
+    else:
+        metrics.update(_tensors(values))
+
+
+def log(trainer: Trainer, values: dict[str, float]) -> None:
+    """Hand numbers to the loggers with what the Trainer writes after this batch, in the same row.
+
+    ``LightningModule.log`` takes about 0.3 ms a number, which for the measures of its layers is more than a step of a
+    small network; a call of the loggers' own would begin a second row in a table.
+    """
+    connector: Any = getattr(trainer, "_logger_connector", None)
+    if not hasattr(connector, "log_metrics"):
+        warn_once(
+            "this version of Lightning does not take the monitors' numbers into the row that it logs: they get rows of "
+            "their own"
+        )
+        for logger in trainer.loggers:
+            logger.log_metrics(values, steps_taken(trainer))
+        return
+    waiting = connector.__dict__.get("log_metrics")
+    if isinstance(waiting, _LogWithMore):
+        waiting.values.update(values)
+    else:
+        connector.log_metrics = _LogWithMore(connector, values)
+
+
+class _LogWithMore:
+    """Stands for the connector's ``log_metrics`` until it is called the next time, with more numbers."""
+
+    def __init__(self, connector: Any, values: dict[str, float]) -> None:
+        self.connector, self.values = connector, dict(values)
+
+    def __call__(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        del self.connector.log_metrics
+        self.connector.log_metrics({**metrics, **self.values}, step)
+
+
+def _tensors(values: dict[str, float]) -> dict[str, torch.Tensor]:
+    return dict(zip(values, torch.tensor(list(values.values()), dtype=torch.float32).unbind(), strict=True))

@@ -1,0 +1,76 @@
+"""What the shared probe asks of each monitor, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol
+
+from lightning_tricks._compat.lightning import rank_zero_warn
+from lightning_tricks.callbacks.monitoring.loss_history import LossHistory
+from lightning_tricks.probes import Snapshot
+
+
+class MonitorErrors:
+    """A block whose errors end a monitor and never a training: the first is said as a warning, ``failed`` remembers it.
+
+    Args:
+        who: The name of what failed; without one nothing is said.
+
+    >>> errors = MonitorErrors()
+    >>> with errors:
+    ...     1 / 0
+    >>> errors.failed
+    True
+    """
+
+    def __init__(self, who: str = "") -> None:
+        self.who = who
+        self.error: Exception | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None
+
+    def fail(self, error: Exception) -> None:
+        first, self.error = not self.failed, error
+        if first and self.who:
+            rank_zero_warn(
+                f"{self.who} stopped, the training goes on: {type(error).__name__}: {error}. "
+                "Please report this with the model's code."
+            )
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self.fail(error)
+        return True
+
+
+class SnapshotReceiver(Protocol):
+    """A monitor as the shared probe sees it.
+
+    Attributes:
+        globs: Globs of the names that it shows.
+        max_patterns: The most patterns per unit that it asks for; None for all.
+        loss_history: Where the losses of all steps go until its next snapshot.
+        errors: The block in which it is called.
+    """
+
+    globs: tuple[str, ...]
+    max_patterns: int | None
+    loss_history: LossHistory
+    errors: MonitorErrors
+
+    def should_probe(self, step: int) -> bool:
+        """Whether this optimiser step is to be probed."""
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        """The snapshot of a step that was to be probed."""
+
+    def on_validation_loss(self, loss: float) -> None:
+        """The loss of a validation, the same on every rank."""

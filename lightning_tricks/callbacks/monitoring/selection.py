@@ -1,0 +1,87 @@
+"""What of a training is probed and kept: which steps, which layers, which snapshots."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from lightning_tricks.probes import Snapshot
+
+START = 8  # the first snapshots show the start and are kept for good
+WINDOW = 5  # the latest snapshots keep their sums per unit, which rules pool
+MOST = 256  # above this, those between are thinned, evenly over the steps
+
+
+def check_count(name: str, value: Any, none_means: str) -> None:
+    """Raise a clear error unless a value is a whole number of at least 1, or None."""
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number of at least 1, or {none_means}, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, or {none_means}, got {value}")
+
+
+def is_probed(step: int, every_n_steps: int) -> bool:
+    """Steps 0, 1, 2, 4, 8, ... up to ``every_n_steps``, then every ``every_n_steps``: the beginning matters most.
+
+    >>> [step for step in range(200) if is_probed(step, 50)]
+    [0, 1, 2, 4, 8, 16, 32, 50, 100, 150]
+    """
+    if step % every_n_steps == 0:
+        return True
+    return step < every_n_steps and step & (step - 1) == 0
+
+
+def as_globs(name: str, value: Any) -> tuple[str, ...]:
+    """One glob or several as a tuple.
+
+    >>> as_globs("layers", "encoder.*")
+    ('encoder.*',)
+    """
+    found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
+    if not found or not all(isinstance(glob, str) and glob for glob in found):
+        raise ValueError(f"{name} must be a glob such as 'encoder.*' or a list of them, got {value!r}")
+    return found
+
+
+def matching(snapshot: Snapshot, globs: Sequence[str]) -> Snapshot:
+    """The part of a snapshot whose names match; the snapshot itself where that is all of it."""
+    if "*" in globs:
+        return snapshot
+    return snapshot.only(lambda name: any(fnmatchcase(name, glob) for glob in globs))
+
+
+def no_layer_matches(snapshot: Snapshot, layers: Any) -> str:
+    """What to tell a user whose globs match nothing."""
+    names = list(dict.fromkeys(record.name.rpartition(".")[0] for record in snapshot.parameters))
+    shown = ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
+    return f"no layer matches layers={layers!r}; those with parameters are {shown or 'none'}"
+
+
+def append(history: list[Snapshot], snapshot: Snapshot) -> None:
+    """Add a snapshot in place; a training that is taken up again at an earlier step overwrites what came after it."""
+    while history and history[-1].step >= snapshot.step:
+        history.pop()
+    if history and math.isnan(snapshot.validation_loss) and not math.isnan(history[-1].validation_loss):
+        snapshot = dataclasses.replace(snapshot, validation_loss=history[-1].validation_loss)
+    history.append(snapshot)
+    if len(history) > WINDOW:
+        history[-WINDOW - 1] = history[-WINDOW - 1].light()
+    if len(history) > MOST:
+        del history[_most_dispensable(history)]
+
+
+def set_validation_loss(history: list[Snapshot], loss: float) -> None:
+    """Enter the loss of a validation that came after the latest snapshot; those that follow take it over."""
+    if history:
+        history[-1] = dataclasses.replace(history[-1], validation_loss=loss)
+
+
+def _most_dispensable(history: list[Snapshot]) -> int:
+    """The one whose neighbours are nearest to each other: without it the widest gap grows least."""
+    between = range(START, len(history) - WINDOW)
+    return min(between, key=lambda i: history[i + 1].step - history[i - 1].step)

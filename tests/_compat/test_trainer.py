@@ -1,0 +1,171 @@
+"""What the package reads from a Trainer, with Lightning's private names and without them."""
+
+import csv
+import pathlib
+import sys
+import types
+import warnings
+
+import lightning.pytorch as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
+
+import lightning_tricks as lt
+from lightning_tricks._compat import lightning, trainer
+from tests.callbacks.trainings import Classifier, Gan, batches, fit, monitors
+
+
+class Asks(L.Callback):
+    def __init__(self, question):
+        self.question, self.answers = question, []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.answers.append(self.question(trainer))
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def asked(question, count=5, **options):
+    callback = Asks(question)
+    fit(Classifier(), [callback], batches(count), **options)
+    return callback.answers
+
+
+def test_steps_and_windows():
+    assert asked(trainer.steps_taken, max_epochs=2) == list(range(10))
+    assert asked(trainer.steps_taken, accumulate_grad_batches=2) == [0, 0, 1, 1, 2]
+    assert asked(trainer.window_ends, accumulate_grad_batches=2) == [False, True, False, True, True]
+
+
+def test_logging_is_when_the_trainer_writes():
+    def rows(**options):
+        logger = CSVLogger("logs")
+        answers = asked(trainer.is_logging, logger=logger, **options)
+        return answers, [row["step"] for row in logger.experiment.metrics] or _steps(logger)
+
+    def _steps(logger):
+        path = pathlib.Path(logger.log_dir) / "metrics.csv"
+        lines = [line.split(",") for line in path.read_text().splitlines()] if path.exists() else [["step"]]
+        return [int(line[lines[0].index("step")]) for line in lines[1:]]
+
+    for options in ({"log_every_n_steps": 2}, {"log_every_n_steps": 0}, {"log_every_n_steps": 1}):
+        answers, written = rows(**options)
+        assert [step for step, answer in enumerate(answers) if answer] == written
+    answers, written = rows(log_every_n_steps=1, accumulate_grad_batches=2)
+    assert answers == [False, True, False, True, True]
+    assert written == [0, 1, 2]
+
+
+def test_no_loss_scale_without_a_scaler():
+    assert asked(trainer.loss_scale, 1) == [1.0]
+    off = types.SimpleNamespace(
+        precision_plugin=types.SimpleNamespace(scaler=torch.amp.GradScaler("cpu", enabled=False))
+    )
+    assert trainer.loss_scale(off) == 1.0
+
+
+class Gone:
+    """An attribute that Lightning, which needs it, still sees, and the package does not."""
+
+    def __init__(self, name, default=None):
+        self.name, self.default = name, default
+
+    def __get__(self, instance, owner=None):
+        if sys._getframe(1).f_globals["__name__"].startswith("lightning_tricks"):
+            raise AttributeError(self.name)
+        if self.name in vars(instance):
+            return vars(instance)[self.name]
+        return self.default.__get__(instance, owner)
+
+    def __set__(self, instance, value):
+        vars(instance)[self.name] = value
+
+
+PRIVATE = {
+    "_batches_that_stepped": (_TrainingEpochLoop, "how many batches made an optimiser step"),
+    "_should_accumulate": (_TrainingEpochLoop, "whether gradients are accumulated"),
+    "_logger_connector": (L.Trainer, "into the row that it logs"),
+    "_callback_metrics": (_LoggerConnector, "into trainer.callback_metrics directly"),
+    "should_update_logs": (_LoggerConnector, ""),
+}
+
+
+@pytest.fixture
+def gone(monkeypatch):
+    """Takes private names away from the package."""
+
+    def take(*names):
+        monkeypatch.setattr(lightning, "_said", set())
+        for name in names:
+            owner, _ = PRIVATE[name]
+            monkeypatch.setattr(owner, name, Gone(name, vars(owner).get(name)), raising=False)
+
+    return take
+
+
+def said(function):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        result = function()
+    return result, [str(warning.message) for warning in told if "this version of Lightning" in str(warning.message)]
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_a_training_without_a_private_name_goes_on_and_says_so_once(name, gone):
+    gone(name)
+    looking, logger = monitors(), CSVLogger("logs")
+    options = {"accumulate_grad_batches": 2, "log_every_n_steps": 2, "logger": logger}
+    (fitted, told) = said(lambda: fit(Classifier(), [lt.InitializeWeights(), *looking], batches(11), **options))
+    message = PRIVATE[name][1]
+    assert fitted.global_step == 6
+    assert [text for text in told if message in text] == (told if message else [])
+    assert len([text for text in told if message in text]) == (1 if message else 0)
+    for monitor in looking:
+        assert [snapshot.step for snapshot in monitor.history] == list(range(6))
+    latest = looking[0].summary(looking[0].history[-1])
+    assert float(fitted.callback_metrics["activations/linearity"]) == pytest.approx(latest["linearity"])
+    with next(pathlib.Path("logs").rglob("metrics.csv")).open() as file:
+        rows = [row for row in csv.DictReader(file) if row["activations/net.1/dead_share"]]
+    assert [int(row["step"]) for row in rows] == [1, 3, 5]
+    expected = [looking[0].history[step].activations[0].linearity for step in (1, 3, 5)]
+    assert [float(row["activations/net.1/linearity"]) for row in rows] == pytest.approx(expected)
+
+
+def test_steps_and_windows_by_public_names(gone):
+    gone("_batches_that_stepped", "_should_accumulate")
+    answers, told = said(lambda: asked(trainer.steps_taken, max_epochs=2))
+    assert answers == [step + 1 for step in range(10)]  # asked after the step: global_step has counted it already
+    assert asked(trainer.window_ends, accumulate_grad_batches=2) == [False, True, False, True, True]
+    assert len(told) == 1
+
+
+def test_steps_of_two_optimisers_by_public_names(gone):
+    gone("_batches_that_stepped")
+    monitor = lt.ActivationMonitor(every_n_steps=1)
+    _, told = said(lambda: fit(Gan(), [monitor], batches(4)))
+    assert [snapshot.step for snapshot in monitor.history] == [0, 1, 2, 3]
+    assert len(told) == 1
+
+
+def test_early_stopping_without_the_private_name_for_its_numbers(gone):
+    gone("_callback_metrics")
+    stop = EarlyStopping("activations/dead_share", mode="min", stopping_threshold=0.5, check_on_train_epoch_end=True)
+    fitted, told = said(lambda: fit(Classifier(), [stop, lt.ActivationMonitor(every_n_steps=1)], max_epochs=4))
+    assert fitted.current_epoch == 1
+    assert len(told) == 1
+
+
+def test_weights_are_initialised_without_the_private_name_for_steps(gone):
+    gone("_batches_that_stepped")
+    callback = lt.InitializeWeights("lecun_normal")
+    fitted, told = said(lambda: fit(Classifier(), [callback]))
+    assert fitted.global_step == 6
+    assert callback.report.changed
+    assert len(told) == 1
