@@ -113,7 +113,7 @@ class Conductor:
 
     def go_on(self) -> None:
         if self._probe is not None:
-            self._probe.go_on()
+            self._probe.resume()
 
     def stop(self) -> None:
         """Detach whatever is attached, at any time."""
