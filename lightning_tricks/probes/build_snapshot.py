@@ -22,7 +22,7 @@ from lightning_tricks.stats import SquareSums
 
 
 @dataclasses.dataclass(frozen=True)
-class Around:
+class StepContext:
     """What is known of a step beside the calls in it.
 
     Args:
@@ -41,43 +41,45 @@ class Around:
 
 
 @np.errstate(all="ignore")  # overflown layers have sums that are NaN or Inf
-def read(observer: Observer, parameters: Iterable[ParameterTally], around: Around) -> Snapshot:
+def build_snapshot(observer: Observer, parameters: Iterable[ParameterTally], context: StepContext) -> Snapshot:
     """The snapshot of a step that is over.
 
     Args:
         observer: What was seen of forward and backward.
         parameters: What was read of the parameters.
-        around: What is known beside.
+        context: What is known beside.
     """
     tallies = observer.tallies
-    _list_silent(observer)
-    tallies.spread_gates()
+    _list_unseen(observer)
+    tallies.mark_shared_gates()
     activations: list[Any] = [tally for tally in tallies.activations.values() if tally.sums is not None]
     weighted: list[Any] = [tally for tally in tallies.weighted.values() if tally.sums is not None]
     trained = [tally for tally in parameters if tally.sums is not None]
-    ends: list[Any] = [*tallies.losses.values(), *tallies.normalizations.values()]
-    heard = _heard([*activations, *weighted], tallies.not_seen)
-    numbers = [tallies.loss, around.loss_scale, *around.rates, *around.recent_losses]
+    loss_and_norm: list[Any] = [*tallies.losses.values(), *tallies.normalizations.values()]
+    signals = _whole_signals([*activations, *weighted], tallies.not_seen)
+    numbers = [tallies.loss, context.loss_scale, *context.rates, *context.recent_losses]
     on_device = [number for number in numbers if isinstance(number, Tensor)]
-    trees: list[Any] = [t.sums for t in (*activations, *weighted, *trained, *heard)]
-    trees += [call for tally in ends for call in tally.calls]
+    trees: list[Any] = [t.sums for t in (*activations, *weighted, *trained, *signals)]
+    trees += [call for tally in loss_and_norm for call in tally.calls]
     arrays = iter(packing.to_host([*on_device, *(array for tree in trees for array in tree.arrays())]))
     known = [next(arrays) if isinstance(number, Tensor) else number for number in numbers]
     loss, scale, *others = [math.nan if number is None else float(number) for number in known]
-    rates, recent = others[: len(around.rates)], others[len(around.rates) :]
+    rates, recent = others[: len(context.rates)], others[len(context.rates) :]
     sums = iter([tree.with_arrays(arrays) for tree in trees])
     with np.errstate(all="ignore"):  # NaN and Inf are what some of these numbers are there to show
         seen: list[Any] = [(t, next(sums)) for t in (*activations, *weighted)]
         records = [(t, next(sums)) for t in trained]
-        signals = {id(signal): _scaled(next(sums), 1.0 / (scale * around.ranks)) for signal in heard}
-        end_records = [tally.record([next(sums) for _ in tally.calls]) for tally in ends if tally.calls]
+        scaled = {id(signal): _scaled(next(sums), 1.0 / (scale * context.ranks)) for signal in signals}
+        loss_and_norm_records = [
+            tally.record([next(sums) for _ in tally.calls]) for tally in loss_and_norm if tally.calls
+        ]
         return Snapshot(
-            around.step,
+            context.step,
             loss / scale,
             tallies.loss is not None and not math.isfinite(loss),
             scale,
             tuple(
-                ActivationRecord.of(t.name, t.function, t.order, t.gate, s, signals.get(id(t.signal)))
+                ActivationRecord.of(t.name, t.function, t.order, t.gate, s, scaled.get(id(t.signal)))
                 for t, s in seen[: len(activations)]
             ),
             tuple(
@@ -90,21 +92,21 @@ def read(observer: Observer, parameters: Iterable[ParameterTally], around: Aroun
                     t.call.fan_in,
                     t.elements,
                     s,
-                    signals.get(id(t.signal)),
+                    scaled.get(id(t.signal)),
                     t.with_gradient,
                 )
                 for t, s in seen[len(activations) :]
             ),
             tuple(_parameter_record(t, s) for t, s in records),
             dict(tallies.not_seen),
-            losses=tuple(record for record in end_records if isinstance(record, LossRecord)),
-            normalizations=tuple(record for record in end_records if isinstance(record, NormalizationRecord)),
+            losses=tuple(record for record in loss_and_norm_records if isinstance(record, LossRecord)),
+            normalizations=tuple(record for record in loss_and_norm_records if isinstance(record, NormalizationRecord)),
             recent_losses=tuple(recent),
             learning_rate=max(rates, default=math.nan),
         )
 
 
-def _heard(layers: list[Any], not_seen: dict[str, str]) -> list[Signal]:
+def _whole_signals(layers: list[Any], not_seen: dict[str, str]) -> list[Signal]:
     for tally in layers:
         if tally.signal.torn:
             not_seen[f"{tally.name} (error signal)"] = (
@@ -114,15 +116,15 @@ def _heard(layers: list[Any], not_seen: dict[str, str]) -> list[Signal]:
     return [signal for signal in signals.values() if signal.sums is not None and not signal.torn]
 
 
-def _list_silent(observer: Observer) -> None:
-    frames, not_seen = observer.frames, observer.tallies.not_seen
+def _list_unseen(observer: Observer) -> None:
+    modules, not_seen = observer.modules, observer.tallies.not_seen
     used = {tally.weight for tally in observer.tallies.weighted.values()}
-    for path, module in frames.leaves():
+    for path, module in modules.leaves():
         if isinstance(module, torch.jit.ScriptModule):
             not_seen[path] = "scripted module: nothing inside it is seen"
-        elif path in frames.opaque:
+        elif path in modules.opaque:
             not_seen[path] = "it ran, but no torch function was called inside that can be seen"
-        elif path not in frames.ran and frames.ran:
+        elif path not in modules.ran and modules.ran:
             own = [f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)]
             if own and not used.intersection(own):
                 not_seen[path] = "it did not run in this step"

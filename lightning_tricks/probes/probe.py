@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tricks._compat.compiled import eagerly
-from lightning_tricks.probes import build_snapshot as reading
+from lightning_tricks.probes.build_snapshot import StepContext, build_snapshot
 from lightning_tricks.probes.measure.parameters import ParameterReader
 from lightning_tricks.probes.snapshot import Snapshot
 from lightning_tricks.probes.watch.mode import ObserverMode
@@ -100,8 +100,8 @@ class Probe:
             for optimizer in self._optimizers:
                 exits.callback(optimizer.register_step_pre_hook(self._before_step).remove)
                 exits.callback(optimizer.register_step_post_hook(self._after_step).remove)
-            exits.callback(self._observer.frames.detach)
-            self._observer.frames.attach()
+            exits.callback(self._observer.modules.detach)
+            self._observer.modules.attach()
             exits.callback(self._unpush)
             self._push()
             self._exits = exits.pop_all()
@@ -110,7 +110,7 @@ class Probe:
 
     def new_batch(self) -> None:
         """Begin a further micro-batch of the same optimiser step."""
-        self._observer.frames.new_batch()
+        self._observer.modules.new_batch()
 
     def trained_by(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Name the optimisers of a step that ``read_gradients`` and ``read_updates`` tell about."""
@@ -118,24 +118,24 @@ class Probe:
 
     def pause(self) -> None:
         """From here on nothing is looked at: an optimiser's own arithmetic, a validation amid an accumulation."""
-        self._observer.paused = self._observer.ears.deaf = self._observer.frames.paused = True
+        self._observer.paused = self._observer.gradients.deaf = self._observer.modules.paused = True
         self._unpush()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """The end of a pause."""
-        self._observer.paused = self._observer.ears.deaf = self._observer.frames.paused = False
+        self._observer.paused = self._observer.gradients.deaf = self._observer.modules.paused = False
         if self._open:
             self._push()
 
     def read_gradients(self, parameters: Iterable[Tensor] | None = None, scale: Tensor | float = 1.0) -> None:
         """Read gradients and weights right before the optimiser step; ``scale``: what is still on the gradients."""
-        with self._observer.careful("gradients"):
+        with self._observer.guard("gradients"):
             self._parameters.before(parameters, scale)
         self._read_rates()
 
     def read_updates(self) -> None:
         """Read the weights right after the optimiser step."""
-        with self._observer.careful("updates"):
+        with self._observer.guard("updates"):
             self._parameters.after(stepped=True)
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class Probe:
         finally:
             self._observer.close()
         self._read_rates()
-        with self._observer.careful("parameters"):  # those that no optimiser has stepped
+        with self._observer.guard("parameters"):  # those that no optimiser has stepped
             self._parameters.before()
             self._parameters.after(stepped=False)
 
@@ -164,9 +164,9 @@ class Probe:
             raise RuntimeError("the probe has seen no step: run one inside `with probe(model) as p:`, or after open()")
         if self._snapshot is None:
             read = self._parameters.read.values()
-            with self._observer.careful("step"):
-                around = reading.Around(self.step, self.loss_scale, self.ranks, self._rates or (), self.recent_losses)
-                self._snapshot = reading.read(self._observer, read, around)
+            with self._observer.guard("step"):
+                context = StepContext(self.step, self.loss_scale, self.ranks, self._rates or (), self.recent_losses)
+                self._snapshot = build_snapshot(self._observer, read, context)
             if self._snapshot is None:
                 self._snapshot = Snapshot(self.step, not_seen=dict(self._observer.tallies.not_seen))
             del self._parameters, self._observer, self._mode
@@ -175,7 +175,7 @@ class Probe:
     def _read_rates(self) -> None:
         """Before the step: a schedule may change them right after it."""
         if self._rates is None:
-            with self._observer.careful("learning rates"):
+            with self._observer.guard("learning rates"):
                 rates = [g.get("lr") for optimizer in self._parameters.optimizers for g in optimizer.param_groups]
                 self._rates = [r.detach().clone() if isinstance(r, Tensor) else r for r in rates if r is not None]
 
@@ -218,7 +218,7 @@ class Probe:
         return args, {**kwargs, "closure": closure}
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self.go_on()
+        self.resume()
         self.stepped = True
         self.read_updates()
 

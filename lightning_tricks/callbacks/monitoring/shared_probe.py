@@ -117,7 +117,7 @@ class SharedProbe:
         """The validation is over."""
         if self._probe is not None:
             with self._local:
-                self._probe.go_on()
+                self._probe.resume()
 
     def stop(self) -> None:
         """Detach whatever is attached, at any time."""

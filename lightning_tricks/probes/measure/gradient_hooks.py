@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from lightning_tricks.probes.measure.tallies import Signal
-from lightning_tricks.probes.watch.error_guard import Careful
+from lightning_tricks.probes.watch.error_guard import ErrorGuard
 from lightning_tricks.stats import SquareSums, sample
 
 
 @dataclass
-class Ear:
+class GradientHook:
     """Listens to one tensor.
 
     Args:
@@ -40,7 +40,7 @@ class Ear:
 
 
 @dataclass
-class Ears:
+class GradientHooks:
     """All tensors that are listened to in one step.
 
     Args:
@@ -55,14 +55,14 @@ class Ears:
     keeps_graph: bool = False
     deaf: bool = False
     _handles: list[Any] = field(default_factory=list)
-    _waiting: list[Ear] = field(default_factory=list)
+    _waiting: list[GradientHook] = field(default_factory=list)
 
     def listen(
         self, tensor: Tensor, signal: Signal, axis: int, slope: Tensor | None = None, dim: int | None = None
     ) -> None:
         """From now on the gradient of ``tensor`` as it is now counts as (part of) ``signal``."""
         if tensor.requires_grad:
-            ear = Ear(signal, axis, slope, dim)
+            ear = GradientHook(signal, axis, slope, dim)
             self._handles.append(tensor.register_hook(functools.partial(self._hear, ear)))
 
     def close(self) -> None:
@@ -75,10 +75,10 @@ class Ears:
                 ear.count(ear.kept)
         self._handles, self._waiting = [], []
 
-    def _hear(self, ear: Ear, gradient: Tensor | None) -> None:
+    def _hear(self, ear: GradientHook, gradient: Tensor | None) -> None:
         if self.deaf or gradient is None:
             return
-        with Careful(self.not_seen, "error signals"), torch.no_grad():
+        with ErrorGuard.listing(self.not_seen, "error signals"), torch.no_grad():
             if ear.done:  # a leaf in two graphs: its parts came in two passes, and the first is gone
                 ear.signal.torn = True
                 return

@@ -52,8 +52,8 @@ def call(
     x = args[0] if args else kwargs.get("input")
     output = func(*args, **kwargs)
     if observer.listening and torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad and x.numel():
-        name = observer.frames.name("loss", kind.name)
-        with observer.careful(name), torch.no_grad():
+        name = observer.modules.name("loss", kind.name)
+        with observer.guard(name), torch.no_grad():
             if observer.readable(name, x):
                 given = {**_signature(func).bind(*args, **kwargs).arguments}
                 _count(name, kind, observer, func, given, output.detach())
@@ -64,13 +64,13 @@ def _count(
     name: str, kind: LossFunction, observer: Observer, func: Any, given: Mapping[str, Any], output: Tensor
 ) -> None:
     x, target = given["input"], given["target"]
-    note = observer.notes.read(x)
-    axis = _axis(kind, x, note)
+    annotation = observer.annotations.read(x)
+    axis = _axis(kind, x, annotation)
     outputs = x.shape[axis] if axis else 1
     tallies = observer.tallies
     tally = tallies.losses.get(name)
     if tally is None:
-        origin = origin_of(note)
+        origin = origin_of(annotation)
         activation = origin if isinstance(origin, ActivationTally) else None
         weighted = activation.weights if activation is not None else origin
         if not isinstance(weighted, WeightedTally):
@@ -88,14 +88,14 @@ def _count(
     tally.calls.append(_sums(kind, func, given, output, axis, outputs, observer.max_patterns))
 
 
-def _axis(kind: LossFunction, x: Tensor, note: Any) -> int:
+def _axis(kind: LossFunction, x: Tensor, annotation: Any) -> int:
     """The dimension of the outputs of a pattern, negative; 0 where a pattern has one."""
     if kind.outputs == "classes":
         return 1 - x.dim() if x.dim() > 1 else -1
     if x.dim() < 2:
         return 0
-    if isinstance(note, (WeightedTally, ActivationTally)):
-        return note.axis
+    if isinstance(annotation, (WeightedTally, ActivationTally)):
+        return annotation.axis
     return -1 if x.dim() < 4 else 1 - x.dim()
 
 

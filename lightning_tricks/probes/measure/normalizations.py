@@ -79,42 +79,42 @@ class NormalizationTally:
 def batch_norm(observer: Observer, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Count a call before it runs, as it is about to update the running statistics."""
     x = args[0] if args else kwargs.get("input")
-    note = None
+    annotation = None
     if observer.listening and isinstance(x, Tensor) and x.dim() > 1:
         observer.axis = 1 - x.dim()
-        note = observer.notes.read(x)
+        annotation = observer.annotations.read(x)
         given = {key: args[at] if at < len(args) else kwargs.get(key, _DEFAULTS[key]) for key, at in _POSITIONS.items()}
         if observer.is_buffer(given["running_mean"]) and observer.is_buffer(given["running_var"]) and x.numel():
-            name = observer.frames.name("normalization", "batch_norm")
-            with observer.careful(name), torch.no_grad():
+            name = observer.modules.name("normalization", "batch_norm")
+            with observer.guard(name), torch.no_grad():
                 if observer.can_count(name, x):
-                    _count(name, observer, x, note, given)
+                    _count(name, observer, x, annotation, given)
     output = func(*args, **kwargs)
-    if note is not None:
-        observer.derive(output, note)  # linear: per unit it scales and shifts
+    if annotation is not None:
+        observer.derive(output, annotation)  # linear: per unit it scales and shifts
     return output
 
 
 def dropout(observer: Observer, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Linear, with a factor per element; its rate is noted on the output."""
     x = args[0] if args else kwargs.get("input")
-    note, p = None, 0.0
+    annotation, p = None, 0.0
     if observer.listening and isinstance(x, Tensor):
-        note = observer.notes.read(x)
+        annotation = observer.annotations.read(x)
         training = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))
         rate = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
         p = float(rate) if training and isinstance(rate, (int, float)) else 0.0
     output = func(*args, **kwargs)
-    if p > 0 or note is not None:
-        observer.derive(output, note, p)
+    if p > 0 or annotation is not None:
+        observer.derive(output, annotation, p)
     return output
 
 
-def _count(name: str, observer: Observer, x: Tensor, note: Any, given: dict[str, Any]) -> None:
+def _count(name: str, observer: Observer, x: Tensor, annotation: Any, given: dict[str, Any]) -> None:
     tallies, channels = observer.tallies, x.shape[1]
     tally = tallies.normalizations.get(name)
     if tally is None:
-        origin, momentum = origin_of(note), given["momentum"]
+        origin, momentum = origin_of(annotation), given["momentum"]
         tally = tallies.normalizations[name] = NormalizationTally(
             name,
             tallies.tick(),
@@ -125,11 +125,11 @@ def _count(name: str, observer: Observer, x: Tensor, note: Any, given: dict[str,
             float(momentum) if isinstance(momentum, (int, float)) else math.nan,
             float(given["eps"]),
             origin if isinstance(origin, WeightedTally) else None,
-            note.dropout if isinstance(note, Derived) else 0.0,
+            annotation.dropout if isinstance(annotation, Derived) else 0.0,
         )
     moments = None
-    if isinstance(note, (WeightedTally, ActivationTally)) and note.axis == observer.axis:
-        moments = note.outputs
+    if isinstance(annotation, (WeightedTally, ActivationTally)) and annotation.axis == observer.axis:
+        moments = annotation.outputs
     if moments is None:
         taken = sample(x, 1 - x.dim(), observer.max_patterns)
         moments = Moments.of(taken.values, taken.dim)

@@ -29,8 +29,8 @@ class WeightedCall:
         unit_dims: How many leading dimensions of a weight in rows count units.
         bias: The bias, one entry a unit, or None.
         groups: Groups of a convolution.
-        spread: Over how many output positions one input's weights are spread: the product of the strides of a
-            transposed convolution.
+        stride_product: Product of the strides of a transposed convolution: so many output positions share the
+            weights that one input has.
         output_axis: The dimension of the units in the output, negative; 0 where the output is one unit's.
         inner: What inside the operation cannot be seen, or an empty string.
     """
@@ -42,7 +42,7 @@ class WeightedCall:
     unit_dims: int = 1
     bias: Tensor | None = None
     groups: int = 1
-    spread: int = 1
+    stride_product: int = 1
     output_axis: int = -1
     inner: str = ""
 
@@ -104,7 +104,7 @@ def _convolution(space: int, groups_at: int, layout: Layout) -> Callable[..., We
             layout,
             bias=_argument(args, kwargs, 2, "bias"),
             groups=_argument(args, kwargs, groups_at, "groups", 1),
-            spread=math.prod(strides) if layout == "transposed" else 1,
+            stride_product=math.prod(strides) if layout == "transposed" else 1,
             output_axis=axis,
         )
 

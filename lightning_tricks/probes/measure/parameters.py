@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_tricks.probes.measure.operations import WeightedCall
 from lightning_tricks.probes.measure.tallies import Tallies, WeightedTally
-from lightning_tricks.probes.watch.error_guard import Careful
+from lightning_tricks.probes.watch.error_guard import ErrorGuard
 from lightning_tricks.probes.watch.module_stack import strip_wrappers
 from lightning_tricks.stats import ParameterSums, RowSums, SquareSums
 
@@ -59,8 +59,8 @@ class Rows:
         else:
             group = torch.arange(0, units, self.step, device=dw.device) // max(units // call.groups, 1)
             drift = (moved * mean[group]).sum(1)
-        if call.spread > 1:
-            drift = drift / call.spread
+        if call.stride_product > 1:
+            drift = drift / call.stride_product
         if self.bias_before is not None and call.bias is not None:
             drift = drift + _real(call.bias[:: self.step] - self.bias_before)
         return drift, sums.output.std[:: self.step]
@@ -105,7 +105,7 @@ class ParameterReader:
         for name, parameter in self.model.named_parameters():
             name = strip_wrappers(name)
             if (wanted is None or id(parameter) in wanted) and not _unready(parameter) and name not in self.read:
-                with Careful(self.tallies.not_seen, name), torch.no_grad():
+                with ErrorGuard.listing(self.tallies.not_seen, name), torch.no_grad():
                     tally = self.read[name] = self._tally(name, parameter, uses.get(name, []))
                     if tally.gradient is not None and (isinstance(scale, Tensor) or scale != 1.0):
                         count, square = tally.gradient.count, tally.gradient.square
@@ -115,7 +115,7 @@ class ParameterReader:
         """Compare with the weights as they are now; without a step, record the weights alone."""
         for tally in self.read.values():
             if tally.sums is None:
-                with Careful(self.tallies.not_seen, tally.name), torch.no_grad():
+                with ErrorGuard.listing(self.tallies.not_seen, tally.name), torch.no_grad():
                     tally.sums = _sums(tally, stepped)
 
     def _held(self) -> set[int] | None:

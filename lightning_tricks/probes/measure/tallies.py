@@ -97,7 +97,7 @@ class WeightedTally:
 
 @dataclass(frozen=True)
 class Derived:
-    """The note about a tensor that a linear operation (view, shift, dropout) made.
+    """The annotation about a tensor that a linear operation (view, shift, dropout) made.
 
     Args:
         origin: Of which counted output; None where it was none.
@@ -108,9 +108,9 @@ class Derived:
     dropout: float = 0.0
 
 
-def origin_of(note: Any) -> Any:
+def origin_of(annotation: Any) -> Any:
     """The tally of the output that a tensor is, or that linear operations made it of; None where it is unknown."""
-    return note.origin if isinstance(note, Derived) else note
+    return annotation.origin if isinstance(annotation, Derived) else annotation
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Tallies:
     loss: Tensor | None = None
     clock: int = 0
 
-    def spread_gates(self) -> None:
+    def mark_shared_gates(self) -> None:
         """Weights that feed a gate at one time step feed one at all of them, also where a state begins as zeros."""
         fed = {t.weights.weight for t in self.activations.values() if t.gate and t.weights is not None} - {None}
         for tally in self.activations.values():

@@ -1,1 +1,1 @@
-"""Who calls what: the function mode, the running module, names, remarks about tensors."""
+"""Who calls what: the function mode, the running module, names, annotations of tensors."""

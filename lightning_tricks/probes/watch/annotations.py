@@ -1,4 +1,4 @@
-"""Remarks about tensors that live no longer than the tensors do."""
+"""Annotations of tensors that live no longer than the tensors do."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import Tensor
 _NOTHING: tuple[weakref.ref[Tensor] | None, int, Any] = (None, 0, None)
 
 
-class Notes:
+class TensorAnnotations:
     """A mapping from tensors, by identity, that keeps none of them alive and forgets what has been overwritten."""
 
     def __init__(self) -> None:
-        self._notes: dict[int, tuple[weakref.ref[Tensor] | None, int, Any]] = {}
+        self._annotations: dict[int, tuple[weakref.ref[Tensor] | None, int, Any]] = {}
 
-    def write(self, tensor: Tensor, note: Any) -> None:
-        self._notes[id(tensor)] = (weakref.ref(tensor), _version(tensor), note)
+    def write(self, tensor: Tensor, annotation: Any) -> None:
+        self._annotations[id(tensor)] = (weakref.ref(tensor), _version(tensor), annotation)
 
     def read(self, tensor: Any) -> Any:
-        """The note about a tensor, or None.
+        """The annotation of a tensor, or None.
 
         An identity that a dead tensor left to a new one does not count, nor does a tensor changed in place since.
         """
-        reference, version, note = self._notes.get(id(tensor), _NOTHING)
-        return note if reference is not None and reference() is tensor and version == _version(tensor) else None
+        reference, version, annotation = self._annotations.get(id(tensor), _NOTHING)
+        return annotation if reference is not None and reference() is tensor and version == _version(tensor) else None
 
     def clear(self) -> None:
-        self._notes.clear()
+        self._annotations.clear()
 
 
 def _version(tensor: Any) -> int:

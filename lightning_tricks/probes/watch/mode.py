@@ -31,7 +31,7 @@ class ObserverMode(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         observer = self._observer
-        frame = observer.frames.current
+        frame = observer.modules.current
         if frame is not None:
             frame.seen += 1
         handler = _TABLE.get(func)

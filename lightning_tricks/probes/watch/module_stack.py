@@ -24,7 +24,7 @@ class Frame:
 
 
 @dataclass
-class Frames:
+class ModuleStack:
     """The stack of running modules of one model, kept by two hooks that see every module while they are attached.
 
     Global hooks are used because attaching them costs the same for a model of ten thousand modules as for one of three.

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tricks.activations import Activation, BoundActivation, by_name
-from lightning_tricks.probes.measure.gradient_hooks import Ears
+from lightning_tricks.probes.measure.gradient_hooks import GradientHooks
 from lightning_tricks.probes.measure.operations import Operation, WeightedCall
 from lightning_tricks.probes.measure.tallies import ActivationTally, Derived, Signal, Tallies, WeightedTally, origin_of
-from lightning_tricks.probes.watch.annotations import Notes
+from lightning_tricks.probes.watch.annotations import TensorAnnotations
 from lightning_tricks.probes.watch.autograd_graph import custom_functions
-from lightning_tricks.probes.watch.error_guard import Careful
-from lightning_tricks.probes.watch.module_stack import Frames, strip_wrappers
+from lightning_tricks.probes.watch.error_guard import ErrorGuard
+from lightning_tricks.probes.watch.module_stack import ModuleStack, strip_wrappers
 from lightning_tricks.probes.watch.readable import unreadable
 from lightning_tricks.stats import ActivationSums, Sample, WeightedSums, sample
 
@@ -46,9 +46,9 @@ class Observer:
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str], max_patterns: int | None) -> None:
-        self.frames = Frames(model)
+        self.modules = ModuleStack(model)
         self.tallies = Tallies()
-        self.ears = Ears(self.tallies.not_seen, max_patterns)
+        self.gradients = GradientHooks(self.tallies.not_seen, max_patterns)
         self.closed = False
         self.paused = False
         self._layers = tuple(layers)
@@ -56,7 +56,7 @@ class Observer:
         self._parameters = {id(p): strip_wrappers(name) for name, p in model.named_parameters()}
         self._model = model
         self._buffers: set[int] | None = None
-        self.notes = Notes()
+        self.annotations = TensorAnnotations()
         self.axis: int | None = None
 
     # --- calls -------------------------------------------------------------------------------------------------
@@ -64,12 +64,12 @@ class Observer:
     def weighted(self, operation: Operation, func: Call, args: Arguments, kwargs: Keywords) -> Any:
         call = None
         if self.listening:
-            with self.careful(operation.name):
+            with self.guard(operation.name):
                 call = operation.read(args, kwargs, self.is_parameter)
         output = func(*args, **kwargs)
         if call is not None:
-            name = self.frames.name("weighted", operation.name)
-            with self.careful(name):
+            name = self.modules.name("weighted", operation.name)
+            with self.guard(name):
                 self._count_weighted(name, operation, call, output[0] if isinstance(output, tuple) else output)
         return output
 
@@ -80,14 +80,14 @@ class Observer:
         g = entry.bind(*args[1:], **kwargs)
         if g.parameters == _RELU6:  # nn.ReLU6 is a hardtanh
             g = by_name("relu6").bind()
-        name = self.frames.name("activation", g.name)
+        name = self.modules.name("activation", g.name)
         pending: Pending | None = None
-        with self.careful(name):
+        with self.guard(name):
             if self.can_count(name, a):
                 pending = self._before(name, g, a, _in_place(func, args, kwargs))
         output = func(*args, **kwargs)
         if pending is not None:
-            with self.careful(name):
+            with self.guard(name):
                 self._after(pending, output)
         return output
 
@@ -98,19 +98,19 @@ class Observer:
         sources = self._activation_behind(args[0]), self._activation_behind(args[1])
         output = func(*args, **kwargs)
         if sources != (None, None):
-            with self.careful("gates"):
+            with self.guard("gates"):
                 self._multiply(sources, args, output)
         return output
 
     def passage(self, func: Call, args: Arguments, kwargs: Keywords) -> Any:
         """What is linear keeps its origin: a shifted activation can still become a gate."""
-        note = None
+        annotation = None
         if self.listening and args:
             tensors = [argument for argument in args if isinstance(argument, Tensor)]
-            note = self.notes.read(tensors[0]) if len(tensors) == 1 else None
+            annotation = self.annotations.read(tensors[0]) if len(tensors) == 1 else None
         output = func(*args, **kwargs)
-        if note is not None:
-            self.derive(output, note)
+        if annotation is not None:
+            self.derive(output, annotation)
         return output
 
     def normalisation(self, channels_last: bool, func: Call, args: Arguments, kwargs: Keywords) -> Any:
@@ -121,17 +121,17 @@ class Observer:
 
     def gradient_of(self, func: Call, args: Arguments, kwargs: Keywords) -> Any:
         """torch.autograd.grad, as in a gradient penalty: its gradients are no error signals."""
-        before, self.ears.deaf = self.ears.deaf, True
+        before, self.gradients.deaf = self.gradients.deaf, True
         try:
             return func(*args, **kwargs)
         finally:
-            self.ears.deaf = before
+            self.gradients.deaf = before
 
     def backward(self, func: Call, args: Arguments, kwargs: Keywords) -> Any:
         if self.closed or self.paused or _in_backward():  # reentrant checkpointing goes backward inside a backward
             return func(*args, **kwargs)
         losses = args[0] if args else kwargs.get("tensors")
-        with self.careful("loss"):
+        with self.guard("loss"):
             for loss in [losses] if isinstance(losses, Tensor) else list(losses or ()):
                 if loss.numel() == 1 and unreadable(loss) is None:
                     value = loss.detach().reshape(())
@@ -141,24 +141,24 @@ class Observer:
         flags = dict(zip(("retain_graph", "create_graph"), args[2:], strict=False))
         flags.update(kwargs)
         keeps = flags.get("retain_graph")
-        self.ears.keeps_graph = bool(flags.get("create_graph") if keeps is None else keeps)
+        self.gradients.keeps_graph = bool(flags.get("create_graph") if keeps is None else keeps)
         try:
             return func(*args, **kwargs)
         finally:
-            self.ears.keeps_graph = False
+            self.gradients.keeps_graph = False
 
     def operator(self, func: Any) -> None:
-        if self.listening and not self.frames.between and not str(func).startswith("profiler."):
+        if self.listening and not self.modules.between and not str(func).startswith("profiler."):
             self.tallies.not_seen[str(func)] = "called through torch.ops: nothing inside it is seen"
 
-    def careful(self, name: str) -> Careful:
+    def guard(self, name: str) -> ErrorGuard:
         """A block whose errors are listed under ``name`` as not seen and go no further."""
-        return Careful(self.tallies.not_seen, name)
+        return ErrorGuard.listing(self.tallies.not_seen, name)
 
     def close(self) -> None:
         self.closed = True
-        self.ears.close()
-        self.notes.clear()
+        self.gradients.close()
+        self.annotations.clear()
 
     def is_parameter(self, tensor: Any) -> bool:
         """Whether a tensor is a parameter of the model or a view of one."""
@@ -178,9 +178,9 @@ class Observer:
     @property
     def listening(self) -> bool:
         """Whether what is called now is part of the step."""
-        if self.closed or self.paused or self.frames.current is None or _in_backward():
+        if self.closed or self.paused or self.modules.current is None or _in_backward():
             return False
-        return torch.is_grad_enabled() or not self.frames.between  # the loop's own metrics are no part of the network
+        return torch.is_grad_enabled() or not self.modules.between  # the loop's own metrics are no part of the network
 
     def can_count(self, name: str, tensor: Tensor) -> bool:
         """Whether a layer is one of those to look at and its tensor has values."""
@@ -193,17 +193,17 @@ class Observer:
             self.tallies.not_seen[name] = reason
         return reason is None
 
-    def derive(self, output: Any, note: Any, dropout: float = 0.0) -> None:
-        """Note that a linear operation made ``output`` of the tensor that ``note`` is about."""
-        derived = Derived(origin_of(note), dropout)
+    def derive(self, output: Any, annotation: Any, dropout: float = 0.0) -> None:
+        """Note that a linear operation made ``output`` of the tensor that ``annotation`` is about."""
+        derived = Derived(origin_of(annotation), dropout)
         for tensor in output if isinstance(output, (tuple, list)) else (output,):
             if isinstance(tensor, Tensor):
-                self.notes.write(tensor, derived)
+                self.annotations.write(tensor, derived)
 
     # --- counting ----------------------------------------------------------------------------------------------
 
     def _activation_behind(self, tensor: Any) -> ActivationTally | None:
-        origin = origin_of(self.notes.read(tensor))
+        origin = origin_of(self.annotations.read(tensor))
         return origin if isinstance(origin, ActivationTally) else None
 
     def _multiply(self, sources: tuple[ActivationTally | None, ...], args: Arguments, output: Tensor) -> None:
@@ -225,7 +225,7 @@ class Observer:
             self.tallies.not_seen[name] = call.inner
         x, unsampled = call.input, None
         moments: Any = None
-        known = self.notes.read(x)
+        known = self.annotations.read(x)
         if isinstance(known, ActivationTally) and known.axis == call.input_axis and known.outputs is not None:
             moments = known.outputs
         elif x is not None and call.input_axis and unreadable(x) is None:
@@ -251,15 +251,15 @@ class Observer:
             tally.reads = origin
             origin.readers.add(name)
         if not call.inner:  # what a recurrent kernel gives is no pre-activation: it has activations inside
-            self.notes.write(y, tally)
-        self.ears.listen(y, tally.signal, call.output_axis)
+            self.annotations.write(y, tally)
+        self.gradients.listen(y, tally.signal, call.output_axis)
         if call.weight.requires_grad and not y.requires_grad:
             self.tallies.not_seen[f"{name} (error signal)"] = (
                 "it ran without gradients although its weight is trainable, as reentrant checkpointing does"
             )
 
     def _before(self, name: str, g: BoundActivation, a: Tensor, in_place: bool) -> Pending:
-        source = self.notes.read(a)
+        source = self.annotations.read(a)
         axis = self.axis if self.axis is not None else -1 if a.dim() < 4 else 1 - a.dim()
         if isinstance(source, (WeightedTally, ActivationTally)):
             axis = source.axis
@@ -276,7 +276,7 @@ class Observer:
             tally.weights = source if isinstance(source, WeightedTally) else None
             self.tallies.activations[name] = tally
         if not view and not shared:
-            self.ears.listen(a, tally.signal, axis)
+            self.gradients.listen(a, tally.signal, axis)
         before = sample(a, axis, self.max_patterns, copy=in_place, dim=0 if by_unit else None)
         return Pending(tally, g, before, view and a.requires_grad)
 
@@ -286,9 +286,9 @@ class Observer:
         with torch.no_grad():
             slope = g.derivative(before.values, after.values)
             tally.add(ActivationSums.of(g, before, after, output, slope))
-        self.notes.write(output, tally)
+        self.annotations.write(output, tally)
         if overwritten:  # a hook on a view that is overwritten never fires: delta = g'(a) dLoss/dg
-            self.ears.listen(output, tally.signal, tally.axis, slope, before.dim)
+            self.gradients.listen(output, tally.signal, tally.axis, slope, before.dim)
 
 
 def _in_backward() -> bool:
