@@ -34,7 +34,9 @@ def steps_taken(trainer: Trainer) -> int:
             "this version of Lightning does not tell how many batches made an optimiser step: steps are numbered by "
             "trainer.global_step, which manual optimisation may count otherwise"
         )
-        return int(trainer.global_step) // max(len(optimizers(trainer)), 1)
+        steps = int(trainer.global_step) // max(len(optimizers(trainer)), 1)
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        return steps - (progress.processed == progress.ready and window_ends(trainer))  # that of this batch is made
 
 
 def window_ends(trainer: Trainer) -> bool:
@@ -75,7 +77,7 @@ def is_logging(trainer: Trainer) -> bool:
     try:
         return bool(trainer._logger_connector.should_update_logs)
     except AttributeError:  # what Lightning documents of log_every_n_steps says as much
-        every = trainer.log_every_n_steps
+        every = getattr(trainer, "log_every_n_steps", 0)
         return every > 0 and ((steps_taken(trainer) + 1) % every == 0 or trainer.should_stop)
 
 

@@ -17,10 +17,9 @@ def test_callbacks_belong_to_both_class_trees():
 
 
 def test_a_warning_is_said_once():
-    with pytest.warns(UserWarning, match="of a test of its own") as told:
-        for _ in range(2):
-            compat.warn_once("of a test of its own")
-    assert len(told) == 1
+    with pytest.warns(UserWarning, match="of a test of its own"):
+        compat.warn_once("of a test of its own")
+    compat.warn_once("of a test of its own")  # a second warning would be an error here
 
 
 def test_what_the_trainer_writes_into_a_module():

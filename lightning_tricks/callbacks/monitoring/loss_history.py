@@ -1,4 +1,4 @@
-"""The losses between two probed steps and those of validations, kept where they are until the next probe copies them."""
+"""The losses between two probed steps, kept where they are until a probe copies them, and those of validations."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ class LossHistory:
     """
 
     def __init__(self) -> None:
-        self.losses: list[
-            torch.Tensor | float
-        ] = []  # tensors of no dimension, or numbers that came out of a checkpoint
+        self.losses: list[torch.Tensor | float] = []  # tensors of no dimension, or numbers out of a checkpoint
         self._stride, self._count, self._step = 1, 0, -1
 
     def add(self, step: int, loss: torch.Tensor | float) -> None:

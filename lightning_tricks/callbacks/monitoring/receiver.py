@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Protocol
 
 from lightning_tricks._compat.lightning import rank_zero_warn
 from lightning_tricks.callbacks.monitoring.loss_history import LossHistory
 from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes.watch.error_guard import ErrorGuard
 
 
-class MonitorErrors:
+class MonitorErrors(ErrorGuard):
     """A block whose errors end a monitor and never a training: the first is said as a warning, ``failed`` remembers it.
 
     Args:
@@ -24,6 +24,7 @@ class MonitorErrors:
     """
 
     def __init__(self, who: str = "") -> None:
+        super().__init__(self.fail)
         self.who = who
         self.error: Exception | None = None
 
@@ -38,17 +39,6 @@ class MonitorErrors:
                 f"{self.who} stopped, the training goes on: {type(error).__name__}: {error}. "
                 "Please report this with the model's code."
             )
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        self.fail(error)
-        return True
 
 
 class SnapshotReceiver(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -128,9 +129,8 @@ class SharedProbe:
 
     def _hand_out(self, trainer: Any) -> None:
         snapshot = None
-        losses = {
-            id(loss): loss for monitor in self._waiting for loss in monitor.loss_history.losses
-        }  # they share most
+        kept = [loss for monitor in self._waiting for loss in monitor.loss_history.losses]
+        losses = {id(loss): loss for loss in kept}  # the monitors share most of them
         with self._local:
             if self._probe is not None:
                 if compat.is_automatic(trainer):
@@ -192,13 +192,14 @@ def over_ranks(value: Value, world_size: int) -> list[Value]:
 def merge_over_ranks(snapshot: Snapshot | None, world_size: int) -> Snapshot | None:
     """The snapshot of the joint batch, the same on every rank; None on every rank if any of them has none."""
     gathered = over_ranks(snapshot, world_size)
-    merged = gathered[0]
-    for other in gathered[1:]:
-        merged = None if merged is None or other is None else merged.merge(other)
-    if merged is None or len(gathered) == 1:
+    snapshots = [each for each in gathered if each is not None]
+    if len(snapshots) < len(gathered):
+        return None
+    merged = functools.reduce(Snapshot.merge, snapshots)
+    if len(snapshots) == 1:
         return merged
-    known = [each.loss for each in gathered if not math.isnan(each.loss)]
-    recent = zip(*(each.recent_losses for each in gathered), strict=False)
+    known = [each.loss for each in snapshots if not math.isnan(each.loss)]
+    recent = zip(*(each.recent_losses for each in snapshots), strict=False)
     return dataclasses.replace(
         merged,  # merging one after the other would weigh the last rank most
         loss=sum(known) / len(known) if known else math.nan,

@@ -1,4 +1,4 @@
-"""Losses between two probed steps: thinned evenly, plain in a checkpoint, begun anew; which metric is a validation's."""
+"""Losses between two probed steps: thinned, plain in a checkpoint, begun anew; which metric is a validation's."""
 
 import json
 import math

@@ -70,5 +70,6 @@ def test_layers_by_globs():
     fit(Classifier(), [monitor], batches(1))
     whole = monitor.history[0]
     assert matching(whole, ["net.1", "*"]) is whole
-    assert {record.name for record in matching(whole, ["net.[34]"]).records()} == {"net.3", "net.4"}
+    assert {record.name for record in matching(whole, ["net.[34]"]).activations} == {"net.4"}
+    assert {record.name for record in matching(whole, ["net.[34]", "net.5"]).weighted} == {"net.3", "net.5"}
     assert no_layer_matches(whole, "x").endswith("layers='x'; those with parameters are net.0, net.3, net.5")
