@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_tricks._compat import lightning as _lightning
+from lightning_tricks._compat.compiled import original_of
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import find
+from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.probe import check_optimizer_of
 from lightning_tricks.report import Diagnosis
@@ -83,9 +82,10 @@ def checkup(
     if num_batches < 1:
         raise ValueError(f"num_batches must be at least 1, got {num_batches}")
     diagnose([], ignore=ignore)  # unknown names are an error before the work, not after it
-    model = getattr(model, "_orig_mod", model)  # what torch.compile was given
+    model = original_of(model)
     _check_loss_fn(model, loss_fn)
-    with _random_numbers_kept(data):
+    # A checkup draws random numbers (dropout, shuffling): all streams go on as if it had not.
+    with keep_random_numbers(generators=_generators_of(data)), torch.enable_grad():
         patient, copied = _copy(model, getattr(optimizer, "optimizer", optimizer))
         if not patient.training:
             patient.train()
@@ -223,18 +223,7 @@ def _device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
-@contextlib.contextmanager
-def _random_numbers_kept(data: Any) -> Iterator[None]:
-    """A checkup draws random numbers (dropout, shuffling); all streams go on as if it had not."""
+def _generators_of(data: Any) -> list[torch.Generator]:
+    """What a loader draws its order from."""
     sources = [getattr(data, "generator", None), getattr(getattr(data, "sampler", None), "generator", None)]
-    generators = [(g, g.get_state()) for g in sources if isinstance(g, torch.Generator)]
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    try:
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        for generator, state in generators:
-            generator.set_state(state)
+    return [generator for generator in sources if isinstance(generator, torch.Generator)]

@@ -15,7 +15,7 @@ from lightning_tricks._compat.compiled import eagerly
 from lightning_tricks._compat.torch_modules import buffers_of
 from lightning_tricks.model.layers import has_running_statistics
 
-__all__ = ["isolated", "random_numbers_kept", "training_flags_kept"]
+__all__ = ["isolated", "keep_random_numbers", "keep_training_flags"]
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def isolated(
     modules = list(model.modules())
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    with random_numbers_kept(devices), _buffers_kept(modules, updated), training_flags_kept(model):
+    with keep_random_numbers(devices), _keep_buffers(modules, updated), keep_training_flags(model):
         with torch.no_grad(), eagerly():
             try:
                 torch.backends.mha.set_fastpath_enabled(fast_path and not layer_by_layer)
@@ -57,7 +57,7 @@ def isolated(
 
 
 @contextlib.contextmanager
-def training_flags_kept(model: nn.Module) -> Iterator[None]:
+def keep_training_flags(model: nn.Module) -> Iterator[None]:
     """A block in which modules have other training flags; afterwards each has its own again."""
     flags = [(module, module.training) for module in model.modules()]
     try:
@@ -68,13 +68,17 @@ def training_flags_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def random_numbers_kept(devices: Iterable[torch.device], generators: Iterable[Generator] = ()) -> Iterator[None]:
+def keep_random_numbers(
+    devices: Iterable[torch.device] | None = None, generators: Iterable[Generator] = ()
+) -> Iterator[None]:
     """A block that may draw random numbers; Python's, NumPy's and torch's go on as if it had not.
 
     Args:
-        devices: Whose streams are kept, besides the CPU's.
+        devices: Whose streams are kept, besides the CPU's; None for those of all CUDA devices.
         generators: Further streams of torch.
     """
+    if devices is None:
+        devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     others = [(device, _stream_of(device)) for device in devices if device.type not in ("cpu", "meta")]
     states = [(generator, generator.get_state()) for generator in generators]
@@ -105,7 +109,7 @@ def _set_stream_of(device: torch.device, state: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def _buffers_kept(modules: Iterable[nn.Module], updated: Iterable[nn.Module]) -> Iterator[None]:
+def _keep_buffers(modules: Iterable[nn.Module], updated: Iterable[nn.Module]) -> Iterator[None]:
     free = set(updated)
     saved: dict[bool, list[tuple[nn.Module, str, Tensor, Tensor]]] = {True: [], False: []}
     for module in modules:

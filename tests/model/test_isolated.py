@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import lightning_tricks as lt
-from lightning_tricks.model.isolated import isolated, random_numbers_kept, training_flags_kept
+from lightning_tricks.model.isolated import isolated, keep_random_numbers, keep_training_flags
 from lightning_tricks.nn import MeanOnlyBatchNorm1d
 
 
@@ -147,7 +147,7 @@ def test_streams_of_a_device_go_on():
 def test_further_generators_go_on():
     generator = torch.Generator().manual_seed(3)
     expected = torch.rand(1, generator=torch.Generator().manual_seed(3))
-    with random_numbers_kept([], [generator]):
+    with keep_random_numbers([], [generator]):
         torch.rand(1, generator=generator)
     assert torch.equal(torch.rand(1, generator=generator), expected)
 
@@ -191,7 +191,7 @@ def test_every_kind_of_batch_norm_works_as_its_flag_says():
 def test_flags_alone():
     model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
     seed()
-    with training_flags_kept(model):
+    with keep_training_flags(model):
         model.eval()
         first = torch.rand(1)
     assert [module.training for module in model] == [True, False]
