@@ -1,22 +1,21 @@
-"""A checkup: a few optimiser steps on a copy of a model, looked at one by one."""
+"""A checkup: a few optimiser steps on a copy of a model, each of them probed."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks._compat import lightning as _lightning
+from lightning_tricks._compat import lightning as compat
+from lightning_tricks._compat.compiled import original_of
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import find
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
+from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.probe import check_optimizer_of
 
@@ -51,7 +50,7 @@ def checkup(
     """Run a few optimiser steps on a deep copy of the model and diagnose them; the model stays as it was.
 
     A LightningModule is trained by a Trainer of its own, which shows, logs and saves nothing. A model that is in
-    evaluation mode as a whole is looked at in training mode; parts of it that are (a frozen backbone) stay so.
+    evaluation mode as a whole is trained in training mode; parts of it that are (a frozen backbone) stay so.
 
     Args:
         model: A LightningModule, with its own ``training_step`` and optimisers, or any module with a ``loss_fn``.
@@ -61,7 +60,7 @@ def checkup(
         loss_fn: ``loss_fn(model(x), y)``; needed unless the model is a LightningModule, whose own step it replaces.
         optimizer: One that holds parameters of the model: it is copied, with its state and groups. Default: the
             LightningModule's own, else Adam with a learning rate of 1e-3.
-        num_batches: How many batches to look at, a step each; data that ends earlier is started again.
+        num_batches: How many batches to train on, a step each; data that ends earlier is started again.
         ignore: Problems that are not to be found.
 
     Returns:
@@ -83,22 +82,23 @@ def checkup(
     if num_batches < 1:
         raise ValueError(f"num_batches must be at least 1, got {num_batches}")
     diagnose([], ignore=ignore)  # unknown names are an error before the work, not after it
-    model = getattr(model, "_orig_mod", model)  # what torch.compile was given
+    model = original_of(model)
     _check_loss_fn(model, loss_fn)
-    with _random_numbers_kept(data):
-        patient, copied = _copy(model, getattr(optimizer, "optimizer", optimizer))
-        if not patient.training:
-            patient.train()
-        batches = _Batches(data, num_batches)
+    # A checkup draws random numbers (dropout, shuffling): all streams go on as if it had not.
+    with keep_random_numbers(generators=_generators_of(data)), torch.enable_grad():
+        model, optimizer = _copy(model, getattr(optimizer, "optimizer", optimizer))
+        if not model.training:
+            model.train()
+        batches = RepeatedBatches(data, num_batches)
         if loss_fn is None:
-            history = _history_of_module(patient, batches, copied)
+            history = _train_lightning_module(model, batches, optimizer)
         else:
-            history = _history(patient, batches, copied, loss_fn)
+            history = _train(model, batches, optimizer, loss_fn)
     return diagnose(history, ignore=ignore)
 
 
 def _check_loss_fn(model: nn.Module, loss_fn: Any) -> None:
-    name, is_lightning = type(model).__name__, _lightning.is_lightning_module(model)
+    name, is_lightning = type(model).__name__, compat.is_lightning_module(model)
     if loss_fn is None:
         if not is_lightning:
             raise TypeError(f"{name} is no LightningModule: give a loss_fn(output, target)")
@@ -113,28 +113,28 @@ def _check_loss_fn(model: nn.Module, loss_fn: Any) -> None:
             "loss_fn must be a function loss_fn(output, target) such as torch.nn.functional.cross_entropy, got "
             f"{type(loss_fn).__name__}{shown}"
         )
-    elif is_lightning and not _lightning.has_forward(model):
+    elif is_lightning and not compat.has_forward(model):
         raise TypeError(
             f"loss_fn is computed from model(x), and {name} has no forward: leave loss_fn out to use its training_step"
         )
 
 
-def _history_of_module(model: Any, batches: _Batches, optimizer: Any) -> list[Snapshot]:
+def _train_lightning_module(model: Any, batches: RepeatedBatches, optimizer: Any) -> list[Snapshot]:
     if optimizer is not None:
         model.configure_optimizers = lambda: optimizer
     monitor = Monitor(every_n_steps=1)
-    _lightning.fit_quietly(model, batches, len(batches), _device_of(model), monitor)
+    compat.fit_quietly(model, batches, len(batches), _device_of(model), monitor)
     return monitor.history
 
 
-def _history(
-    model: nn.Module, batches: _Batches, optimizer: torch.optim.Optimizer | None, loss_fn: LossFunction
+def _train(
+    model: nn.Module, batches: RepeatedBatches, optimizer: torch.optim.Optimizer | None, loss_fn: LossFunction
 ) -> list[Snapshot]:
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = optimizer or (torch.optim.Adam(trained, lr=1e-3) if trained else None)
     history: list[Snapshot] = []
     for step, batch in enumerate(batches):
-        x, y = _input_and_target(_lightning.move_data_to_device(batch, _device_of(model)))
+        x, y = _input_and_target(compat.move_data_to_device(batch, _device_of(model)))
         with Probe(model, optimizer, step=step) as probe:
             loss = loss_fn(model(x), y)
             model.zero_grad()
@@ -151,23 +151,23 @@ def _copy(model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
     if optimizer is not None:
         check_optimizer_of(model, optimizer)
     try:
-        patient, copied = copy.deepcopy((model, optimizer))
+        model_copy, optimizer_copy = copy.deepcopy((model, optimizer))
     except Exception as error:
         raise RuntimeError(
             f"{type(model).__name__} cannot be copied ({error}): a tensor with a graph, a file or a lock that it keeps "
             "is to be dropped before a checkup"
         ) from error
-    for parameter in patient.parameters():
+    for parameter in model_copy.parameters():
         parameter.grad = None
-    return patient, copied
+    return model_copy, optimizer_copy
 
 
-class _Batches:
+class RepeatedBatches:
     """So many batches; data that ends earlier is started again."""
 
     def __init__(self, data: Any, count: int) -> None:
         if hasattr(data, "train_dataloader"):
-            data = _lightning.loader_of(data)
+            data = compat.loader_of(data)
         self.data = [data] if _is_batch(data) else data
         self.count = count
         if not isinstance(self.data, Iterable):
@@ -223,18 +223,7 @@ def _device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
-@contextlib.contextmanager
-def _random_numbers_kept(data: Any) -> Iterator[None]:
-    """A checkup draws random numbers (dropout, shuffling); all streams go on as if it had not."""
+def _generators_of(data: Any) -> list[torch.Generator]:
+    """What a loader draws its order from."""
     sources = [getattr(data, "generator", None), getattr(getattr(data, "sampler", None), "generator", None)]
-    generators = [(g, g.get_state()) for g in sources if isinstance(g, torch.Generator)]
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    try:
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        for generator, state in generators:
-            generator.set_state(state)
+    return [generator for generator in sources if isinstance(generator, torch.Generator)]

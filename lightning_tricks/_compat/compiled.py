@@ -31,3 +31,8 @@ def eagerly() -> Iterator[None]:
         finally:
             if ignored in filters:
                 filters.remove(ignored)
+
+
+def original_of(module: Any) -> Any:
+    """What ``torch.compile`` was given for a compiled module; any other module itself."""
+    return getattr(module, "_orig_mod", module)

@@ -37,11 +37,9 @@ LightningDataModule = pl.LightningDataModule
 Trainer = pl.Trainer
 
 __all__ = [
-    "CURRENT_HOOK",
     "Callback",
     "LightningDataModule",
     "LightningModule",
-    "TRAINER_ATTRIBUTES",
     "Trainer",
     "fit_quietly",
     "has_forward",
@@ -53,10 +51,6 @@ __all__ = [
     "warn_once",
     "without_gradient_exchange",
 ]
-
-# What the Trainer writes into a LightningModule: another Lightning may write other names, which no one then meets.
-TRAINER_ATTRIBUTES = frozenset({"training", "_trainer", "_fabric", "_current_fx_name"})
-CURRENT_HOOK = "_current_fx_name"  # the one that is set before and after every hook, some forty times a step
 
 _said: set[str] = set()
 

@@ -13,6 +13,7 @@ from lightning_tricks.callbacks.modifying.batches import run_on_batch
 from lightning_tricks.callbacks.modifying.members import merge, own_random_numbers, with_batch
 from lightning_tricks.init import initialize
 from lightning_tricks.init.network import SCHEMES
+from lightning_tricks.model.processes import is_distributed
 from lightning_tricks.surgery import Report
 
 
@@ -95,6 +96,6 @@ class InitializeWeights(Callback):
 
 def _share(module: torch.nn.Module) -> None:
     """Each process drew its own numbers: take those of the first."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_distributed():
         for tensor in (*module.parameters(), *module.buffers()):
             torch.distributed.broadcast(tensor.detach(), src=0)

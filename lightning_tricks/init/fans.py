@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import UninitializedParameter
 
-__all__ = ["Fans", "WeightBlock", "fans", "is_weighted", "weight_blocks"]
+from lightning_tricks._compat.torch_modules import ConvNd, ConvTransposeNd, recurrent_weight_names
+
+__all__ = ["Fans", "WeightBlock", "fans", "weight_blocks"]
 
 _GATES = {"LSTM": "ifgo", "LSTMCell": "ifgo", "GRU": "rzn", "GRUCell": "rzn"}
 _FUSED_NAMES = ("qkv", "c_attn", "in_proj")
@@ -78,23 +79,6 @@ def fans(weight: Tensor | nn.Module) -> Fans:
     return found.pop()
 
 
-def is_weighted(module: nn.Module) -> bool:
-    """Whether ``weight_blocks`` knows this kind of module."""
-    return isinstance(
-        module,
-        (
-            nn.Linear,
-            nn.Bilinear,
-            _ConvNd,
-            nn.Embedding,
-            nn.EmbeddingBag,
-            nn.MultiheadAttention,
-            nn.RNNBase,
-            nn.RNNCellBase,
-        ),
-    )
-
-
 def weight_blocks(module: nn.Module, name: str = "") -> list[WeightBlock]:
     """The weight matrices of a module, each with its fans; an empty list where the module has none of its own.
 
@@ -121,7 +105,7 @@ def weight_blocks(module: nn.Module, name: str = "") -> list[WeightBlock]:
         return _recurrent_blocks(module)
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return [_whole("weight", module.weight, Fans(1, module.weight.shape[1]))]
-    if isinstance(module, _ConvNd):
+    if isinstance(module, ConvNd):
         return [_whole("weight", module.weight, _conv_fans(module))]
     if isinstance(module, nn.Bilinear):
         out, first, second = module.weight.shape
@@ -146,10 +130,10 @@ def _tensor_fans(tensor: Tensor) -> Fans:
     return Fans(tensor.shape[1] * kernel, tensor.shape[0] * kernel)
 
 
-def _conv_fans(conv: _ConvNd) -> Fans:
+def _conv_fans(conv: ConvNd) -> Fans:
     kernel, steps = math.prod(conv.kernel_size), math.prod(conv.stride)
     inputs, outputs = conv.in_channels // conv.groups * kernel, conv.out_channels // conv.groups * kernel
-    if isinstance(conv, _ConvTransposeNd):
+    if isinstance(conv, ConvTransposeNd):
         return Fans(_share(inputs, steps), outputs)
     return Fans(inputs, _share(outputs, steps))
 
@@ -183,7 +167,7 @@ def _attention_blocks(attention: nn.MultiheadAttention) -> list[WeightBlock]:
 def _recurrent_blocks(module: nn.RNNBase | nn.RNNCellBase) -> list[WeightBlock]:
     kind = module.mode if isinstance(module, nn.RNNBase) else type(module).__name__
     gates = tuple(f"{gate} gate" for gate in _GATES.get(kind, "")) or ("",)
-    names = module._flat_weights_names if isinstance(module, nn.RNNBase) else ["weight_ih", "weight_hh"]
+    names = recurrent_weight_names(module) if isinstance(module, nn.RNNBase) else ["weight_ih", "weight_hh"]
     blocks: list[WeightBlock] = []
     for key in names:
         if key.startswith("weight_hr"):  # the projection of an LSTM with proj_size: one matrix for the output

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tricks.init.fans import WeightBlock, is_weighted, weight_blocks
+from lightning_tricks.init.fans import WeightBlock, weight_blocks
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.init.schemes import orthonormal
 from lightning_tricks.init.weights import NotWritableError, identity_of, is_frozen, write_weight, zero_biases
-from lightning_tricks.model.isolated import Forward, quiet, run_once
+from lightning_tricks.model.batches import Forward, run_model
+from lightning_tricks.model.isolated import isolated
+from lightning_tricks.model.layers import is_weighted
 
 __all__ = ["lsuv_"]
 
@@ -80,8 +82,8 @@ def lsuv_(
         for module in names:
             handles.append(module.register_forward_pre_hook(passing.enter, with_kwargs=True))
             handles.append(module.register_forward_hook(passing.leave))
-        with quiet(model):
-            run_once(model, batch, forward)
+        with isolated(model, norms_as_set=True, layer_by_layer=True):
+            run_model(model, batch, forward)
     except BaseException:
         with torch.no_grad():
             for parameter, old in before:

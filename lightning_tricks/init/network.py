@@ -13,13 +13,14 @@ from torch import Generator, Tensor, nn
 
 from lightning_tricks.activations import BoundActivation
 from lightning_tricks.init import schemes
-from lightning_tricks.init.fans import Fans, WeightBlock, is_weighted, weight_blocks
+from lightning_tricks.init.fans import Fans, WeightBlock, weight_blocks
 from lightning_tricks.init.lsuv import lsuv_
 from lightning_tricks.init.moments import gain, one_step_gain
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.init.weights import NotWritableError, identity_of, is_frozen, write_weight, zero_biases
-from lightning_tricks.model.execution_order import Order, execution_order
-from lightning_tricks.model.isolated import Forward
+from lightning_tricks.model.batches import Forward
+from lightning_tricks.model.execution_order import ExecutionOrder, execution_order
+from lightning_tricks.model.layers import is_weighted
 
 __all__ = ["SCHEMES", "initialize"]
 
@@ -148,7 +149,7 @@ def check_scheme(scheme: str, batch: Any) -> None:
 
 
 def _parameters(
-    layers: dict[nn.Module, str], blocks: dict[nn.Module, list[WeightBlock]], order: Order | None
+    layers: dict[nn.Module, str], blocks: dict[nn.Module, list[WeightBlock]], order: ExecutionOrder | None
 ) -> list[tuple[nn.Module, str, str, str]]:
     """(module, name, parameter, reason to leave it or "") for every weight; of tied ones the largest fan_in counts."""
     uses: dict[Tensor, list[tuple[float, nn.Module, str]]] = {}
@@ -171,7 +172,7 @@ def _parameters(
     return found
 
 
-def _start(scheme: str, block: WeightBlock, module: nn.Module, order: Order | None) -> Start:
+def _start(scheme: str, block: WeightBlock, module: nn.Module, order: ExecutionOrder | None) -> Start:
     if order is None:
         return _NAMED[scheme]
     if block.parameter.startswith("weight_hh"):

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.modules.dropout import _DropoutNd
 
+from lightning_tricks._compat.torch_modules import ConvNd, ConvTransposeNd, DropoutNd, NormBase
 from lightning_tricks.activations import activation_of
 from lightning_tricks.init.fans import fans
 from lightning_tricks.init.moments import Moments, moments, second_moment_slope, verdict
@@ -110,12 +108,12 @@ def predict(model: nn.Module | Iterable[Layer], mean: float = 0.0, variance: flo
     for name, layer in _flatten(model):
         slope: float | None = None
         kind = type(layer).__name__
-        if isinstance(layer, (nn.Linear, _ConvNd)):
+        if isinstance(layer, (nn.Linear, ConvNd)):
             without_bias = _weighted(name, layer, now, biased=False)
             now = _weighted(name, layer, now)
             share = without_bias.second_moment / now.second_moment if now.second_moment > 0 else 0.0
             passed = share if passed is None else passed * share
-        elif isinstance(layer, (_NormBase, nn.LayerNorm, nn.GroupNorm)):
+        elif isinstance(layer, (NormBase, nn.LayerNorm, nn.GroupNorm)):
             now, passed = _normalised(layer), 0.0
         elif isinstance(layer, nn.Module) and (effect := _effect(layer)) is not None:
             now = effect(now)
@@ -144,9 +142,9 @@ def _flatten(model: nn.Module | Iterable[Layer], prefix: str = "") -> Iterator[t
 
 
 @torch.no_grad()
-def _weighted(name: str, layer: nn.Linear | _ConvNd, now: Moments, biased: bool = True) -> Moments:
+def _weighted(name: str, layer: nn.Linear | ConvNd, now: Moments, biased: bool = True) -> Moments:
     weight, bias = layer.weight.double(), layer.bias
-    if isinstance(layer, _ConvTransposeNd):
+    if isinstance(layer, ConvTransposeNd):
         # Which of its kernel's taps reach an output depends on the position: only the average is the same for all.
         terms = fans(layer).fan_in
         sums, squares = weight.new_zeros(1) + terms * weight.mean(), terms * weight.square().mean()
@@ -187,7 +185,7 @@ def _effect(layer: nn.Module) -> Callable[[Moments], Moments] | None:
         return _unchanged
     if type(layer).__name__ in ("AlphaDropout", "FeatureAlphaDropout"):
         return _unchanged
-    if isinstance(layer, _DropoutNd):
+    if isinstance(layer, DropoutNd):
         return functools.partial(_dropped, layer.p)
     return None
 

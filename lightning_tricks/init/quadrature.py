@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks._compat.torch_functions import unseen
 from lightning_tricks.activations import BoundActivation, activation_of, by_function, by_name
 
 __all__ = ["ActivationLike", "ScalarFunction", "gaussian_nodes", "scalar_function"]
@@ -39,11 +40,11 @@ class ScalarFunction:
 
     def __call__(self, a: Tensor) -> Tensor:
         # A probe that is open at the time must not see these calls.
-        with torch.no_grad(), torch._C.DisableTorchFunction():
+        with torch.no_grad(), unseen():
             return self.function(a)
 
     def derivative(self, a: Tensor) -> Tensor:
-        with torch.enable_grad(), torch._C.DisableTorchFunction():
+        with torch.enable_grad(), unseen():
             leaf = a.detach().requires_grad_()
             output = self.function(leaf)
             if not output.requires_grad:  # constant

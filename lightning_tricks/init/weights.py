@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from lightning_tricks._compat.torch_modules import forward_pre_hooks_of, parameters_of
+
 __all__ = ["NotWritableError", "bias_names", "identity_of", "is_frozen", "write_weight", "zero_biases"]
 
 
@@ -18,7 +20,7 @@ def identity_of(module: nn.Module, name: str) -> Tensor:
     if parametrize.is_parametrized(module, name):
         return next(module.parametrizations[name].parameters(recurse=False))  # type: ignore[index, union-attr]
     for stored in (f"{name}_v", f"{name}_orig"):
-        if name not in module._parameters and stored in module._parameters:
+        if name not in parameters_of(module) and stored in parameters_of(module):
             return getattr(module, stored)
     return getattr(module, name)
 
@@ -36,9 +38,9 @@ def write_weight(module: nn.Module, name: str, value: Tensor) -> None:
     """
     if parametrize.is_parametrized(module, name):
         _write_parametrized(module, name, value)
-    elif name in module._parameters:
+    elif name in parameters_of(module):
         getattr(module, name).copy_(value)
-    elif f"{name}_g" in module._parameters:
+    elif f"{name}_g" in parameters_of(module):
         _write_weight_norm(module, name, value)
     else:
         raise NotWritableError(f"{name} is computed from other tensors in a hook (spectral norm, pruning)")
@@ -64,7 +66,7 @@ def _write_parametrized(module: nn.Module, name: str, value: Tensor) -> None:
 
 def _write_weight_norm(module: nn.Module, name: str, value: Tensor) -> None:
     """The hook form: weight = g v / |v|, recomputed before each forward; v takes the values and g their norms."""
-    hook = next(h for h in module._forward_pre_hooks.values() if getattr(h, "name", None) == name)
+    hook = next(h for h in forward_pre_hooks_of(module).values() if getattr(h, "name", None) == name)
     size, direction = getattr(module, f"{name}_g"), getattr(module, f"{name}_v")
     direction.copy_(value)
     size.copy_(torch.norm_except_dim(value, 2, hook.dim))  # type: ignore[attr-defined]

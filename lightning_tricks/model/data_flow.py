@@ -8,19 +8,19 @@ that ``torch.fx`` reads off the forward.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lightning_tricks.model.isolated import Forward, quiet, run_once
+from lightning_tricks._compat.compiled import original_of
+from lightning_tricks.model.batches import Forward, run_model, tensors_in
+from lightning_tricks.model.isolated import isolated
 
-__all__ = ["Call", "Flow", "trace"]
+__all__ = ["DataFlow", "ModuleCall", "TensorMarks", "trace"]
 
 _WEIGHTED_BESIDES = (nn.RNNBase, nn.MultiheadAttention)
 # Asking a tensor for one of these is no use of its values.
@@ -29,8 +29,29 @@ _PROPERTIES = ("shape", "ndim", "dtype", "device", "layout", "is_cuda", "require
 _HARMLESS = {getattr(Tensor, name) for name in _METHODS} | {getattr(Tensor, name).__get__ for name in _PROPERTIES}
 
 
+Mark = TypeVar("Mark")
+
+
+class TensorMarks(Generic[Mark]):
+    """What tensors carry on from where they were made; a tensor that is gone is forgotten."""
+
+    def __init__(self) -> None:
+        self._marks: Any = WeakIdKeyDictionary()
+
+    def of(self, tree: Any) -> frozenset[Mark]:
+        """The marks of all tensors in it."""
+        nothing: frozenset[Mark] = frozenset()
+        return nothing.union(*(self._marks.get(tensor, nothing) for tensor in tensors_in(tree)))
+
+    def put(self, tree: Any, marks: Iterable[Mark]) -> None:
+        """Give all tensors in it these marks, in place of their own."""
+        marks = frozenset(marks)
+        for tensor in tensors_in(tree):
+            self._marks[tensor] = marks
+
+
 @dataclass(eq=False)
-class Call:
+class ModuleCall:
     """One call of a watched module.
 
     Args:
@@ -42,24 +63,24 @@ class Call:
     """
 
     module: nn.Module
-    source: Call | None = None
+    source: ModuleCall | None = None
     uses: int = 0
     leads_on: bool = False
     dims: int | None = None
 
 
 @dataclass
-class Flow:
+class DataFlow:
     """The watched calls in the order of execution, and the tensors that were used outside of the module they are in."""
 
-    calls: list[Call] = field(default_factory=list)
+    calls: list[ModuleCall] = field(default_factory=list)
     borrowed: set[int] = field(default_factory=set)
 
-    def of(self, module: nn.Module) -> list[Call]:
+    def of(self, module: nn.Module) -> list[ModuleCall]:
         """The calls of one module."""
         return [call for call in self.calls if call.module is module]
 
-    def behind(self, call: Call) -> list[Call]:
+    def behind(self, call: ModuleCall) -> list[ModuleCall]:
         """The watched calls that take this call's output."""
         return [other for other in self.calls if other.source is call]
 
@@ -73,7 +94,7 @@ Watch = Callable[[nn.Module], bool]
 
 def trace(
     model: nn.Module, watch: Watch, weighted: Watch, batch: Any = None, forward: Forward | None = None, what: str = ""
-) -> Flow:
+) -> DataFlow:
     """The flow between the modules that ``watch`` accepts.
 
     Args:
@@ -87,7 +108,7 @@ def trace(
     Raises:
         ValueError: There is no batch, and the forward cannot be read without one.
     """
-    model = getattr(model, "_orig_mod", model)  # of a compiled model the original
+    model = original_of(model)
     if batch is None:
         batch = getattr(model, "example_input_array", None)  # a LightningModule's
     if batch is not None:
@@ -105,35 +126,31 @@ def _is_sink(module: nn.Module, weighted: Watch) -> bool:
     return weighted(module) or isinstance(module, _WEIGHTED_BESIDES)
 
 
-def _by_running(model: nn.Module, watch: Watch, weighted: Watch, batch: Any, forward: Forward | None) -> Flow:
-    flow = Flow()
+def _by_running(model: nn.Module, watch: Watch, weighted: Watch, batch: Any, forward: Forward | None) -> DataFlow:
+    flow = DataFlow()
     made: Any = WeakIdKeyDictionary()  # tensor -> the call whose output it is
-    carries: Any = WeakIdKeyDictionary()  # tensor -> the calls since the last weighted layer that it depends on
+    carries = TensorMarks[ModuleCall]()  # the calls since the last weighted layer that a tensor depends on
     parameters = {id(p): p for p in model.parameters()}
-    inside: list[Call] = []
-    nothing: frozenset[Call] = frozenset()
+    inside: list[ModuleCall] = []
 
     class Watching(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
             if inside or func in _HARMLESS:
                 return func(*args, **kwargs)
-            inputs = _tensors((args, kwargs))
-            for tensor in inputs:
+            for tensor in tensors_in((args, kwargs)):
                 if (call := made.get(tensor)) is not None:
                     call.uses += 1
                 if id(tensor) in parameters:
                     flow.borrowed.add(id(tensor))
-            carried = nothing.union(*(carries.get(tensor, nothing) for tensor in inputs))
+            carried = carries.of((args, kwargs))
             output = func(*args, **kwargs)
-            for tensor in _tensors(output):
-                carries[tensor] = carried
+            carries.put(output, carried)
             return output
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-        inputs = _tensors((args, kwargs))
-        sources = [made.get(tensor) for tensor in inputs]
-        call = Call(module, sources[0] if len(sources) == 1 else None)
+        sources = [made.get(tensor) for tensor in tensors_in((args, kwargs))]
+        call = ModuleCall(module, sources[0] if len(sources) == 1 else None)
         inside.append(call)
         if len(inside) > 1:
             return
@@ -141,7 +158,7 @@ def _by_running(model: nn.Module, watch: Watch, weighted: Watch, batch: Any, for
             if source is not None:
                 source.uses += 1
         if _is_sink(module, weighted):
-            for earlier in nothing.union(*(carries.get(tensor, nothing) for tensor in inputs)):
+            for earlier in carries.of((args, kwargs)):
                 earlier.leads_on = True
 
     def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -149,14 +166,10 @@ def _by_running(model: nn.Module, watch: Watch, weighted: Watch, batch: Any, for
         if inside:
             return
         flow.calls.append(call)
-        earlier = (
-            nothing
-            if _is_sink(module, weighted)
-            else nothing.union(*(carries.get(tensor, nothing) for tensor in _tensors((args, kwargs))))
-        )
-        for tensor in _tensors(output):
-            # A module that hands its input through (Identity, a dropout in eval) makes a new use of the same tensor.
-            made[tensor], carries[tensor] = call, earlier | {call}
+        earlier = frozenset() if _is_sink(module, weighted) else carries.of((args, kwargs))
+        carries.put(output, earlier | {call})
+        for tensor in tensors_in(output):
+            made[tensor] = call  # a module that hands its input through (Identity) makes a new use of the same tensor
             call.dims = tensor.dim()
 
     with contextlib.ExitStack() as stack:
@@ -164,28 +177,27 @@ def _by_running(model: nn.Module, watch: Watch, weighted: Watch, batch: Any, for
             if watch(module) or isinstance(module, _WEIGHTED_BESIDES):
                 stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
-        outputs: list[Any] = []
-        run: Forward = forward or (lambda model, batch: model(batch[0] if isinstance(batch, (tuple, list)) else batch))
-        with quiet(model), Watching():
-            run_once(model, batch, lambda model, batch: outputs.append(run(model, batch)))
+        with isolated(model, norms_as_set=True, layer_by_layer=True), Watching():
+            outputs = run_model(model, batch, forward)
     # What is still alive is an output of the model or was put aside by it: someone else may look at it.
     for call in list(made.values()):
         call.uses += 1
+    del outputs  # until here they had to be alive
     return flow
 
 
-def _by_graph(model: nn.Module, watch: Watch, weighted: Watch) -> Flow:
+def _by_graph(model: nn.Module, watch: Watch, weighted: Watch) -> DataFlow:
     class Tracer(fx.Tracer):
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
             return watch(m) or isinstance(m, _WEIGHTED_BESIDES) or super().is_leaf_module(m, module_qualified_name)
 
     tracer = Tracer()
     graph = tracer.trace(model)
-    flow = Flow()
-    calls: dict[fx.Node, Call] = {}
-    carries: dict[fx.Node, frozenset[Call]] = {}
+    flow = DataFlow()
+    calls: dict[fx.Node, ModuleCall] = {}
+    carries: dict[fx.Node, frozenset[ModuleCall]] = {}
     for node in graph.nodes:
-        carried: frozenset[Call] = frozenset().union(*(carries[source] for source in node.all_input_nodes))
+        carried: frozenset[ModuleCall] = frozenset().union(*(carries[source] for source in node.all_input_nodes))
         if node.op == "get_attr":
             flow.borrowed.add(id(_attribute(tracer.root, node.target)))
         elif node.op == "call_module":
@@ -197,7 +209,7 @@ def _by_graph(model: nn.Module, watch: Watch, weighted: Watch) -> Flow:
                 carried = frozenset()
             if watch(module):
                 sources = node.all_input_nodes
-                call = Call(module, calls.get(sources[0]) if len(sources) == 1 else None)
+                call = ModuleCall(module, calls.get(sources[0]) if len(sources) == 1 else None)
                 call.uses = sum(not _harmless(user) for user in node.users)
                 calls[node] = call
                 flow.calls.append(call)
@@ -216,7 +228,3 @@ def _attribute(root: Any, path: str) -> Any:
     for key in path.split("."):
         root = getattr(root, key)
     return root
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]

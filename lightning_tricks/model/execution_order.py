@@ -9,21 +9,22 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
 
+from lightning_tricks._compat.compiled import original_of
 from lightning_tricks.activations import Activation, BoundActivation, activation_of, by_function
-from lightning_tricks.init.fans import is_weighted
-from lightning_tricks.model.isolated import Forward, quiet, run_once
+from lightning_tricks.model.batches import Forward, run_model
+from lightning_tricks.model.data_flow import TensorMarks
+from lightning_tricks.model.isolated import isolated
+from lightning_tricks.model.layers import is_weighted
 
-__all__ = ["Order", "execution_order", "functional_activations"]
+__all__ = ["ExecutionOrder", "execution_order", "functional_activations"]
 
 Pending = frozenset[nn.Module]  # weighted layers whose output a tensor carries on, through anything but an activation
 _NOTHING: Pending = frozenset()
 
 
 @dataclass
-class Order:
+class ExecutionOrder:
     """The weighted layers that ran, in the order of their first call, each with the first activation it met.
 
     Args:
@@ -47,7 +48,7 @@ class Order:
                 self.activations[layer] = activation
 
 
-def execution_order(model: nn.Module, batch: Any = None, forward: Forward | None = None) -> Order:
+def execution_order(model: nn.Module, batch: Any = None, forward: Forward | None = None) -> ExecutionOrder:
     """Runs the model on the batch without leaving a trace, or, without a batch, reads its graph by ``torch.fx``.
 
     Functional activations (``F.relu`` in a forward) are seen both ways. Where the graph cannot be read (a forward
@@ -55,7 +56,7 @@ def execution_order(model: nn.Module, batch: Any = None, forward: Forward | None
     """
     if batch is not None:
         return _by_running(model, batch, forward)
-    model = getattr(model, "_orig_mod", model)  # of a compiled model
+    model = original_of(model)
     if is_weighted(model):
         return _by_registration(model)
     try:
@@ -70,21 +71,20 @@ def execution_order(model: nn.Module, batch: Any = None, forward: Forward | None
         return _by_registration(model)
 
 
-def _by_running(model: nn.Module, batch: Any, forward: Forward | None) -> Order:
-    order = Order()
-    carried: Any = WeakIdKeyDictionary()
+def _by_running(model: nn.Module, batch: Any, forward: Forward | None) -> ExecutionOrder:
+    order = ExecutionOrder()
+    carried = TensorMarks[nn.Module]()
     inside: list[nn.Module] = []
 
     class Follow(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
-            pending = _NOTHING.union(*(carried.get(t, _NOTHING) for t in _tensors((args, kwargs))))
+            pending = carried.of((args, kwargs))
             output = func(*args, **kwargs)
             if (activation := by_function.get(func)) is not None:
                 order.met(inside[-1:] or pending, activation.bind(*args[1:], **kwargs))
                 pending = _NOTHING
-            for tensor in _tensors(output):
-                carried[tensor] = pending
+            carried.put(output, pending)
             return output
 
     def enter(module: nn.Module, args: Any) -> None:
@@ -92,27 +92,25 @@ def _by_running(model: nn.Module, batch: Any, forward: Forward | None) -> Order:
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         inside.pop()
-        pending = order.ran(module)
-        for tensor in _tensors(output):
-            carried[tensor] = pending
+        carried.put(output, order.ran(module))
 
     handles = []
     try:
         for module in model.modules():
             if is_weighted(module):
                 handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-        with quiet(model), Follow():
-            run_once(model, batch, forward)
+        with isolated(model, norms_as_set=True, layer_by_layer=True), Follow():
+            run_model(model, batch, forward)
     finally:
         for handle in handles:
             handle.remove()
     return order
 
 
-def _by_graph(model: nn.Module) -> Order:
+def _by_graph(model: nn.Module) -> ExecutionOrder:
     tracer = _Tracer()
     graph = tracer.trace(model)
-    order = Order()
+    order = ExecutionOrder()
     carried: dict[fx.Node, Pending] = {}
     for node in graph.nodes:
         pending = _NOTHING.union(*(carried.get(source, _NOTHING) for source in node.all_input_nodes))
@@ -166,8 +164,8 @@ class _Tracer(fx.Tracer):
         )
 
 
-def _by_registration(model: nn.Module) -> Order:
-    order = Order(known=False)
+def _by_registration(model: nn.Module) -> ExecutionOrder:
+    order = ExecutionOrder(known=False)
     pending = _NOTHING
     for module in model.modules():
         if is_weighted(module):
@@ -176,7 +174,3 @@ def _by_registration(model: nn.Module) -> Order:
             order.met(pending, activation)
             pending = _NOTHING
     return order
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

@@ -1,60 +1,133 @@
-"""A forward pass that leaves no trace: flags, buffers and random numbers are as before, whatever happens in it."""
+"""Running a model without a trace: flags, buffers and random numbers are as before, whatever happens in the block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+import contextlib
+import random
+from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch import Generator, Tensor, nn
+from torch.nn.parameter import is_lazy
 
-__all__ = ["Forward", "quiet", "run_once"]
+from lightning_tricks._compat.compiled import eagerly
+from lightning_tricks._compat.torch_modules import buffers_of
+from lightning_tricks.model.layers import has_running_statistics
 
-Forward = Callable[[nn.Module, Any], Any]
-
-
-def run_once(model: nn.Module, batch: Any, forward: Forward | None) -> None:
-    """``forward(model, batch)``, or the model on the batch, of tuples and lists on the first element."""
-    if forward is not None:
-        forward(model, batch)
-    else:
-        model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+__all__ = ["isolated", "keep_random_numbers", "keep_training_flags"]
 
 
-@contextmanager
-def quiet(model: nn.Module) -> Iterator[None]:
-    """Within the block no gradients are kept, dropout is off, and batch norm works as its own flag says.
+@contextlib.contextmanager
+def isolated(
+    model: nn.Module, *, norms_as_set: bool = False, layer_by_layer: bool = False, updated: Iterable[nn.Module] = ()
+) -> Iterator[None]:
+    """Eval mode without gradients; afterwards nothing tells that the model was run.
 
-    Batch norm keeps its flag because what follows it sees the batch's statistics in training; the running ones of a
-    new network say nothing. A compiled model runs in eager mode, where hooks are heard. Afterwards every training
-    flag, every buffer and the state of the random number generators is as before.
+    A compiled model runs in eager mode, where hooks are heard. As before are: every training flag, every buffer, by
+    value and by identity, and all random numbers: Python's, NumPy's, and torch's on the CPU and the model's devices.
+
+    Args:
+        model: The model to be run.
+        norms_as_set: Batch norm works as its own flag says: what follows it sees the batch's statistics in training,
+            and the running ones of a new network say nothing.
+        layer_by_layer: Without torch's fast path, which passes by the layers inside of a transformer.
+        updated: Layers whose own buffers may change. They get their values back only if an exception leaves the block.
+
+    >>> model = nn.Sequential(nn.Dropout(0.5))
+    >>> with isolated(model):
+    ...     model[0].training
+    False
+    >>> model[0].training
+    True
     """
-    flags = {module: module.training for module in model.modules()}
-    buffers = [
-        (module, key, buffer, buffer.detach().clone())
-        for module in flags
-        for key, buffer in module.named_buffers(recurse=False)
-    ]
-    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda}
+    modules = list(model.modules())
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    eager = torch.compiler.set_stance("force_eager") if any(map(_is_compiled, flags)) else nullcontext()
-    with torch.random.fork_rng(devices=sorted(device.index for device in devices)), torch.no_grad(), eager:
-        try:
-            torch.backends.mha.set_fastpath_enabled(False)  # it would pass by the layers inside a transformer
-            for module in flags:
-                if not isinstance(module, _NormBase):
-                    module.training = False
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast_path)
-            for module, training in flags.items():
-                module.training = training
-            for module, key, buffer, before in buffers:
-                buffer.copy_(before)
-                module._buffers[key] = buffer  # a forward may have put another tensor in its place
+    with keep_random_numbers(devices), _keep_buffers(modules, updated), keep_training_flags(model):
+        with torch.no_grad(), eagerly():
+            try:
+                torch.backends.mha.set_fastpath_enabled(fast_path and not layer_by_layer)
+                for module in modules:
+                    if not (norms_as_set and has_running_statistics(module)):
+                        module.training = False  # not .eval(): a model may freeze or merge layers in its own train()
+                yield
+            finally:
+                torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _is_compiled(module: nn.Module) -> bool:
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+@contextlib.contextmanager
+def keep_training_flags(model: nn.Module) -> Iterator[None]:
+    """A block in which modules have other training flags; afterwards each has its own again."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+@contextlib.contextmanager
+def keep_random_numbers(
+    devices: Iterable[torch.device] | None = None, generators: Iterable[Generator] = ()
+) -> Iterator[None]:
+    """A block that may draw random numbers; Python's, NumPy's and torch's go on as if it had not.
+
+    Args:
+        devices: Whose streams are kept, besides the CPU's; None for those of all CUDA devices.
+        generators: Further streams of torch.
+    """
+    if devices is None:
+        devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    others = [(device, _stream_of(device)) for device in devices if device.type not in ("cpu", "meta")]
+    states = [(generator, generator.get_state()) for generator in generators]
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        for device, state in others:
+            _set_stream_of(device, state)
+        for generator, state in states:
+            generator.set_state(state)
+
+
+def _stream_of(device: torch.device) -> Tensor:
+    home = torch.get_device_module(device)
+    state: Tensor = home.get_rng_state() if device.type == "mps" else home.get_rng_state(device)
+    return state
+
+
+def _set_stream_of(device: torch.device, state: Tensor) -> None:
+    home = torch.get_device_module(device)
+    if device.type == "mps":
+        home.set_rng_state(state)
+    else:
+        home.set_rng_state(state, device)
+
+
+@contextlib.contextmanager
+def _keep_buffers(modules: Iterable[nn.Module], updated: Iterable[nn.Module]) -> Iterator[None]:
+    free = set(updated)
+    saved: dict[bool, list[tuple[nn.Module, str, Tensor, Tensor]]] = {True: [], False: []}
+    for module in modules:
+        for name, buffer in module.named_buffers(recurse=False):
+            if is_lazy(buffer):  # it has no value yet
+                continue
+            saved[module in free].append((module, name, buffer, buffer.detach().clone()))
+    try:
+        yield
+    except BaseException:
+        _put_back(saved[True])
+        raise
+    finally:
+        _put_back(saved[False])
+
+
+@torch.no_grad()
+def _put_back(saved: Iterable[tuple[nn.Module, str, Tensor, Tensor]]) -> None:
+    for module, name, buffer, value in saved:
+        buffer.copy_(value)
+        buffers_of(module)[name] = buffer  # a forward may have put another tensor in its place

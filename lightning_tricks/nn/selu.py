@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
+from lightning_tricks._compat.torch_modules import ConvNd
 from lightning_tricks.init.fans import fans
 from lightning_tricks.init.schemes import lecun_normal_
 from lightning_tricks.nn.dropout import AlphaDropout
@@ -37,7 +37,7 @@ class _LeCunStart:
     """
 
     def reset_parameters(self) -> None:
-        assert isinstance(self, (nn.Linear, _ConvNd))
+        assert isinstance(self, (nn.Linear, ConvNd))
         if self.weight.is_meta:
             return
         lecun_normal_(self.weight, fan=fans(self))

@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Generator, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
+from lightning_tricks._compat.torch_modules import DropoutNd
 from lightning_tricks.activations import activation_of, by_name
-from lightning_tricks.init.fans import is_weighted, weight_blocks
+from lightning_tricks.init.fans import weight_blocks
 from lightning_tricks.init.network import check_scheme, initialize
+from lightning_tricks.init.report import NoEffectWarning, Report
+from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.execution_order import execution_order, functional_activations
-from lightning_tricks.model.isolated import Forward
+from lightning_tricks.model.layers import is_weighted
+from lightning_tricks.nn.batch_norm.running import BatchNorm
 from lightning_tricks.nn.dropout import AlphaDropout, FeatureAlphaDropout, matched_p
 from lightning_tricks.surgery.replace import replace_modules
-from lightning_tricks.surgery.report import NoEffectWarning, Report
 
 __all__ = ["self_normalize", "swap_activation"]
 
@@ -134,10 +135,10 @@ def self_normalize(
     def policy(name: str, module: nn.Module) -> nn.Module | None:
         if matches(module):
             return make(module)
-        if isinstance(module, _BatchNorm) and remove_batch_norm:
+        if remove_batch_norm and isinstance(module, BatchNorm):
             return nn.Identity()
         if module in after_activation:
-            assert isinstance(module, _DropoutNd)
+            assert isinstance(module, DropoutNd)
             kind = AlphaDropout if isinstance(module, nn.Dropout) else FeatureAlphaDropout
             return kind(matched_p(module.p)) if module.p < 1.0 else None
         return None
@@ -199,7 +200,7 @@ def _dropout_after(model: nn.Module, matches: Callable[[nn.Module], bool]) -> se
             ("pooling", "flatten", "norm")
         ):
             continue
-        if isinstance(module, _DropoutNd):
+        if isinstance(module, DropoutNd):
             if follows and not isinstance(module, (nn.AlphaDropout, nn.FeatureAlphaDropout)):
                 found.add(module)
         else:

@@ -6,27 +6,20 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lightning_tricks.surgery.report import Report
+from lightning_tricks._compat.torch_modules import (
+    apply_alone,
+    children_of,
+    count_state_hooks,
+    forward_pre_hooks_of,
+    move_call_hooks,
+)
+from lightning_tricks.init.report import Report
 
 __all__ = ["Policy", "replace_modules"]
 
 Policy = Callable[[str, nn.Module], "nn.Module | None"]
-
-# Where a module keeps the hooks that users attach, each with the flags that belong to the hooks of the first.
-_CALL_HOOKS = (
-    ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
-    ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
-    ("_backward_pre_hooks",),
-    ("_backward_hooks",),
-)
-_STATE_HOOKS = (
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
 
 
 def replace_modules(model: nn.Module, policy: Policy, report: Report | None = None) -> nn.Module:
@@ -91,7 +84,7 @@ def replace_modules(model: nn.Module, policy: Policy, report: Report | None = No
             if parent is None:
                 model = new
             else:
-                parent._modules[key] = new
+                children_of(parent)[key] = new
         others = [name for name, _, _ in slots[old][1:]]
         shared = f", also at {', '.join(others)}" if others else ""
         report.change(first, f"{type(old).__name__} -> {type(new).__name__}{shared}")
@@ -113,7 +106,7 @@ def _walk(
         if module in entered or module in replaced:
             return
         entered.add(module)
-        for key, child in list(module._modules.items()):
+        for key, child in list(children_of(module).items()):
             # A parametrization is a part of a weight, not a layer of the network.
             if child is None or key == "parametrizations":
                 continue
@@ -128,7 +121,7 @@ def _walk(
 def _refuse_weight_hooks(name: str, old: nn.Module, new: nn.Module) -> None:
     if old in set(new.modules()):
         return
-    for hook in old._forward_pre_hooks.values():
+    for hook in forward_pre_hooks_of(old).values():
         kind = type(hook)
         if kind.__module__.startswith("torch.nn.utils"):
             raise ValueError(
@@ -141,50 +134,27 @@ def _adopt(old: nn.Module, new: nn.Module, parent: nn.Module, model: nn.Module) 
     """Gives ``new`` the training flag, device and dtype of ``old``; what ``new`` took over from ``old`` stays."""
     inherited = set(old.modules())
     like = next((t for module in (old, parent, model) for t in _tensors(module) if t.is_floating_point()), None)
+
+    def convert(t: Tensor) -> Tensor:
+        assert like is not None
+        return t.to(like.device, like.dtype if t.is_floating_point() else None)
+
     for module in new.modules():
         if module in inherited:
             continue
         module.training = old.training
         if like is not None and any(True for _ in _tensors(module, recurse=False)):
-            _move(module, like)
+            apply_alone(module, convert)
 
 
-def _tensors(module: nn.Module, recurse: bool = True) -> Iterator[torch.Tensor]:
+def _tensors(module: nn.Module, recurse: bool = True) -> Iterator[Tensor]:
     yield from module.parameters(recurse)
     yield from module.buffers(recurse)
-
-
-def _move(module: nn.Module, like: torch.Tensor) -> None:
-    """Like ``module.to``, without its children, through ``_apply`` so that a module can keep some of its dtypes."""
-
-    def convert(t: torch.Tensor) -> torch.Tensor:
-        return t.to(like.device, like.dtype if t.is_floating_point() else None)
-
-    children = module._modules
-    module._modules = {}
-    try:
-        module._apply(convert)
-    finally:
-        module._modules = children
 
 
 def _carry_hooks(old: nn.Module, new: nn.Module) -> int:
     """Moves the hooks that users attached to ``old``; returns how many cannot be moved."""
     if old in set(new.modules()):
         return 0
-    for names in _CALL_HOOKS:
-        source = getattr(old, names[0])
-        kept = {key: hook for key, hook in source.items() if getattr(hook, "__self__", None) is not old}
-        if not kept:
-            continue
-        for key in source.keys() - kept.keys():
-            del source[key]
-        # The handles hold these very dictionaries: moving them keeps handle.remove() working.
-        for name in names:
-            merged = getattr(old, name)
-            merged.update(getattr(new, name))
-            setattr(new, name, merged)
-            setattr(old, name, type(merged)())
-    if old._is_full_backward_hook is not None and new._backward_hooks:
-        new._is_full_backward_hook = old._is_full_backward_hook
-    return sum(len(getattr(old, name)) for name in _STATE_HOOKS)
+    move_call_hooks(old, new)
+    return count_state_hooks(old)

@@ -20,11 +20,3 @@ def test_a_warning_is_said_once():
     with pytest.warns(UserWarning, match="of a test of its own"):
         compat.warn_once("of a test of its own")
     compat.warn_once("of a test of its own")  # a second warning would be an error here
-
-
-def test_what_the_trainer_writes_into_a_module():
-    """The ensemble leaves these out where it compares its members; one that Lightning lacks is looked for in vain."""
-    module = L.LightningModule()
-    module.trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    assert {name for name in vars(module) if name in compat.TRAINER_ATTRIBUTES} == compat.TRAINER_ATTRIBUTES
-    assert compat.CURRENT_HOOK in vars(module)

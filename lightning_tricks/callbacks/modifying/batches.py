@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lightning_tricks._compat.lightning import has_forward
+from lightning_tricks.model.batches import run_model
 
 
 def run_on_batch(module: Any, batch: Any) -> Any:
@@ -20,7 +21,7 @@ def run_on_batch(module: Any, batch: Any) -> Any:
         TypeError: Neither can be used; the message says what to give instead.
     """
     if has_forward(module) and isinstance(batch, (torch.Tensor, tuple, list)):
-        return module(batch if isinstance(batch, torch.Tensor) else batch[0])
+        return run_model(module, batch)
     if not getattr(module, "automatic_optimization", True):
         raise TypeError(
             f"{type(module).__name__} optimises manually, so its training_step cannot be run for its statistics alone: "

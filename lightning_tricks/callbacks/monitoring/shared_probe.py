@@ -14,6 +14,7 @@ from lightning_tricks._compat import trainer as compat
 from lightning_tricks._compat.loss_scaling import unscales_itself
 from lightning_tricks.callbacks.monitoring.loss_history import ValidationLoss, loss_in
 from lightning_tricks.callbacks.monitoring.receiver import MonitorErrors, SnapshotReceiver
+from lightning_tricks.model.processes import gather_objects
 from lightning_tricks.probes import Probe, Snapshot
 
 Value = TypeVar("Value")
@@ -181,12 +182,8 @@ class SharedProbe:
 
 
 def over_ranks(value: Value, world_size: int) -> list[Value]:
-    """The value of every rank, on every rank."""
-    if world_size == 1 or not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return [value]
-    gathered: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, value)
-    return gathered
+    """The value of every rank of a Trainer, on every rank; one that trains by itself amid others asks none of them."""
+    return [value] if world_size == 1 else gather_objects(value)
 
 
 def merge_over_ranks(snapshot: Snapshot | None, world_size: int) -> Snapshot | None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
+from lightning_tricks._compat.transforms import transforms_are_active
 from lightning_tricks.nn.batch_norm.running import accumulation_dtype
 
 __all__ = ["Block", "NormalizeBlocks", "can_write_in_place"]
@@ -25,8 +25,7 @@ def can_write_in_place(input: Tensor) -> bool:
         input.device.type == "cpu"
         and type(input) in (Tensor, nn.Parameter)
         and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
+        and not transforms_are_active()
     )
 
 

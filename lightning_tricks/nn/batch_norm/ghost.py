@@ -8,10 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_tricks.model.processes import average_over_processes, is_distributed
 from lightning_tricks.nn.batch_norm.blocks import Block, NormalizeBlocks, can_write_in_place
-from lightning_tricks.nn.batch_norm.distributed import average_over_processes, is_distributed
 from lightning_tricks.nn.batch_norm.running import RunningStatistics, accumulation_dtype, move
 
 __all__ = ["GhostBatchNorm1d", "GhostBatchNorm2d", "GhostBatchNorm3d", "ghost_batch_norm", "ghost_groups"]
@@ -144,7 +143,10 @@ def _is_channels_last(tensor: Tensor) -> bool:
     return tensor.is_contiguous(memory_format=formats[tensor.dim()])
 
 
-class _GhostBatchNorm(RunningStatistics, _BatchNorm):
+class _GhostBatchNorm(RunningStatistics):
+    weight: nn.Parameter
+    bias: nn.Parameter
+
     def __init__(
         self,
         num_features: int,

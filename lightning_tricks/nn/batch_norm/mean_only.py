@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.nn.batch_norm.distributed import is_distributed, joint_moments
-from lightning_tricks.nn.batch_norm.running import RunningStatistics, accumulation_dtype, move
+from lightning_tricks.model.processes import is_distributed
+from lightning_tricks.nn.batch_norm.running import RunningStatistics, accumulation_dtype, joint_moments, move
 
 __all__ = ["MeanOnlyBatchNorm1d", "MeanOnlyBatchNorm2d", "MeanOnlyBatchNorm3d", "mean_only_batch_norm"]
 

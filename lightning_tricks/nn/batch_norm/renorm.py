@@ -8,10 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_tricks.nn.batch_norm.distributed import is_distributed, joint_moments
-from lightning_tricks.nn.batch_norm.running import RunningStatistics, accumulation_dtype, move
+from lightning_tricks.model.processes import is_distributed
+from lightning_tricks.nn.batch_norm.running import RunningStatistics, accumulation_dtype, joint_moments, move
 
 __all__ = ["BatchRenorm1d", "BatchRenorm2d", "BatchRenorm3d", "batch_renorm"]
 
@@ -109,7 +108,10 @@ def _clip(values: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     return values.clamp(float(low), float(high))
 
 
-class _BatchRenorm(RunningStatistics, _BatchNorm):
+class _BatchRenorm(RunningStatistics):
+    weight: nn.Parameter
+    bias: nn.Parameter
+
     def __init__(
         self,
         num_features: int,

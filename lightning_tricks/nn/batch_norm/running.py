@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["BatchNorm", "RunningStatistics", "accumulation_dtype", "micro_batch_momentum"]
+from lightning_tricks._compat.torch_modules import BatchNorm as TorchBatchNorm
+from lightning_tricks.model.processes import stack_over_processes
+
+__all__ = ["BatchNorm", "RunningStatistics", "accumulation_dtype", "joint_moments", "micro_batch_momentum", "move"]
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -57,6 +59,7 @@ class RunningStatistics(nn.Module):
     momentum: float | None
     track_running_stats: bool
     running_mean: Tensor | None
+    running_var: Tensor | None
     num_batches_tracked: Tensor | None
     accumulation_steps: int
     _check_input_dim: Callable[[Tensor], None]
@@ -76,6 +79,10 @@ class RunningStatistics(nn.Module):
         self.accumulation_steps = accumulation_steps
         if not bias:
             self.register_parameter("bias", None)
+        self.keep_statistics_in_float32()
+
+    def keep_statistics_in_float32(self) -> None:
+        """Makes running statistics in half precision float32."""
         self._apply(lambda tensor: tensor)
 
     def _hint(self) -> str:
@@ -138,7 +145,9 @@ class RunningStatistics(nn.Module):
         return super().extra_repr() + steps
 
 
-BatchNorm = _BatchNorm | RunningStatistics  # every kind, for isinstance: torch's own, theirs derived from it, and ours
+BatchNorm = (
+    TorchBatchNorm | RunningStatistics
+)  # every kind, for isinstance: torch's own, theirs derived from it, and ours
 
 
 def move(running: Tensor, value: Tensor, weight: float | Tensor) -> None:
@@ -146,3 +155,30 @@ def move(running: Tensor, value: Tensor, weight: float | Tensor) -> None:
     if isinstance(weight, Tensor):
         weight = weight.to(running.dtype)
     running.lerp_(value.detach().to(running.dtype), weight)
+
+
+def joint_moments(mean: Tensor, squares: Tensor | None, count: int) -> tuple[Tensor, Tensor | None, Tensor]:
+    r"""Mean and variance over all processes, differentiable, from those of each one (Chan et al. 1979).
+
+    .. math:: \mu = \sum_r n_r \mu_r / N, \qquad
+        N \sigma^2 = \sum_r \left( S_r + n_r (\mu_r - \mu)^2 \right)
+
+    Args:
+        mean: This process's mean :math:`\mu_r`, shape ``[C]``.
+        squares: This process's sum of squared deviations :math:`S_r` from its own mean, shape ``[C]``, or None.
+        count: This process's number of values per channel :math:`n_r`.
+
+    Returns:
+        Mean, biased variance (None without ``squares``) and the count N as a tensor.
+    """
+    parts = [mean] if squares is None else [mean, squares]
+    gathered = stack_over_processes(torch.cat([*parts, mean.new_tensor([float(count)])]))
+    channels = mean.numel()
+    counts = gathered[:, -1:].detach()
+    total = counts.sum()
+    means = gathered[:, :channels]
+    joint = (counts * means).sum(0) / total
+    if squares is None:
+        return joint, None, total
+    deviations = gathered[:, channels:-1] + counts * (means - joint).square()
+    return joint, deviations.sum(0) / total, total

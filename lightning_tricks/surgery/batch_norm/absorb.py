@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from lightning_tricks._compat.torch_modules import ConvNd, ConvTransposeNd, padding_of
 from lightning_tricks.nn.batch_norm import BatchNorm
 
-__all__ = ["Unfoldable", "absorb_after", "absorb_before", "padding_of", "scale_and_shift"]
+__all__ = ["Unfoldable", "absorb_after", "absorb_before", "scale_and_shift"]
 
 
 class Unfoldable(Exception):
@@ -34,7 +34,7 @@ def scale_and_shift(batch_norm: BatchNorm) -> tuple[Tensor, Tensor]:
 
 def absorb_after(layer: nn.Module, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     """Weight and bias of a layer that does what it did, times ``scale``, plus ``shift``, per output channel."""
-    if isinstance(layer, _ConvTransposeNd):
+    if isinstance(layer, ConvTransposeNd):
         per_group = weight.unflatten(0, (layer.groups, -1))  # [groups, in / groups, out / groups, *]
         scaled = per_group * _shaped(scale.unflatten(0, (layer.groups, -1)).unsqueeze(1), per_group.dim())
         return scaled.flatten(0, 1), bias * scale + shift
@@ -55,9 +55,9 @@ def absorb_before(
     """
     if isinstance(layer, nn.Linear):
         return weight * scale, bias + weight @ shift, None
-    assert isinstance(layer, _ConvNd)
+    assert isinstance(layer, ConvNd)
     groups, shifted = layer.groups, bool(shift.any())
-    if isinstance(layer, _ConvTransposeNd):
+    if isinstance(layer, ConvTransposeNd):
         plain = all(k == 1 for k in layer.kernel_size) and all(s == 1 for s in layer.stride)
         if shifted and not (plain and not any(layer.output_padding)):
             raise Unfoldable(
@@ -77,11 +77,6 @@ def absorb_before(
         if not values.to(layer.weight.dtype).isfinite().all():
             raise Unfoldable("a channel of scale 0 before zero padding cannot be folded")
     return scaled.flatten(0, 1), bias + shifts.flatten(2).sum(2).flatten(), values
-
-
-def padding_of(layer: _ConvNd) -> list[int]:
-    """The padding of a convolution as ``F.pad`` takes it: last dimension first, both ends."""
-    return list(layer._reversed_padding_repeated_twice)
 
 
 def _shaped(values: Tensor, dims: int) -> Tensor:

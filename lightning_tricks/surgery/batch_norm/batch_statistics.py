@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from lightning_tricks.model.processes import gather_tensors, is_distributed
 from lightning_tricks.stats.moments import Moments
 
-__all__ = ["BatchStatistics", "Estimator", "join_processes", "processes", "transport"]
+__all__ = ["BatchStatistics", "Estimator", "join_processes"]
 
 Estimator = Literal["pooled", "paper"]
 
@@ -89,27 +89,14 @@ class BatchStatistics:
         return both
 
 
-def processes() -> int:
-    """The number of processes that train together, 1 without ``torch.distributed``."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def transport(device: torch.device) -> torch.device:
-    """Where a tensor has to lie to be sent by the process group at hand."""
-    return torch.device("cpu") if dist.get_backend() == "gloo" else device
-
-
 def join_processes(statistics: list[BatchStatistics]) -> list[BatchStatistics]:
     """The statistics of all processes, merged in the order of their ranks, so that every one holds the same bits."""
-    if processes() == 1 or not statistics:
+    if not is_distributed() or not statistics:
         return statistics
     packed = [entry.pack() for entry in statistics]
     home = packed[0].device
-    flat = torch.cat([entry.to(home) for entry in packed]).to(transport(home))
-    ranks = [torch.empty_like(flat) for _ in range(processes())]
-    dist.all_gather(ranks, flat)
     joined: list[BatchStatistics] = []
-    for rank in ranks:
+    for rank in gather_tensors(torch.cat([entry.to(home) for entry in packed])):
         parts = rank.split([entry.numel() for entry in packed])
         entries = [old.unpack(part.to(old.moments.mean)) for old, part in zip(statistics, parts, strict=True)]
         joined = [a.merge(b) for a, b in zip(joined, entries, strict=True)] if joined else entries

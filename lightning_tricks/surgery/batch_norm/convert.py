@@ -10,12 +10,13 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from lightning_tricks._compat.torch_modules import buffers_of, parameters_of
+from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.nn import batch_norm as ours
 from lightning_tricks.nn.batch_norm import BatchNorm
 from lightning_tricks.surgery.batch_norm.families import dimensions_of, member
 from lightning_tricks.surgery.optimizer import hand_over, refuse_wrapped
 from lightning_tricks.surgery.replace import replace_modules
-from lightning_tricks.surgery.report import NoEffectWarning, Report
 
 __all__ = ["convert_batch_norm"]
 
@@ -113,15 +114,16 @@ def _convert(old: BatchNorm, cls: type, kwargs: dict[str, Any]) -> nn.Module:
     reference = old.bias if isinstance(old.bias, torch.Tensor) else old.running_mean
     if isinstance(reference, torch.Tensor):
         new.to(device=reference.device)
-    for name in _STATE:
-        if name in new._parameters and name in old._parameters:
-            new._parameters[name] = old._parameters[name]
-        elif name in new._buffers and name in old._buffers:
-            new._buffers[name] = old._buffers[name]
+    tensors: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+        (parameters_of(old), parameters_of(new)),
+        (buffers_of(old), buffers_of(new)),
+    )
+    for of_old, of_new in tensors:
+        of_new.update({name: of_old[name] for name in _STATE if name in of_old and name in of_new})
     if _has(new, "weight") and not hasattr(old, "weight"):
         with torch.no_grad():  # a variance of 1 and this scale are no scale at all
             new.weight.fill_((1.0 + new.eps) ** 0.5)
     new.track_running_stats = old.track_running_stats
     if new.running_mean is not None and isinstance(new, ours.RunningStatistics):
-        new._apply(lambda tensor: tensor)  # running statistics in half precision become float32
+        new.keep_statistics_in_float32()
     return new

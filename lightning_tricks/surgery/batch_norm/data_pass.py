@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from lightning_tricks.model.batches import Forward, first_element, number_of_samples
+from lightning_tricks.model.processes import any_process, gather_objects, is_distributed, process_count
 from lightning_tricks.nn.batch_norm import BatchNorm
-from lightning_tricks.surgery.batch_norm.batch_statistics import BatchStatistics, join_processes, processes, transport
+from lightning_tricks.surgery.batch_norm.batch_statistics import BatchStatistics, join_processes
 
-__all__ = ["DataPass", "Forward"]
-
-Forward = Callable[[nn.Module, Any], Any]
+__all__ = ["DataPass"]
 
 
 class _Reached(BaseException):
@@ -43,8 +41,8 @@ class DataPass:
         singles: bool = False,
     ) -> None:
         self.network, self.loader, self.singles = network, loader, singles
-        self.forward = forward or _first_element
-        self.limit = None if num_samples is None else -(-num_samples // processes())
+        self.forward = forward or _on_its_device
+        self.limit = None if num_samples is None else -(-num_samples // process_count())
         tensors = [*network.buffers(), *network.parameters()]
         self.device = tensors[0].device if tensors else torch.device("cpu")
 
@@ -64,10 +62,8 @@ class DataPass:
             for name, module in layers.items():
                 stack.callback(module.register_forward_pre_hook(count(name)).remove)
             self._together(run)
-        if processes() > 1:  # the first process with data decides, so that all go through the layers in one order
-            everywhere: list[dict[str, int]] = [{} for _ in range(processes())]
-            dist.all_gather_object(everywhere, calls)
-            calls = next((entry for entry in everywhere if entry), {})
+        # The first process with data decides, so that all go through the layers in one order.
+        calls = next((entry for entry in gather_objects(calls) if entry), {})
         if not calls:
             raise ValueError("the loader is empty, or its first batch reaches no batch-norm layer")
         return calls
@@ -84,7 +80,7 @@ class DataPass:
         """
         statistics = {name: _empty(module) for name, module in layers.items()}
         # Layers that talk to each other across processes need as many batches on each; then the shortest one decides.
-        in_step = processes() > 1 and any(_synchronizes(module) for module in layers.values())
+        in_step = is_distributed() and any(_synchronizes(module) for module in layers.values())
 
         def gather(name: str) -> Callable[..., None]:
             def hook(module: BatchNorm, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -143,12 +139,12 @@ class DataPass:
         for batch in self.loader:
             if self.limit is not None and seen >= self.limit:
                 break
-            if in_step and self._any(False):
+            if in_step and any_process(False, self.device):
                 return
             yield batch
-            seen += _batch_size(batch)
+            seen += number_of_samples(batch)
         if in_step:
-            self._any(True)
+            any_process(True, self.device)
 
     def _together(self, run: Callable[[], None]) -> None:
         """Fails on all processes if it fails on one: the others would wait for it for ever."""
@@ -156,19 +152,14 @@ class DataPass:
         try:
             run()
         except Exception as error:
-            if processes() == 1:
+            if not is_distributed():
                 raise
             failure = error
-        failed = processes() > 1 and self._any(failure is not None)
+        failed = any_process(failure is not None, self.device)
         if failure is not None:
             raise failure
         if failed:
             raise RuntimeError("another process failed in its pass over the data; nothing was changed")
-
-    def _any(self, flag: bool) -> bool:
-        vote = torch.tensor([float(flag)], device=transport(self.device))
-        dist.all_reduce(vote)
-        return bool(vote.item())
 
 
 def _empty(layer: BatchNorm) -> BatchStatistics:
@@ -180,24 +171,9 @@ def _synchronizes(module: nn.Module) -> bool:
     return module.training and (isinstance(module, nn.SyncBatchNorm) or bool(getattr(module, "synchronize", False)))
 
 
-def _first_element(network: nn.Module, batch: Any) -> Any:
-    input = batch[0] if isinstance(batch, (tuple, list)) else batch
+def _on_its_device(network: nn.Module, batch: Any) -> Any:
+    input = first_element(batch)
     if isinstance(input, Mapping):
         raise TypeError("the batches are mappings; pass forward=lambda model, batch: model(batch['...'])")
     parameter = next(iter([*network.parameters(), *network.buffers()]))
     return network(input.to(parameter.device) if isinstance(input, Tensor) else input)
-
-
-def _batch_size(batch: Any) -> int:
-    """The length of the first tensor in it that has one, whatever it is packed in; 1 where there is none."""
-    return next((tensor.shape[0] for tensor in _tensors(batch) if tensor.dim() > 0), 1)
-
-
-def _tensors(batch: Any) -> Iterator[Tensor]:
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, (Mapping, tuple, list)):
-        for part in batch.values() if isinstance(batch, Mapping) else batch:
-            yield from _tensors(part)
-    elif dataclasses.is_dataclass(batch):
-        yield from _tensors(vars(batch))

@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim import Optimizer
 
+from lightning_tricks._compat.torch_modules import forward_pre_hooks_of, remove_padding
+from lightning_tricks.init.report import NoEffectWarning, Report
+from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.data_flow import trace
-from lightning_tricks.model.isolated import Forward
 from lightning_tricks.nn.batch_norm import BatchNorm
 from lightning_tricks.surgery.batch_norm.fold_plan import FoldPlan, is_foldable_layer, is_watched
 from lightning_tricks.surgery.batch_norm.normalized import FoldedBatchNorm
 from lightning_tricks.surgery.optimizer import hand_over, refuse_wrapped
 from lightning_tricks.surgery.replace import replace_modules
-from lightning_tricks.surgery.report import NoEffectWarning, Report
 
 __all__ = ["fold_batch_norm"]
 
@@ -104,7 +104,7 @@ def _nothing_to_do(model: nn.Module, report: Report) -> None:
 
 
 def _write(layer: Any, weight: Tensor, bias: Tensor, unpadded: bool) -> None:
-    if any(isinstance(hook, WeightNorm) for hook in layer._forward_pre_hooks.values()):
+    if any(isinstance(hook, WeightNorm) for hook in forward_pre_hooks_of(layer).values()):
         nn.utils.remove_weight_norm(layer)
     if parametrize.is_parametrized(layer):
         _bake(layer)
@@ -115,9 +115,7 @@ def _write(layer: Any, weight: Tensor, bias: Tensor, unpadded: bool) -> None:
         else:
             layer.bias.copy_(bias)
     if unpadded:
-        assert isinstance(layer, _ConvNd)
-        layer.padding = (0,) * len(layer.kernel_size)
-        layer._reversed_padding_repeated_twice = [0] * (2 * len(layer.kernel_size))
+        remove_padding(layer)
 
 
 def _bake(layer: Any) -> None:

@@ -7,18 +7,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
-from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.weight_norm import WeightNorm
 
-from lightning_tricks.model.data_flow import Call, Flow
+from lightning_tricks._compat.torch_modules import (
+    ConvTransposeNd,
+    DropoutNd,
+    forward_hooks_of,
+    forward_pre_hooks_of,
+    padding_of,
+    parameters_of,
+    runs_convolution_of,
+)
+from lightning_tricks.model.data_flow import DataFlow, ModuleCall
 from lightning_tricks.nn import batch_norm as ours
 from lightning_tricks.nn.batch_norm import BatchNorm
 from lightning_tricks.surgery.batch_norm.absorb import (
     Unfoldable,
     absorb_after,
     absorb_before,
-    padding_of,
     scale_and_shift,
 )
 from lightning_tricks.surgery.batch_norm.normalized import ChannelPad, FoldedBatchNorm, NormalizedLayer
@@ -35,7 +41,6 @@ _LAYERS = (
     nn.ConvTranspose3d,
 )
 _FORWARDS = {cls.forward for cls in _LAYERS}
-_CONVOLUTIONS = {getattr(cls, "_conv_forward", None) for cls in _LAYERS}
 _OUR_FORWARDS = {getattr(ours, name).forward for name in ours.__all__ if name.endswith("d")}
 _NORM_FORWARDS = {nn.BatchNorm2d.forward, nn.SyncBatchNorm.forward} | _OUR_FORWARDS
 
@@ -46,7 +51,7 @@ def is_foldable_layer(module: nn.Module) -> bool:
 
 def _is_transparent(module: nn.Module) -> bool:
     folded = isinstance(module, FoldedBatchNorm) and not isinstance(module, ChannelPad)
-    return type(module) is nn.Identity or folded or (isinstance(module, _DropoutNd) and not module.training)
+    return type(module) is nn.Identity or folded or (isinstance(module, DropoutNd) and not module.training)
 
 
 def is_watched(module: nn.Module) -> bool:
@@ -64,7 +69,7 @@ class FoldPlan:
         left: Name of any other batch norm -> why it is left.
     """
 
-    def __init__(self, model: nn.Module, flow: Flow) -> None:
+    def __init__(self, model: nn.Module, flow: DataFlow) -> None:
         self.flow = flow
         self.names = {module: name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
         self.parameters: dict[nn.Module, tuple[Tensor, Tensor]] = {}
@@ -74,7 +79,7 @@ class FoldPlan:
         self.left: dict[str, str] = {}
         owners: dict[int, int] = {}
         for module in model.modules():
-            for parameter in module._parameters.values():
+            for parameter in parameters_of(module).values():
                 owners[id(parameter)] = owners.get(id(parameter), 0) + 1
         self.shared = {key for key, count in owners.items() if count > 1}
         for module in model.modules():
@@ -103,7 +108,7 @@ class FoldPlan:
         self.replacements[wrapper] = layer
         self.into[self.names[norm]] = self.names[wrapper]
 
-    def _fold(self, call: Call) -> None:
+    def _fold(self, call: ModuleCall) -> None:
         norm: Any = call.module
         if len(self.flow.of(norm)) > 1:
             raise Unfoldable(f"called {len(self.flow.of(norm))} times in a forward pass")
@@ -119,13 +124,13 @@ class FoldPlan:
                 refusals.append(str(reason))
         raise Unfoldable("; ".join(refusals) or "no linear or convolution layer directly before or behind it")
 
-    def _after(self, call: Call, layer: Any) -> None:
+    def _after(self, call: ModuleCall, layer: Any) -> None:
         self._check(call.module, layer, layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)
         dims = self._dims(call, layer)
         self.parameters[layer] = absorb_after(layer, *self._current(layer), *_affine(call))
         self._replace(call.module, FoldedBatchNorm(self.names[layer], dims), into=layer)
 
-    def _before(self, call: Call, layer: Any) -> None:
+    def _before(self, call: ModuleCall, layer: Any) -> None:
         self._check(call.module, layer, layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels)
         dims = self._dims(call, layer)
         weight, bias, values = absorb_before(layer, *self._current(layer), *_affine(call))
@@ -142,7 +147,7 @@ class FoldPlan:
         self.replacements[old] = new
         self.into[self.names[old]] = self.names[into]
 
-    def _source(self, call: Call) -> nn.Module | None:
+    def _source(self, call: ModuleCall) -> nn.Module | None:
         """The layer whose output comes in, through what is transparent, and goes nowhere else."""
         source = call.source
         while source is not None and source.uses == 1 and self._passes(source.module):
@@ -152,7 +157,7 @@ class FoldPlan:
         self._used_once(source)
         return source.module
 
-    def _target(self, call: Call) -> nn.Module | None:
+    def _target(self, call: ModuleCall) -> nn.Module | None:
         """The layer that takes the output, through what is transparent, and is the only one to do so."""
         while True:
             self._used_once(call)
@@ -165,7 +170,7 @@ class FoldPlan:
                 return None
             call = behind[0]
 
-    def _used_once(self, call: Call) -> None:
+    def _used_once(self, call: ModuleCall) -> None:
         if call.uses != 1:
             raise Unfoldable(f"the output of {self.names[call.module]!r} is used {call.uses} times")
 
@@ -176,7 +181,7 @@ class FoldPlan:
     def _check_norm(self, norm: Any) -> None:
         if type(norm).forward not in _NORM_FORWARDS:
             raise Unfoldable(f"{type(norm).__name__} has a forward of its own")
-        if norm._forward_hooks or norm._forward_pre_hooks:
+        if forward_hooks_of(norm) or forward_pre_hooks_of(norm):
             raise Unfoldable("it has forward hooks")
 
     def _check(self, norm: Any, layer: Any, channels: int) -> None:
@@ -189,15 +194,16 @@ class FoldPlan:
 
     def _check_layer(self, layer: Any) -> None:
         name, kind = self.names[layer], type(layer)
-        if kind.forward not in _FORWARDS or getattr(kind, "_conv_forward", None) not in _CONVOLUTIONS:
+        if kind.forward not in _FORWARDS or not runs_convolution_of(kind, _LAYERS):
             raise Unfoldable(f"{name!r} is a {kind.__name__} with a forward of its own")
-        if layer._forward_hooks or any(not isinstance(h, WeightNorm) for h in layer._forward_pre_hooks.values()):
+        before = forward_pre_hooks_of(layer).values()
+        if forward_hooks_of(layer) or any(not isinstance(hook, WeightNorm) for hook in before):
             raise Unfoldable(f"{name!r} has forward hooks")
         own = {id(parameter) for parameter in layer.parameters()}
         if own & self.shared or own & self.flow.borrowed:
             raise Unfoldable(f"the parameters of {name!r} are used elsewhere as well")
 
-    def _dims(self, call: Call, layer: Any) -> int:
+    def _dims(self, call: ModuleCall, layer: Any) -> int:
         """The dimensions for which the channels of batch norm are those of the layer."""
         dims = 2 if isinstance(layer, nn.Linear) else len(layer.kernel_size) + 2
         if call.dims not in (None, dims):
@@ -208,15 +214,15 @@ class FoldPlan:
         if layer in self.parameters:
             return self.parameters[layer]
         with torch.no_grad():
-            hooks = [hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, WeightNorm)]
+            hooks = [hook for hook in forward_pre_hooks_of(layer).values() if isinstance(hook, WeightNorm)]
             weight = hooks[0].compute_weight(layer) if hooks else layer.weight
             weight = weight.detach().double()
             if layer.bias is not None:
                 return weight, layer.bias.detach().double()
-            transposed = isinstance(layer, _ConvTransposeNd)
+            transposed = isinstance(layer, ConvTransposeNd)
             return weight, weight.new_zeros(weight.shape[1] * layer.groups if transposed else weight.shape[0])
 
 
-def _affine(call: Call) -> tuple[Tensor, Tensor]:
+def _affine(call: ModuleCall) -> tuple[Tensor, Tensor]:
     norm: Any = call.module
     return scale_and_shift(norm)

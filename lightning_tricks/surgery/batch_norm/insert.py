@@ -9,24 +9,23 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from lightning_tricks.model.data_flow import Flow, trace
-from lightning_tricks.model.isolated import Forward
+from lightning_tricks._compat.torch_modules import ConvNd, NormBase, parameters_of
+from lightning_tricks.init.report import NoEffectWarning, Report
+from lightning_tricks.model.batches import Forward
+from lightning_tricks.model.data_flow import DataFlow, trace
 from lightning_tricks.nn.batch_norm import RunningStatistics
 from lightning_tricks.surgery.batch_norm.families import member
 from lightning_tricks.surgery.batch_norm.normalized import NormalizedLayer
 from lightning_tricks.surgery.optimizer import hand_over, refuse_wrapped
 from lightning_tricks.surgery.replace import replace_modules
-from lightning_tricks.surgery.report import NoEffectWarning, Report
 
 __all__ = ["insert_batch_norm"]
 
 _RMS = (nn.RMSNorm,) if hasattr(nn, "RMSNorm") else ()
-_NORMS = (_NormBase, RunningStatistics, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, *_RMS)
+_NORMS = (NormBase, RunningStatistics, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, *_RMS)
 
 
 def insert_batch_norm(
@@ -108,7 +107,7 @@ def insert_batch_norm(
     dropped: list[nn.Parameter] = []
     new: dict[nn.Parameter, nn.Parameter] = {}
     for layer, wrapper in wrappers.items():
-        bias = layer._parameters.get("bias")
+        bias = parameters_of(layer).get("bias")
         if bias is not None:
             dropped.append(bias)
             layer.bias = None  # type: ignore[assignment]
@@ -122,14 +121,14 @@ def insert_batch_norm(
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Linear, _ConvNd))
+    return isinstance(module, (nn.Linear, ConvNd))
 
 
 def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, _NORMS)
 
 
-def _reason_against(name: str, layer: nn.Module, flow: Flow, globs: Sequence[str] | None) -> str:
+def _reason_against(name: str, layer: nn.Module, flow: DataFlow, globs: Sequence[str] | None) -> str:
     calls = flow.of(layer)
     if globs is not None and not any(fnmatch.fnmatchcase(name, glob) for glob in globs):
         return "not asked for"

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from lightning_tricks.model.undisturbed import undisturbed
+from lightning_tricks.init.report import NoEffectWarning, Report
+from lightning_tricks.model.batches import Forward
+from lightning_tricks.model.isolated import isolated
 from lightning_tricks.nn.batch_norm import BatchNorm
 from lightning_tricks.surgery.batch_norm.batch_statistics import BatchStatistics, Estimator
-from lightning_tricks.surgery.batch_norm.data_pass import DataPass, Forward
-from lightning_tricks.surgery.report import NoEffectWarning, Report
+from lightning_tricks.surgery.batch_norm.data_pass import DataPass
 
 __all__ = ["tracked_batch_norms", "update_population_statistics"]
 
@@ -122,7 +123,7 @@ def update_population_statistics(
             raise ValueError(f"layer {name!r} is not initialised yet; run the model once before")
     network = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     data = DataPass(network, loader, forward, num_samples, singles=consistent and estimator == "pooled")
-    with undisturbed(network, targets.values()):
+    with isolated(network, updated=targets.values()):
         found = _one_by_one(data, targets, estimator) if consistent else _all_at_once(data, targets)
         _commit(targets, found, estimator)
     for name, statistics in found.items():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.nn import BatchRenorm2d, GhostBatchNorm1d, GhostBatchNorm2d, MeanOnlyBatchNorm2d
 from lightning_tricks.surgery.batch_norm.convert import convert_batch_norm
-from lightning_tricks.surgery.report import NoEffectWarning, Report
 
 
 def network(**kwargs):

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.nn import BatchRenorm2d, GhostBatchNorm1d, MeanOnlyBatchNorm2d
 from lightning_tricks.surgery.batch_norm.fold import fold_batch_norm
 from lightning_tricks.surgery.batch_norm.normalized import ChannelPad, FoldedBatchNorm, NormalizedLayer
-from lightning_tricks.surgery.report import NoEffectWarning, Report
 
 CONVOLUTIONS = [nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
 NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
+from lightning_tricks.init.report import Report
 from lightning_tricks.nn.batch_norm import BatchNorm
 from lightning_tricks.surgery.batch_norm.fold import fold_batch_norm
-from lightning_tricks.surgery.report import Report
 
 models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
 

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.nn import GhostBatchNorm1d, GhostBatchNorm2d
 from lightning_tricks.surgery.batch_norm.fold import fold_batch_norm
 from lightning_tricks.surgery.batch_norm.insert import insert_batch_norm
 from lightning_tricks.surgery.batch_norm.normalized import NormalizedLayer
 from lightning_tricks.surgery.batch_norm.population import update_population_statistics
-from lightning_tricks.surgery.report import NoEffectWarning, Report
 
 
 class Net(nn.Module):

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.nn import BatchRenorm1d, GhostBatchNorm1d, GhostBatchNorm2d, MeanOnlyBatchNorm1d
 from lightning_tricks.surgery.batch_norm.population import tracked_batch_norms, update_population_statistics
-from lightning_tricks.surgery.report import NoEffectWarning, Report
 
 
 def draw(*shape, seed=0):

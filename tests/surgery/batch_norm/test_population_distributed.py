@@ -8,9 +8,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from lightning_tricks.init.report import Report
 from lightning_tricks.nn import BatchRenorm1d
 from lightning_tricks.surgery.batch_norm.population import update_population_statistics
-from lightning_tricks.surgery.report import Report
 
 
 def data():

@@ -1,0 +1,53 @@
+"""What a batch holds, and how it goes into a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["Forward", "first_element", "number_of_samples", "run_model", "tensors_in"]
+
+Forward = Callable[[nn.Module, Any], Any]
+
+
+def first_element(batch: Any) -> Any:
+    """What goes into a model: of a tuple or list the first element, of anything else all of it.
+
+    >>> first_element(("inputs", "targets")), first_element("inputs")
+    ('inputs', 'inputs')
+    """
+    return batch[0] if isinstance(batch, (tuple, list)) else batch
+
+
+def run_model(model: nn.Module, batch: Any, forward: Forward | None = None) -> Any:
+    """``forward(model, batch)``, or the model on the batch's first element."""
+    return model(first_element(batch)) if forward is None else forward(model, batch)
+
+
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """The tensors in tuples, lists, mappings and dataclasses, however deep, in their order.
+
+    >>> import torch
+    >>> [t.item() for t in tensors_in(({"a": torch.tensor(1), "b": "no"}, [torch.tensor(2)]))]
+    [1, 2]
+    """
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for part in tree.values():
+            yield from tensors_in(part)
+    elif isinstance(tree, (tuple, list, deque)):
+        for part in tree:
+            yield from tensors_in(part)
+    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        for field in dataclasses.fields(tree):
+            yield from tensors_in(getattr(tree, field.name, None))
+
+
+def number_of_samples(batch: Any) -> int:
+    """The length of the first tensor in it that has one, whatever it is packed in; 1 where there is none."""
+    return next((tensor.shape[0] for tensor in tensors_in(batch) if tensor.dim() > 0), 1)
