@@ -1,4 +1,4 @@
-"""Thin Lightning callbacks: when to look, where to log."""
+"""The classes that a user adds to a Trainer, one file each."""
 
 from lightning_tricks.callbacks.activation_monitor import ActivationMonitor
 from lightning_tricks.callbacks.gradient_flow_monitor import GradientFlowMonitor

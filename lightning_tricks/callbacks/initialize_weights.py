@@ -10,10 +10,14 @@ import torch
 from lightning_tricks._compat.lightning import Callback
 from lightning_tricks._compat.trainer import steps_taken
 from lightning_tricks.callbacks.modifying.batches import run_on_batch
-from lightning_tricks.callbacks.modifying.members import merge, own_random_numbers, with_batch
+from lightning_tricks.callbacks.modifying.members import (
+    merge,
+    own_random_numbers,
+    take_weights_of_first_process,
+    with_batch,
+)
 from lightning_tricks.init import initialize
 from lightning_tricks.init.network import SCHEMES
-from lightning_tricks.model.processes import is_distributed
 from lightning_tricks.surgery import Report
 
 
@@ -74,8 +78,7 @@ class InitializeWeights(Callback):
             with trainer.precision_plugin.forward_context(), own_random_numbers(part, seed):
                 initialize(part.network, self.scheme, part.data, forward=self.forward or run_on_batch, report=own)
             merge(self.report, own, part)
-        if getattr(pl_module, "parallel", "data") == "data":  # else every process has members of its own
-            _share(pl_module)
+        take_weights_of_first_process(pl_module)
         if self.verbose and trainer.is_global_zero:
             print(self.report)
 
@@ -92,10 +95,3 @@ class InitializeWeights(Callback):
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
-
-
-def _share(module: torch.nn.Module) -> None:
-    """Each process drew its own numbers: take those of the first."""
-    if is_distributed():
-        for tensor in (*module.parameters(), *module.buffers()):
-            torch.distributed.broadcast(tensor.detach(), src=0)

@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_tricks._compat.lightning import Callback, rank_zero_warn
 from lightning_tricks.callbacks.modifying.batches import TrainingBatches, run_on_batch
-from lightning_tricks.callbacks.modifying.members import Part, merge, with_batches
+from lightning_tricks.callbacks.modifying.members import Part, are_spread, merge, with_batches
 from lightning_tricks.nn.batch_norm import BatchNorm, RunningStatistics
 from lightning_tricks.surgery import Report, update_population_statistics
 from lightning_tricks.surgery.batch_norm.batch_statistics import Estimator
@@ -81,7 +81,7 @@ class PreciseBatchNorm(Callback):
                 "with all that derives from torch's batch norm; leave it off, and give these layers synchronize=True"
             )
 
-        if getattr(pl_module, "parallel", "data") == "members" and trainer.world_size > 1:
+        if are_spread(pl_module) and trainer.world_size > 1:
             raise ValueError(
                 'PreciseBatchNorm pools the data of all processes, and with parallel="members" each has other members; '
                 'use parallel="data"'

@@ -93,6 +93,7 @@ PRIVATE = {
     "_should_accumulate": (_TrainingEpochLoop, "whether gradients are accumulated"),
     "_logger_connector": (L.Trainer, "into the row that it logs"),
     "_callback_metrics": (_LoggerConnector, "into trainer.callback_metrics directly"),
+    "log_metrics": (_LoggerConnector, "into the row that it logs"),
     "should_update_logs": (_LoggerConnector, ""),
 }
 

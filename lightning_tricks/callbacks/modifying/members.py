@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lightning_tricks.model.processes import is_distributed
 from lightning_tricks.surgery import Report
 
 
@@ -34,6 +35,22 @@ def with_batches(module: Any, batches: Iterable[Any]) -> list[Part]:
     """One network, or each member with batches of the patterns that it trains on."""
     each = getattr(module, "member_batches", None)
     return [Part(module, batches)] if each is None else [_part(*item) for item in each(batches)]
+
+
+def are_spread(module: Any) -> bool:
+    """Whether every process trains members of its own.
+
+    >>> are_spread(torch.nn.Linear(2, 1))
+    False
+    """
+    return getattr(module, "parallel", "data") == "members"
+
+
+def take_weights_of_first_process(module: torch.nn.Module) -> None:
+    """Of what each process drew by itself that of the first, where all train the same networks."""
+    if is_distributed() and not are_spread(module):
+        for tensor in (*module.parameters(), *module.buffers()):
+            torch.distributed.broadcast(tensor.detach(), src=0)
 
 
 def _part(number: int, member: Any, data: Any) -> Part:

@@ -1,4 +1,4 @@
-"""What every monitor has in common: when to look, what to keep, where to log."""
+"""What every monitor has in common: when to probe, what to keep, where to log."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Monitor(MonitorHooks):
 
     @property
     def state_key(self) -> str:
-        """What Lightning's own state keys look like: checkpoints are read by it."""
+        """As Lightning writes such keys; checkpoints are read by it."""
         arguments = {"layers": self.layers, "every_n_steps": self.every_n_steps, "max_patterns": self.max_patterns}
         return f"{type(self).__qualname__}{arguments!r}"
 
