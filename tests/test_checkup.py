@@ -89,7 +89,7 @@ def test_loaders_keep_their_own_generator():
     assert torch.equal(generator.get_state(), before)
 
 
-def test_model_in_evaluation_mode_is_looked_at_in_training_mode():
+def test_model_in_evaluation_mode_is_run_in_training_mode():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Dropout(0.9), nn.Linear(12, 3))
     with_dropout = check(copy.deepcopy(net).train(), num_batches=1).history[0]
@@ -258,13 +258,13 @@ def test_a_module_that_has_been_trained():
 
 
 def test_inside_a_training():
-    class Looks(Classifier):
+    class ChecksItself(Classifier):
         def on_train_epoch_end(self):
             if self.trainer.max_epochs == 2 and self.current_epoch == 0:
                 found.append(lt.checkup(self, batches(2), num_batches=2))
 
     found = []
-    trainer = fit(Looks(plain()), [lt.ActivationMonitor(every_n_steps=1)], max_epochs=2)
+    trainer = fit(ChecksItself(plain()), [lt.ActivationMonitor(every_n_steps=1)], max_epochs=2)
     assert steps(found[0]) == [0, 1]
     assert trainer.global_step == 12
 

@@ -35,8 +35,16 @@ def steps_taken(trainer: Trainer) -> int:
             "trainer.global_step, which manual optimisation may count otherwise"
         )
         steps = int(trainer.global_step) // max(len(optimizers(trainer)), 1)
+        return max(steps - _has_counted_this_batch(trainer), 0)
+
+
+def _has_counted_this_batch(trainer: Trainer) -> bool:
+    """Whether the batch at hand has made its step already, so that ``trainer.global_step`` is one ahead."""
+    try:
         progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-        return steps - (progress.processed == progress.ready and window_ends(trainer))  # that of this batch is made
+        return progress.processed == progress.ready and window_ends(trainer)
+    except AttributeError:
+        return False
 
 
 def window_ends(trainer: Trainer) -> bool:

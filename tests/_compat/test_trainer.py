@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 
@@ -105,7 +106,7 @@ def gone(monkeypatch):
     def take(*names):
         monkeypatch.setattr(lightning, "_said", set())
         for name in names:
-            owner, _ = PRIVATE[name]
+            owner = PRIVATE[name][0] if name in PRIVATE else _FitLoop
             monkeypatch.setattr(owner, name, Gone(name, vars(owner).get(name)), raising=False)
 
     return take
@@ -139,6 +140,20 @@ def test_a_training_without_a_private_name_goes_on_and_says_so_once(name, gone):
     assert [float(row["activations/net.1/linearity"]) for row in rows] == pytest.approx(expected)
 
 
+def test_a_training_without_any_of_them_goes_on(gone):
+    gone(*PRIVATE)
+    looking, logger = monitors(), CSVLogger("logs")
+    options = {"log_every_n_steps": 2, "logger": logger}
+    fitted, told = said(lambda: fit(Classifier(), looking, batches(5), max_epochs=2, **options))
+    assert fitted.global_step == 10
+    assert len(set(told)) == len(told) == 4
+    for monitor in looking:
+        assert [snapshot.step for snapshot in monitor.history] == list(range(10))
+        assert len([loss for snapshot in monitor.history for loss in snapshot.recent_losses]) == 10
+    with next(pathlib.Path("logs").rglob("metrics.csv")).open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file) if row["doctor/findings"]] == [1, 3, 5, 7, 9]
+
+
 def test_steps_and_windows_by_public_names(gone):
     gone("_batches_that_stepped", "_should_accumulate")
     answers, told = said(lambda: asked(trainer.steps_taken, max_epochs=2))
@@ -164,8 +179,9 @@ def test_early_stopping_without_the_private_name_for_its_numbers(gone):
     assert len(told) == 1
 
 
-def test_weights_are_initialised_without_the_private_name_for_steps(gone):
-    gone("_batches_that_stepped")
+@pytest.mark.parametrize("name", ["_batches_that_stepped", "epoch_loop"])
+def test_weights_are_initialised_without_the_name_for_steps(name, gone):
+    gone(name)
     callback = lt.InitializeWeights("lecun_normal")
     fitted, told = said(lambda: fit(Classifier(), [callback]))
     assert fitted.global_step == 6

@@ -87,14 +87,14 @@ def test_optimisers_are_free_again(make):
 
 
 def test_nothing_is_attached_between_probed_steps():
-    class Looks(Classifier):
+    class Recording(Classifier):
         def training_step(self, batch, batch_idx):
             states.append(attached())
             return super().training_step(batch, batch_idx)
 
     states, before = [], attached()
     monitor = lt.ActivationMonitor(every_n_steps=4)
-    fit(Looks(), [monitor], batches(8))
+    fit(Recording(), [monitor], batches(8))
     assert [step for step, state in enumerate(states) if state != before] == [0, 1, 2, 4]
 
 
