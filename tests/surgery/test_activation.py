@@ -180,3 +180,15 @@ def test_copies_pickles_and_compiles():
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(twin(x), model(x))
     assert torch.allclose(torch.compile(model, backend="aot_eager", fullgraph=True)(x), model(x), atol=1e-5)
+
+
+def test_one_report_holds_surgery_and_initialisation():
+    torch.manual_seed(0)
+    report = surgery.Report()
+    surgery.self_normalize(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.LayerNorm(4)), report=report)
+    assert [(entry.layer, entry.what) for entry in report.changed] == [
+        ("1", "ReLU -> SELU"),
+        ("0", "lecun_normal (selu)"),
+    ]
+    assert [entry.layer for entry in report.left] == ["2"]
+    assert "ReLU -> SELU" in str(report)

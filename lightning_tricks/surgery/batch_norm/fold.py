@@ -18,8 +18,7 @@ from lightning_tricks.model.data_flow import trace
 from lightning_tricks.nn.batch_norm import BatchNorm
 from lightning_tricks.surgery.batch_norm.fold_plan import FoldPlan, is_foldable_layer, is_watched
 from lightning_tricks.surgery.batch_norm.normalized import FoldedBatchNorm
-from lightning_tricks.surgery.optimizer import hand_over, refuse_wrapped
-from lightning_tricks.surgery.replace import replace_modules
+from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
 
 __all__ = ["fold_batch_norm"]
 

@@ -17,10 +17,9 @@ from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.data_flow import DataFlow, trace
 from lightning_tricks.nn.batch_norm import RunningStatistics
-from lightning_tricks.surgery.batch_norm.families import member
+from lightning_tricks.surgery.batch_norm.convert import member
 from lightning_tricks.surgery.batch_norm.normalized import NormalizedLayer
-from lightning_tricks.surgery.optimizer import hand_over, refuse_wrapped
-from lightning_tricks.surgery.replace import replace_modules
+from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
 
 __all__ = ["insert_batch_norm"]
 
