@@ -9,12 +9,16 @@ from torch import nn
 
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.nn import (
+    BatchRenorm1d,
     BatchRenorm2d,
+    BatchRenorm3d,
     GhostBatchNorm1d,
     GhostBatchNorm2d,
+    GhostBatchNorm3d,
     MeanOnlyBatchNorm2d,
+    MeanOnlyBatchNorm3d,
 )
-from lightning_tricks.surgery.batch_norm.convert import convert_batch_norm, member
+from lightning_tricks.surgery.batch_norm.convert import convert_batch_norm, dimensions_of, member
 
 
 def network(**kwargs):
