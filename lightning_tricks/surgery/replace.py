@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +21,14 @@ from lightning_tricks._compat.torch_modules import (
     move_call_hooks,
 )
 from lightning_tricks.init.report import Report
+from lightning_tricks.model.layers import Model
 
 __all__ = ["Policy", "hand_over", "refuse_wrapped", "replace_modules"]
 
 Policy = Callable[[str, nn.Module], "nn.Module | None"]
 
 
-def replace_modules(model: nn.Module, policy: Policy, report: Report | None = None) -> nn.Module:
+def replace_modules(model: Model, policy: Policy, report: Report | None = None) -> Model:
     """Replaces every module for which the policy returns another one, in place, and returns the model.
 
     The policy sees each module once, parents first, under its first name; what it returns takes the module's place
@@ -86,7 +88,7 @@ def replace_modules(model: nn.Module, policy: Policy, report: Report | None = No
             warnings.warn(f"layer {first!r}: {lost} of its state_dict hooks are not carried over", stacklevel=2)
         for _, parent, key in slots[old]:
             if parent is None:
-                model = new
+                model = cast(Model, new)  # the policy answers for its type
             else:
                 children_of(parent)[key] = new
         others = [name for name, _, _ in slots[old][1:]]

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from lightning_tricks._compat.torch_modules import buffers_of, parameters_of
 from lightning_tricks.init.report import NoEffectWarning, Report
+from lightning_tricks.model.layers import Model
 from lightning_tricks.nn import batch_norm as ours
 from lightning_tricks.nn.batch_norm import BatchNorm
 from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
@@ -25,8 +26,8 @@ _STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"
 
 
 def convert_batch_norm(
-    model: nn.Module, cls: type, *, optimizer: Optimizer | None = None, report: Report | None = None, **kwargs: Any
-) -> nn.Module:
+    model: Model, cls: type, *, optimizer: Optimizer | None = None, report: Report | None = None, **kwargs: Any
+) -> Model:
     """Replaces every batch norm by one of another kind, in place, and returns the model.
 
     Each layer becomes the class of its own dimensions: ``GhostBatchNorm2d`` asks for ``GhostBatchNorm1d`` where the
