@@ -10,7 +10,15 @@ import torchvision
 from torch import nn
 
 from lightning_tricks import surgery
-from lightning_tricks.nn import AlphaDropout, FeatureAlphaDropout, ShiftedReLU, matched_p
+from lightning_tricks.nn import (
+    AlphaDropout,
+    BatchRenorm1d,
+    FeatureAlphaDropout,
+    GhostBatchNorm1d,
+    MeanOnlyBatchNorm1d,
+    ShiftedReLU,
+    matched_p,
+)
 from lightning_tricks.surgery import Report, self_normalize, swap_activation
 
 
@@ -171,6 +179,13 @@ def test_no_effect():
         self_normalize(model)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert isinstance(model[2], nn.Dropout)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, GhostBatchNorm1d, BatchRenorm1d, MeanOnlyBatchNorm1d])
+def test_every_kind_of_batch_norm_is_removed(norm):
+    model = nn.Sequential(nn.Linear(4, 8), norm(8), nn.ReLU(), nn.Linear(8, 2))
+    self_normalize(model, remove_batch_norm=True)
+    assert type(model[1]) is nn.Identity
 
 
 def test_copies_pickles_and_compiles():
