@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from lightning_tricks.stats.moments import Moments
+from lightning_tricks.stats.moments import MomentSums
 
 __all__ = ["Standardize"]
 
@@ -127,7 +127,7 @@ class _Fit:
 
     def __init__(self) -> None:
         self.origin = torch.empty(0)
-        self.shifted = Moments(0, self.origin, self.origin)
+        self.shifted = MomentSums(0, self.origin, self.origin)
 
     @property
     def mean(self) -> Tensor:
@@ -143,11 +143,11 @@ class _Fit:
             self.origin = x[:, 0].clone()
         if x.shape[0] != self.origin.shape[0]:
             raise ValueError(f"batch {index} has {x.shape[0]} features, the ones before {self.origin.shape[0]}")
-        new = Moments.of(x - self.origin.to(x.device)[:, None], 1)
+        new = MomentSums.of(x - self.origin.to(x.device)[:, None], 1)
         if not bool(new.mean.isfinite().all()):
             feature = int((~new.mean.isfinite()).nonzero()[0])
             raise ValueError(f"batch {index}: feature {feature} has values that are not finite; remove or replace them")
-        self.shifted = self.shifted.merge(Moments(new.count, new.mean.to(self.origin), new.m2.to(self.origin)))
+        self.shifted = self.shifted.merge(MomentSums(new.count, new.mean.to(self.origin), new.m2.to(self.origin)))
 
 
 def _first(batch: Any, index: int) -> Tensor:
