@@ -17,19 +17,19 @@ from lightning_tricks.init.schemes import orthonormal
 from lightning_tricks.init.weights import NotWritableError, identity_of, is_frozen, write_weight, zero_biases
 from lightning_tricks.model.batches import Forward, run_model
 from lightning_tricks.model.isolated import isolated
-from lightning_tricks.model.layers import is_weighted
+from lightning_tricks.model.layers import Model, is_weighted
 
 __all__ = ["lsuv_"]
 
 
 def lsuv_(
-    model: nn.Module,
+    model: Model,
     batch: Any,
     *,
     forward: Forward | None = None,
     orthogonal: bool = True,
     report: Report | None = None,
-) -> nn.Module:
+) -> Model:
     r"""Scales every weighted layer so that its output on a batch has standard deviation 1 (Mishkin & Matas 2016).
 
     .. math:: W \leftarrow W / \mathrm{std}(W x),\quad b \leftarrow 0

@@ -20,7 +20,7 @@ from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.init.weights import NotWritableError, identity_of, is_frozen, write_weight, zero_biases
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.execution_order import ExecutionOrder, execution_order
-from lightning_tricks.model.layers import is_weighted
+from lightning_tricks.model.layers import Model, is_weighted
 
 __all__ = ["SCHEMES", "initialize"]
 
@@ -64,14 +64,14 @@ SCHEMES = ("auto", "lsuv", *_NAMED)
 
 
 def initialize(
-    model: nn.Module,
+    model: Model,
     scheme: str = "auto",
     batch: Any = None,
     *,
     forward: Forward | None = None,
     report: Report | None = None,
     generator: Generator | None = None,
-) -> nn.Module:
+) -> Model:
     """Initialises every weighted layer of a model in place: weights by the scheme, biases 0.
 
     ``"auto"`` follows the data from each layer to the activation it meets (through normalisation, dropout, pooling and

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -22,6 +22,8 @@ __all__ = [
     "variance_scaling_",
 ]
 
+Weight = TypeVar("Weight", bound=Tensor)  # a Parameter comes back as a Parameter
+
 MODES = ("fan_in", "fan_out", "fan_avg", "fan_geo_avg")
 DISTRIBUTIONS = ("truncated_normal", "normal", "uniform")
 # The standard deviation of a unit normal cut off at two of its standard deviations:
@@ -31,14 +33,14 @@ TRUNCATED_STD = 0.87962566103423978
 
 @torch.no_grad()
 def variance_scaling_(
-    tensor: Tensor,
+    tensor: Weight,
     scale: float = 1.0,
     mode: str = "fan_in",
     distribution: str = "truncated_normal",
     *,
     fan: Fans | float | None = None,
     generator: Generator | None = None,
-) -> Tensor:
+) -> Weight:
     r"""Fills a weight with random numbers of mean 0 and variance scale / fan.
 
     .. math:: \mathrm{Var}(w) = s / n,\quad n = n_{in},\ n_{out},\ (n_{in} + n_{out})/2,\ \sqrt{n_{in} n_{out}}
@@ -77,10 +79,11 @@ def variance_scaling_(
     _check_fillable(tensor)
     if tensor.numel() == 0:
         return tensor
-    return _fill(tensor, math.sqrt(scale / n), distribution, generator)
+    _fill(tensor, math.sqrt(scale / n), distribution, generator)
+    return tensor
 
 
-def lecun_normal_(tensor: Tensor, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Tensor:
+def lecun_normal_(tensor: Weight, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Weight:
     """Variance 1 / fan_in, truncated normal: for SELU and linear units (LeCun et al. 1998, eq. 16).
 
     Args, returns and errors as in ``variance_scaling_``.
@@ -91,7 +94,7 @@ def lecun_normal_(tensor: Tensor, *, fan: Fans | float | None = None, generator:
     return variance_scaling_(tensor, 1.0, "fan_in", "truncated_normal", fan=fan, generator=generator)
 
 
-def lecun_uniform_(tensor: Tensor, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Tensor:
+def lecun_uniform_(tensor: Weight, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Weight:
     """Variance 1 / fan_in, uniform on +-sqrt(3 / fan_in) (LeCun et al. 1998, eq. 16).
 
     Args, returns and errors as in ``variance_scaling_``.
@@ -102,7 +105,7 @@ def lecun_uniform_(tensor: Tensor, *, fan: Fans | float | None = None, generator
     return variance_scaling_(tensor, 1.0, "fan_in", "uniform", fan=fan, generator=generator)
 
 
-def he_normal_(tensor: Tensor, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Tensor:
+def he_normal_(tensor: Weight, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Weight:
     """Variance 2 / fan_in, truncated normal: for ReLU (He et al. 2015, eq. 10).
 
     Args, returns and errors as in ``variance_scaling_``.
@@ -113,7 +116,7 @@ def he_normal_(tensor: Tensor, *, fan: Fans | float | None = None, generator: Ge
     return variance_scaling_(tensor, 2.0, "fan_in", "truncated_normal", fan=fan, generator=generator)
 
 
-def he_uniform_(tensor: Tensor, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Tensor:
+def he_uniform_(tensor: Weight, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Weight:
     """Variance 2 / fan_in, uniform on +-sqrt(6 / fan_in) (He et al. 2015, eq. 10).
 
     Args, returns and errors as in ``variance_scaling_``.
@@ -124,7 +127,7 @@ def he_uniform_(tensor: Tensor, *, fan: Fans | float | None = None, generator: G
     return variance_scaling_(tensor, 2.0, "fan_in", "uniform", fan=fan, generator=generator)
 
 
-def glorot_normal_(tensor: Tensor, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Tensor:
+def glorot_normal_(tensor: Weight, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Weight:
     """Variance 2 / (fan_in + fan_out), truncated normal: for tanh (Glorot & Bengio 2010, eq. 12).
 
     Args, returns and errors as in ``variance_scaling_``.
@@ -135,7 +138,7 @@ def glorot_normal_(tensor: Tensor, *, fan: Fans | float | None = None, generator
     return variance_scaling_(tensor, 1.0, "fan_avg", "truncated_normal", fan=fan, generator=generator)
 
 
-def glorot_uniform_(tensor: Tensor, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Tensor:
+def glorot_uniform_(tensor: Weight, *, fan: Fans | float | None = None, generator: Generator | None = None) -> Weight:
     """Variance 2 / (fan_in + fan_out), uniform (Glorot & Bengio 2010, eq. 16).
 
     Args, returns and errors as in ``variance_scaling_``.
@@ -147,7 +150,7 @@ def glorot_uniform_(tensor: Tensor, *, fan: Fans | float | None = None, generato
 
 
 @torch.no_grad()
-def orthogonal_(tensor: Tensor, gain: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+def orthogonal_(tensor: Weight, gain: float = 1.0, *, generator: Generator | None = None) -> Weight:
     """Fills a weight, flattened to (out, the rest), with orthonormal rows or columns times gain (Saxe et al. 2014).
 
     Q of a Gaussian matrix, with the signs of R's diagonal so that every orthogonal matrix is equally likely. Half
@@ -182,7 +185,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, *, generator: Generator | Non
 
 
 @torch.no_grad()
-def delta_orthogonal_(tensor: Tensor, gain: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+def delta_orthogonal_(tensor: Weight, gain: float = 1.0, *, generator: Generator | None = None) -> Weight:
     """Fills a convolution's kernel with zeros and an orthogonal matrix at its centre (Xiao et al. 2018).
 
     The convolution is then an isometry (times gain) at stride 1 with circular padding, so that networks of thousands
@@ -268,12 +271,12 @@ def _working_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
-def _fill(tensor: Tensor, std: float, distribution: str, generator: Generator | None) -> Tensor:
+def _fill(tensor: Tensor, std: float, distribution: str, generator: Generator | None) -> None:
     working = tensor if tensor.dtype == _working_dtype(tensor) else tensor.new_empty(tensor.shape, dtype=torch.float32)
+    bound = math.inf
     if distribution == "normal":
         working.normal_(0.0, std, generator=generator)
-        return tensor if working is tensor else tensor.copy_(working)
-    if distribution == "uniform":
+    elif distribution == "uniform":
         bound = math.sqrt(3.0) * std
         working.uniform_(-bound, bound, generator=generator)
     else:
@@ -284,8 +287,9 @@ def _fill(tensor: Tensor, std: float, distribution: str, generator: Generator | 
         working.uniform_(-edge, edge, generator=generator).erfinv_().mul_(math.sqrt(2.0) * parent)
     if working is not tensor:
         tensor.copy_(working)
-    bound = _rounded_down(bound, tensor)
-    return tensor.clamp_(-bound, bound)
+    if math.isfinite(bound):
+        bound = _rounded_down(bound, tensor)
+        tensor.clamp_(-bound, bound)
 
 
 def _rounded_down(bound: float, like: Tensor) -> float:

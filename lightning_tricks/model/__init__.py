@@ -1,1 +1,3 @@
 """Reads a model without leaving a trace: isolated runs, execution order, data flow, batches, processes (torch only)."""
+
+__all__: list[str] = []

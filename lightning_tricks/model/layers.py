@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from torch import nn
 
 from lightning_tricks._compat.torch_modules import ConvNd, NormBase
 
-__all__ = ["has_running_statistics", "is_weighted"]
+__all__ = ["Model", "has_running_statistics", "is_weighted"]
+
+Model = TypeVar("Model", bound=nn.Module)  # what changes a model gives back the type that it was given
 
 _WEIGHTED = (
     nn.Linear,

@@ -19,3 +19,30 @@ from lightning_tricks.nn.batch_norm import (
 from lightning_tricks.nn.dropout import AlphaDropout, FeatureAlphaDropout, alpha_dropout, matched_p
 from lightning_tricks.nn.selu import SelfNormalizingMLP, SELUConv1d, SELUConv2d, SELUConv3d, SELULinear
 from lightning_tricks.nn.standardize import Standardize
+
+__all__ = [
+    "ShiftedReLU",
+    "BatchRenorm1d",
+    "BatchRenorm2d",
+    "BatchRenorm3d",
+    "GhostBatchNorm1d",
+    "GhostBatchNorm2d",
+    "GhostBatchNorm3d",
+    "MeanOnlyBatchNorm1d",
+    "MeanOnlyBatchNorm2d",
+    "MeanOnlyBatchNorm3d",
+    "batch_renorm",
+    "ghost_batch_norm",
+    "mean_only_batch_norm",
+    "micro_batch_momentum",
+    "AlphaDropout",
+    "FeatureAlphaDropout",
+    "alpha_dropout",
+    "matched_p",
+    "SelfNormalizingMLP",
+    "SELUConv1d",
+    "SELUConv2d",
+    "SELUConv3d",
+    "SELULinear",
+    "Standardize",
+]

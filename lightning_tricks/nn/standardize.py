@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from lightning_tricks.stats.moments import MomentSums
+
 __all__ = ["Standardize"]
 
 _CHUNK = 1 << 22  # elements converted to float64 at a time
@@ -82,19 +84,19 @@ class Standardize(nn.Module):
                 f"data must be a tensor, a NumPy array or an iterable of batches such as a DataLoader, got "
                 f"{type(data).__name__}"
             )
-        moments = _Moments()
+        fit = _Fit()
         for index, batch in enumerate([data] if isinstance(data, (Tensor, np.ndarray)) else data):
             x = _first(batch, index)
             if x.ndim < 2:
                 raise ValueError(f"batch {index} has shape {tuple(x.shape)}; Standardize needs (N, C) or (N, C, ...)")
             rows = max(1, _CHUNK // max(1, x[:1].numel()))
             for chunk in x.split(rows):
-                moments.update(chunk, index)
-        if moments.count == 0:
+                fit.update(chunk, index)
+        if fit.shifted.count == 0:
             raise ValueError("Standardize.fit got no data; an iterator that was used up before gives none")
-        module = cls(moments.mean.numel()).to(moments.mean.device)
-        module.mean.copy_(moments.mean)
-        scale = (moments.m2 / moments.count).sqrt()
+        module = cls(fit.mean.numel()).to(fit.mean.device)
+        module.mean.copy_(fit.mean)
+        scale = fit.shifted.variance.sqrt()
         module.scale.copy_(torch.where(scale == 0, 1.0, scale))
         return module
 
@@ -120,40 +122,32 @@ class Standardize(nn.Module):
         return [1, self.num_features] + [1] * (x.ndim - 2)
 
 
-class _Moments:
-    """Count, mean and summed squared deviation per feature; batches of any size merge exactly."""
+class _Fit:
+    """Moments per feature around each one's first value, in float64; batches of any size merge exactly."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.origin = self.shifted_mean = self.m2 = torch.empty(0)
+        self.origin = torch.empty(0)
+        self.shifted = MomentSums(0, self.origin, self.origin)
 
     @property
     def mean(self) -> Tensor:
-        return self.origin + self.shifted_mean
+        mean: Tensor = self.origin + self.shifted.mean
+        return mean
 
     def update(self, x: Tensor, index: int) -> None:
         x = (x.detach().cpu() if x.device.type == "mps" else x.detach()).double()
         x = x.transpose(0, 1).reshape(x.shape[1], -1)
-        count = x.shape[1]
-        if count == 0:
+        if x.shape[1] == 0:
             return
-        if self.count == 0:
+        if self.shifted.count == 0:
             self.origin = x[:, 0].clone()
-            self.shifted_mean, self.m2 = torch.zeros_like(self.origin), torch.zeros_like(self.origin)
         if x.shape[0] != self.origin.shape[0]:
             raise ValueError(f"batch {index} has {x.shape[0]} features, the ones before {self.origin.shape[0]}")
-        x = x - self.origin.to(x.device)[:, None]
-        mean = x.mean(1)
-        if not bool(mean.isfinite().all()):
-            feature = int((~mean.isfinite()).nonzero()[0])
+        new = MomentSums.of(x - self.origin.to(x.device)[:, None], 1)
+        if not bool(new.mean.isfinite().all()):
+            feature = int((~new.mean.isfinite()).nonzero()[0])
             raise ValueError(f"batch {index}: feature {feature} has values that are not finite; remove or replace them")
-        m2 = (x - mean[:, None]).square().sum(1)
-        mean, m2 = mean.to(self.m2), m2.to(self.m2)
-        total = self.count + count
-        delta = mean - self.shifted_mean
-        self.shifted_mean = self.shifted_mean + delta * (count / total)
-        self.m2 = self.m2 + m2 + delta.square() * (self.count * count / total)
-        self.count = total
+        self.shifted = self.shifted.merge(MomentSums(new.count, new.mean.to(self.origin), new.m2.to(self.origin)))
 
 
 def _first(batch: Any, index: int) -> Tensor:

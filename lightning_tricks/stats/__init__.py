@@ -6,7 +6,7 @@ on the device while a step runs and NumPy arrays afterwards; the arithmetic is t
 """
 
 from lightning_tricks.stats.activations import ActivationSums
-from lightning_tricks.stats.moments import JointMoments, Moments
+from lightning_tricks.stats.moments import JointMoments, MomentSums
 from lightning_tricks.stats.sampling import Sample, sample
 from lightning_tricks.stats.squares import SquareSums
 from lightning_tricks.stats.sums import Sums
@@ -16,7 +16,7 @@ from lightning_tricks.stats.weighted import WeightedSums
 __all__ = [
     "ActivationSums",
     "JointMoments",
-    "Moments",
+    "MomentSums",
     "ParameterSums",
     "RowSums",
     "Sample",

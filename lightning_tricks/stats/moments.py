@@ -18,7 +18,7 @@ Array = Any  # a tensor on the device, or a NumPy array on the host
 
 
 @dataclass(frozen=True)
-class Moments(Sums):
+class MomentSums(Sums):
     """Count, mean and sum of squared deviations per unit.
 
     Args:
@@ -28,7 +28,7 @@ class Moments(Sums):
 
     >>> import torch
     >>> x = torch.tensor([[1.0], [2.0], [6.0]])
-    >>> both = Moments.of(x[:2], 0).merge(Moments.of(x[2:], 0))
+    >>> both = MomentSums.of(x[:2], 0).merge(MomentSums.of(x[2:], 0))
     >>> both.count, both.mean.item(), both.variance.item()
     (3, 3.0, 4.666...)
     """
@@ -38,19 +38,19 @@ class Moments(Sums):
     m2: Array
 
     @classmethod
-    def of(cls, x: Tensor, dim: int) -> Moments:
+    def of(cls, x: Tensor, dim: int) -> MomentSums:
         """Moments of a two-dimensional sample over its patterns, dimension ``dim``."""
         mean = x.mean(dim)
         centred = x - mean.unsqueeze(dim)
         return cls(x.shape[dim], mean, (centred * centred).sum(dim))
 
-    def merge(self, other: Moments) -> Moments:
+    def merge(self, other: MomentSums) -> MomentSums:
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
         count = self.count + other.count
         share = other.count / count
         shift = other.mean - self.mean
-        return Moments(count, self.mean + shift * share, self.m2 + other.m2 + shift * shift * (self.count * share))
+        return MomentSums(count, self.mean + shift * share, self.m2 + other.m2 + shift * shift * (self.count * share))
 
     @property
     def variance(self) -> Array:
@@ -111,12 +111,12 @@ class JointMoments(Sums):
         )
 
     @property
-    def preactivation(self) -> Moments:
-        return Moments(self.count, self.mean_a, self.m2_a)
+    def preactivation(self) -> MomentSums:
+        return MomentSums(self.count, self.mean_a, self.m2_a)
 
     @property
-    def activation(self) -> Moments:
-        return Moments(self.count, self.mean_g, self.m2_g)
+    def activation(self) -> MomentSums:
+        return MomentSums(self.count, self.mean_g, self.m2_g)
 
     @property
     def linearity(self) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_tricks.stats.moments import Moments
+from lightning_tricks.stats.moments import MomentSums
 from lightning_tricks.stats.sampling import Sample
 from lightning_tricks.stats.sums import Sums
 
@@ -23,18 +23,18 @@ class WeightedSums(Sums):
         input_total: Sum of every input where the moments are of a sample of given data; None elsewhere.
     """
 
-    input: Moments | None
-    output: Moments
+    input: MomentSums | None
+    output: MomentSums
     total: Any
     input_total: Any = None
 
     @classmethod
     def of(
-        cls, x: Moments | Sample | None, output: Sample, whole: Tensor, whole_input: Tensor | None = None
+        cls, x: MomentSums | Sample | None, output: Sample, whole: Tensor, whole_input: Tensor | None = None
     ) -> WeightedSums:
         """Sums of one call from its input (or what is already known of it) and its output."""
         dtype = output.values.dtype
         if isinstance(x, Sample):
-            x = Moments.of(x.values, x.dim)
+            x = MomentSums.of(x.values, x.dim)
         given = None if whole_input is None else whole_input.detach().sum(dtype=dtype)
-        return cls(x, Moments.of(output.values, output.dim), whole.detach().sum(dtype=dtype), given)
+        return cls(x, MomentSums.of(output.values, output.dim), whole.detach().sum(dtype=dtype), given)

@@ -7,3 +7,17 @@ from lightning_tricks.surgery.batch_norm.fold import fold_batch_norm
 from lightning_tricks.surgery.batch_norm.insert import insert_batch_norm
 from lightning_tricks.surgery.batch_norm.population import tracked_batch_norms, update_population_statistics
 from lightning_tricks.surgery.replace import replace_modules
+
+__all__ = [
+    "Entry",
+    "NoEffectWarning",
+    "Report",
+    "self_normalize",
+    "swap_activation",
+    "convert_batch_norm",
+    "fold_batch_norm",
+    "insert_batch_norm",
+    "tracked_batch_norms",
+    "update_population_statistics",
+    "replace_modules",
+]

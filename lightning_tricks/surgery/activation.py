@@ -16,7 +16,7 @@ from lightning_tricks.init.network import check_scheme, initialize
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.execution_order import execution_order, functional_activations
-from lightning_tricks.model.layers import is_weighted
+from lightning_tricks.model.layers import Model, is_weighted
 from lightning_tricks.nn.batch_norm.running import BatchNorm
 from lightning_tricks.nn.dropout import AlphaDropout, FeatureAlphaDropout, matched_p
 from lightning_tricks.surgery.replace import replace_modules
@@ -28,7 +28,7 @@ Old = str | type[nn.Module] | Iterable["str | type[nn.Module]"]
 New = str | nn.Module | Callable[[], nn.Module]
 
 
-def swap_activation(model: nn.Module, old: Old, new: New, *, report: Report | None = None) -> nn.Module:
+def swap_activation(model: Model, old: Old, new: New, *, report: Report | None = None) -> Model:
     """Replaces every activation module of one kind by another, in place.
 
     Activations that a forward calls as functions (``F.relu``) cannot be replaced; where the model's graph can be read
@@ -71,7 +71,7 @@ def swap_activation(model: nn.Module, old: Old, new: New, *, report: Report | No
 
 
 def self_normalize(
-    model: nn.Module,
+    model: Model,
     *,
     old: Old = RECTIFIERS,
     remove_batch_norm: bool = False,
@@ -80,7 +80,7 @@ def self_normalize(
     forward: Forward | None = None,
     report: Report | None = None,
     generator: Generator | None = None,
-) -> nn.Module:
+) -> Model:
     """Turns a rectifier network into a self-normalising one, in place (Klambauer et al. 2017).
 
     Activations become SELU. Dropout that follows one becomes alpha dropout of the p that is as noisy (``matched_p``:

@@ -1,12 +1,17 @@
-"""replace_modules: exchanges modules of a model by a policy, without losing what the old ones carried."""
+"""replace_modules: exchanges modules of a model by a policy, without losing what the old ones carried.
+
+An optimiser is told by ``hand_over`` which parameters that took away from the model, and which it brought.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lightning_tricks._compat.torch_modules import (
     apply_alone,
@@ -16,13 +21,14 @@ from lightning_tricks._compat.torch_modules import (
     move_call_hooks,
 )
 from lightning_tricks.init.report import Report
+from lightning_tricks.model.layers import Model
 
-__all__ = ["Policy", "replace_modules"]
+__all__ = ["Policy", "hand_over", "refuse_wrapped", "replace_modules"]
 
 Policy = Callable[[str, nn.Module], "nn.Module | None"]
 
 
-def replace_modules(model: nn.Module, policy: Policy, report: Report | None = None) -> nn.Module:
+def replace_modules(model: Model, policy: Policy, report: Report | None = None) -> Model:
     """Replaces every module for which the policy returns another one, in place, and returns the model.
 
     The policy sees each module once, parents first, under its first name; what it returns takes the module's place
@@ -82,7 +88,7 @@ def replace_modules(model: nn.Module, policy: Policy, report: Report | None = No
             warnings.warn(f"layer {first!r}: {lost} of its state_dict hooks are not carried over", stacklevel=2)
         for _, parent, key in slots[old]:
             if parent is None:
-                model = new
+                model = cast(Model, new)  # the policy answers for its type
             else:
                 children_of(parent)[key] = new
         others = [name for name, _, _ in slots[old][1:]]
@@ -158,3 +164,44 @@ def _carry_hooks(old: nn.Module, new: nn.Module) -> int:
         return 0
     move_call_hooks(old, new)
     return count_state_hooks(old)
+
+
+def hand_over(
+    optimizer: Optimizer | None, gone: Iterable[nn.Parameter], new: Mapping[nn.Parameter, nn.Parameter]
+) -> None:
+    """Drops parameters from an optimiser with their state, and adds others.
+
+    Args:
+        optimizer: The optimiser, changed in place; None does nothing.
+        gone: Parameters that the model no longer has.
+        new: New parameter -> the parameter of the same layer whose group, with its learning rate, it joins. Where the
+            optimiser does not have that one (a frozen layer), the new one stays out as well.
+
+    >>> import torch
+    >>> layer, norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
+    >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    >>> hand_over(optimizer, [layer.bias], {norm.weight: layer.weight})
+    >>> [p is q for p, q in zip(optimizer.param_groups[0]["params"], [layer.weight, norm.weight])]
+    [True, True]
+    """
+    if optimizer is None:
+        return
+    leaving = {id(parameter) for parameter in gone}
+    for group in optimizer.param_groups:
+        members = group["params"]
+        here = {id(parameter) for parameter in members}
+        joining = [parameter for parameter, beside in new.items() if id(beside) in here and id(parameter) not in here]
+        group["params"] = [parameter for parameter in members if id(parameter) not in leaving] + joining
+    for parameter in list(optimizer.state):
+        if id(parameter) in leaving:
+            del optimizer.state[parameter]
+
+
+def refuse_wrapped(model: nn.Module, what: str) -> None:
+    """Surgery under DistributedDataParallel would leave its buckets behind.
+
+    Raises:
+        ValueError: The model is wrapped.
+    """
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ValueError(f"{what}: change the model before wrapping it in DistributedDataParallel")

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_tricks.stats import JointMoments, Moments
+from lightning_tricks.stats import JointMoments, MomentSums
 
 
 @pytest.mark.parametrize("dim", [0, 1])
 def test_moments_are_numpys(dim):
     x = np.random.default_rng(0).normal(3.0, 2.0, (50, 4))
-    m = Moments.of(torch.from_numpy(x if dim == 0 else x.T), dim)
+    m = MomentSums.of(torch.from_numpy(x if dim == 0 else x.T), dim)
     np.testing.assert_allclose(m.mean, x.mean(0), rtol=1e-12)
     np.testing.assert_allclose(m.variance, x.var(0), rtol=1e-12)
     np.testing.assert_allclose(m.std, x.std(0), rtol=1e-12)
@@ -18,11 +18,11 @@ def test_moments_are_numpys(dim):
 def test_float32_is_right_at_a_mean_of_10000_standard_deviations():
     x = torch.randn(4096, 8, generator=torch.Generator().manual_seed(0)) + 1e4
     exact = x.double().numpy()
-    whole = Moments.of(x, 0)
+    whole = MomentSums.of(x, 0)
     merged = whole
     for begin in (0, 100, 3000):
         end = {0: 100, 100: 3000, 3000: 4096}[begin]
-        part = Moments.of(x[begin:end], 0)
+        part = MomentSums.of(x[begin:end], 0)
         merged = part if begin == 0 else merged.merge(part)
     for m in (whole, merged):
         np.testing.assert_allclose(m.mean.numpy(), exact.mean(0), rtol=1e-6)
@@ -34,16 +34,16 @@ def test_float32_is_right_at_a_mean_of_10000_standard_deviations():
 def test_mean_energy_is_the_share_of_the_mean():
     x = np.random.default_rng(1).normal(0.7, 1.3, (200, 6))
     expected = np.sum(x.mean(0) ** 2) / np.mean(np.sum(x**2, axis=1))
-    m = Moments.of(torch.from_numpy(x), 0)
-    assert Moments(m.count, m.mean.numpy(), m.m2.numpy()).mean_energy == pytest.approx(expected, rel=1e-12)
-    nothing = Moments(3, np.zeros(2), np.zeros(2))
+    m = MomentSums.of(torch.from_numpy(x), 0)
+    assert MomentSums(m.count, m.mean.numpy(), m.m2.numpy()).mean_energy == pytest.approx(expected, rel=1e-12)
+    nothing = MomentSums(3, np.zeros(2), np.zeros(2))
     assert np.isnan(nothing.mean_energy)
 
 
 def test_mean_energy_behind_a_relu_of_a_centred_gaussian_is_one_over_pi():
     x = torch.relu(torch.randn(200_000, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64))
-    m = Moments.of(x, 0)
-    assert Moments(m.count, m.mean.numpy(), m.m2.numpy()).mean_energy == pytest.approx(1 / np.pi, abs=2e-3)
+    m = MomentSums.of(x, 0)
+    assert MomentSums(m.count, m.mean.numpy(), m.m2.numpy()).mean_energy == pytest.approx(1 / np.pi, abs=2e-3)
 
 
 def test_linearity_is_the_squared_correlation():

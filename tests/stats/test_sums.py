@@ -11,7 +11,7 @@ from lightning_tricks.activations import by_name
 from lightning_tricks.stats import (
     ActivationSums,
     JointMoments,
-    Moments,
+    MomentSums,
     ParameterSums,
     RowSums,
     Sample,
@@ -38,7 +38,7 @@ def rows(x):
 
 
 BUILDERS = {
-    "moments": lambda x: Moments.of(x, 0),
+    "moments": lambda x: MomentSums.of(x, 0),
     "joint": lambda x: JointMoments.of(x, torch.tanh(x), 0),
     "joint of units by patterns": lambda x: JointMoments.of(x.T.contiguous(), torch.relu(x).T.contiguous(), 1),
     "squares": SquareSums.of,

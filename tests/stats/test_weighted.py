@@ -3,7 +3,7 @@ import math
 import numpy as np
 import torch
 
-from lightning_tricks.stats import Moments, Sample, WeightedSums
+from lightning_tricks.stats import MomentSums, Sample, WeightedSums
 
 
 def test_moments_of_input_and_output():
@@ -18,7 +18,7 @@ def test_moments_of_input_and_output():
 
 def test_known_moments_are_taken_as_they_are():
     x = torch.ones(4, 2)
-    known = Moments.of(x, 0)
+    known = MomentSums.of(x, 0)
     assert WeightedSums.of(known, Sample(x, 0), x).input is known
 
 

@@ -10,7 +10,15 @@ import torchvision
 from torch import nn
 
 from lightning_tricks import surgery
-from lightning_tricks.nn import AlphaDropout, FeatureAlphaDropout, ShiftedReLU, matched_p
+from lightning_tricks.nn import (
+    AlphaDropout,
+    BatchRenorm1d,
+    FeatureAlphaDropout,
+    GhostBatchNorm1d,
+    MeanOnlyBatchNorm1d,
+    ShiftedReLU,
+    matched_p,
+)
 from lightning_tricks.surgery import Report, self_normalize, swap_activation
 
 
@@ -173,6 +181,13 @@ def test_no_effect():
     assert isinstance(model[2], nn.Dropout)
 
 
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, GhostBatchNorm1d, BatchRenorm1d, MeanOnlyBatchNorm1d])
+def test_every_kind_of_batch_norm_is_removed(norm):
+    model = nn.Sequential(nn.Linear(4, 8), norm(8), nn.ReLU(), nn.Linear(8, 2))
+    self_normalize(model, remove_batch_norm=True)
+    assert type(model[1]) is nn.Identity
+
+
 def test_copies_pickles_and_compiles():
     torch.manual_seed(0)
     model = self_normalize(mlp()).eval()
@@ -180,3 +195,15 @@ def test_copies_pickles_and_compiles():
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(twin(x), model(x))
     assert torch.allclose(torch.compile(model, backend="aot_eager", fullgraph=True)(x), model(x), atol=1e-5)
+
+
+def test_one_report_holds_surgery_and_initialisation():
+    torch.manual_seed(0)
+    report = surgery.Report()
+    surgery.self_normalize(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.LayerNorm(4)), report=report)
+    assert [(entry.layer, entry.what) for entry in report.changed] == [
+        ("1", "ReLU -> SELU"),
+        ("0", "lecun_normal (selu)"),
+    ]
+    assert [entry.layer for entry in report.left] == ["2"]
+    assert "ReLU -> SELU" in str(report)

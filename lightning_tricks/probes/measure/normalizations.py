@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_tricks.probes.measure.tallies import ActivationTally, Derived, WeightedTally, origin_of
 from lightning_tricks.probes.records.loss_and_norm import NormalizationRecord
-from lightning_tricks.stats import Moments, sample
+from lightning_tricks.stats import MomentSums, sample
 from lightning_tricks.stats.sums import Sums
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _POSITIONS = {"running_mean": 1, "running_var": 2, "training": 5, "momentum": 6,
 class NormalizationSums(Sums):
     """One call: the moments of its input and the running statistics as they were before it, per channel."""
 
-    batch: Moments
+    batch: MomentSums
     running_mean: Any
     running_variance: Any
 
@@ -132,5 +132,5 @@ def _count(name: str, observer: Observer, x: Tensor, annotation: Any, given: dic
         moments = annotation.outputs
     if moments is None:
         taken = sample(x, 1 - x.dim(), observer.max_patterns)
-        moments = Moments.of(taken.values, taken.dim)
+        moments = MomentSums.of(taken.values, taken.dim)
     tally.calls.append(NormalizationSums(moments, given["running_mean"].clone(), given["running_var"].clone()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lightning_tricks.probes.measure.operations import WeightedCall
-from lightning_tricks.stats import ActivationSums, Moments, SquareSums, WeightedSums
+from lightning_tricks.stats import ActivationSums, MomentSums, SquareSums, WeightedSums
 
 if TYPE_CHECKING:
     from lightning_tricks.probes.measure.loss_tally import LossTally
@@ -50,7 +50,7 @@ class ActivationTally:
     weights: WeightedTally | None = None
     readers: set[str] = field(default_factory=set)
     sums: ActivationSums | None = None
-    outputs: Moments | None = None
+    outputs: MomentSums | None = None
 
     def add(self, sums: ActivationSums) -> None:
         self.outputs = sums.joint.activation
@@ -88,7 +88,7 @@ class WeightedTally:
     elements: int = 0
     with_gradient: bool = False
     sums: WeightedSums | None = None
-    outputs: Moments | None = None
+    outputs: MomentSums | None = None
 
     def add(self, sums: WeightedSums) -> None:
         self.outputs = sums.output

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lightning_tricks.probes.records.record import Record
-from lightning_tricks.stats import ActivationSums, Moments, ParameterSums, SquareSums, WeightedSums
+from lightning_tricks.stats import ActivationSums, MomentSums, ParameterSums, SquareSums, WeightedSums
 
 __all__ = ["ActivationRecord", "ParameterRecord", "Record", "WeightedRecord"]
 
@@ -296,7 +296,7 @@ class ParameterRecord(Record):
         )
 
 
-def _finite(x: Moments | None, total: Any) -> bool:
+def _finite(x: MomentSums | None, total: Any) -> bool:
     seen = x is None or x.count == 0 or bool(np.isfinite(x.mean).all())
     return seen and (total is None or math.isfinite(total))
 

@@ -1,1 +1,3 @@
 """Batch norm exchanged, inserted, folded, and its population statistics."""
+
+__all__: list[str] = []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_tricks.model.processes import gather_tensors, is_distributed
-from lightning_tricks.stats.moments import Moments
+from lightning_tricks.stats.moments import MomentSums
 
 __all__ = ["BatchStatistics", "Estimator", "join_processes"]
 
@@ -34,7 +34,7 @@ class BatchStatistics:
     def __init__(self, channels: int, device: torch.device) -> None:
         dtype = torch.float32 if device.type == "mps" else torch.float64
         zeros = torch.zeros(channels, dtype=dtype, device=device)
-        self.moments = Moments(0, zeros, zeros)
+        self.moments = MomentSums(0, zeros, zeros)
         self.batches = 0
         self.sum_of_means, self.sum_of_variances = zeros, zeros
 
@@ -55,7 +55,7 @@ class BatchStatistics:
         rest = centred.mean(axes).to(self.sum_of_means)
         squares = count * (centred.square().mean(axes).to(rest) - rest.square()).clamp(min=0.0)
         mean, variance = mean.to(rest) + rest, squares / max(count - 1, 1)
-        self.moments = self.moments.merge(Moments(count, mean, squares))
+        self.moments = self.moments.merge(MomentSums(count, mean, squares))
         self.batches += 1
         self.sum_of_means = self.sum_of_means + mean
         self.sum_of_variances = self.sum_of_variances + variance
@@ -76,7 +76,7 @@ class BatchStatistics:
         other = BatchStatistics(self.moments.mean.numel(), self.moments.mean.device)
         count, batches = (int(value) for value in packed[:2].tolist())
         mean, m2, other.sum_of_means, other.sum_of_variances = packed[2:].chunk(4)
-        other.moments, other.batches = Moments(count, mean, m2), batches
+        other.moments, other.batches = MomentSums(count, mean, m2), batches
         return other
 
     def merge(self, other: BatchStatistics) -> BatchStatistics:

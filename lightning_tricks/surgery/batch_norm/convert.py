@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -12,13 +13,12 @@ from torch.optim import Optimizer
 
 from lightning_tricks._compat.torch_modules import buffers_of, parameters_of
 from lightning_tricks.init.report import NoEffectWarning, Report
+from lightning_tricks.model.layers import Model
 from lightning_tricks.nn import batch_norm as ours
 from lightning_tricks.nn.batch_norm import BatchNorm
-from lightning_tricks.surgery.batch_norm.families import dimensions_of, member
-from lightning_tricks.surgery.optimizer import hand_over, refuse_wrapped
-from lightning_tricks.surgery.replace import replace_modules
+from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
 
-__all__ = ["convert_batch_norm"]
+__all__ = ["convert_batch_norm", "dimensions_of", "member"]
 
 _OURS = [getattr(ours, name) for name in ours.__all__ if name.endswith("d")]
 _EXACT = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, *_OURS}
@@ -26,8 +26,8 @@ _STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"
 
 
 def convert_batch_norm(
-    model: nn.Module, cls: type, *, optimizer: Optimizer | None = None, report: Report | None = None, **kwargs: Any
-) -> nn.Module:
+    model: Model, cls: type, *, optimizer: Optimizer | None = None, report: Report | None = None, **kwargs: Any
+) -> Model:
     """Replaces every batch norm by one of another kind, in place, and returns the model.
 
     Each layer becomes the class of its own dimensions: ``GhostBatchNorm2d`` asks for ``GhostBatchNorm1d`` where the
@@ -127,3 +127,35 @@ def _convert(old: BatchNorm, cls: type, kwargs: dict[str, Any]) -> nn.Module:
     if new.running_mean is not None and isinstance(new, ours.RunningStatistics):
         new.keep_statistics_in_float32()
     return new
+
+
+def dimensions_of(cls: type) -> int | None:
+    """1, 2 or 3 for ``BatchNorm1d``, ``BatchNorm2d``, ``BatchNorm3d`` and whatever is named or derived so.
+
+    >>> from torch import nn
+    >>> dimensions_of(nn.BatchNorm2d), dimensions_of(nn.SyncBatchNorm)
+    (2, None)
+    """
+    for base in cls.__mro__:
+        name = base.__name__
+        if name[-2:] in ("1d", "2d", "3d"):
+            return int(name[-2])
+    return None
+
+
+def member(cls: type, dimensions: int | None) -> type:
+    """The class of the same kind for inputs of so many dimensions: ``GhostBatchNorm1d`` for ``GhostBatchNorm2d`` and 1.
+
+    Raises:
+        TypeError: ``cls`` is no batch norm, or has no sibling for these dimensions.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, BatchNorm)):
+        raise TypeError(f"a batch-norm class is needed, such as nn.BatchNorm2d or GhostBatchNorm2d, got {cls!r}")
+    own = dimensions_of(cls)
+    if own is None or dimensions is None or own == dimensions:
+        return cls
+    name = f"{cls.__name__[:-2]}{dimensions}d"
+    sibling = getattr(sys.modules[cls.__module__], name, None)
+    if not cls.__name__.endswith(f"{own}d") or not isinstance(sibling, type):
+        raise TypeError(f"{cls.__name__} has no {dimensions}-dimensional sibling {name} in {cls.__module__}")
+    return sibling

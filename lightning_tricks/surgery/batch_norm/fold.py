@@ -15,23 +15,23 @@ from lightning_tricks._compat.torch_modules import forward_pre_hooks_of, remove_
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.data_flow import trace
+from lightning_tricks.model.layers import Model
 from lightning_tricks.nn.batch_norm import BatchNorm
 from lightning_tricks.surgery.batch_norm.fold_plan import FoldPlan, is_foldable_layer, is_watched
 from lightning_tricks.surgery.batch_norm.normalized import FoldedBatchNorm
-from lightning_tricks.surgery.optimizer import hand_over, refuse_wrapped
-from lightning_tricks.surgery.replace import replace_modules
+from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
 
 __all__ = ["fold_batch_norm"]
 
 
 def fold_batch_norm(
-    model: nn.Module,
+    model: Model,
     batch: Any = None,
     *,
     forward: Forward | None = None,
     optimizer: Optimizer | None = None,
     report: Report | None = None,
-) -> nn.Module:
+) -> Model:
     r"""Makes batch norm part of the linear and convolution layers beside it, in place, and returns the model.
 
     In eval mode batch norm is :math:`y = s x + t` with :math:`s = \gamma / \sqrt{Var + \epsilon}` and

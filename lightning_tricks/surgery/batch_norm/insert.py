@@ -16,11 +16,11 @@ from lightning_tricks._compat.torch_modules import ConvNd, NormBase, parameters_
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.data_flow import DataFlow, trace
+from lightning_tricks.model.layers import Model
 from lightning_tricks.nn.batch_norm import RunningStatistics
-from lightning_tricks.surgery.batch_norm.families import member
+from lightning_tricks.surgery.batch_norm.convert import member
 from lightning_tricks.surgery.batch_norm.normalized import NormalizedLayer
-from lightning_tricks.surgery.optimizer import hand_over, refuse_wrapped
-from lightning_tricks.surgery.replace import replace_modules
+from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
 
 __all__ = ["insert_batch_norm"]
 
@@ -29,7 +29,7 @@ _NORMS = (NormBase, RunningStatistics, nn.GroupNorm, nn.LayerNorm, nn.LocalRespo
 
 
 def insert_batch_norm(
-    model: nn.Module,
+    model: Model,
     batch: Any = None,
     *,
     where: str | Sequence[str] | None = None,
@@ -38,7 +38,7 @@ def insert_batch_norm(
     optimizer: Optimizer | None = None,
     report: Report | None = None,
     **kwargs: Any,
-) -> nn.Module:
+) -> Model:
     """Puts a batch norm behind weighted layers, before whatever activation follows, in place, and returns the model.
 
     Each layer is wrapped in a :class:`~lightning_tricks.surgery.batch_norm.normalized.NormalizedLayer`, so that it

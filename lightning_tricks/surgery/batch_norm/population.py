@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.isolated import isolated
+from lightning_tricks.model.layers import Model
 from lightning_tricks.nn.batch_norm import BatchNorm
 from lightning_tricks.surgery.batch_norm.batch_statistics import BatchStatistics, Estimator
 from lightning_tricks.surgery.batch_norm.data_pass import DataPass
@@ -52,7 +53,7 @@ def tracked_batch_norms(model: nn.Module, layers: str | Sequence[str] = "*") -> 
 
 
 def update_population_statistics(
-    model: nn.Module,
+    model: Model,
     loader: Iterable[Any],
     forward: Forward | None = None,
     *,
@@ -61,7 +62,7 @@ def update_population_statistics(
     estimator: Estimator = "pooled",
     consistent: bool = False,
     report: Report | None = None,
-) -> nn.Module:
+) -> Model:
     r"""Replaces the running statistics of batch norm by those of the data, in place, and returns the model.
 
     ``estimator="pooled"`` takes mean and variance over all N values of a channel, merged by Chan's update, which is
