@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
+from lightning_tricks._compat.trees import tree_map
 from lightning_tricks.ensemble.data.bootstrap import Bootstrap, seeds
 
 
@@ -133,7 +133,7 @@ class MemberBatches:
     def __iter__(self) -> Iterator[Any]:
         data = self.ensemble._data
         if data is None or data.sets is None:
-            row = self.number - self.ensemble._here.start
+            row = self.number - self.ensemble.local_members.start
             for batch in self.batches:
                 yield tree_map(lambda value: value[row] if isinstance(value, Tensor) else value, batch)
             return

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from lightning_tricks.ensemble.training.losses import IGNORED, stacked_cross_entropy
-from lightning_tricks.ensemble.training.mapping import is_mapped, on_all
+from lightning_tricks._compat.functorch import is_mapped, on_all
+from lightning_tricks._compat.torch_modules import backward_hooks_of, forward_hooks_of, forward_pre_hooks_of
+from lightning_tricks.ensemble.training.losses import StackedLosses
 from lightning_tricks.ensemble.training.stack import Stack
 
 Layer = Callable[[Tensor], Tensor]
@@ -25,7 +25,7 @@ _ELEMENTWISE = (
 )  # fmt: skip
 
 
-class Batched:
+class BatchedLayers:
     """Finds the layers of a stack's first member that it knows, and computes them for all members in a mapped step.
 
     There a linear layer is one batched product, without what mapping costs for every operation; whatever is not known
@@ -39,7 +39,7 @@ class Batched:
         self.stack = stack
         self._roots: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._places = {id(value): name for name, value in _own(stack.members[0]).items()}
-        self._mode = _Losses()
+        self._mode = StackedLosses()
         self._find(stack.members[0])
 
     def __len__(self) -> int:
@@ -78,12 +78,12 @@ class Batched:
     def _linear(self, module: Any) -> Layer:
         weight_of = self._common(module.weight)
         bias_of = None if module.bias is None else self._common(module.bias)
-        turned = self._places[id(module.weight)] in self.stack.turned
+        transposed = self._places[id(module.weight)] in self.stack.transposed
 
         def layer(x: Tensor) -> Tensor:
             weight = weight_of()
             rows = x if x.dim() == 3 else x.reshape(x.shape[0], -1, x.shape[-1])
-            if turned:
+            if transposed:
                 y = torch.bmm(rows, weight) if bias_of is None else torch.baddbmm(bias_of().unsqueeze(1), rows, weight)
             else:  # narrow outputs: twice as fast with the patterns as columns
                 y = _Narrow.apply(rows, weight, None if bias_of is None else bias_of())
@@ -115,7 +115,7 @@ class Batched:
 
         def layer(x: Tensor) -> Tensor:
             if x.dim() not in (3, 4):
-                module._check_input_dim(x[0])
+                return nn.BatchNorm1d.forward(module, x[0])  # raises, in torch's words
             if module.training:
                 of["num_batches_tracked"]().add_(1)
             mean, var, weight, bias = (
@@ -175,30 +175,10 @@ def _forward(module: nn.Module, layers: list[Layer]) -> Callable[..., Any]:
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         hooked = any(
-            child._forward_hooks or child._forward_pre_hooks or child._backward_hooks or child._backward_pre_hooks
-            for child in inside
+            forward_hooks_of(child) or forward_pre_hooks_of(child) or backward_hooks_of(child) for child in inside
         )
         if hooked or kwargs or len(args) != 1 or not is_mapped(args[0]):
             return type(module).forward(module, *args, **kwargs)
         return on_all(run, args[0])
 
     return forward
-
-
-class _Losses(TorchFunctionMode):
-    """Computes plain cross-entropy for all members at once."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.cross_entropy and len(args) == 2 and all(_PLAIN[name] == value for name, value in kwargs.items()):
-            logits, target = args
-            fits = is_mapped(logits) and is_mapped(target) and logits.dim() == 2 and target.dim() == 1
-            if fits and logits.is_floating_point() and not torch.is_autocast_enabled(logits.device.type):
-                return on_all(stacked_cross_entropy, logits, target)
-        return func(*args, **kwargs)
-
-
-_PLAIN = {
-    "weight": None, "size_average": None, "ignore_index": IGNORED, "reduce": None, "reduction": "mean",
-    "label_smoothing": 0.0,
-}  # fmt: skip

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from lightning_tricks.ensemble import BaggingEnsemble, BootstrapDataModule
-from lightning_tricks.ensemble.data.data_module import bootstrap, share
+from lightning_tricks.ensemble.data.data_module import bootstrap, members_of_process
 from tests.ensemble.trainings import Plain, data, trainer
 
 SIZE = 50
@@ -125,7 +125,7 @@ def test_no_pattern_out_of_bag_is_ever_trained_on():
 
 def test_shares_of_members():
     for world in (1, 2, 3, 5):
-        assert [k for rank in range(world) for k in share(7, rank, world)] == list(range(7))
+        assert [k for rank in range(world) for k in members_of_process(7, rank, world)] == list(range(7))
 
 
 @pytest.mark.parametrize(

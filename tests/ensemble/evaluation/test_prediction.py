@@ -24,8 +24,8 @@ def test_against_naive_sums():
         assert float(found.entropy[n]) == pytest.approx(naive_entropy(mean))
         inside = sum(naive_entropy(members[k, n].tolist()) for k in range(5)) / 5
         assert float(found.mutual_information[n]) == pytest.approx(naive_entropy(mean) - inside)
-        spread = [sum((float(members[k, n, c]) - mean[c]) ** 2 for k in range(5)) / 5 for c in range(4)]
-        assert found.variance[n].tolist() == pytest.approx(spread)
+        variance = [sum((float(members[k, n, c]) - mean[c]) ** 2 for k in range(5)) / 5 for c in range(4)]
+        assert found.variance[n].tolist() == pytest.approx(variance)
 
 
 def test_regression_has_no_entropy():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_tricks.ensemble.training.optimizers import clip, put_on_stack, taken_apart
+from lightning_tricks.ensemble.training.optimizers import clip, move_to_stack, optimizers_and_schedulers
 from lightning_tricks.ensemble.training.stack import Stack
 
 
@@ -42,26 +42,26 @@ def test_what_configure_optimizers_may_return():
         ({"optimizer": optimizer, "lr_scheduler": entry},),
     ]
     for form in forms:
-        optimizers, schedulers = taken_apart(form)
+        optimizers, schedulers = optimizers_and_schedulers(form)
         assert optimizers == [optimizer]
         assert schedulers[0]["scheduler"] is plan
-    assert taken_apart(forms[1])[1][0]["interval"] == "step"
-    assert taken_apart(forms[2])[1][0]["monitor"] == "loss"
-    assert taken_apart(None) == ([], [])
-    assert taken_apart([optimizer, optimizer])[0] == [optimizer, optimizer]
+    assert optimizers_and_schedulers(forms[1])[1][0]["interval"] == "step"
+    assert optimizers_and_schedulers(forms[2])[1][0]["monitor"] == "loss"
+    assert optimizers_and_schedulers(None) == ([], [])
+    assert optimizers_and_schedulers([optimizer, optimizer])[0] == [optimizer, optimizer]
 
 
 def test_groups_keep_their_settings_and_fused_is_used_where_nothing_was_said():
     members = [nn.Linear(2, 16) for _ in range(4)]
     optimizer = torch.optim.Adam([{"params": [members[0].weight], "lr": 0.5}, {"params": [members[0].bias]}], lr=0.1)
     said = torch.optim.Adam(copy.deepcopy(members)[0].parameters(), foreach=False)
-    put_on_stack(optimizer, Stack(members))
+    move_to_stack(optimizer, Stack(members))
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
     assert optimizer.param_groups[0]["params"][0].shape == (4, 2, 16)
     assert all(group["fused"] for group in optimizer.param_groups)
     other = [nn.Linear(2, 16) for _ in range(4)]
     said.param_groups[0]["params"] = list(other[0].parameters())
-    put_on_stack(said, Stack(other))
+    move_to_stack(said, Stack(other))
     assert not said.param_groups[0]["fused"]
 
 
@@ -69,4 +69,4 @@ def test_a_foreign_tensor_in_the_optimizer():
     members = [nn.Linear(2, 3) for _ in range(2)]
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     with pytest.raises(ValueError, match="no parameter of the member"):
-        put_on_stack(optimizer, Stack(members))
+        move_to_stack(optimizer, Stack(members))

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from lightning_tricks.ensemble.training.recording import Record, metrics_of, recording
+from lightning_tricks.ensemble.training.logged_values import LoggedValues, capture_logging, metrics_of
 from tests.ensemble.test_bagging import Smooth
 from tests.ensemble.trainings import fit, separate
 
@@ -57,7 +57,7 @@ def test_logging_per_member():
 def test_recording_leaves_the_member_as_it_was_also_after_an_error():
     member = Measuring()
     before = [dict(vars(module)) for module in member.modules()]
-    with pytest.raises(RuntimeError, match="inside"), recording(member, Record(), metrics_of(member)):
+    with pytest.raises(RuntimeError, match="inside"), capture_logging(member, LoggedValues(), metrics_of(member)):
         raise RuntimeError("inside")
     for module, old in zip(member.modules(), before, strict=True):
         assert vars(module).keys() == old.keys()
@@ -65,15 +65,15 @@ def test_recording_leaves_the_member_as_it_was_also_after_an_error():
 
 
 def test_caught_metrics_do_not_run():
-    member, record = Measuring(), Record()
-    with recording(member, record, metrics_of(member)):
+    member, logged = Measuring(), LoggedValues()
+    with capture_logging(member, logged, metrics_of(member)):
         member.accuracy(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
         member.several.update(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
-    assert [(path, method) for path, method, _, _ in record.calls] == [("accuracy", "forward"), ("several", "update")]
+    assert [(path, method) for path, method, _, _ in logged.calls] == [("accuracy", "forward"), ("several", "update")]
     assert member.accuracy.update_count == 0
 
 
 def test_a_metric_that_is_no_attribute():
     member = Smooth()
-    with recording(member, Record()), pytest.raises(ValueError, match="not an attribute of the member"):
+    with capture_logging(member, LoggedValues()), pytest.raises(ValueError, match="not an attribute of the member"):
         member.log("stray", MeanMetric())

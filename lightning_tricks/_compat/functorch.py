@@ -1,7 +1,8 @@
 """torch.func.vmap for one call per training step: without its search through trees, and with a way below it.
 
 What ``vmap`` spends on flattening and checking its arguments is a tenth of a small training step. The same building
-blocks are used here directly; where a version of torch lacks one, ``AVAILABLE`` is False and ``vmap`` itself is used.
+blocks are used here directly; where a version of torch lacks one, ``AVAILABLE`` is False, ``MISSING`` says what is not
+there, and ``vmap`` itself is used.
 """
 
 from __future__ import annotations
@@ -11,17 +12,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor
 from torch.func import vmap
 
 try:
-    from torch._C._functorch import _add_batch_dim, _remove_batch_dim, get_unwrapped, maybe_get_bdim, maybe_get_level
+    from torch._C import DisableTorchFunction
+    from torch._C._functorch import (
+        _add_batch_dim,
+        _remove_batch_dim,
+        get_unwrapped,
+        is_batchedtensor,
+        maybe_get_bdim,
+        maybe_get_level,
+    )
     from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
     from torch._functorch.vmap import vmap_increment_nesting
 
-    AVAILABLE = True
-except ImportError:  # pragma: no cover (another version of torch)
-    AVAILABLE = False
+    AVAILABLE, MISSING = True, ""
+except ImportError as error:
+    AVAILABLE, MISSING = False, str(error)
 
 
 def call_mapped(function: Callable[..., tuple[Tensor, list[Tensor]]], *groups: list[Tensor]) -> tuple[Tensor, Any]:
@@ -49,11 +57,15 @@ def _rows(value: Tensor, level: int, size: int) -> Tensor:
 
 def is_mapped(value: Any) -> bool:
     """Whether a tensor has one value per member, inside of a mapped call."""
-    return isinstance(value, Tensor) and is_batchedtensor(value)
+    if not isinstance(value, Tensor):
+        return False
+    return is_batchedtensor(value) if AVAILABLE else torch.func.debug_unwrap(value) is not value
 
 
 def on_all(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """Inside of a mapped call: hand the tensors ``[K, ...]`` behind mapped ones to a function that knows of all rows.
+
+    Only where ``AVAILABLE`` is True.
 
     >>> whole = lambda x: x - x.mean(0)  # over the rows, which a mapped function could not see
     >>> call_mapped(lambda a: (on_all(whole, a[0]), []), [torch.tensor([1.0, 3.0])])[0]
@@ -61,6 +73,6 @@ def on_all(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """
     interpreter = retrieve_current_functorch_interpreter()
     values = [get_unwrapped(value).movedim(maybe_get_bdim(value), 0) for value in inputs]
-    with interpreter.lower(), torch._C.DisableTorchFunction():
+    with interpreter.lower(), DisableTorchFunction():
         result = function(*values)
     return _add_batch_dim(result, 0, interpreter.level())
