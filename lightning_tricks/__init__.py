@@ -18,7 +18,7 @@ from lightning_tricks.ensemble import (
     MonteCarloDropout,
     decompose,
 )
-from lightning_tricks.ensemble.data.data_module import bootstrap
+from lightning_tricks.ensemble.data.bootstrap import bootstrap
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
 from lightning_tricks.report import Diagnosis
 

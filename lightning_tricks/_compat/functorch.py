@@ -1,8 +1,7 @@
 """torch.func.vmap for one call per training step: without its search through trees, and with a way below it.
 
 What ``vmap`` spends on flattening and checking its arguments is a tenth of a small training step. The same building
-blocks are used here directly; where a version of torch lacks one, ``AVAILABLE`` is False, ``MISSING`` says what is not
-there, and ``vmap`` itself is used.
+blocks are used here directly; where a version of torch lacks one, ``AVAILABLE`` is False and ``vmap`` itself is used.
 """
 
 from __future__ import annotations
@@ -14,22 +13,31 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from lightning_tricks._compat import lightning as _lightning
+
 try:
     from torch._C import DisableTorchFunction
     from torch._C._functorch import (
         _add_batch_dim,
         _remove_batch_dim,
         get_unwrapped,
-        is_batchedtensor,
         maybe_get_bdim,
         maybe_get_level,
     )
     from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
     from torch._functorch.vmap import vmap_increment_nesting
 
-    AVAILABLE, MISSING = True, ""
-except ImportError as error:
-    AVAILABLE, MISSING = False, str(error)
+    AVAILABLE = True
+except ImportError:
+    AVAILABLE = False
+
+_is_mapped: Callable[[Tensor], bool]
+try:
+    from torch._C._functorch import is_batchedtensor as _is_mapped
+except ImportError:
+
+    def _is_mapped(value: Tensor) -> bool:
+        return torch.func.debug_unwrap(value) is not value
 
 
 def call_mapped(function: Callable[..., tuple[Tensor, list[Tensor]]], *groups: list[Tensor]) -> tuple[Tensor, Any]:
@@ -43,6 +51,10 @@ def call_mapped(function: Callable[..., tuple[Tensor, list[Tensor]]], *groups: l
     (tensor([2., 2., 2.]), [])
     """
     if not AVAILABLE:
+        _lightning.warn_once(
+            f"torch {torch.__version__} has other building blocks of torch.func.vmap than known here: mapped training "
+            "steps of an ensemble go through vmap as a whole, which gives the same losses and takes longer"
+        )
         return vmap(function, randomness="different")(*groups)
     size = next(tensor.shape[0] for group in groups for tensor in group)
     with vmap_increment_nesting(size, "different") as level:
@@ -51,15 +63,13 @@ def call_mapped(function: Callable[..., tuple[Tensor, list[Tensor]]], *groups: l
 
 
 def _rows(value: Tensor, level: int, size: int) -> Tensor:
-    mapped = is_batchedtensor(value) and maybe_get_level(value) == level
+    mapped = _is_mapped(value) and maybe_get_level(value) == level
     return _remove_batch_dim(value, level, size, 0) if mapped else value.expand(size, *value.shape)
 
 
 def is_mapped(value: Any) -> bool:
     """Whether a tensor has one value per member, inside of a mapped call."""
-    if not isinstance(value, Tensor):
-        return False
-    return is_batchedtensor(value) if AVAILABLE else torch.func.debug_unwrap(value) is not value
+    return isinstance(value, Tensor) and _is_mapped(value)
 
 
 def on_all(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

@@ -8,6 +8,16 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.nn.modules import dropout
 
+__all__ = [
+    "DropoutNd",
+    "backward_hooks_of",
+    "buffers_of",
+    "children_of",
+    "forward_hooks_of",
+    "forward_pre_hooks_of",
+    "parameters_of",
+]
+
 if TYPE_CHECKING:
     from torch.nn.modules.dropout import _DropoutNd as DropoutNd
 else:

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_tricks._compat import lightning as _lightning
 from lightning_tricks._compat.trees import tree_leaves
 from lightning_tricks.ensemble.data.data_module import BootstrapDataModule, members_of_process
+from lightning_tricks.ensemble.data.loader import rows
 from lightning_tricks.ensemble.evaluation.prediction import Task
 from lightning_tricks.ensemble.members import make_members
 from lightning_tricks.ensemble.training import backend as backends
@@ -20,7 +21,7 @@ from lightning_tricks.ensemble.training.epoch_hooks import EpochHooks
 from lightning_tricks.ensemble.training.optimizers import clip, move_to_stack, optimizers_and_schedulers, why_separate
 from lightning_tricks.ensemble.training.separate import SeparateOptimizers
 from lightning_tricks.ensemble.training.stack import Stack
-from lightning_tricks.ensemble.training.steps import looped_losses, mapped_losses, rows
+from lightning_tricks.ensemble.training.steps import looped_losses, mapped_losses
 from lightning_tricks.ensemble.training.stopping import MemberStopping
 
 Backend = Literal["auto", "vmap", "loop"]

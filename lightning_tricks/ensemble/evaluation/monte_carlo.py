@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_tricks._compat.torch_modules import DropoutNd
 from lightning_tricks.ensemble.evaluation.prediction import Prediction, Task, keep_training_flags, predict_members
-from lightning_tricks.nn import AlphaDropout
+from lightning_tricks.nn.dropout import AlphaDropout
 
 
 class MonteCarloDropout:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks._compat import functorch
 from lightning_tricks._compat.lightning_module import TRAINING_STATE
 from lightning_tricks.ensemble.training.batched import BatchedLayers
 from lightning_tricks.ensemble.training.stack import Stack
@@ -93,7 +92,7 @@ class BackendBenchmark:
         Dropout is left out of the comparison: it draws as many numbers, but not in the same order.
         """
         batched = BatchedLayers(self.stack)
-        if not functorch.AVAILABLE or not len(batched):
+        if not len(batched):
             return False
         try:
             found = self._result(batched)

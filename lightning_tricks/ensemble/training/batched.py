@@ -11,25 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_tricks._compat import functorch
 from lightning_tricks._compat.functorch import is_mapped, on_all
 from lightning_tricks._compat.torch_modules import backward_hooks_of, forward_hooks_of, forward_pre_hooks_of
+from lightning_tricks.activations import activation_of
 from lightning_tricks.ensemble.training.losses import StackedLosses
 from lightning_tricks.ensemble.training.stack import Stack
 
 Layer = Callable[[Tensor], Tensor]
-
-# Each number of the output depends on the same number of the input alone; Dropout draws for each.
-_ELEMENTWISE = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid,
-    nn.LogSigmoid, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Identity, nn.Dropout,
-)  # fmt: skip
 
 
 class BatchedLayers:
     """Finds the layers of a stack's first member that it knows, and computes them for all members in a mapped step.
 
     There a linear layer is one batched product, without what mapping costs for every operation; whatever is not known
-    (layers of other types, layers with hooks, calls with more than one argument) is mapped as before.
+    (layers of other types, layers with hooks, calls with more than one argument) is mapped as before. Where torch lacks
+    what computing on the stack needs, that is everything.
 
     Args:
         stack: The members.
@@ -40,7 +37,8 @@ class BatchedLayers:
         self._roots: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._places = {id(value): name for name, value in _own(stack.members[0]).items()}
         self._mode = StackedLosses()
-        self._find(stack.members[0])
+        if functorch.AVAILABLE:
+            self._find(stack.members[0])
 
     def __len__(self) -> int:
         return len(self._roots)
@@ -61,7 +59,7 @@ class BatchedLayers:
         if kind is nn.Sequential:
             parts = [self._layers(child) for child in module.children()]
             return None if not parts or None in parts else [layer for part in parts for layer in part or []]
-        if kind in _ELEMENTWISE:
+        if _is_elementwise(module):
             return [functools.partial(kind.forward, module)]
         known = {
             nn.Linear: self._linear, nn.Flatten: self._flatten, nn.LayerNorm: self._layer_norm,
@@ -131,6 +129,9 @@ class BatchedLayers:
     @contextmanager
     def used(self) -> Iterator[None]:
         """A block, inside of a mapped call, in which the known layers of the first member compute on the stack."""
+        if not self._roots:
+            yield
+            return
         try:
             for module, forward in self._roots:
                 module.__dict__["forward"] = forward
@@ -159,6 +160,18 @@ class _Narrow(torch.autograd.Function):
             torch.bmm(gradient.mT, x) if of_weight else None,
             gradient.sum(1) if of_bias else None,
         )
+
+
+def _is_elementwise(module: nn.Module) -> bool:
+    """Whether each number of the output depends on the same number of the input alone; Dropout draws for each."""
+    kind = type(module)
+    if kind in (nn.Identity, nn.Dropout):
+        return True
+    known = activation_of(module)
+    if known is None or known.activation.module is not kind:
+        return False
+    # PReLU has weights; what RReLU draws would not compare with what it draws in a mapped step.
+    return not list(module.parameters()) and kind is not nn.RReLU
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:

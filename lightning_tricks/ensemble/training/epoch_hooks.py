@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_tricks._compat import lightning as _lightning
 from lightning_tricks._compat.lightning_module import overrides
 from lightning_tricks._compat.trees import tree_leaves
-from lightning_tricks.ensemble.data.loader import MemberBatches
+from lightning_tricks.ensemble.data.loader import MemberBatches, MemberRows, rows
 from lightning_tricks.ensemble.evaluation.out_of_bag import member_losses
 from lightning_tricks.ensemble.evaluation.prediction import Task
 from lightning_tricks.ensemble.evaluation.predictor import EnsemblePredictor
@@ -22,7 +22,6 @@ from lightning_tricks.ensemble.training.member_logger import MemberLogger
 from lightning_tricks.ensemble.training.optimizers import select_rows
 from lightning_tricks.ensemble.training.separate import SeparateOptimizers
 from lightning_tricks.ensemble.training.stack import Stack
-from lightning_tricks.ensemble.training.steps import rows
 from lightning_tricks.ensemble.training.stopping import MemberStopping
 
 
@@ -83,7 +82,12 @@ class EpochHooks(EnsemblePredictor):
 
     def member_batches(self, batches: Iterable[Any]) -> list[tuple[int, Any, Iterable[Any]]]:
         """(number, member, batches of its training set in order, or else its part of ``batches``), for callbacks."""
-        return [(number, self.networks[number], MemberBatches(self, number, batches)) for number in self.local_members]
+        return [(number, self.networks[number], self._batches_of(number, batches)) for number in self.local_members]
+
+    def _batches_of(self, number: int, batches: Iterable[Any]) -> Iterable[Any]:
+        if self._data is None or self._data.sets is None:
+            return MemberRows(batches, number - self.local_members.start)
+        return MemberBatches(self._data.sets.indices[number], self._data, self.trainer)
 
     def _end_epoch(self, training: bool) -> None:
         values = self._member_logger.end_epoch(training)

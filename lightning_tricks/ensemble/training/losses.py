@@ -56,11 +56,8 @@ class StackedLosses(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if (
-            func is F.cross_entropy
-            and len(args) == 2
-            and all(_DEFAULTS[name] == value for name, value in kwargs.items())
-        ):
+        plain = func is F.cross_entropy and len(args) == 2
+        if plain and all(_DEFAULTS[name] == value for name, value in kwargs.items()):
             logits, target = args
             fits = is_mapped(logits) and is_mapped(target) and logits.dim() == 2 and target.dim() == 1
             if fits and logits.is_floating_point() and not torch.is_autocast_enabled(logits.device.type):

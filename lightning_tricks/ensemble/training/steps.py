@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lightning_tricks._compat.functorch import call_mapped, is_mapped
 from lightning_tricks._compat.torch_modules import buffers_of, children_of, parameters_of
-from lightning_tricks._compat.trees import tree_flatten, tree_map, tree_unflatten
+from lightning_tricks._compat.trees import tree_flatten, tree_unflatten
+from lightning_tricks.ensemble.data.loader import rows
 from lightning_tricks.ensemble.training.batched import BatchedLayers
 from lightning_tricks.ensemble.training.logged_values import (
     LoggedValues,
@@ -146,8 +147,3 @@ def loss_of(output: Any) -> Tensor | None:
     if output is not None and not isinstance(output, Tensor):
         raise TypeError(f"training_step of a member returned a {type(output).__name__}, not a loss, a dict or None")
     return output
-
-
-def rows(batch: Any, which: int | list[int]) -> Any:
-    """One member's part of a batch ``[K, B, ...]``, or several members' parts."""
-    return tree_map(lambda value: value[which] if isinstance(value, Tensor) else value, batch)

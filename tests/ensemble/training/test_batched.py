@@ -1,13 +1,12 @@
 """Layers computed on the stack against the same layers mapped by torch.func.vmap."""
 
-import functools
+import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_tricks._compat import functorch
 from lightning_tricks.ensemble.training.backend import BackendBenchmark
 from lightning_tricks.ensemble.training.batched import BatchedLayers
 from lightning_tricks.ensemble.training.stack import Stack
@@ -96,6 +95,32 @@ class Own(nn.Linear):
         return super().forward(x) * 2
 
 
+@pytest.mark.parametrize("layer", [nn.Softshrink(), nn.Threshold(0.0, -1.0), nn.GELU("tanh")])
+def test_activations_of_the_registry_are_known(layer):
+    members = [nn.Sequential(copy.deepcopy(layer)) for _ in range(K)]
+    assert len(BatchedLayers(Stack(members))) == 1
+
+
+@pytest.mark.parametrize("layer", [nn.PReLU(), nn.RReLU(), nn.Softmax(1), nn.GLU()])
+def test_what_has_weights_draws_or_mixes_is_mapped(layer):
+    members = [nn.Sequential(copy.deepcopy(layer)) for _ in range(K)]
+    assert len(BatchedLayers(Stack(members))) == 0
+
+
+def test_a_batch_norm_with_too_many_dimensions_is_refused_in_torchs_words():
+    class Images(Plain):
+        def __init__(self):
+            super().__init__(nn.Sequential(nn.BatchNorm1d(6)).double())
+
+        def training_step(self, batch, batch_idx):
+            return self.net(batch[0].view(-1, 6, 1, 1)).sum()
+
+    stack = Stack([Images() for _ in range(K)])
+    with pytest.raises(ValueError, match="expected 2D or 3D input"):
+        mapped_losses(stack, list(range(K)), batch(), 0, batched=BatchedLayers(stack))
+    assert stack.buffers["net.0.num_batches_tracked"].tolist() == [0] * K
+
+
 def test_what_is_not_known_is_left_alone():
     norm = nn.BatchNorm1d(4, momentum=None)
     members = [nn.Sequential(Own(6, 4), norm, nn.Conv1d(1, 1, 1), nn.ModuleDict({"a": nn.Softmax(1)}))]
@@ -128,14 +153,7 @@ def test_a_layer_that_is_computed_wrongly_is_noticed(monkeypatch):
     assert not benchmark.batched_is_right()
 
 
-@pytest.mark.parametrize("available", [True, False])
-def test_trained_like_separate_fits_with_and_without_the_building_blocks(monkeypatch, available):
-    monkeypatch.setattr(functorch, "AVAILABLE", available)
+def test_trained_like_separate_fits():
     ensemble, _ = fit(Wide, "vmap")
     assert ensemble.used_backend == "vmap"
-    assert difference(ensemble.networks, wide()) < 1e-10
-
-
-@functools.cache
-def wide():
-    return separate(Wide)[0]
+    assert difference(ensemble.networks, separate(Wide)[0]) < 1e-10
