@@ -44,7 +44,7 @@ class LoggedValues:
     Attributes:
         entries: (name, value, options of ``self.log``).
         calls: (path of a metric, method, arguments, keyword arguments); only where metrics are caught.
-        tensors: What Slots stand for.
+        tensors: What each StoredTensor stands for.
     """
 
     entries: list[tuple[str, Any, dict[str, Any]]] = field(default_factory=list)

@@ -6,7 +6,7 @@ import torch
 from lightning_tricks.ensemble import BaggingEnsemble, BootstrapDataModule
 from lightning_tricks.ensemble.training import backend
 from lightning_tricks.ensemble.training.stack import Stack
-from tests.ensemble.trainings import Plain, Rich, data, fit, network, trainer
+from tests.ensemble.trainings import Plain, Rich, data, difference, fit, network, trainer
 
 
 @pytest.mark.parametrize(("seconds", "name"), [((1.0, 2.0), "vmap"), ((2.0, 1.0), "loop")])
@@ -58,3 +58,10 @@ def test_skipped_steps():
     one, two = (fit(Skipping, name)[0] for name in ("vmap", "loop"))
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-10)
+
+
+def test_choosing_a_backend_leaves_no_trace():
+    auto = fit(lambda: Plain(network(0.3)), "auto")[0]
+    fixed = fit(lambda: Plain(network(0.3)), auto.used_backend)[0]
+    assert difference(auto.networks, fixed.networks) == 0.0
+    assert "ms mapped" in auto.reason

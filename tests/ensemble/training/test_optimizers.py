@@ -1,6 +1,7 @@
 """One optimiser over a stack: what is moved there, what is refused, and clipping by each member's own norm."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from lightning_tricks.ensemble.training.optimizers import clip, move_to_stack, optimizers_and_schedulers
 from lightning_tricks.ensemble.training.stack import Stack
+from tests.ensemble.trainings import Smooth, difference, fit, separate
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
@@ -70,3 +72,34 @@ def test_a_foreign_tensor_in_the_optimizer():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     with pytest.raises(ValueError, match="no parameter of the member"):
         move_to_stack(optimizer, Stack(members))
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.02, amsgrad=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.05, initial_accumulator_value=0.1),
+    "nadam": lambda p: torch.optim.NAdam(p, lr=0.02),
+    "radam": lambda p: torch.optim.RAdam(p, lr=0.02),
+    "adadelta": lambda p: torch.optim.Adadelta(p, lr=1.0),
+    "adamax": lambda p: torch.optim.Adamax(p, lr=0.02),
+    "rprop": lambda p: torch.optim.Rprop(p, lr=0.01),
+    "asgd": lambda p: torch.optim.ASGD(p, lr=0.1, t0=2),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_one_optimizer_over_the_stack_is_k_optimizers(name):
+    make = functools.partial(Smooth, OPTIMIZERS[name])
+    ensemble, _ = fit(make, "vmap")
+    assert ensemble.used_backend == "vmap"
+    assert difference(ensemble.networks, separate(make)[0]) < 1e-10
+
+
+@pytest.mark.parametrize("backend", ["vmap", "loop"])
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped_per_member_and_accumulate(backend, algorithm):
+    make = functools.partial(Smooth, OPTIMIZERS["sgd"])
+    options = {"gradient_clip_val": 0.05, "gradient_clip_algorithm": algorithm, "accumulate_grad_batches": 2}
+    ensemble, _ = fit(make, backend, **options)
+    assert difference(ensemble.networks, separate(make, **options)[0]) < 1e-10
