@@ -19,7 +19,7 @@ from lightning_tricks.ensemble import (
     MonteCarloDropout,
     decompose,
 )
-from lightning_tricks.ensemble.data.data_module import bootstrap
+from lightning_tricks.ensemble.data.bootstrap import bootstrap
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
 
 __version__ = "0.2.0"

@@ -7,26 +7,27 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from lightning_tricks._compat import lightning as _lightning
-from lightning_tricks.ensemble.data.data_module import BootstrapDataModule, share
-from lightning_tricks.ensemble.evaluation import distributed as spread
+from lightning_tricks._compat.trees import tree_leaves
+from lightning_tricks.ensemble.data.data_module import BootstrapDataModule, members_of_process
+from lightning_tricks.ensemble.data.loader import rows
 from lightning_tricks.ensemble.evaluation.prediction import Task
 from lightning_tricks.ensemble.members import make_members
 from lightning_tricks.ensemble.training import backend as backends
-from lightning_tricks.ensemble.training.batched import Batched
-from lightning_tricks.ensemble.training.epochs import Epochs
-from lightning_tricks.ensemble.training.optimizers import clip, put_on_stack, taken_apart, why_separate
+from lightning_tricks.ensemble.training import distributed
+from lightning_tricks.ensemble.training.batched import BatchedLayers
+from lightning_tricks.ensemble.training.epoch_hooks import EpochHooks
+from lightning_tricks.ensemble.training.optimizers import clip, move_to_stack, optimizers_and_schedulers, why_separate
 from lightning_tricks.ensemble.training.separate import SeparateOptimizers
 from lightning_tricks.ensemble.training.stack import Stack
-from lightning_tricks.ensemble.training.steps import looped_losses, mapped_losses, rows
+from lightning_tricks.ensemble.training.steps import looped_losses, mapped_losses
 from lightning_tricks.ensemble.training.stopping import MemberStopping
 
 Backend = Literal["auto", "vmap", "loop"]
 
 
-class BaggingEnsemble(Epochs):
+class BaggingEnsemble(EpochHooks):
     """Trains K differently initialised LightningModules, each on its own draws, in one fit; their mean predicts.
 
     Breiman 1996, "Bagging predictors": K training sets drawn with replacement, one network trained on each up to a
@@ -47,7 +48,7 @@ class BaggingEnsemble(Epochs):
         seed: Of the members' initial weights.
         monitor: What each member is stopped by: a name that it logs, or ``"out_of_bag"``, its mean loss on the
             patterns that it never sees. Its best weights are kept.
-        patience: Epochs without a better value after which a member is finished and leaves the stack.
+        patience: EpochHooks without a better value after which a member is finished and leaves the stack.
         mode: Whether lower (``"min"``) or higher is better.
         min_delta: How much better a value has to be.
         parallel: With several devices (``strategy="ddp"``): ``"data"`` splits each member's batch, ``"members"``
@@ -124,24 +125,27 @@ class BaggingEnsemble(Epochs):
         self._resumed_batched = False
         if self.stopping is not None:
             self.stopping.load_state_dict({"best": {}, "waited": {}, "weights": {}})
-        rank, world = _lightning.rank_and_world(self.trainer)
-        self._here = share(len(self.networks), rank, world) if self.parallel == "members" else range(len(self.networks))
-        self.active = [number for number in self.active if number in self._here]
+        count = len(self.networks)
+        if self.parallel == "members":
+            self.local_members = members_of_process(count, *_lightning.rank_and_world(self.trainer))
+        else:
+            self.local_members = range(count)
+        self.active = [number for number in self.active if number in self.local_members]
 
     def configure_optimizers(self) -> Any:
         own: list[Any] = [self.networks[number] for number in self.active]
         configured = [member.configure_optimizers() for member in own]
-        if not any(taken_apart(item)[0] for item in configured) and own[0].automatic_optimization:
+        if not any(optimizers_and_schedulers(item)[0] for item in configured) and own[0].automatic_optimization:
             raise ValueError(f"configure_optimizers of {type(own[0]).__name__} returned no optimiser")
         cause = why_separate(own, configured)
         if cause is None:
             self._stack = Stack(own)
-            put_on_stack(taken_apart(configured[0])[0][0], self._stack)
+            move_to_stack(optimizers_and_schedulers(configured[0])[0][0], self._stack)
             if self._resumed_batched:
-                self._batched = Batched(self._stack)
+                self._batched = BatchedLayers(self._stack)
             return configured[0]
         if self.trainer.world_size > 1:
-            raise ValueError(f"members cannot spread over {self.trainer.world_size} processes: {cause}")
+            raise ValueError(f"members cannot be distributed over {self.trainer.world_size} processes: {cause}")
         self._use("loop", cause, warn=True)
         self.automatic_optimization = False
         self._separate = SeparateOptimizers(self, dict(zip(self.active, configured, strict=True)))
@@ -149,7 +153,7 @@ class BaggingEnsemble(Epochs):
 
     def on_train_start(self) -> None:
         _lightning.without_gradient_exchange(self.trainer)
-        self._book.share_hook("on_train_start")
+        self._member_logger.call_hook("on_train_start")
 
     def _use(self, name: str, cause: str, *, warn: bool = False) -> None:
         self.used_backend, self.reason = name, cause
@@ -163,27 +167,27 @@ class BaggingEnsemble(Epochs):
         if self.backend == "loop":
             return self._use("loop", "asked for")
         assert self._stack is not None
-        trial = backends.Trial(self._stack, self.active, batch, batch_idx, self.trainer)
-        cause = backends.why_not_mappable(self._stack.members, self.device) or trial.why_not_mapped()
+        benchmark = backends.BackendBenchmark(self._stack, self.active, batch, batch_idx, self.trainer)
+        cause = backends.why_not_mappable(self._stack.members, self.device) or benchmark.why_not_mapped()
         if cause is not None:
             return self._use("loop", cause, warn=True)
-        batched = trial.batched_is_right()
+        batched = benchmark.batched_is_right()
         if self.backend == "vmap":
             self._use("vmap", "asked for")
         else:
-            mapped, looped = spread.agreed(self.trainer, trial.seconds())
+            mapped, looped = distributed.summed_over_processes(self.trainer, benchmark.seconds())
             name = "vmap" if mapped <= looped else "loop"
             self._use(name, f"a step took {mapped * 1e3:.2f} ms mapped and {looped * 1e3:.2f} ms looped")
         if self.used_backend == "vmap" and batched:
-            self._batched = Batched(self._stack)
+            self._batched = BatchedLayers(self._stack)
         return None
 
     # --- the training
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         size = self._size(batch)
-        if len(self.active) < len(self._here):
-            batch = rows(batch, [number - self._here.start for number in self.active])
+        if len(self.active) < len(self.local_members):
+            batch = rows(batch, [number - self.local_members.start for number in self.active])
         if self._separate is not None:
             accumulate = self.trainer.accumulate_grad_batches
             settings = {
@@ -192,26 +196,27 @@ class BaggingEnsemble(Epochs):
                 "algorithm": self.trainer.gradient_clip_algorithm,
             }
             ends = (batch_idx + 1) % accumulate == 0 or self.trainer.is_last_batch
-            self._book.replay(self._separate.step(self.active, batch, batch_idx, ends, settings), size, True)
+            self._member_logger.replay(self._separate.step(self.active, batch, batch_idx, ends, settings), size, True)
             return None
         assert self._stack is not None
         if self.used_backend is None:
             self._choose(batch, batch_idx)
         if self.used_backend == "vmap":
-            losses, records = mapped_losses(self._stack, self.active, batch, batch_idx, batched=self._batched)
+            losses, all_logged = mapped_losses(self._stack, self.active, batch, batch_idx, batched=self._batched)
         else:
-            losses, records = looped_losses(self._stack.members, self.active, batch, batch_idx)
-        self._book.replay(records, size, True)
+            losses, all_logged = looped_losses(self._stack.members, self.active, batch, batch_idx)
+        self._member_logger.replay(all_logged, size, True)
         self._batch_size = size
         return None if losses is None else losses.sum()
 
     def _size(self, batch: Any) -> int:
         """B of a batch ``[K, B, ...]``."""
         shapes = [tuple(leaf.shape) for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
-        wrong = [shape for shape in shapes if len(shape) < 2 or shape[0] != len(self._here)]
+        count = len(self.local_members)
+        wrong = [shape for shape in shapes if len(shape) < 2 or shape[0] != count]
         if wrong or not shapes:
             raise ValueError(
-                f"a training batch of {len(self._here)} members has to hold tensors [{len(self._here)}, B, ...], got "
+                f"a training batch of {count} members has to hold tensors [{count}, B, ...], got "
                 f"{wrong[0] if wrong else 'no tensor'}; give trainer.fit a BootstrapDataModule"
             )
         return shapes[0][1]
@@ -222,7 +227,7 @@ class BaggingEnsemble(Epochs):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         if self._stack is not None and self.parallel == "data" and self.trainer.world_size > 1:
-            spread.average(self._stack.gradients(), self._batch_size, self.device)
+            distributed.average_gradients(self._stack.gradients(), self._batch_size, self.device)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None

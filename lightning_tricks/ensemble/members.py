@@ -10,10 +10,11 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from lightning_tricks._compat import lightning as _lightning
+from lightning_tricks._compat.lightning_module import overrides
 from lightning_tricks.ensemble.data.bootstrap import seeds
 
 # Called once for every member that has its own; the others of Lightning's hooks see one optimiser or one batch.
-SHARED_HOOKS = (
+FORWARDED_HOOKS = (
     "on_fit_start", "on_fit_end", "on_train_start", "on_train_end", "on_train_epoch_start", "on_train_epoch_end",
     "on_validation_start", "on_validation_end", "on_validation_epoch_start", "on_validation_epoch_end",
     "on_test_start", "on_test_end", "on_test_epoch_start", "on_test_epoch_end",
@@ -88,10 +89,3 @@ def _difference(first: nn.Module, other: nn.Module) -> str | None:
         if here != there:
             return f"{key}: {here} and {there}"
     return None
-
-
-def overrides(module: Any, hook: str) -> bool:
-    """Whether a LightningModule or LightningDataModule has its own version of a hook."""
-    module_type = _lightning.LightningModule
-    base = module_type if isinstance(module, module_type) else _lightning.LightningDataModule
-    return getattr(type(module), hook, None) is not getattr(base, hook, None)

@@ -54,6 +54,13 @@ class Plain(L.LightningModule):
         return self.optimizer(self.parameters())
 
 
+class Smooth(Plain):
+    """No batch norm: no biases whose gradient is rounding noise, which some optimisers blow up."""
+
+    def __init__(self, optimizer=None):
+        super().__init__(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double(), optimizer)
+
+
 class Rich(Plain):
     """Logs, measures, has parameter groups and a schedule per step."""
 

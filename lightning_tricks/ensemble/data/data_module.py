@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_tricks._compat import lightning as _lightning
+from lightning_tricks._compat.lightning_module import overrides
 from lightning_tricks.ensemble.data.bootstrap import Bootstrap, bootstrap
 from lightning_tricks.ensemble.data.loader import MemberLoader, MemberOrder, tensors_of
-from lightning_tricks.ensemble.members import overrides
 
 
 class BootstrapDataModule(_lightning.LightningDataModule):
@@ -110,7 +110,7 @@ class BootstrapDataModule(_lightning.LightningDataModule):
             self.setup("fit")
         assert self.sets is not None
         rank, world = _lightning.rank_and_world(self.trainer)
-        own = share(self.num_members, rank, world) if self.parallel == "members" else None
+        own = members_of_process(self.num_members, rank, world) if self.parallel == "members" else None
         order = MemberOrder(
             self.sets,
             self.batch_size,
@@ -156,6 +156,6 @@ class BootstrapDataModule(_lightning.LightningDataModule):
         self._position = state_dict["position"]
 
 
-def share(num_members: int, rank: int, world: int) -> range:
-    """The members that a process trains when the members are spread over processes."""
+def members_of_process(num_members: int, rank: int, world: int) -> range:
+    """The members that a process trains when the members are distributed over processes."""
     return range(num_members * rank // world, num_members * (rank + 1) // world)

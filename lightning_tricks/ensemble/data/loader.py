@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
+from lightning_tricks._compat.trees import tree_map
 from lightning_tricks.ensemble.data.bootstrap import Bootstrap, seeds
 
 
@@ -122,25 +122,34 @@ class MemberBatches:
     """One member's training set in ordinary batches ``[B, ...]``, in a fixed order, as often as asked for.
 
     Args:
-        ensemble: Its LightningModule; several processes get parts of the set.
-        number: The member's.
-        batches: Batches ``[K, B, ...]``, where no BootstrapDataModule knows the member's set.
+        draws: ``[S]``: the patterns of its set; several processes get parts of it.
+        data: The BootstrapDataModule that they are drawn from.
+        trainer: The Trainer, which knows process and device.
     """
 
-    def __init__(self, ensemble: Any, number: int, batches: Iterable[Any]) -> None:
-        self.ensemble, self.number, self.batches = ensemble, number, batches
+    def __init__(self, draws: Tensor, data: Any, trainer: Any) -> None:
+        self.draws, self.data, self.trainer = draws, data, trainer
 
     def __iter__(self) -> Iterator[Any]:
-        data = self.ensemble._data
-        if data is None or data.sets is None:
-            row = self.number - self.ensemble._here.start
-            for batch in self.batches:
-                yield tree_map(lambda value: value[row] if isinstance(value, Tensor) else value, batch)
-            return
-        trainer = self.ensemble.trainer
-        own = data.sets.indices[self.number, trainer.global_rank :: trainer.world_size].tolist()
-        for batch in DataLoader(Subset(data.train_dataset, own), data.batch_size, collate_fn=data.collate):
-            yield trainer.strategy.batch_to_device(batch)
+        own = self.draws[self.trainer.global_rank :: self.trainer.world_size].tolist()
+        patterns = Subset(self.data.train_dataset, own)
+        for batch in DataLoader(patterns, self.data.batch_size, collate_fn=self.data.collate):
+            yield self.trainer.strategy.batch_to_device(batch)
+
+
+class MemberRows:
+    """One member's part of batches ``[K, B, ...]``, as often as asked for."""
+
+    def __init__(self, batches: Iterable[Any], row: int) -> None:
+        self.batches, self.row = batches, row
+
+    def __iter__(self) -> Iterator[Any]:
+        return (rows(batch, self.row) for batch in self.batches)
+
+
+def rows(batch: Any, which: Any) -> Any:
+    """One member's part of a batch ``[K, B, ...]``, or several members' parts: a row, or a list or tensor of rows."""
+    return tree_map(lambda value: value[which] if isinstance(value, Tensor) else value, batch)
 
 
 class _Blocks(Dataset[Any]):
@@ -152,7 +161,7 @@ class _Blocks(Dataset[Any]):
     def __getitem__(self, block: Tensor) -> Any:
         unique, back = block.unique(return_inverse=True)
         batch = self.collate([self.dataset[int(index)] for index in unique])
-        return tree_map(lambda value: value[back] if isinstance(value, Tensor) else value, batch)
+        return rows(batch, back)
 
 
 def tensors_of(dataset: Any) -> tuple[Tensor, ...] | None:

@@ -120,8 +120,6 @@ class EnsembleDecomposition(Metric):
 
     def plot(self, ax: Any = None) -> Any:
         """Error against the number of members; see :func:`plot_error_by_size`."""
-        from lightning_tricks.ensemble.evaluation.figures import plot_error_by_size
-
         return plot_error_by_size(self.compute(), ax=ax)
 
 
@@ -146,3 +144,30 @@ def decompose(members: Tensor, target: Tensor) -> Decomposition:
     metric = EnsembleDecomposition(members.shape[0]).to(members.device)
     metric.update(members, target)
     return metric.compute()
+
+
+def plot_error_by_size(found: Decomposition, *, ax: Any = None, law: Decomposition | None = None) -> Any:
+    """Error against the number of members: measured, the 1/K of uncorrelated errors, and rho + (1 - rho)/K.
+
+    Args:
+        found: Measured on some patterns.
+        ax: Axes of matplotlib; None: new ones.
+        law: Where mean member error and rho of the curve come from (other patterns, say); None: ``found`` itself.
+    """
+    import matplotlib.pyplot as plt
+
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    law = found if law is None else law
+    sizes = torch.arange(1, len(found.member_errors) + 1)
+    start = float(law.mean_member_error)
+    rho = float(law.correlation)
+    ax.plot(sizes, start / sizes, ":", color="0.55", label="1/K: uncorrelated errors")
+    ax.plot(sizes, [start * (rho + (1 - rho) / int(k)) for k in sizes], color="tab:orange", lw=2.2,
+            label=f"ρ + (1 − ρ)/K with ρ = {rho:.2f}")  # fmt: skip
+    ax.plot(sizes, found.error_by_size.cpu(), "o", ms=4, color="tab:blue", label="measured: first K members")
+    ax.axhline(start * rho, color="0.8", lw=1, zorder=0)
+    ax.set(xlabel="members K", ylabel="squared error", xlim=(0, len(sizes) + 1), ylim=(0, None))
+    ax.legend(frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax.figure

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd
 
-from lightning_tricks.ensemble.evaluation.prediction import Prediction, Task, modes, predict_members
-from lightning_tricks.nn import AlphaDropout
+from lightning_tricks._compat.torch_modules import DropoutNd
+from lightning_tricks.ensemble.evaluation.prediction import Prediction, Task, keep_training_flags, predict_members
+from lightning_tricks.nn.dropout import AlphaDropout
 
 
 class MonteCarloDropout:
@@ -40,7 +40,7 @@ class MonteCarloDropout:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
         self.model, self.num_samples, self.task, self.batch_size = model, num_samples, task, batch_size
         self.layers = [
-            module for module in model.modules() if isinstance(module, (_DropoutNd, AlphaDropout)) and module.p > 0
+            module for module in model.modules() if isinstance(module, (DropoutNd, AlphaDropout)) and module.p > 0
         ]
         if not self.layers:
             raise ValueError(
@@ -50,7 +50,7 @@ class MonteCarloDropout:
 
     def predict(self, x: Any) -> Prediction:
         """``num_samples`` thinned networks; each batch of patterns gets masks of its own."""
-        with modes(self.model):
+        with keep_training_flags(self.model):
             self.model.eval()
             for layer in self.layers:
                 layer.train()
@@ -65,6 +65,6 @@ class MonteCarloDropout:
         geometric mean of a single softmax layer's thinned networks, an approximation for deeper ones. torch's layers
         divide by the chance to be kept in training, so that eval mode is the scaled network.
         """
-        with modes(self.model):
+        with keep_training_flags(self.model):
             self.model.eval()
             return Prediction(predict_members([self.model], x, self.task, self.batch_size), self.task)

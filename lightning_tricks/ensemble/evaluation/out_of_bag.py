@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from lightning_tricks.ensemble.data.bootstrap import Bootstrap
 from lightning_tricks.ensemble.data.loader import tensors_of
 from lightning_tricks.ensemble.evaluation.decomposition import as_values
-from lightning_tricks.ensemble.evaluation.prediction import Task, as_prediction, modes
+from lightning_tricks.ensemble.evaluation.prediction import Task, as_prediction, keep_training_flags
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class OutOfBagDecomposition:
     Attributes:
         ensemble_error: Of the out-of-bag mean, per pattern.
         mean_member_error: Mean over patterns of the mean over a pattern's members.
-        ambiguity: Mean over patterns of the members' spread around their mean.
+        ambiguity: Mean over patterns of the members' mean squared distance from their mean.
         member_errors: ``[K]``: of each member on the patterns that it never saw.
     """
 
@@ -70,7 +70,7 @@ def out_of_bag(ensemble: Any, dataset: Any, sets: Bootstrap, batch_size: int = 1
         )
     device, networks = ensemble.device, list(ensemble.networks)
     mean_predictions, targets, parts = [], [], []
-    with torch.no_grad(), modes(ensemble):
+    with torch.no_grad(), keep_training_flags(ensemble):
         ensemble.networks.eval()
         start = 0
         for x, y in patterns_of(dataset, batch_size, device):
@@ -82,11 +82,11 @@ def out_of_bag(ensemble: Any, dataset: Any, sets: Bootstrap, batch_size: int = 1
             mean = (members * weights).sum(0) / count  # NaN where no member is left
             truth = as_values(members, y).to(members.dtype)
             squares = ((members - truth).square() * weights).flatten(2).sum(2)
-            spread = (((members - mean).square() * weights).nan_to_num().flatten(2).sum(2)).sum(0) / mask.sum(0)
-            parts.append((squares, mask, spread, (mean - truth).square().flatten(1).sum(1)))
+            ambiguity = (((members - mean).square() * weights).nan_to_num().flatten(2).sum(2)).sum(0) / mask.sum(0)
+            parts.append((squares, mask, ambiguity, (mean - truth).square().flatten(1).sum(1)))
             mean_predictions.append(mean)
             targets.append(y)
-    squares, mask, spread, errors = (torch.cat(item, dim=-1) for item in zip(*parts, strict=True))
+    squares, mask, ambiguity, errors = (torch.cat(item, dim=-1) for item in zip(*parts, strict=True))
     covered = mask.any(0)
     mean, target = torch.cat(mean_predictions), torch.cat(targets)
     return OutOfBag(
@@ -97,7 +97,7 @@ def out_of_bag(ensemble: Any, dataset: Any, sets: Bootstrap, batch_size: int = 1
         decomposition=OutOfBagDecomposition(
             ensemble_error=float(errors[covered].double().mean()),
             mean_member_error=float((squares.double().sum(0) / mask.sum(0))[covered].mean()),
-            ambiguity=float(spread[covered].double().mean()),
+            ambiguity=float(ambiguity[covered].double().mean()),
             member_errors=squares.double().sum(1) / mask.sum(1),
         ),
     )
@@ -110,7 +110,7 @@ def member_losses(ensemble: Any, active: list[int], dataset: Any, sets: Bootstra
     if empty:
         raise ValueError(f"member {empty[0]} saw every pattern: it has no out-of-bag loss to be stopped by")
     sums = dict.fromkeys(active, 0.0)
-    with torch.no_grad(), modes(ensemble):
+    with torch.no_grad(), keep_training_flags(ensemble):
         ensemble.networks.eval()
         start = 0
         for x, y in patterns_of(dataset, 1024, ensemble.device):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -84,15 +85,29 @@ def predict_members(forwards: Iterable[Callable[[Any], Tensor]], x: Any, task: T
         )
 
 
-class modes:
-    """A block in which modules have other training flags; afterwards each has its own again."""
+class MeanOfMembers(nn.Module):
+    """The mean prediction of K modules, as one module without training code.
 
-    def __init__(self, network: nn.Module) -> None:
-        self._was = {module: module.training for module in network.modules()}
+    >>> MeanOfMembers([nn.Linear(2, 1), nn.Linear(2, 1)], "regression")(torch.zeros(4, 2)).shape
+    torch.Size([4, 1])
+    """
 
-    def __enter__(self) -> None:
-        pass
+    def __init__(self, members: list[nn.Module], task: Task) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members).eval()
+        self.task: Task = task
 
-    def __exit__(self, *error: object) -> None:
-        for module, training in self._was.items():
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, ...]``: probabilities or values."""
+        return torch.stack([as_prediction(member(x), self.task) for member in self.members]).mean(0)
+
+
+@contextmanager
+def keep_training_flags(network: nn.Module) -> Iterator[None]:
+    """A block in which modules may have other training flags; afterwards each has its own again."""
+    before = {module: module.training for module in network.modules()}
+    try:
+        yield
+    finally:
+        for module, training in before.items():
             module.training = training

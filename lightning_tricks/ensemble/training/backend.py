@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.ensemble.training import mapping
-from lightning_tricks.ensemble.training.batched import Batched
+from lightning_tricks._compat.lightning_module import TRAINING_STATE
+from lightning_tricks.ensemble.training.batched import BatchedLayers
 from lightning_tricks.ensemble.training.stack import Stack
 from lightning_tricks.ensemble.training.steps import NotMappableError, looped_losses, mapped_losses
 
@@ -18,7 +18,6 @@ CLEARLY = 1.5  # from how much slower on no further step is timed
 ROUNDS, ENOUGH = 4, 0.05  # timed steps of each kind, and seconds: what takes long is not disturbed by much
 SOME = 16  # members whose looped steps are timed
 _PLAIN = (bool, int, float, str, type(None), tuple)
-_OWN_STATE = {"training", "_trainer", "_fabric", "_current_fx_name"}
 
 
 def why_not_mappable(members: list[Any], device: torch.device) -> str | None:
@@ -41,7 +40,7 @@ def _different_attribute(members: list[Any]) -> str | None:
             if type(module) is not type(other):
                 return f"the type of {path or 'the member'}"
             for name, value in vars(module).items():
-                if name in _OWN_STATE:
+                if name in TRAINING_STATE:
                     continue
                 there = vars(other).get(name)
                 if isinstance(value, _PLAIN) and isinstance(there, _PLAIN):
@@ -55,7 +54,7 @@ def _different_attribute(members: list[Any]) -> str | None:
     return None
 
 
-class Trial:
+class BackendBenchmark:
     """Training steps on copies of the members, forward and backward; nothing of them stays.
 
     Args:
@@ -72,14 +71,14 @@ class Trial:
         self.stack = stack.copied()  # without the Trainer, which a LightningModule does not copy
         self.stack.members[0].trainer = trainer
         self.looped: Stack | None = None
-        self.batched: Batched | None = None
+        self.batched: BatchedLayers | None = None
         self._expected: tuple[Tensor, ...] = ()
         self.device = next((value.device for value in stack.parameters.values()), torch.device("cpu"))
 
     def why_not_mapped(self) -> str | None:
         """What fails in a mapped step, or None."""
         try:
-            self._expected = self._result(None, careful=True)
+            self._expected = self._result(None, checked=True)
         except NotMappableError as error:
             return str(error)
         except Exception as error:  # whatever vmap raises: the loop will raise it again if it is the member's fault
@@ -92,8 +91,8 @@ class Trial:
 
         Dropout is left out of the comparison: it draws as many numbers, but not in the same order.
         """
-        batched = Batched(self.stack)
-        if not mapping.AVAILABLE or not len(batched):
+        batched = BatchedLayers(self.stack)
+        if not len(batched):
             return False
         try:
             found = self._result(batched)
@@ -108,14 +107,14 @@ class Trial:
         self.batched = batched
         return True
 
-    def _result(self, batched: Batched | None, careful: bool = False) -> tuple[Tensor, Tensor]:
+    def _result(self, batched: BatchedLayers | None, checked: bool = False) -> tuple[Tensor, Tensor]:
         """Losses, and all gradients as one vector, without dropout; buffers stay as they are."""
         before = [buffer.clone() for buffer in self.stack.buffers.values()]
         drops = [m for m in self.stack.members[0].modules() if type(m) is nn.Dropout and m.training]
         try:
             for layer in drops:
                 layer.training = False
-            losses = self._mapped(batched, careful)
+            losses = self._mapped(batched, checked)
         finally:
             for layer in drops:
                 layer.training = True
@@ -159,12 +158,12 @@ class Trial:
         seconds = time.perf_counter() - start
         return seconds if mapped or self.looped is None else seconds * len(self.active) / len(self.looped.members)
 
-    def _mapped(self, batched: Batched | None = None, careful: bool = False) -> Tensor | None:
+    def _mapped(self, batched: BatchedLayers | None = None, checked: bool = False) -> Tensor | None:
         for parameter in self.stack.parameters.values():
             parameter.grad = None
         with self._fork():
             losses, _ = mapped_losses(
-                self.stack, self.active, self.batch, self.batch_idx, batched=batched, careful=careful
+                self.stack, self.active, self.batch, self.batch_idx, batched=batched, checked=checked
             )
             if losses is not None:
                 losses.sum().backward()

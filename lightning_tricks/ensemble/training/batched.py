@@ -10,26 +10,23 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from lightning_tricks.ensemble.training.losses import IGNORED, stacked_cross_entropy
-from lightning_tricks.ensemble.training.mapping import is_mapped, on_all
+from lightning_tricks._compat import functorch
+from lightning_tricks._compat.functorch import is_mapped, on_all
+from lightning_tricks._compat.torch_modules import backward_hooks_of, forward_hooks_of, forward_pre_hooks_of
+from lightning_tricks.activations import activation_of
+from lightning_tricks.ensemble.training.losses import StackedLosses
 from lightning_tricks.ensemble.training.stack import Stack
 
 Layer = Callable[[Tensor], Tensor]
 
-# Each number of the output depends on the same number of the input alone; Dropout draws for each.
-_ELEMENTWISE = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid,
-    nn.LogSigmoid, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Identity, nn.Dropout,
-)  # fmt: skip
 
-
-class Batched:
+class BatchedLayers:
     """Finds the layers of a stack's first member that it knows, and computes them for all members in a mapped step.
 
     There a linear layer is one batched product, without what mapping costs for every operation; whatever is not known
-    (layers of other types, layers with hooks, calls with more than one argument) is mapped as before.
+    (layers of other types, layers with hooks, calls with more than one argument) is mapped as before. Where torch lacks
+    what computing on the stack needs, that is everything.
 
     Args:
         stack: The members.
@@ -39,8 +36,9 @@ class Batched:
         self.stack = stack
         self._roots: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._places = {id(value): name for name, value in _own(stack.members[0]).items()}
-        self._mode = _Losses()
-        self._find(stack.members[0])
+        self._mode = StackedLosses()
+        if functorch.AVAILABLE:
+            self._find(stack.members[0])
 
     def __len__(self) -> int:
         return len(self._roots)
@@ -61,7 +59,7 @@ class Batched:
         if kind is nn.Sequential:
             parts = [self._layers(child) for child in module.children()]
             return None if not parts or None in parts else [layer for part in parts for layer in part or []]
-        if kind in _ELEMENTWISE:
+        if _is_elementwise(module):
             return [functools.partial(kind.forward, module)]
         known = {
             nn.Linear: self._linear, nn.Flatten: self._flatten, nn.LayerNorm: self._layer_norm,
@@ -78,12 +76,12 @@ class Batched:
     def _linear(self, module: Any) -> Layer:
         weight_of = self._common(module.weight)
         bias_of = None if module.bias is None else self._common(module.bias)
-        turned = self._places[id(module.weight)] in self.stack.turned
+        transposed = self._places[id(module.weight)] in self.stack.transposed
 
         def layer(x: Tensor) -> Tensor:
             weight = weight_of()
             rows = x if x.dim() == 3 else x.reshape(x.shape[0], -1, x.shape[-1])
-            if turned:
+            if transposed:
                 y = torch.bmm(rows, weight) if bias_of is None else torch.baddbmm(bias_of().unsqueeze(1), rows, weight)
             else:  # narrow outputs: twice as fast with the patterns as columns
                 y = _Narrow.apply(rows, weight, None if bias_of is None else bias_of())
@@ -115,7 +113,7 @@ class Batched:
 
         def layer(x: Tensor) -> Tensor:
             if x.dim() not in (3, 4):
-                module._check_input_dim(x[0])
+                return nn.BatchNorm1d.forward(module, x[0])  # raises, in torch's words
             if module.training:
                 of["num_batches_tracked"]().add_(1)
             mean, var, weight, bias = (
@@ -131,6 +129,9 @@ class Batched:
     @contextmanager
     def used(self) -> Iterator[None]:
         """A block, inside of a mapped call, in which the known layers of the first member compute on the stack."""
+        if not self._roots:
+            yield
+            return
         try:
             for module, forward in self._roots:
                 module.__dict__["forward"] = forward
@@ -161,6 +162,18 @@ class _Narrow(torch.autograd.Function):
         )
 
 
+def _is_elementwise(module: nn.Module) -> bool:
+    """Whether each number of the output depends on the same number of the input alone; Dropout draws for each."""
+    kind = type(module)
+    if kind in (nn.Identity, nn.Dropout):
+        return True
+    known = activation_of(module)
+    if known is None or known.activation.module is not kind:
+        return False
+    # PReLU has weights; what RReLU draws would not compare with what it draws in a mapped step.
+    return not list(module.parameters()) and kind is not nn.RReLU
+
+
 def _own(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
@@ -175,30 +188,10 @@ def _forward(module: nn.Module, layers: list[Layer]) -> Callable[..., Any]:
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         hooked = any(
-            child._forward_hooks or child._forward_pre_hooks or child._backward_hooks or child._backward_pre_hooks
-            for child in inside
+            forward_hooks_of(child) or forward_pre_hooks_of(child) or backward_hooks_of(child) for child in inside
         )
         if hooked or kwargs or len(args) != 1 or not is_mapped(args[0]):
             return type(module).forward(module, *args, **kwargs)
         return on_all(run, args[0])
 
     return forward
-
-
-class _Losses(TorchFunctionMode):
-    """Computes plain cross-entropy for all members at once."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.cross_entropy and len(args) == 2 and all(_PLAIN[name] == value for name, value in kwargs.items()):
-            logits, target = args
-            fits = is_mapped(logits) and is_mapped(target) and logits.dim() == 2 and target.dim() == 1
-            if fits and logits.is_floating_point() and not torch.is_autocast_enabled(logits.device.type):
-                return on_all(stacked_cross_entropy, logits, target)
-        return func(*args, **kwargs)
-
-
-_PLAIN = {
-    "weight": None, "size_average": None, "ignore_index": IGNORED, "reduce": None, "reduction": "mean",
-    "label_smoothing": 0.0,
-}  # fmt: skip

@@ -8,19 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_tricks.ensemble.members import overrides
-from lightning_tricks.ensemble.training.recording import (
-    Logged,
-    Record,
-    StackedRecord,
-    Tracked,
+from lightning_tricks._compat.lightning_module import overrides
+from lightning_tricks._compat.torchmetrics import last_value
+from lightning_tricks.ensemble.training.logged_values import (
+    LoggedMetric,
+    LoggedValues,
+    MemberValues,
+    StackedLoggedValues,
     as_number,
+    capture_logging,
     merge,
-    recording,
 )
 
 
-class LogBook:
+class MemberLogger:
     """Replays what members logged through ``ensemble.log`` and keeps each member's mean over the epoch.
 
     Args:
@@ -35,10 +36,12 @@ class LogBook:
         self._sums: dict[bool, dict[str, dict[tuple[int, ...], tuple[Any, int]]]] = {True: {}, False: {}}
         self._metrics: dict[bool, dict[str, tuple[dict[int, str], dict[str, Any]]]] = {True: {}, False: {}}
 
-    def replay(self, records: dict[int, Record] | StackedRecord, batch_size: int, training: bool) -> None:
-        """Log one step of the members whose records these are."""
-        for entry in merge(records, list(self.ensemble.networks)):
-            if any(isinstance(value, Tracked) for value in entry.values.values()):
+    def replay(
+        self, all_logged: dict[int, LoggedValues] | StackedLoggedValues, batch_size: int, training: bool
+    ) -> None:
+        """Log one step of the members who logged this."""
+        for entry in merge(all_logged, list(self.ensemble.networks)):
+            if any(isinstance(value, LoggedMetric) for value in entry.values.values()):
                 self._replay_metric(entry, batch_size, training)
                 continue
             members, numbers = entry.numbers()
@@ -48,33 +51,33 @@ class LogBook:
             sums[members] = (total + numbers * size, weight + size)
             self._log(entry.name, members, numbers, {**entry.options, "batch_size": size})
 
-    def share_hook(self, hook: str) -> None:
+    def call_hook(self, hook: str) -> None:
         """Call a hook of every member that has its own, and log what it logs."""
-        records = {}
+        all_logged = {}
         for number, member in enumerate(self.ensemble.networks):
             if overrides(member, hook):
-                records[number] = Record()
-                with recording(member, records[number]):
+                all_logged[number] = LoggedValues()
+                with capture_logging(member, all_logged[number]):
                     getattr(member, hook)()
-        if any(record.logged for record in records.values()):
-            self.replay(records, 1, "train" in hook)
+        if any(logged.entries for logged in all_logged.values()):
+            self.replay(all_logged, 1, "train" in hook)
 
     def _log(self, name: str, members: Iterable[int], numbers: Tensor, options: dict[str, Any]) -> None:
-        spread = self.ensemble.trainer.world_size > 1
-        self.ensemble.log(name, numbers.mean(), **{"sync_dist": spread, **options})
+        distributed = self.ensemble.trainer.world_size > 1
+        self.ensemble.log(name, numbers.mean(), **{"sync_dist": distributed, **options})
         if self.per_member:
             for member, number in zip(members, numbers.unbind(0), strict=True):
                 own = {**options, "prog_bar": False}
                 self.ensemble.log(f"{name}/member_{member}", number, **own)
 
-    def _replay_metric(self, entry: Logged, batch_size: int, training: bool) -> None:
+    def _replay_metric(self, entry: MemberValues, batch_size: int, training: bool) -> None:
         """A logged metric object: its value of this batch at once, what it has gathered at the end of the epoch."""
         options = dict(entry.options)
         on_step = training if options.get("on_step") is None else options["on_step"]
         on_epoch = (not training) if options.get("on_epoch") is None else options["on_epoch"]
         paths = {member: tracked.path for member, tracked in entry.values.items()}
         if on_step:
-            last = {m: self.ensemble.networks[m].get_submodule(p)._forward_cache for m, p in paths.items()}
+            last = {m: last_value(self.ensemble.networks[m].get_submodule(p)) for m, p in paths.items()}
             known = {member: as_number(value) for member, value in last.items() if value is not None}
             step_options = {**options, "on_step": True, "on_epoch": False, "batch_size": batch_size}
             if known:

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
+from lightning_tricks._compat.torch_optim import skip_graph_capture_check
 from lightning_tricks.ensemble.training.stack import Stack
 
 # Every number of these updates depends on its own gradient alone, so that K members in one tensor are K members.
 ELEMENTWISE = (
     "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adadelta", "Adamax", "Rprop", "ASGD",
 )  # fmt: skip
-_GRAPH_CAPTURE = ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
 _FUSED = ("SGD", "Adam", "AdamW", "Adagrad")
 
 
-def taken_apart(configured: Any) -> tuple[list[Optimizer], list[dict[str, Any]]]:
+def optimizers_and_schedulers(configured: Any) -> tuple[list[Optimizer], list[dict[str, Any]]]:
     """The optimisers and the schedulers (as Lightning's dictionaries) in what ``configure_optimizers`` returned."""
     if configured is None:
         return [], []
@@ -29,7 +29,7 @@ def taken_apart(configured: Any) -> tuple[list[Optimizer], list[dict[str, Any]]]
         return [configured["optimizer"]], [_scheduler(item, configured) for item in schedulers]
     if len(configured) == 2 and isinstance(configured[0], (list, tuple)):
         return list(configured[0]), [_scheduler(item) for item in configured[1]]
-    parts = [taken_apart(item) for item in configured]
+    parts = [optimizers_and_schedulers(item) for item in configured]
     return [one for part in parts for one in part[0]], [one for part in parts for one in part[1]]
 
 
@@ -44,7 +44,7 @@ def why_separate(members: list[Any], configured: list[Any]) -> str | None:
     """Why K members need K optimisers; None where one over their stacked weights does the same."""
     if not members[0].automatic_optimization:
         return "it optimises by hand (automatic_optimization is False)"
-    taken = [taken_apart(item) for item in configured]
+    taken = [optimizers_and_schedulers(item) for item in configured]
     optimizers, schedulers = taken[0]
     if len(optimizers) != 1:
         return f"configure_optimizers returned {len(optimizers)} optimisers"
@@ -64,18 +64,18 @@ def _settings(optimizer: Optimizer, member: Any) -> list[dict[str, Any]]:
     names = {id(parameter): name for name, parameter in member.named_parameters()}
     return [
         {
-            **{key: _plain(value) for key, value in group.items() if key != "params"},
+            **{key: _comparable(value) for key, value in group.items() if key != "params"},
             "params": [names.get(id(parameter)) for parameter in group["params"]],
         }
         for group in optimizer.param_groups
     ]
 
 
-def _plain(value: Any) -> Any:
+def _comparable(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else value
 
 
-def put_on_stack(optimizer: Optimizer, stack: Stack) -> None:
+def move_to_stack(optimizer: Optimizer, stack: Stack) -> None:
     """Let an optimiser of the first member, fresh from its constructor, step all members of the stack.
 
     The optimiser object stays the same, so that its schedulers go on. Where nothing was said about it, the fused
@@ -93,20 +93,18 @@ def put_on_stack(optimizer: Optimizer, stack: Stack) -> None:
     for old, state in optimizer.state.items():  # Adagrad has one from the start
         name = stack.names[id(old)]
         states[replaced[old]] = {
-            key: torch.stack([stack.turn(name, value)] * len(stack.members)).contiguous()
+            key: torch.stack([stack.transpose(name, value)] * len(stack.members)).contiguous()
             if isinstance(value, Tensor) and value.shape == old.shape and value.dim()
             else value
             for key, value in state.items()
         }
     optimizer.state.clear()
     optimizer.state.update(states)
-    swap(optimizer, replaced)
+    replace_parameters(optimizer, replaced)
     kind = type(optimizer).__name__
     on_cpu = all(value.device.type == "cpu" for value in stack.parameters.values())
-    if on_cpu:  # the question whether a GPU captures its graph costs as much as a small backward pass
-        for question in _GRAPH_CAPTURE:
-            if hasattr(optimizer, question):
-                setattr(optimizer, question, _nothing)
+    if on_cpu:
+        skip_graph_capture_check(optimizer)
     if kind in _FUSED and on_cpu:
         for group in optimizer.param_groups:
             free = group.get("fused") is None and group.get("foreach") is None and not group.get("differentiable")
@@ -114,11 +112,7 @@ def put_on_stack(optimizer: Optimizer, stack: Stack) -> None:
                 group["fused"] = True
 
 
-def _nothing() -> None:
-    pass
-
-
-def swap(optimizer: Optimizer, replaced: dict[Any, Any]) -> None:
+def replace_parameters(optimizer: Optimizer, replaced: dict[Any, Any]) -> None:
     """Put new parameters in the place of old ones; their state goes with them if it is there under the old ones."""
     for group in optimizer.param_groups:
         group["params"] = [replaced.get(parameter, parameter) for parameter in group["params"]]
@@ -127,9 +121,9 @@ def swap(optimizer: Optimizer, replaced: dict[Any, Any]) -> None:
             optimizer.state[new] = optimizer.state.pop(old)
 
 
-def keep(optimizer: Optimizer, replaced: dict[Any, Any], rows: list[int]) -> None:
+def select_rows(optimizer: Optimizer, replaced: dict[Any, Any], rows: list[int]) -> None:
     """After a stack let members go: the optimiser's state for the rest."""
-    swap(optimizer, replaced)
+    replace_parameters(optimizer, replaced)
     for old, new in replaced.items():
         for key, value in optimizer.state.get(new, {}).items():
             if isinstance(value, Tensor) and value.shape == old.shape:

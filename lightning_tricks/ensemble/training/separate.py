@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
-from lightning_tricks.ensemble.training.optimizers import clip, taken_apart
-from lightning_tricks.ensemble.training.recording import Record, recording
-from lightning_tricks.ensemble.training.steps import loss_of, rows
+from lightning_tricks.ensemble.data.loader import rows
+from lightning_tricks.ensemble.training.logged_values import LoggedValues, capture_logging
+from lightning_tricks.ensemble.training.optimizers import clip, optimizers_and_schedulers
+from lightning_tricks.ensemble.training.steps import loss_of
 
 
 class SeparateOptimizers:
@@ -22,7 +23,7 @@ class SeparateOptimizers:
 
     def __init__(self, ensemble: Any, configured: dict[int, Any]) -> None:
         self.ensemble = ensemble
-        taken = {number: taken_apart(item) for number, item in configured.items()}
+        taken = {number: optimizers_and_schedulers(item) for number, item in configured.items()}
         self.optimizers: dict[int, list[Optimizer]] = {number: item[0] for number, item in taken.items()}
         self.schedulers: dict[int, list[dict[str, Any]]] = {number: item[1] for number, item in taken.items()}
 
@@ -40,30 +41,30 @@ class SeparateOptimizers:
 
     def step(
         self, active: list[int], batch: Any, batch_idx: int, window_ends: bool, settings: dict[str, Any]
-    ) -> dict[int, Record]:
+    ) -> dict[int, LoggedValues]:
         """One training step of each active member on its part of the batch; what they logged.
 
         The Trainer counts the first member's optimiser steps, so that ``global_step`` means what it means for one.
         """
-        records = {number: Record() for number in active}
+        all_logged = {number: LoggedValues() for number in active}
         for row, number in enumerate(active):
             member = self.ensemble.networks[number]
             part = rows(batch, row)
             if not member.automatic_optimization:
-                self._by_hand(number, part, batch_idx, records[number])
+                self._by_hand(number, part, batch_idx, all_logged[number])
                 continue
-            self._automatic(number, part, batch_idx, records, window_ends, settings, counted=row == 0)
+            self._automatic(number, part, batch_idx, all_logged, window_ends, settings, counted=row == 0)
         if window_ends:
             self.step_schedulers(active, "step", batch_idx // settings["accumulate"] + 1, {})
-        return records
+        return all_logged
 
-    def _by_hand(self, number: int, batch: Any, batch_idx: int, record: Record) -> None:
+    def _by_hand(self, number: int, batch: Any, batch_idx: int, logged: LoggedValues) -> None:
         member = self.ensemble.networks[number]
         own, plans = self.wrapped(number), [entry["scheduler"] for entry in self.schedulers[number]]
         member.__dict__["optimizers"] = lambda use_pl_optimizer=True: own[0] if len(own) == 1 else own
         member.__dict__["lr_schedulers"] = lambda: plans[0] if len(plans) == 1 else (plans or None)
         try:
-            with recording(member, record):
+            with capture_logging(member, logged):
                 member.training_step(batch, batch_idx)
         finally:
             del member.__dict__["optimizers"], member.__dict__["lr_schedulers"]
@@ -73,7 +74,7 @@ class SeparateOptimizers:
         number: int,
         batch: Any,
         batch_idx: int,
-        records: dict[int, Record],
+        all_logged: dict[int, LoggedValues],
         window_ends: bool,
         settings: dict[str, Any],
         counted: bool,
@@ -82,8 +83,11 @@ class SeparateOptimizers:
         starts = batch_idx % settings["accumulate"] == 0
 
         def closure() -> Tensor | None:
-            records[number] = Record()
-            with self.ensemble.trainer.precision_plugin.train_step_context(), recording(member, records[number]):
+            all_logged[number] = LoggedValues()
+            with (
+                self.ensemble.trainer.precision_plugin.train_step_context(),
+                capture_logging(member, all_logged[number]),
+            ):
                 loss = loss_of(member.training_step(batch, batch_idx))
             if starts:
                 optimizer.optimizer.zero_grad()

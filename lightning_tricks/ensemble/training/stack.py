@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.ensemble.training.recording import metrics_of
+from lightning_tricks._compat.torch_modules import buffers_of, parameters_of
+from lightning_tricks.ensemble.training.logged_values import metrics_of
 
 # Under so many outputs a batched product with the patterns as columns, ``[out, in] x [in, B]``, is the faster one.
 NARROW = 12
@@ -46,7 +47,9 @@ class Stack:
         linear = {
             id(module.weight) for module in template.modules() if isinstance(module, nn.Linear) and not _narrow(module)
         }
-        self.turned = {name for name, value in template.named_parameters() if id(value) in linear and value.dim() == 2}
+        self.transposed = {
+            name for name, value in template.named_parameters() if id(value) in linear and value.dim() == 2
+        }
         self._own: list[dict[str, Tensor]] = [
             {**dict(member.named_parameters()), **dict(member.named_buffers())} for member in self.members
         ]
@@ -68,7 +71,7 @@ class Stack:
         places = {name: place for place, name in enumerate([*self.parameters, *self.buffers])}
         self._slots: list[tuple[tuple[dict[str, Any], str, int], Tensor]] = []
         for module in template.modules():  # a tied tensor has several places
-            for owner in (module._parameters, module._buffers):
+            for owner in (parameters_of(module), buffers_of(module)):
                 for name, value in owner.items():
                     if value is not None:
                         self._slots.append(((owner, name, places[self.names[id(value)]]), value))
@@ -76,7 +79,7 @@ class Stack:
     def copied(self) -> Stack:
         """A copy for mapped steps, in which only the first member is a module; of the others there are the weights."""
         other: Stack = object.__new__(Stack)
-        other.members, other.turned = [copy.deepcopy(self.members[0])], self.turned
+        other.members, other.transposed = [copy.deepcopy(self.members[0])], self.transposed
         other._own = [{**dict(other.members[0].named_parameters()), **dict(other.members[0].named_buffers())}]
         other.parameters = {
             name: nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
@@ -87,27 +90,27 @@ class Stack:
         return other
 
     def _gather(self, name: str) -> Tensor:
-        return torch.stack([self.turn(name, own[name].data) for own in self._own])
+        return torch.stack([self.transpose(name, own[name].data) for own in self._own])
 
     def _attach(self, name: str, common: Tensor) -> None:
         for own, row in zip(self._own, common.unbind(0), strict=True):
-            own[name].data = self.turn(name, row)
+            own[name].data = self.transpose(name, row)
 
-    def turn(self, name: str, value: Tensor) -> Tensor:
+    def transpose(self, name: str, value: Tensor) -> Tensor:
         """Between the layout of a member and the layout here; its own inverse, also for a whole stack."""
-        return value.mT if name in self.turned else value
+        return value.mT if name in self.transposed else value
 
-    def follow(self) -> None:
+    def update_requires_grad(self) -> None:
         """Take over which parameters are frozen, as it is now in the first member."""
         for name, parameter in self.parameters.items():
             parameter.requires_grad_(self._own[0][name].requires_grad)
 
     def views(self) -> list[Tensor]:
         """Parameters, then buffers, ``[K, ...]`` in the layout that the members' layers expect."""
-        return [*(self.turn(name, value) for name, value in self.parameters.items()), *self.buffers.values()]
+        return [*(self.transpose(name, value) for name, value in self.parameters.items()), *self.buffers.values()]
 
     @contextmanager
-    def in_place(self, values: Sequence[Tensor]) -> Iterator[None]:
+    def substituted(self, values: Sequence[Tensor]) -> Iterator[None]:
         """A block in which the first member has other tensors, in the order of ``views``."""
         try:
             for (owner, name, place), _ in self._slots:
@@ -124,7 +127,7 @@ class Stack:
             if all(gradient is None for gradient in gradients):
                 continue
             rows = [
-                self.turn(name, torch.zeros_like(own[name]) if gradient is None else gradient)
+                self.transpose(name, torch.zeros_like(own[name]) if gradient is None else gradient)
                 for own, gradient in zip(self._own, gradients, strict=True)
             ]
             if parameter.grad is None:
@@ -140,7 +143,7 @@ class Stack:
             if parameter.grad is not None:
                 yield parameter.grad
 
-    def keep(self, rows: list[int]) -> dict[nn.Parameter, nn.Parameter]:
+    def select(self, rows: list[int]) -> dict[nn.Parameter, nn.Parameter]:
         """Let the other members go: they get weights of their own, the stack shrinks. Old to new parameters."""
         self.release([row for row in range(len(self.members)) if row not in rows])
         self.members = [self.members[row] for row in rows]

@@ -8,11 +8,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from lightning_tricks.ensemble.training.batched import Batched
-from lightning_tricks.ensemble.training.mapping import call_mapped, is_mapped
-from lightning_tricks.ensemble.training.recording import Record, StackedRecord, metrics_of, recording, split
+from lightning_tricks._compat.functorch import call_mapped, is_mapped
+from lightning_tricks._compat.torch_modules import buffers_of, children_of, parameters_of
+from lightning_tricks._compat.trees import tree_flatten, tree_unflatten
+from lightning_tricks.ensemble.data.loader import rows
+from lightning_tricks.ensemble.training.batched import BatchedLayers
+from lightning_tricks.ensemble.training.logged_values import (
+    LoggedValues,
+    StackedLoggedValues,
+    capture_logging,
+    metrics_of,
+    split_by_member,
+)
 from lightning_tricks.ensemble.training.stack import Stack
 
 
@@ -26,26 +34,26 @@ def mapped_losses(
     batch: Any,
     batch_idx: int,
     *,
-    batched: Batched | None = None,
-    careful: bool = False,
-) -> tuple[Tensor | None, dict[int, Record] | StackedRecord]:
+    batched: BatchedLayers | None = None,
+    checked: bool = False,
+) -> tuple[Tensor | None, dict[int, LoggedValues] | StackedLoggedValues]:
     """Losses ``[K]`` of all members of a stack by one mapped call of the first one's ``training_step``.
 
     Args:
         stack: The members that take part.
-        active: Their numbers, under which the records are returned.
+        active: Their numbers, under which what they logged is returned.
         batch: A tree of tensors ``[K, B, ...]``.
         batch_idx: Passed on.
         batched: Computes the layers that it knows on the stack itself.
-        careful: Look for what a mapped call would lose in silence.
+        checked: Look for what a mapped call would lose in silence.
 
     Raises:
-        NotMappableError: What ``careful`` found.
+        NotMappableError: What ``checked`` found.
     """
-    member, record = stack.members[0], Record()
+    member, logged = stack.members[0], LoggedValues()
     leaves, spec = tree_flatten(batch)
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    step = _careful_step if careful else _step
+    step = _checked_step if checked else _step
     skipped = False
 
     def one(values: list[Tensor], tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -54,15 +62,15 @@ def mapped_losses(
         for place, tensor in zip(places, tensors, strict=True):
             own[place] = tensor
         known = contextlib.nullcontext() if batched is None else batched.used()
-        with recording(member, record, catch=stack.metrics), stack.in_place(values), known:
+        with capture_logging(member, logged, metrics=stack.metrics), stack.substituted(values), known:
             loss = step(member, tree_unflatten(own, spec), batch_idx)
         skipped = loss is None
-        return torch.zeros(()) if loss is None else loss, record.tensors
+        return torch.zeros(()) if loss is None else loss, logged.tensors
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")  # where that matters the loop is faster
-        losses, record.tensors = call_mapped(one, stack.views(), [leaves[place] for place in places])
-    found = split(record, active) if record.calls else StackedRecord(record, list(active))
+        losses, logged.tensors = call_mapped(one, stack.views(), [leaves[place] for place in places])
+    found = split_by_member(logged, active) if logged.calls else StackedLoggedValues(logged, list(active))
     return None if skipped else losses, found
 
 
@@ -70,24 +78,25 @@ def _step(member: Any, batch: Any, batch_idx: int) -> Tensor | None:
     return loss_of(member.training_step(batch, batch_idx))
 
 
-def _careful_step(member: Any, batch: Any, batch_idx: int) -> Tensor | None:
+def _checked_step(member: Any, batch: Any, batch_idx: int) -> Tensor | None:
     given, before = dict(member.named_buffers()), _plain_attributes(member)
     loss = _step(member, batch, batch_idx)
-    look_for_losses(member, given)
+    raise_on_lost_tensors(member, given)
     changed = [name for name, value in _plain_attributes(member).items() if before.get(name, value) != value]
     if changed:
         raise NotMappableError(f"it changes attribute {changed[0]}, which each member has for itself")
     return loss
 
 
-def look_for_losses(member: nn.Module, given: dict[str, Tensor]) -> None:
+def raise_on_lost_tensors(member: nn.Module, given: dict[str, Tensor]) -> None:
     """Raise where a mapped step left a tensor that would be lost: in a buffer's place, or in an attribute."""
     for name, buffer in member.named_buffers():
         if buffer is not given.get(name):
             raise NotMappableError(f"it puts a new tensor in the place of buffer {name}")
     for path, module in member.named_modules():
+        replaced = {id(owner) for owner in (parameters_of(module), buffers_of(module), children_of(module))}
         for name, value in vars(module).items():
-            if name not in ("_parameters", "_buffers", "_modules") and _holds_mapped(value):
+            if id(value) not in replaced and _holds_mapped(value):
                 raise NotMappableError(f"it keeps a tensor of the step in {path + '.' if path else ''}{name}")
 
 
@@ -118,17 +127,17 @@ def _holds_mapped(value: Any, depth: int = 3) -> bool:
 
 def looped_losses(
     members: list[Any], active: list[int], batch: Any, batch_idx: int
-) -> tuple[Tensor | None, dict[int, Record]]:
+) -> tuple[Tensor | None, dict[int, LoggedValues]]:
     """Losses ``[K]`` of members, one ``training_step`` after the other."""
     losses: list[Tensor] = []
-    records: dict[int, Record] = {}
+    all_logged: dict[int, LoggedValues] = {}
     for row, (number, member) in enumerate(zip(active, members, strict=True)):
-        records[number] = Record()
-        with recording(member, records[number]):
+        all_logged[number] = LoggedValues()
+        with capture_logging(member, all_logged[number]):
             loss = loss_of(member.training_step(rows(batch, row), batch_idx))
         if loss is not None:
             losses.append(loss)
-    return torch.stack(losses) if losses else None, records
+    return torch.stack(losses) if losses else None, all_logged
 
 
 def loss_of(output: Any) -> Tensor | None:
@@ -138,8 +147,3 @@ def loss_of(output: Any) -> Tensor | None:
     if output is not None and not isinstance(output, Tensor):
         raise TypeError(f"training_step of a member returned a {type(output).__name__}, not a loss, a dict or None")
     return output
-
-
-def rows(batch: Any, which: int | list[int]) -> Any:
-    """One member's part of a batch ``[K, B, ...]``, or several members' parts."""
-    return tree_map(lambda value: value[which] if isinstance(value, Tensor) else value, batch)

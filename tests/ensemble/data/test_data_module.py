@@ -3,36 +3,12 @@
 import lightning.pytorch as L
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_tricks.ensemble import BaggingEnsemble, BootstrapDataModule
-from lightning_tricks.ensemble.data.data_module import bootstrap, share
+from lightning_tricks.ensemble.data.data_module import bootstrap, members_of_process
+from tests.ensemble.data.test_loader import SIZE, Counting, epoch, numbers
 from tests.ensemble.trainings import Plain, data, trainer
-
-SIZE = 50
-
-
-class Counting(Dataset):
-    """Patterns that are their own index, and how often each was loaded."""
-
-    def __init__(self):
-        self.loads = torch.zeros(SIZE, dtype=torch.long)
-
-    def __len__(self):
-        return SIZE
-
-    def __getitem__(self, index):
-        self.loads[index] += 1
-        return {"x": torch.tensor([float(index)]), "name": str(index), "y": index}
-
-
-def numbers(**options):
-    return BootstrapDataModule(TensorDataset(torch.arange(SIZE)), 4, 16, **options)
-
-
-def epoch(loader, number=0):
-    loader.sampler.set_epoch(number)
-    return torch.cat([batch[0] if isinstance(batch, tuple) else batch["y"] for batch in loader], 1)
 
 
 @pytest.mark.parametrize("dataset", [TensorDataset(torch.arange(SIZE)), Counting()])
@@ -41,39 +17,6 @@ def test_an_epoch_is_each_members_set(dataset, number):
     module = BootstrapDataModule(dataset, 4, 16, seed=3)
     seen = epoch(module.train_dataloader(), number)
     assert torch.equal(seen.sort(1).values, bootstrap(SIZE, 4, 3).indices.sort(1).values)
-
-
-def test_orders_differ_between_epochs_and_members_and_are_reproducible():
-    one, two = epoch(numbers().train_dataloader(), 0), epoch(numbers().train_dataloader(), 1)
-    assert not torch.equal(one, two)
-    assert torch.equal(one, epoch(numbers().train_dataloader(), 0))
-    full = epoch(numbers(bootstrap=False).train_dataloader())
-    assert len(full.unique(dim=0)) == 4
-    still = numbers(shuffle=False).train_dataloader()
-    assert torch.equal(epoch(still, 0), epoch(still, 1))
-
-
-def test_a_shared_pattern_is_loaded_once_a_batch():
-    dataset = Counting()
-    list(BootstrapDataModule(dataset, 8, 10).train_dataloader())
-    naive = 8 * SIZE
-    assert int(dataset.loads.sum()) < naive / 3
-
-
-def test_all_members_but_one_process_at_a_time():
-    batch = next(iter(BootstrapDataModule(Counting(), 3, 10).train_dataloader()))
-    assert batch["x"].shape == (3, 10, 1)
-    assert torch.equal(batch["x"][..., 0], batch["y"].float())
-
-
-def test_workers_load_the_same():
-    one, two = (BootstrapDataModule(Counting(), 3, 10, num_workers=count) for count in (0, 1))
-    assert torch.equal(epoch(one.train_dataloader(), 2), epoch(two.train_dataloader(), 2))
-
-
-def test_drop_last_and_lengths():
-    assert [len(numbers(drop_last=drop).train_dataloader()) for drop in (False, True)] == [4, 3]
-    assert len(list(numbers(drop_last=True).train_dataloader())) == 3
 
 
 def test_state_amid_an_epoch():
@@ -125,7 +68,7 @@ def test_no_pattern_out_of_bag_is_ever_trained_on():
 
 def test_shares_of_members():
     for world in (1, 2, 3, 5):
-        assert [k for rank in range(world) for k in share(7, rank, world)] == list(range(7))
+        assert [k for rank in range(world) for k in members_of_process(7, rank, world)] == list(range(7))
 
 
 @pytest.mark.parametrize(

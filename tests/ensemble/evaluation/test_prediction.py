@@ -1,14 +1,13 @@
 """Predictions and their uncertainty against naive sums; export."""
 
-import copy
 import math
 
 import pytest
 import torch
 
-from lightning_tricks.ensemble import BaggingEnsemble, Prediction
+from lightning_tricks.ensemble import Prediction
 from lightning_tricks.ensemble.evaluation.prediction import as_prediction
-from tests.ensemble.trainings import DOUBLE, Plain, network
+from tests.ensemble.trainings import DOUBLE
 
 
 def naive_entropy(probabilities):
@@ -24,8 +23,8 @@ def test_against_naive_sums():
         assert float(found.entropy[n]) == pytest.approx(naive_entropy(mean))
         inside = sum(naive_entropy(members[k, n].tolist()) for k in range(5)) / 5
         assert float(found.mutual_information[n]) == pytest.approx(naive_entropy(mean) - inside)
-        spread = [sum((float(members[k, n, c]) - mean[c]) ** 2 for k in range(5)) / 5 for c in range(4)]
-        assert found.variance[n].tolist() == pytest.approx(spread)
+        variance = [sum((float(members[k, n, c]) - mean[c]) ** 2 for k in range(5)) / 5 for c in range(4)]
+        assert found.variance[n].tolist() == pytest.approx(variance)
 
 
 def test_regression_has_no_entropy():
@@ -52,46 +51,3 @@ def test_outputs_that_cannot_be_averaged():
         as_prediction((torch.zeros(1),), "regression")
     with pytest.raises(ValueError, match="logits of shape"):
         as_prediction(torch.zeros(1, 2, 3), "classification")
-
-
-@pytest.fixture
-def ensemble():
-    made = BaggingEnsemble(lambda: Plain(network(0.5)), 4, task="classification")
-    made.train()
-    return made
-
-
-def test_predict_is_each_member_in_eval_mode_in_batches(ensemble):
-    x = torch.randn(9, 6, dtype=DOUBLE)
-    found = ensemble.predict(x, batch_size=4)
-    with torch.no_grad():
-        naive = torch.stack([copy.deepcopy(member).eval()(x).softmax(-1) for member in ensemble.networks])
-    assert torch.allclose(found.members, naive, atol=1e-15)
-    assert all(module.training for module in ensemble.modules())
-    assert not found.mean.requires_grad
-
-
-def test_a_single_member_is_the_member():
-    alone = BaggingEnsemble(Plain, 1, task="regression")
-    x = torch.randn(5, 6, dtype=DOUBLE)
-    assert torch.equal(alone.predict(x).mean, alone.members()[0].eval()(x))
-
-
-def test_as_module_exports_with_a_free_batch_size(ensemble):
-    module, x = ensemble.as_module(), torch.randn(8, 6, dtype=DOUBLE)
-    exported = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
-    for size in (3, 11):
-        x = torch.randn(size, 6, dtype=DOUBLE)
-        assert torch.allclose(exported.module()(x), ensemble.predict(x).mean, atol=1e-14)
-
-
-def test_copies_do_not_share_weights(ensemble):
-    copies = ensemble.members()
-    with torch.no_grad():
-        copies[0].net[0].weight.zero_()
-    assert float(ensemble.networks[0].net[0].weight.detach().abs().sum()) > 0
-
-
-def test_out_of_bag_before_a_fit(ensemble):
-    with pytest.raises(RuntimeError, match=r"after trainer\.fit"):
-        _ = ensemble.out_of_bag

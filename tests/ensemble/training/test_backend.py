@@ -6,12 +6,12 @@ import torch
 from lightning_tricks.ensemble import BaggingEnsemble, BootstrapDataModule
 from lightning_tricks.ensemble.training import backend
 from lightning_tricks.ensemble.training.stack import Stack
-from tests.ensemble.trainings import Plain, Rich, data, fit, network, trainer
+from tests.ensemble.trainings import Plain, Rich, data, difference, fit, network, trainer
 
 
 @pytest.mark.parametrize(("seconds", "name"), [((1.0, 2.0), "vmap"), ((2.0, 1.0), "loop")])
 def test_the_faster_one_is_kept(monkeypatch, seconds, name):
-    monkeypatch.setattr(backend.Trial, "seconds", lambda self: seconds)
+    monkeypatch.setattr(backend.BackendBenchmark, "seconds", lambda self: seconds)
     ensemble, _ = fit(Plain)
     assert ensemble.used_backend == name
     assert "1000.00 ms" in ensemble.reason
@@ -25,10 +25,10 @@ def test_trying_changes_neither_members_nor_random_numbers():
     state = torch.get_rng_state()
     run = trainer()
     stack = Stack(members)
-    trial = backend.Trial(stack, [0, 1, 2], batch, 0, run)
-    assert trial.why_not_mapped() is None
-    assert trial.batched_is_right()
-    mapped, looped = trial.seconds()
+    benchmark = backend.BackendBenchmark(stack, [0, 1, 2], batch, 0, run)
+    assert benchmark.why_not_mapped() is None
+    assert benchmark.batched_is_right()
+    mapped, looped = benchmark.seconds()
     assert 0 < mapped < float("inf")
     assert 0 < looped < float("inf")
     assert torch.equal(state, torch.get_rng_state())
@@ -58,3 +58,10 @@ def test_skipped_steps():
     one, two = (fit(Skipping, name)[0] for name in ("vmap", "loop"))
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-10)
+
+
+def test_choosing_a_backend_leaves_no_trace():
+    auto = fit(lambda: Plain(network(0.3)), "auto")[0]
+    fixed = fit(lambda: Plain(network(0.3)), auto.used_backend)[0]
+    assert difference(auto.networks, fixed.networks) == 0.0
+    assert "ms mapped" in auto.reason

@@ -1,15 +1,14 @@
 """Layers computed on the stack against the same layers mapped by torch.func.vmap."""
 
-import functools
+import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_tricks.ensemble.training import mapping
-from lightning_tricks.ensemble.training.backend import Trial
-from lightning_tricks.ensemble.training.batched import Batched
+from lightning_tricks.ensemble.training.backend import BackendBenchmark
+from lightning_tricks.ensemble.training.batched import BatchedLayers
 from lightning_tricks.ensemble.training.stack import Stack
 from lightning_tricks.ensemble.training.steps import mapped_losses
 from tests.ensemble.trainings import DOUBLE, Plain, difference, fit, separate, trainer
@@ -68,7 +67,7 @@ def result(stack, given, batched):
 @pytest.mark.parametrize("training", [True, False])
 def test_losses_gradients_and_buffers(make, training):
     stack = Stack([make().train(training) for _ in range(K)])
-    batched, given = Batched(stack), batch()
+    batched, given = BatchedLayers(stack), batch()
     assert len(batched) > 0
     torch.testing.assert_close(result(stack, given, batched), result(stack, given, None), rtol=1e-12, atol=1e-12)
     assert all("forward" not in vars(module) for module in stack.members[0].modules())
@@ -77,13 +76,13 @@ def test_losses_gradients_and_buffers(make, training):
 def test_known_layers_never_run_on_a_single_member(monkeypatch):
     stack, shapes = Stack([Wide() for _ in range(K)]), []
     monkeypatch.setattr(nn.GELU, "forward", lambda self, x: shapes.append(x.shape) or F.gelu(x))
-    result(stack, batch(), Batched(stack))
+    result(stack, batch(), BatchedLayers(stack))
     assert shapes == [(K, B, 16)]
 
 
 def test_layers_with_hooks_are_mapped_and_their_hooks_called():
     stack, calls = Stack([Sequence() for _ in range(K)]), []
-    batched, given = Batched(stack), batch()
+    batched, given = BatchedLayers(stack), batch()
     expected = result(stack, given, batched)
     handle = stack.members[0].net[1].register_forward_hook(lambda module, x, y: calls.append(y.shape))
     torch.testing.assert_close(result(stack, given, batched), expected, rtol=1e-12, atol=1e-12)
@@ -96,10 +95,36 @@ class Own(nn.Linear):
         return super().forward(x) * 2
 
 
+@pytest.mark.parametrize("layer", [nn.Softshrink(), nn.Threshold(0.0, -1.0), nn.GELU("tanh")])
+def test_activations_of_the_registry_are_known(layer):
+    members = [nn.Sequential(copy.deepcopy(layer)) for _ in range(K)]
+    assert len(BatchedLayers(Stack(members))) == 1
+
+
+@pytest.mark.parametrize("layer", [nn.PReLU(), nn.RReLU(), nn.Softmax(1), nn.GLU()])
+def test_what_has_weights_draws_or_mixes_is_mapped(layer):
+    members = [nn.Sequential(copy.deepcopy(layer)) for _ in range(K)]
+    assert len(BatchedLayers(Stack(members))) == 0
+
+
+def test_a_batch_norm_with_too_many_dimensions_is_refused_in_torchs_words():
+    class Images(Plain):
+        def __init__(self):
+            super().__init__(nn.Sequential(nn.BatchNorm1d(6)).double())
+
+        def training_step(self, batch, batch_idx):
+            return self.net(batch[0].view(-1, 6, 1, 1)).sum()
+
+    stack = Stack([Images() for _ in range(K)])
+    with pytest.raises(ValueError, match="expected 2D or 3D input"):
+        mapped_losses(stack, list(range(K)), batch(), 0, batched=BatchedLayers(stack))
+    assert stack.buffers["net.0.num_batches_tracked"].tolist() == [0] * K
+
+
 def test_what_is_not_known_is_left_alone():
     norm = nn.BatchNorm1d(4, momentum=None)
     members = [nn.Sequential(Own(6, 4), norm, nn.Conv1d(1, 1, 1), nn.ModuleDict({"a": nn.Softmax(1)}))]
-    assert len(Batched(Stack(members))) == 0
+    assert len(BatchedLayers(Stack(members))) == 0
 
 
 def test_dropout_draws_for_each_member_and_pattern():
@@ -114,28 +139,21 @@ def test_dropout_draws_for_each_member_and_pattern():
 
     torch.manual_seed(0)
     stack = Stack([Dropped() for _ in range(K)])
-    losses, _ = mapped_losses(stack, list(range(K)), batch(), 0, batched=Batched(stack))
+    losses, _ = mapped_losses(stack, list(range(K)), batch(), 0, batched=BatchedLayers(stack))
     assert len(set(losses.tolist())) == K
     assert float(losses.mean()) == pytest.approx(0.6, abs=0.02)
 
 
 def test_a_layer_that_is_computed_wrongly_is_noticed(monkeypatch):
-    trial = Trial(Stack([Wide() for _ in range(K)]), list(range(K)), batch(), 0, trainer())
-    assert trial.why_not_mapped() is None
-    assert trial.batched_is_right()
-    layer = Batched._linear
-    monkeypatch.setattr(Batched, "_linear", lambda self, module: lambda x: layer(self, module)(x) * (1 + 1e-6))
-    assert not trial.batched_is_right()
+    benchmark = BackendBenchmark(Stack([Wide() for _ in range(K)]), list(range(K)), batch(), 0, trainer())
+    assert benchmark.why_not_mapped() is None
+    assert benchmark.batched_is_right()
+    layer = BatchedLayers._linear
+    monkeypatch.setattr(BatchedLayers, "_linear", lambda self, module: lambda x: layer(self, module)(x) * (1 + 1e-6))
+    assert not benchmark.batched_is_right()
 
 
-@pytest.mark.parametrize("available", [True, False])
-def test_trained_like_separate_fits_with_and_without_the_building_blocks(monkeypatch, available):
-    monkeypatch.setattr(mapping, "AVAILABLE", available)
+def test_trained_like_separate_fits():
     ensemble, _ = fit(Wide, "vmap")
     assert ensemble.used_backend == "vmap"
-    assert difference(ensemble.networks, wide()) < 1e-10
-
-
-@functools.cache
-def wide():
-    return separate(Wide)[0]
+    assert difference(ensemble.networks, separate(Wide)[0]) < 1e-10

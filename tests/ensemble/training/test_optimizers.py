@@ -1,13 +1,15 @@
 """One optimiser over a stack: what is moved there, what is refused, and clipping by each member's own norm."""
 
 import copy
+import functools
 
 import pytest
 import torch
 from torch import nn
 
-from lightning_tricks.ensemble.training.optimizers import clip, put_on_stack, taken_apart
+from lightning_tricks.ensemble.training.optimizers import clip, move_to_stack, optimizers_and_schedulers
 from lightning_tricks.ensemble.training.stack import Stack
+from tests.ensemble.trainings import Smooth, difference, fit, separate
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
@@ -42,26 +44,26 @@ def test_what_configure_optimizers_may_return():
         ({"optimizer": optimizer, "lr_scheduler": entry},),
     ]
     for form in forms:
-        optimizers, schedulers = taken_apart(form)
+        optimizers, schedulers = optimizers_and_schedulers(form)
         assert optimizers == [optimizer]
         assert schedulers[0]["scheduler"] is plan
-    assert taken_apart(forms[1])[1][0]["interval"] == "step"
-    assert taken_apart(forms[2])[1][0]["monitor"] == "loss"
-    assert taken_apart(None) == ([], [])
-    assert taken_apart([optimizer, optimizer])[0] == [optimizer, optimizer]
+    assert optimizers_and_schedulers(forms[1])[1][0]["interval"] == "step"
+    assert optimizers_and_schedulers(forms[2])[1][0]["monitor"] == "loss"
+    assert optimizers_and_schedulers(None) == ([], [])
+    assert optimizers_and_schedulers([optimizer, optimizer])[0] == [optimizer, optimizer]
 
 
 def test_groups_keep_their_settings_and_fused_is_used_where_nothing_was_said():
     members = [nn.Linear(2, 16) for _ in range(4)]
     optimizer = torch.optim.Adam([{"params": [members[0].weight], "lr": 0.5}, {"params": [members[0].bias]}], lr=0.1)
     said = torch.optim.Adam(copy.deepcopy(members)[0].parameters(), foreach=False)
-    put_on_stack(optimizer, Stack(members))
+    move_to_stack(optimizer, Stack(members))
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
     assert optimizer.param_groups[0]["params"][0].shape == (4, 2, 16)
     assert all(group["fused"] for group in optimizer.param_groups)
     other = [nn.Linear(2, 16) for _ in range(4)]
     said.param_groups[0]["params"] = list(other[0].parameters())
-    put_on_stack(said, Stack(other))
+    move_to_stack(said, Stack(other))
     assert not said.param_groups[0]["fused"]
 
 
@@ -69,4 +71,35 @@ def test_a_foreign_tensor_in_the_optimizer():
     members = [nn.Linear(2, 3) for _ in range(2)]
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     with pytest.raises(ValueError, match="no parameter of the member"):
-        put_on_stack(optimizer, Stack(members))
+        move_to_stack(optimizer, Stack(members))
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.02, amsgrad=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.05, initial_accumulator_value=0.1),
+    "nadam": lambda p: torch.optim.NAdam(p, lr=0.02),
+    "radam": lambda p: torch.optim.RAdam(p, lr=0.02),
+    "adadelta": lambda p: torch.optim.Adadelta(p, lr=1.0),
+    "adamax": lambda p: torch.optim.Adamax(p, lr=0.02),
+    "rprop": lambda p: torch.optim.Rprop(p, lr=0.01),
+    "asgd": lambda p: torch.optim.ASGD(p, lr=0.1, t0=2),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_one_optimizer_over_the_stack_is_k_optimizers(name):
+    make = functools.partial(Smooth, OPTIMIZERS[name])
+    ensemble, _ = fit(make, "vmap")
+    assert ensemble.used_backend == "vmap"
+    assert difference(ensemble.networks, separate(make)[0]) < 1e-10
+
+
+@pytest.mark.parametrize("backend", ["vmap", "loop"])
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped_per_member_and_accumulate(backend, algorithm):
+    make = functools.partial(Smooth, OPTIMIZERS["sgd"])
+    options = {"gradient_clip_val": 0.05, "gradient_clip_algorithm": algorithm, "accumulate_grad_batches": 2}
+    ensemble, _ = fit(make, backend, **options)
+    assert difference(ensemble.networks, separate(make, **options)[0]) < 1e-10

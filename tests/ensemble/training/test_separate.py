@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.ensemble.test_bagging import Smooth
-from tests.ensemble.trainings import DOUBLE, data, difference, fit, separate
+from tests.ensemble.trainings import DOUBLE, Smooth, data, difference, fit, separate
 
 
 def lbfgs(parameters):

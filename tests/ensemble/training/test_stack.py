@@ -20,7 +20,7 @@ def test_stacking_changes_no_value():
     views = dict(zip([*stack.parameters, *stack.buffers], stack.views(), strict=True))
     assert torch.equal(views["0.weight"][1], before[1]["0.weight"])
     assert torch.equal(views["1.running_var"][2], before[2]["1.running_var"])
-    assert stack.turned == {"0.weight"}
+    assert stack.transposed == {"0.weight"}
     assert stack.parameters["0.weight"].shape == (3, 2, 16)
     assert stack.parameters["0.weight"].is_contiguous()
 
@@ -66,7 +66,7 @@ def test_keeping_some(rows):
     made = members()
     stack = Stack(made)
     weights = [member[0].weight.detach().clone() for member in made]
-    stack.keep(rows)
+    stack.select(rows)
     assert stack.parameters["0.weight"].shape[0] == len(rows)
     with torch.no_grad():
         stack.parameters["0.weight"].zero_()

@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_tricks.ensemble import BaggingEnsemble
 from lightning_tricks.ensemble.training.stopping import MemberStopping
-from tests.ensemble.test_bagging import Smooth
-from tests.ensemble.trainings import data, difference, fit, separate
+from tests.ensemble.trainings import Smooth, data, difference, fit, separate
 
 
 class Overfitting(Smooth):

@@ -1,4 +1,4 @@
-"""Several processes, and the ensemble as one module."""
+"""What the processes of a distributed training tell each other: gradients, timings, trained members, buffers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_tricks.ensemble.data.data_module import share
-from lightning_tricks.ensemble.evaluation.prediction import Task, as_prediction
+from lightning_tricks.ensemble.data.data_module import members_of_process
 
 
-def average(gradients: Iterable[Tensor], weight: int, device: torch.device) -> None:
+def average_gradients(gradients: Iterable[Tensor], weight: int, device: torch.device) -> None:
     """Average gradients over processes, each by how many patterns it saw: the gradient of the joint batch."""
     total = torch.tensor(float(weight), device=device)
     dist.all_reduce(total)
@@ -22,7 +21,7 @@ def average(gradients: Iterable[Tensor], weight: int, device: torch.device) -> N
         dist.all_reduce(gradient)
 
 
-def agreed(trainer: Any, seconds: tuple[float, float]) -> tuple[float, float]:
+def summed_over_processes(trainer: Any, seconds: tuple[float, float]) -> tuple[float, float]:
     """Timings summed over processes, so that all decide alike."""
     if trainer.world_size == 1:
         return seconds
@@ -38,33 +37,16 @@ def all_true(value: bool, device: torch.device) -> bool:
     return int(count) == dist.get_world_size()
 
 
-def gather(networks: list[Any], world: int) -> None:
+def gather_members(networks: list[Any], world: int) -> None:
     """Give every process the members that the others trained."""
     for rank in range(world):
-        for number in share(len(networks), rank, world):
+        for number in members_of_process(len(networks), rank, world):
             for value in networks[number].state_dict().values():
                 dist.broadcast(value, src=rank)
 
 
-def same_buffers(networks: Iterable[Any]) -> None:
+def broadcast_buffers(networks: Iterable[Any]) -> None:
     """Give every process the first one's buffers: statistics of batch norm are those of its part of the batches."""
     for network in networks:
         for buffer in network.buffers():
             dist.broadcast(buffer, src=0)
-
-
-class MeanOfMembers(nn.Module):
-    """The mean prediction of K modules, as one module without training code.
-
-    >>> MeanOfMembers([nn.Linear(2, 1), nn.Linear(2, 1)], "regression")(torch.zeros(4, 2)).shape
-    torch.Size([4, 1])
-    """
-
-    def __init__(self, members: list[nn.Module], task: Task) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members).eval()
-        self.task: Task = task
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, ...]``: probabilities or values."""
-        return torch.stack([as_prediction(member(x), self.task) for member in self.members]).mean(0)

@@ -9,66 +9,69 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 from torchmetrics import Metric, MetricCollection
+
+from lightning_tricks._compat.trees import tree_map
+
+Metrics = dict[str, Metric | MetricCollection]  # by path
 
 
 @dataclass(frozen=True)
-class Slot:
-    """Stands for a tensor that has one value per member: its place in ``Record.tensors``."""
+class StoredTensor:
+    """Stands for a tensor that has one value per member: its place in ``LoggedValues.tensors``."""
 
     index: int
 
 
 @dataclass(frozen=True)
-class Pending:
-    """Stands for what a metric will return when it is called outside: its place among ``Record.calls``."""
+class MetricResult:
+    """Stands for what a metric will return when it is called outside: its place among ``LoggedValues.calls``."""
 
     call: int
 
 
 @dataclass(frozen=True)
-class Tracked:
+class LoggedMetric:
     """Stands for a metric object that was logged as such: its path in the member."""
 
     path: str
 
 
 @dataclass
-class Record:
+class LoggedValues:
     """The calls of one step.
 
     Attributes:
-        logged: (name, value, options of ``self.log``).
+        entries: (name, value, options of ``self.log``).
         calls: (path of a metric, method, arguments, keyword arguments); only where metrics are caught.
-        tensors: What Slots stand for.
+        tensors: What each StoredTensor stands for.
     """
 
-    logged: list[tuple[str, Any, dict[str, Any]]] = field(default_factory=list)
+    entries: list[tuple[str, Any, dict[str, Any]]] = field(default_factory=list)
     calls: list[tuple[str, str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
 
-    def slot(self, tree: Any) -> Any:
-        return tree_map(self._slot, tree)
+    def store(self, tree: Any) -> Any:
+        return tree_map(self._store, tree)
 
-    def _slot(self, value: Any) -> Any:
+    def _store(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
         self.tensors.append(value.detach())
-        return Slot(len(self.tensors) - 1)
+        return StoredTensor(len(self.tensors) - 1)
 
 
 @dataclass
-class StackedRecord:
+class StackedLoggedValues:
     """What a mapped step logged, its tensors ``[K, ...]`` with one row per member, and the members' numbers."""
 
-    record: Record
+    logged: LoggedValues
     active: list[int]
 
 
-def metrics_of(member: nn.Module) -> dict[str, Metric | MetricCollection]:
+def metrics_of(member: nn.Module) -> Metrics:
     """A member's metrics by path; of a collection the collection only."""
-    found: dict[str, Metric | MetricCollection] = {}
+    found: Metrics = {}
     for path, module in member.named_modules():
         if isinstance(module, (Metric, MetricCollection)) and not any(path.startswith(f"{p}.") for p in found):
             found[path] = module
@@ -76,8 +79,8 @@ def metrics_of(member: nn.Module) -> dict[str, Metric | MetricCollection]:
 
 
 @contextlib.contextmanager
-def recording(member: Any, record: Record, catch: dict[str, Metric | MetricCollection] | None = None) -> Iterator[None]:
-    """Catch ``self.log`` and ``self.log_dict``; and the calls of the metrics in ``catch``, which then do not run."""
+def capture_logging(member: Any, logged: LoggedValues, metrics: Metrics | None = None) -> Iterator[None]:
+    """Catch ``self.log`` and ``self.log_dict``; and the calls of the metrics in ``metrics``, which then do not run."""
 
     def log(name: str, value: Any, *args: Any, **options: Any) -> None:
         options.update(zip(("prog_bar", "logger", "on_step", "on_epoch"), args, strict=False))
@@ -86,13 +89,13 @@ def recording(member: Any, record: Record, catch: dict[str, Metric | MetricColle
             paths = [path for path, module in member.named_modules() if module is value]
             if not paths:
                 raise ValueError(f"self.log({name!r}, ...) got a metric that is not an attribute of the member")
-            value = Tracked(paths[0])
-        elif not isinstance(value, Pending):
-            value = record.slot(value)
-        record.logged.append((name, value, options))
+            value = LoggedMetric(paths[0])
+        elif not isinstance(value, MetricResult):
+            value = logged.store(value)
+        logged.entries.append((name, value, options))
 
     def log_dict(dictionary: Any, *args: Any, **options: Any) -> None:
-        if isinstance(dictionary, Pending):
+        if isinstance(dictionary, MetricResult):
             raise TypeError("log_dict of what a MetricCollection returned")
         pairs = dictionary.items(keep_base=False) if isinstance(dictionary, MetricCollection) else dictionary.items()
         for name, value in pairs:
@@ -106,9 +109,9 @@ def recording(member: Any, record: Record, catch: dict[str, Metric | MetricColle
 
     put(member, "log", log)
     put(member, "log_dict", log_dict)
-    for path, metric in (catch or {}).items():
+    for path, metric in (metrics or {}).items():
         for method in ("forward", "update"):
-            put(metric, method, _catcher(record, path, method))
+            put(metric, method, _catcher(logged, path, method))
     try:
         yield
     finally:
@@ -122,16 +125,16 @@ def recording(member: Any, record: Record, catch: dict[str, Metric | MetricColle
 _ABSENT = object()
 
 
-def _catcher(record: Record, path: str, method: str) -> Any:
-    def call(*args: Any, **kwargs: Any) -> Pending:
-        record.calls.append((path, method, record.slot(args), record.slot(kwargs)))
-        return Pending(len(record.calls) - 1)
+def _catcher(logged: LoggedValues, path: str, method: str) -> Any:
+    def call(*args: Any, **kwargs: Any) -> MetricResult:
+        logged.calls.append((path, method, logged.store(args), logged.store(kwargs)))
+        return MetricResult(len(logged.calls) - 1)
 
     return call
 
 
 @dataclass
-class Logged:
+class MemberValues:
     """One name with the values of the members: one each (or the paths of metrics that were logged as objects)."""
 
     name: str
@@ -146,51 +149,51 @@ class Logged:
         return tuple(self.values), self.stacked
 
 
-def merge(records: dict[int, Record] | StackedRecord, members: list[Any]) -> list[Logged]:
+def merge(all_logged: dict[int, LoggedValues] | StackedLoggedValues, members: list[Any]) -> list[MemberValues]:
     """Records of members as one list with the values of all of them, in order of appearance."""
-    if isinstance(records, StackedRecord):
-        return _merge_stacked(records)
-    merged: dict[str, Logged] = {}
-    for member, record in records.items():
+    if isinstance(all_logged, StackedLoggedValues):
+        return _merge_stacked(all_logged)
+    merged: dict[str, MemberValues] = {}
+    for member, logged in all_logged.items():
         returned: list[Any] = []
-        for path, method, args, kwargs in record.calls:
-            fill = _filler(record, None)
+        for path, method, args, kwargs in logged.calls:
+            fill = _filler(logged, None)
             called = getattr(members[member].get_submodule(path), method)
             returned.append(called(*tree_map(fill, args), **tree_map(fill, kwargs)))
-        fill = _filler(record, returned)
-        for name, value, options in record.logged:
-            entry = merged.setdefault(name, Logged(name, {}, options))
+        fill = _filler(logged, returned)
+        for name, value, options in logged.entries:
+            entry = merged.setdefault(name, MemberValues(name, {}, options))
             entry.values[member] = fill(value)
     return list(merged.values())
 
 
-def _merge_stacked(records: StackedRecord) -> list[Logged]:
-    merged: dict[str, Logged] = {}
-    for name, value, options in records.record.logged:
-        if isinstance(value, Tracked):
-            merged[name] = Logged(name, dict.fromkeys(records.active, value), options)
+def _merge_stacked(all_logged: StackedLoggedValues) -> list[MemberValues]:
+    merged: dict[str, MemberValues] = {}
+    for name, value, options in all_logged.logged.entries:
+        if isinstance(value, LoggedMetric):
+            merged[name] = MemberValues(name, dict.fromkeys(all_logged.active, value), options)
             continue
-        if isinstance(value, Slot):
-            stacked = records.record.tensors[value.index]
+        if isinstance(value, StoredTensor):
+            stacked = all_logged.logged.tensors[value.index]
         else:
-            stacked = as_number(value).expand(len(records.active))
-        merged[name] = Logged(name, dict.fromkeys(records.active), options, stacked)
+            stacked = as_number(value).expand(len(all_logged.active))
+        merged[name] = MemberValues(name, dict.fromkeys(all_logged.active), options, stacked)
     return list(merged.values())
 
 
-def split(record: Record, active: list[int]) -> dict[int, Record]:
-    """A record whose tensors have one value per member, as one record per member."""
+def split_by_member(logged: LoggedValues, active: list[int]) -> dict[int, LoggedValues]:
+    """What a mapped step logged as what each member logged."""
     return {
-        member: Record(record.logged, record.calls, [tensor[row] for tensor in record.tensors])
+        member: LoggedValues(logged.entries, logged.calls, [tensor[row] for tensor in logged.tensors])
         for row, member in enumerate(active)
     }
 
 
-def _filler(record: Record, returned: list[Any] | None) -> Any:
+def _filler(logged: LoggedValues, returned: list[Any] | None) -> Any:
     def fill(value: Any) -> Any:
-        if isinstance(value, Slot):
-            return record.tensors[value.index]
-        if isinstance(value, Pending) and returned is not None:
+        if isinstance(value, StoredTensor):
+            return logged.tensors[value.index]
+        if isinstance(value, MetricResult) and returned is not None:
             return returned[value.call]
         return value
 

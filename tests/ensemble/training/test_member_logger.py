@@ -1,14 +1,11 @@
-"""What members log and measure arrives as it does from separate fits, also out of a mapped step."""
+"""What members log arrives as it does from separate fits, also out of a mapped step."""
 
 import pytest
-import torch
 import torch.nn.functional as F
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from lightning_tricks.ensemble.training.recording import Record, metrics_of, recording
-from tests.ensemble.test_bagging import Smooth
-from tests.ensemble.trainings import fit, separate
+from tests.ensemble.trainings import Smooth, fit, separate
 
 
 class Measuring(Smooth):
@@ -52,28 +49,3 @@ def test_logging_per_member():
     values = [float(run.callback_metrics[f"loss/member_{k}"]) for k in range(3)]
     assert sum(values) / 3 == pytest.approx(float(run.callback_metrics["loss"]))
     assert len(set(values)) == 3
-
-
-def test_recording_leaves_the_member_as_it_was_also_after_an_error():
-    member = Measuring()
-    before = [dict(vars(module)) for module in member.modules()]
-    with pytest.raises(RuntimeError, match="inside"), recording(member, Record(), metrics_of(member)):
-        raise RuntimeError("inside")
-    for module, old in zip(member.modules(), before, strict=True):
-        assert vars(module).keys() == old.keys()
-        assert vars(module).get("update") is old.get("update")
-
-
-def test_caught_metrics_do_not_run():
-    member, record = Measuring(), Record()
-    with recording(member, record, metrics_of(member)):
-        member.accuracy(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
-        member.several.update(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
-    assert [(path, method) for path, method, _, _ in record.calls] == [("accuracy", "forward"), ("several", "update")]
-    assert member.accuracy.update_count == 0
-
-
-def test_a_metric_that_is_no_attribute():
-    member = Smooth()
-    with recording(member, Record()), pytest.raises(ValueError, match="not an attribute of the member"):
-        member.log("stray", MeanMetric())

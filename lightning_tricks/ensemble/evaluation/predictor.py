@@ -8,14 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks._compat.lightning_module import LowOverheadModule
 from lightning_tricks.ensemble.data.data_module import BootstrapDataModule
-from lightning_tricks.ensemble.evaluation import distributed as spread
 from lightning_tricks.ensemble.evaluation.out_of_bag import OutOfBag, out_of_bag
-from lightning_tricks.ensemble.evaluation.prediction import Prediction, Task, modes, predict_members
-from lightning_tricks.ensemble.training.quick import Quick
+from lightning_tricks.ensemble.evaluation.prediction import (
+    MeanOfMembers,
+    Prediction,
+    Task,
+    keep_training_flags,
+    predict_members,
+)
 
 
-class Networks(Quick):
+class EnsemblePredictor(LowOverheadModule):
     """K members whose mean predicts: what an ensemble is when it does not train.
 
     Args:
@@ -36,7 +41,7 @@ class Networks(Quick):
 
     def predict(self, x: Any, *, batch_size: int = 1024) -> Prediction:
         """Predictions of all members in eval mode, without gradients; training flags stay as they are."""
-        with modes(self):
+        with keep_training_flags(self):
             self.networks.eval()
             return Prediction(predict_members(self.networks, x, self.task, batch_size), self.task)
 
@@ -51,9 +56,9 @@ class Networks(Quick):
                 value.data = value.data.clone(memory_format=torch.contiguous_format)
         return copies
 
-    def as_module(self) -> spread.MeanOfMembers:
+    def as_module(self) -> MeanOfMembers:
         """One plain module that returns the mean prediction, ready for torch.export."""
-        return spread.MeanOfMembers(self.members(), self.task)
+        return MeanOfMembers(self.members(), self.task)
 
     @property
     def out_of_bag(self) -> OutOfBag:

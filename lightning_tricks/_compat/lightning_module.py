@@ -1,0 +1,37 @@
+"""What Lightning does with a LightningModule: its own attributes, its hooks, and the cost of its calls in each step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_tricks._compat import lightning as _lightning
+
+# What Lightning sets on a module while it trains; names that a version does not have are never met.
+RUNNING_HOOK = "_current_fx_name"
+TRAINING_STATE = frozenset({"training", "_trainer", "_fabric", RUNNING_HOOK})
+
+
+class LowOverheadModule(_lightning.LightningModule):
+    """A LightningModule with a short way through what the Trainer calls in every step.
+
+    A small step pays more for Lightning's detours than for its arithmetic. What happens is what happens in the base
+    class.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == RUNNING_HOOK:  # set before and after every hook, some forty times a step
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
+def overrides(module: Any, hook: str) -> bool:
+    """Whether a LightningModule or LightningDataModule has its own version of a hook."""
+    module_type = _lightning.LightningModule
+    base = module_type if isinstance(module, module_type) else _lightning.LightningDataModule
+    return getattr(type(module), hook, None) is not getattr(base, hook, None)
