@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.registry import wording
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report import table
 from lightning_tricks.report.history import write_csv
-from lightning_tricks.report.words import PROBLEM_WORDS, at
+from lightning_tricks.report.words import at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +106,10 @@ def _tree(finding: Finding) -> Iterator[Finding]:
 def _cause(root: Finding) -> str:
     following = [finding for finding in list(_tree(root))[1:] if finding.rank >= max(root.rank, 1)]
     if not following:
-        return f"{PROBLEM_WORDS[root.problem].clause}{at(root.layer)}"
+        return f"{wording(root.problem).clause}{at(root.layer)}"
     symptom = max(following, key=lambda finding: (finding.rank, finding.problem in _STOPS_LEARNING))
-    cause = f"{PROBLEM_WORDS[root.problem].clause}{at(root.layer)}"
-    return f"{PROBLEM_WORDS[symptom.problem].clause} because {cause}"
+    cause = f"{wording(root.problem).clause}{at(root.layer)}"
+    return f"{wording(symptom.problem).clause} because {cause}"
 
 
 def _count(items: list[Any], what: str) -> str:

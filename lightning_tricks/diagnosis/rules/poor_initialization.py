@@ -1,0 +1,194 @@
+"""poor_initialization: pre-activations that leave the order of 1 at the start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lightning_tricks.diagnosis import remedies
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Trait
+from lightning_tricks.diagnosis.history.layers import (
+    FAR_OFF,
+    ORDINARY_SCALE,
+    hidden_activations,
+    is_ordinary,
+    weight_scale,
+    weighted_before,
+)
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, leading, persistence
+from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck
+from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rules.dead_units import dying
+from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    faint: float = 0.03  # std of a pre-activation; healthy nets of a few layers start at .09 with torch's default
+    loud: float = 30.0
+    jump: float = 20.0  # factor between the pre-activations of two layers in a row (SageMaker: a variance ratio of 10)
+    gentle: float = 1e-4  # a fading down to this, as of torch's default in eight layers, mends itself within RECOVERY
+    alike: float = 3.0  # factor within which the sizes of two layers' weights come from one scheme
+    patience: float = 2.0  # times RECOVERY: for weights of an ordinary size, such as logistic units by torch's default
+    early: int = 16  # optimiser steps after which weights no longer show how they began
+    over_one: float = 1.0  # std of a pre-activation from which on what follows is too large, not too small
+
+
+LIMITS = Thresholds()
+
+
+@dataclass(frozen=True)
+class Step:
+    """The pre-activations of one layer; ``scale``: RMS(w) sqrt(fan_in) of its weights."""
+
+    weighted: WeightedRecord
+    activation: ActivationRecord
+    scale: float | None
+
+    @property
+    def std(self) -> float:
+        return self.activation.std
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The layer at which it begins, what the pre-activations do there, and whether there alone."""
+
+    place: Step
+    what: str
+    sudden: bool
+    measured: tuple[str, float, float]  # what shows it: name, value and threshold
+
+    @property
+    def criterion(self) -> Criterion:
+        name, value, threshold = self.measured
+        return Criterion(name, value, ">" if value > threshold else "<", threshold)
+
+
+@rule(
+    "poor_initialization",
+    "start",
+    "linearity saturation dead_units vanishing_gradient bias_shift learning_rate_too_low",
+    "poor initialization",
+    clause="the weights begin at the wrong scale",
+    row=7,
+    order=0,
+    cure="scheme for the activation",
+)
+def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """Pre-activations leave the order of 1 at the start, and stay there."""
+    first = history[0]
+    ladder = _ladder(first) if first.step <= LIMITS.early else []
+    faulty = _first_faulty(ladder)
+    if faulty is None:
+        return
+    place = faulty.place
+    gain = place.weighted.std / place.weighted.input_std if place.weighted.input_std > 0 else math.nan
+    evidence = {
+        "pre-activation std": place.std,
+        "from first to last hidden layer": f"{ladder[0].std:.2g} to {ladder[-1].std:.2g}",
+        "output std over input std": gain,
+        "weight scale": place.scale,
+        "at one layer": faulty.sudden,
+        "activation layer": place.activation.name,
+    }
+    explanation = (
+        f"At the start the pre-activations {faulty.what} at this layer: its weights do not fit their number and the "
+        f"{place.activation.function} units that follow. From there on signals and gradients change with every layer."
+    )
+    kinds = {
+        Trait.AT_ONE_LAYER: faulty.sudden,
+        Trait.ORDINARY_WEIGHTS: is_ordinary(place.scale),
+        Trait.LOUD: place.std > LIMITS.over_one,
+    }
+    yield Finding(
+        "poor_initialization",
+        place.weighted.name,
+        _severity(history, ladder, place.scale),
+        first.step,
+        evidence,
+        explanation,
+        remedies.of_a_start(place.activation.function),
+        traits=frozenset(trait for trait, so in kinds.items() if so),
+        related=place.activation.name,
+        decided_by=(faulty.criterion,),
+    )
+
+
+def _severity(history: Sequence[Snapshot], ladder: Sequence[Step], scale: float | None) -> Severity:
+    """A warning where it still is as at the start, which may not mend by itself; or where no scheme is so far off."""
+    found = persistence(history, _is_faulty, from_start=True)
+    still = found is not None and found.since == history[0].step
+    low, high = ORDINARY_SCALE
+    extreme = scale is not None and scale > 0 and not low / FAR_OFF <= scale <= high * FAR_OFF
+    begun = leading(history, _is_faulty)
+    held = begun is not None and begun.run >= HYSTERESIS and begun.at.step - begun.since >= LIMITS.early
+    settled = extreme or min(step.std for step in ladder) < LIMITS.gentle
+    if not settled:
+        steps = history[-1].step - history[0].step
+        usual = is_ordinary(scale)
+        settled = steps >= (LIMITS.patience if usual else 1.0) * RECOVERY and not (usual and _may_learn(history))
+    return "warning" if ((still and settled) or (extreme and held)) and len(history) >= HYSTERESIS else "info"
+
+
+def _may_learn(history: Sequence[Snapshot]) -> bool:
+    """By a loss of which it is known what a guess has: those of a game between networks do not fall."""
+    return math.isnan(guess_loss(history[0])) or not is_stuck(history)
+
+
+def _is_faulty(snapshot: Snapshot) -> bool:
+    return _first_faulty(_ladder(snapshot)) is not None
+
+
+def _ladder(snapshot: Snapshot) -> list[Step]:
+    """The hidden layers up to the first of dead units: behind those nothing tells of its own weights."""
+    steps: list[Step] = []
+    for record in hidden_activations(snapshot):
+        weighted = weighted_before(snapshot, record)
+        if weighted is not None and record.std >= 0:
+            steps.append(Step(weighted, record, weight_scale(snapshot, weighted.name)))
+        if dying(record):
+            break
+    return steps
+
+
+def _first_faulty(ladder: Sequence[Step]) -> Fault | None:
+    before: Step | None = None
+    for step in ladder:
+        factor = step.std / before.std if before is not None and before.std > 0 else 1.0
+        if not 1.0 / LIMITS.jump <= factor <= LIMITS.jump:
+            first, verb = _first_alike(ladder, step), "shrink" if factor < 1.0 else "grow"
+            what = f"{verb} suddenly" if first is step else f"{verb} from layer to layer, beginning"
+            bound = 1.0 / LIMITS.jump if factor < 1.0 else LIMITS.jump
+            return Fault(first, what, first is step, ("std over that of the layer before", factor, bound))
+        if step.std < LIMITS.faint:
+            return Fault(_origin(ladder, step), "fade away", False, ("pre-activation std", step.std, LIMITS.faint))
+        if step.std > LIMITS.loud and step.weighted.std / max(step.weighted.input_std, 1e-30) > LIMITS.jump:
+            return Fault(step, "are far too large", True, ("pre-activation std", step.std, LIMITS.loud))
+        before = step
+    if ladder and ladder[-1].std > LIMITS.loud:
+        shown = ("last pre-activation std", ladder[-1].std, LIMITS.loud)
+        return Fault(ladder[0], "grow from layer to layer, beginning", False, shown)
+    return None
+
+
+def _first_alike(ladder: Sequence[Step], jump: Step) -> Step:
+    """The first layer whose weights are as far from an ordinary size as those at a jump: then it is no single layer."""
+    if not jump.scale or is_ordinary(jump.scale):
+        return jump
+    for step in ladder:
+        if step.scale is not None and 1.0 / LIMITS.alike <= step.scale / jump.scale <= LIMITS.alike:
+            return step
+    return jump
+
+
+def _origin(ladder: Sequence[Step], faint: Step) -> Step:
+    """Where a fading that takes several layers begins: the first layer after which it only shrinks."""
+    first = _first_alike(ladder, faint)
+    if first is not faint:
+        return first
+    index = ladder.index(faint)
+    while index > 0 and ladder[index].std < 0.7 * ladder[index - 1].std:
+        index -= 1
+    return ladder[min(index + 1, len(ladder) - 1)] if ladder[index].std > 0.3 else ladder[index]
