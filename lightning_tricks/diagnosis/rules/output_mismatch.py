@@ -109,9 +109,8 @@ def sigmoid_as_logits(calls: LossCalls) -> Finding | None:
         "Every probability then lies between .5 and .73, so no pattern can be told to be negative."
     )
     why = Criterion("largest output", latest.input_max, "<=", 1.0)
-    return calls.finding(
-        calls.layer, "critical" if seen else "warning", found, evidence, explanation, [NO_SIGMOID], why
-    )
+    severity: Severity = "critical" if seen else "warning"
+    return calls.finding(calls.layer, severity, found, evidence, explanation, [NO_SIGMOID], why)
 
 
 def no_log_probabilities(calls: LossCalls) -> Finding | None:

@@ -105,7 +105,7 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     yield Finding(
         "poor_initialization",
         place.weighted.name,
-        _severity(history, ladder, place.scale),
+        _severity(history, ladder, faulty),
         first.step,
         evidence,
         explanation,
@@ -116,12 +116,13 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     )
 
 
-def _severity(history: Sequence[Snapshot], ladder: Sequence[Step], scale: float | None) -> Severity:
+def _severity(history: Sequence[Snapshot], ladder: Sequence[Step], faulty: Fault) -> Severity:
     """A warning where it still is as at the start, which may not mend by itself; or where no scheme is so far off."""
     found = persistence(history, _is_faulty, from_start=True)
     still = found is not None and found.since == history[0].step
-    low, high = ORDINARY_SCALE
-    extreme = scale is not None and scale > 0 and not low / FAR_OFF <= scale <= high * FAR_OFF
+    scale, (low, high) = faulty.place.scale, ORDINARY_SCALE
+    far_off = scale is not None and scale > 0 and not low / FAR_OFF <= scale <= high * FAR_OFF
+    extreme = faulty.sudden or far_off
     begun = leading(history, _is_faulty)
     held = begun is not None and begun.run >= HYSTERESIS and begun.at.step - begun.since >= LIMITS.early
     settled = extreme or min(step.std for step in ladder) < LIMITS.gentle
