@@ -132,7 +132,7 @@ class Finding:
         where = f" at {self.layer}" if self.layer else ""
         lines = [f"{self.severity}: {self.problem}{where}", *(f"- {criterion}" for criterion in self.decided_by)]
         if self.traits:
-            lines.append(f"- it is {', '.join(sorted(trait.value for trait in self.traits))}")
+            lines.append(f"- traits: {', '.join(sorted(trait.value for trait in self.traits))}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def rule(
     clause: str = "",
     follows_from: str | Iterable[str] = (),
     at_start: Stage | None = None,
-    order: int = 9,
+    order: int | None = None,
     row: int = 99,
     cure: str = "",
     first_only: bool = False,
@@ -84,7 +84,7 @@ def rule(
         clause: The problem as a clause, ``"units are dead"``.
         follows_from: Problems under which it is folded, though their own rules do not say so.
         at_start: The stage of findings that began with the first step.
-        order: Its place among those of one stage and layer.
+        order: Its place among those of one stage and layer; the first if it brings anything about, else the last.
         row: Its place in the README's table; without ``cure`` it shares the row before it.
         cure: The first remedy in a few words.
         first_only: Whether of several findings only the first is kept, of those above info if there are any.
@@ -106,20 +106,20 @@ def rule(
     unknown = [name for name in (stage, at_start) if name is not None and name not in STAGES]
     if unknown:
         raise ValueError(f"unknown stage {unknown[0]!r}; known are {', '.join(STAGES)}")
-    heading = heading or problem.replace("_", " ")
+    heading, causes = heading or problem.replace("_", " "), _names(brings_about)
 
     def make(judge: Judge) -> Rule:
         KNOWN[problem] = Rule(
             judge,
             problem,
             stage,
-            _names(brings_about),
+            causes,
             heading,
             clause or heading,
             tuple(remedies),
             _names(follows_from),
             at_start or stage,
-            order,
+            (0 if causes else 9) if order is None else order,
             row,
             cure,
             first_only,
