@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 from lightning_tricks.diagnosis import rules as package
-from lightning_tricks.diagnosis.rule import KNOWN, STAGES, Rule
+from lightning_tricks.diagnosis.rule import KNOWN, STAGES, Rule, Words
 
 
 def _ordered(rules: Collection[Rule]) -> tuple[Rule, ...]:
@@ -22,26 +21,18 @@ def _discovered() -> tuple[Rule, ...]:
 
 
 RULES = _discovered()  # by stage, then by their order in it
-_ROWS = sorted(RULES, key=lambda rule: rule.row)
+_ROWS = sorted(RULES, key=lambda rule: rule.words.row)
 PROBLEMS: tuple[str, ...] = tuple(rule.problem for rule in _ROWS)
 
 
-class Wording(NamedTuple):
-    """A problem as a heading, and as a clause that can follow "the network is sick:"."""
-
-    heading: str
-    clause: str
-
-
-def wording(problem: str) -> Wording:
+def wording(problem: str) -> Words:
     """The words of a problem; of one that no rule here knows, its name.
 
-    >>> wording("dead_units"), wording("lost_in_space").heading
-    (Wording(heading='dead units', clause='units are dead'), 'lost in space')
+    >>> wording("dead_units").clause, wording("lost_in_space").heading
+    ('units are dead', 'lost in space')
     """
-    rule = KNOWN.get(problem)
     plain = problem.replace("_", " ")
-    return Wording(plain, plain) if rule is None else Wording(rule.heading, rule.clause)
+    return KNOWN[problem].words if problem in KNOWN else Words(plain, plain)
 
 
 def with_rules(rules: Sequence[Rule] = (), ignore: Collection[str] = ()) -> tuple[Rule, ...]:
@@ -72,8 +63,8 @@ def problem_table() -> str:
     """
     rows: list[tuple[list[str], Rule]] = []
     for rule in _ROWS:
-        if rule.cure:
+        if rule.words.cure:
             rows.append(([], rule))
         rows[-1][0].append(f"`{rule.problem}`")
-    lines = [f"| {', '.join(names)} | {rule.means} | {rule.cure} |" for names, rule in rows]
+    lines = [f"| {', '.join(names)} | {rule.means} | {rule.words.cure} |" for names, rule in rows]
     return "\n".join(["| problem | what it means | first remedy |", "|---|---|---|", *lines])

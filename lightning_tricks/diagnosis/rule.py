@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from lightning_tricks.diagnosis.finding import Finding, Remedy
 from lightning_tricks.diagnosis.history.persistence import first_of
@@ -20,6 +20,15 @@ Judge = Callable[[Sequence[Snapshot]], Iterable[Finding]]
 KNOWN: dict[str, Rule] = {}  # every rule that was made, by its problem
 
 
+class Words(NamedTuple):
+    """A problem as a heading, as a clause that can follow "the network is sick:", and as a row of a table."""
+
+    heading: str
+    clause: str
+    cure: str = ""
+    row: int = 99
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rule:
     """A function that finds one problem, called as that function; made by :func:`rule`, whose arguments are its fields.
@@ -32,14 +41,11 @@ class Rule:
     problem: str
     stage: Stage
     brings_about: frozenset[str]
-    heading: str
-    clause: str
+    words: Words
     remedies: tuple[Remedy, ...]
     follows_from: frozenset[str]
     at_start: Stage
     order: int
-    row: int
-    cure: str
     first_only: bool
     reads: Reads
 
@@ -52,7 +58,7 @@ class Rule:
     @property
     def means(self) -> str:
         """What the problem is, as a cell of a table."""
-        lines = (self.judge.__doc__ or self.clause).strip().splitlines()
+        lines = (self.judge.__doc__ or self.words.clause).strip().splitlines()
         return lines[0][:1].lower() + lines[0][1:].rstrip(".")
 
 
@@ -76,8 +82,9 @@ def rule(
 
     Args:
         problem: Its name, the findings' ``problem``.
-        stage: Where it stands in the order of causes: ``"code"``, ``"start"``, ``"learning rate"``, ``"units"`` (while
-            it trains), ``"gradient"`` or ``"end"``; for what is between them see ``STAGES``.
+        stage: Where it stands in the order of causes: ``"code"`` (which hardly follows from anything), ``"start"``,
+            ``"learning rate"``, ``"units"`` (while it trains), ``"gradient"`` or ``"end"``; what is between them is in
+            ``STAGES``.
         brings_about: Problems that follow from it and are folded under it; names in a string are parted by spaces.
         heading: The problem in the table, such as ``"dead units"``.
         remedies: What to do, for findings that bring no remedies of their own.
@@ -106,25 +113,13 @@ def rule(
     unknown = [name for name in (stage, at_start) if name is not None and name not in STAGES]
     if unknown:
         raise ValueError(f"unknown stage {unknown[0]!r}; known are {', '.join(STAGES)}")
-    heading, causes = heading or problem.replace("_", " "), _names(brings_about)
+    heading, causes, follows = heading or problem.replace("_", " "), _names(brings_about), _names(follows_from)
+    words = Words(heading, clause or heading, cure, row)
+    place = (0 if causes else 9) if order is None else order
+    todo, begun = tuple(remedies), at_start or stage
 
     def make(judge: Judge) -> Rule:
-        KNOWN[problem] = Rule(
-            judge,
-            problem,
-            stage,
-            causes,
-            heading,
-            clause or heading,
-            tuple(remedies),
-            _names(follows_from),
-            at_start or stage,
-            (0 if causes else 9) if order is None else order,
-            row,
-            cure,
-            first_only,
-            reads,
-        )
+        KNOWN[problem] = Rule(judge, problem, stage, causes, words, todo, follows, begun, place, first_only, reads)
         return KNOWN[problem]
 
     return make

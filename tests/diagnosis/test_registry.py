@@ -16,11 +16,11 @@ def test_every_problem_has_one_rule_in_a_file_of_its_name() -> None:
 
 def test_every_problem_has_words() -> None:
     for rule in RULES:
-        assert rule.heading
-        assert rule.clause
-        assert "_" not in rule.heading + rule.clause + rule.means
+        assert rule.words.heading
+        assert rule.words.clause
+        assert "_" not in rule.words.heading + rule.words.clause + rule.means
     assert wording("bias_shift").heading == "bias shift (bias problem)"
-    assert wording("not_of_here") == ("not of here", "not of here")
+    assert wording("not_of_here").clause == "not of here"
 
 
 def test_rules_bring_about_what_there_is() -> None:

@@ -34,7 +34,7 @@ def coarse_input(**options: Any) -> lt.Rule:
         "coarse_input",
         heading="coarse input",
         remedies=[lt.Remedy("finer_input", "take larger pictures")],
-        **{"stage": "code", "brings_about": ["unnormalized_input"], **options},
+        **{"stage": "code", "brings_about": ["vanishing_gradient", "linearity"], **options},
     )
     def find_coarse_input(history: Sequence[lt.Snapshot]) -> list[lt.Finding]:
         """The input has few features."""
@@ -45,15 +45,17 @@ def coarse_input(**options: Any) -> lt.Rule:
 
 
 def test_it_folds_what_it_brings_about_under_it_and_prints() -> None:
-    history = train(deep(nn.ReLU, 3), normalised=False, steps=40)
-    diagnosis = lt.diagnose(history, rules=[coarse_input()])
+    diagnosis = lt.diagnose(train(deep(nn.Sigmoid, 20), steps=40), rules=[coarse_input()])
     (top,) = diagnosis.findings
-    assert (top.problem, [finding.problem for finding in top.consequences]) == ("coarse_input", ["unnormalized_input"])
+    assert (top.problem, [finding.problem for finding in top.consequences]) == (
+        "coarse_input",
+        ["vanishing_gradient", "linearity"],
+    )
     text = str(diagnosis)
     assert "coarse input at layer 0" in text
     assert "features 64" in text
     assert "take larger pictures" in text
-    assert diagnosis.verdict.startswith("Sick: the input is not normalized because coarse input at layer 0")
+    assert diagnosis.verdict.startswith("Sick: the gradient vanishes because coarse input at layer 0")
     stored = json.loads(json.dumps(diagnosis.to_dict(), allow_nan=False))
     assert stored["findings"][0]["problem"] == "coarse_input"
     assert stored["findings"][0]["remedies"][0]["action"] == "finer_input"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
 from lightning_tricks.diagnosis.history.persistence import Persistence, persistence
 from lightning_tricks.probes import ActivationRecord, Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
@@ -74,21 +72,6 @@ class LossCalls:
     def all(self) -> Persistence:
         """The persistence of what all snapshots show together."""
         return Persistence(self.snapshots[0].step, len(self.snapshots), self.snapshots[-1])
-
-    def finding(
-        self,
-        layer: str | None,
-        severity: Severity,
-        found: Persistence,
-        evidence: Mapping[str, Any],
-        explanation: str,
-        remedies: Sequence[Remedy],
-        why: Criterion,
-        traits: Sequence[Trait] = (),
-    ) -> Finding:
-        """A finding of output_mismatch, with the loss it is about."""
-        about = {"loss function": self.latest.function, **evidence}
-        return found.finding("output_mismatch", layer, severity, about, explanation, remedies, [why], traits)
 
 
 def loss_calls(history: Sequence[Snapshot]) -> list[LossCalls]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,9 +42,10 @@ class Persistence:
     ) -> Finding:
         """The finding of this problem: since when it holds, and for how long, is known."""
         why = (*why, *([self.criterion] if severity != "info" and self.run >= HYSTERESIS else []))
-        kind = frozenset(traits)
-        found = Finding(problem, layer, severity, self.since, evidence, explanation, tuple(remedies))
-        return dataclasses.replace(found, traits=kind, related=related, decided_by=why)
+        todo, kind = tuple(remedies), frozenset(traits)
+        return Finding(
+            problem, layer, severity, self.since, evidence, explanation, todo, (), kind, related, decided_by=why
+        )
 
     @property
     def criterion(self) -> Criterion:

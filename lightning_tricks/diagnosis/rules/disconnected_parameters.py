@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
-from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence
 from lightning_tricks.diagnosis.rule import rule
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
 
+PROBLEM = "disconnected_parameters"
 ZERO_GRAD_FIRST = Remedy("reorder_zero_grad", "call optimizer.zero_grad() before loss.backward(), never after it")
 ADD_TO_OPTIMIZER = Remedy("add_to_optimizer", "give the optimiser all parameters: torch.optim.Adam(model.parameters())")
 SWITCH_ON = Remedy("reconnect", "if it is to learn, run it outside of torch.no_grad()")
@@ -52,25 +52,19 @@ class Trace:
     def order(self) -> float:
         return math.inf if self.use is None else self.use.order
 
-    def finding(
-        self,
-        layer: str,
-        severity: Severity,
-        evidence: Mapping[str, Any],
-        explanation: str,
-        remedy: Remedy,
-        why: Sequence[Criterion],
-    ) -> Finding:
-        """The finding that begins where this parameter was first seen."""
-        found = Finding("disconnected_parameters", layer, severity, self.snapshots[0].step, evidence, explanation)
-        advice = f"if it is not to be trained, say so: {self.module}.requires_grad_(False)"
-        freeze = Remedy("freeze", advice, self.module)
-        todo = (freeze, remedy) if remedy is SWITCH_ON else (remedy, freeze)
-        return replace(found, remedies=todo, decided_by=tuple(why))
+    @property
+    def persistence(self) -> Persistence:
+        return Persistence(self.snapshots[0].step, len(self.snapshots), self.snapshots[-1])
+
+    @property
+    def freeze(self) -> Remedy:
+        """Where it is meant to be so."""
+        text = f"if it is not to be trained, say so: {self.module}.requires_grad_(False)"
+        return Remedy("freeze", text, self.module)
 
 
 @rule(
-    "disconnected_parameters",
+    PROBLEM,
     "code",
     "linearity vanishing_gradient learning_rate_too_low overfitting bias_shift",
     "disconnected parameters",
@@ -111,9 +105,9 @@ def _erased(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding |
         "Error signals reach the layers, but when the optimiser makes its step no parameter has a gradient. They are "
         "erased in between, so the step changes nothing."
     )
-    found = Finding("disconnected_parameters", None, "critical", stepped[0].step, evidence, explanation)
     why = (Criterion("probed steps without a gradient", len(stepped), ">", 0),)
-    return replace(found, remedies=(ZERO_GRAD_FIRST,), decided_by=why)
+    found = Persistence(stepped[0].step, len(stepped), stepped[-1])
+    return found.finding(PROBLEM, None, "critical", evidence, explanation, [ZERO_GRAD_FIRST], why)
 
 
 def _cut(traces: Sequence[Trace], silent: Sequence[Trace]) -> Finding | None:
@@ -150,7 +144,8 @@ def _cut(traces: Sequence[Trace], silent: Sequence[Trace]) -> Finding | None:
         "and keep the tensor in the graph"
     )
     why = [Criterion("parameters without a gradient", len(silent), ">", 0)]
-    return first.finding(layers[0], severity, evidence, explanation, Remedy("reconnect", text, run[-1]), why)
+    todo = (Remedy("reconnect", text, run[-1]), first.freeze)
+    return first.persistence.finding(PROBLEM, layers[0], severity, evidence, explanation, todo, why)
 
 
 def _without_gradient(running: Sequence[Trace]) -> Finding | None:
@@ -163,7 +158,7 @@ def _without_gradient(running: Sequence[Trace]) -> Finding | None:
         "is right for a network that is not to be trained, and else the reason why it is not."
     )
     why = [Criterion("layers that only ran without gradients", len(layers), ">", 0)]
-    return first.finding(layers[0], "info", evidence, explanation, SWITCH_ON, why)
+    return first.persistence.finding(PROBLEM, layers[0], "info", evidence, explanation, [first.freeze, SWITCH_ON], why)
 
 
 def _never_run(snapshots: Sequence[Snapshot], silent: Sequence[Trace]) -> Finding | None:
@@ -188,10 +183,11 @@ def _never_run(snapshots: Sequence[Snapshot], silent: Sequence[Trace]) -> Findin
         "come. Either the forward pass leaves something out, or nobody needs these parameters."
     )
     why = [Criterion("modules that never ran", len(absent), ">", 0)]
-    if len(first.snapshots) < needed:
-        return first.finding(absent[0], "info", evidence, explanation, USE_OR_REMOVE, why)
-    why.append(Criterion("probed steps", len(first.snapshots), ">=", needed))
-    return first.finding(absent[0], "warning", evidence, explanation, USE_OR_REMOVE, why)
+    if len(first.snapshots) >= needed:
+        why.append(Criterion("probed steps", len(first.snapshots), ">=", needed))
+    severity: Severity = "info" if len(first.snapshots) < needed else "warning"
+    todo = (USE_OR_REMOVE, first.freeze)
+    return first.persistence.finding(PROBLEM, absent[0], severity, evidence, explanation, todo, why)
 
 
 def _unheld(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding | None:
@@ -225,7 +221,9 @@ def _unheld(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding |
     if not deliberate:
         why.append(Criterion("share of the layers", share, "<=", LIMITS.most))
     severity: Severity = "info" if deliberate else "warning"
-    return first.finding(layers[0], severity, evidence, explanation, ADD_TO_OPTIMIZER, why)
+    return first.persistence.finding(
+        PROBLEM, layers[0], severity, evidence, explanation, [ADD_TO_OPTIMIZER, first.freeze], why
+    )
 
 
 def _unused(silent: Sequence[Trace]) -> Finding:
@@ -240,7 +238,9 @@ def _unused(silent: Sequence[Trace]) -> Finding:
         "gradient in any look. They take no part in the loss."
     )
     why = [Criterion("parameters without a gradient", len(silent), ">", 0)]
-    return first.finding(first.module, "info", evidence, explanation, USE_OR_REMOVE, why)
+    return first.persistence.finding(
+        PROBLEM, first.module, "info", evidence, explanation, [USE_OR_REMOVE, first.freeze], why
+    )
 
 
 def _traces(snapshots: Sequence[Snapshot]) -> list[Trace]:
@@ -278,9 +278,10 @@ def _uses(snapshot: Snapshot) -> dict[str, WeightedRecord]:
     modules |= {record.name: record for record in reversed(snapshot.weighted)}
     uses: dict[str, WeightedRecord] = {}
     for parameter in snapshot.parameters:
-        path = parameter.name.rpartition(".")[0]
-        computed = path.partition(".parametrizations.")[0]
-        found = direct.get(parameter.name) or modules.get(path) or modules.get(computed)
+        found = direct.get(parameter.name)
+        if found is None:
+            path = parameter.name.rpartition(".")[0]
+            found = modules.get(path) or modules.get(path.partition(".parametrizations.")[0])
         if found is not None:
             uses[parameter.name] = found
     return uses

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
 from lightning_tricks.diagnosis.rule import rule
-from lightning_tricks.diagnosis.rules.target_mismatch import TARGET_CHECKS, no_activation
+from lightning_tricks.diagnosis.rules.target_mismatch import PROBLEM, TARGET_CHECKS, no_activation
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
@@ -48,7 +48,7 @@ Check = Callable[[LossCalls], Finding | None]
 
 
 @rule(
-    "output_mismatch",
+    PROBLEM,
     "code",
     "vanishing_gradient exploding_gradient learning_rate_too_low learning_rate_too_high bias_shift dead_units "
     "saturation linearity overfitting non_finite",
@@ -68,7 +68,8 @@ def find_output_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
     for calls in loss_calls(history):
         found = next((one for check in CHECKS if (one := check(calls)) is not None), None)
         if found is not None and (found.layer not in worst or found.rank > worst[found.layer].rank):
-            worst[found.layer] = found
+            evidence = {"loss function": calls.latest.function, **found.evidence}
+            worst[found.layer] = replace(found, evidence=evidence)
     yield from worst.values()
 
 
@@ -89,7 +90,7 @@ def probabilities_as_logits(calls: LossCalls) -> Finding | None:
         )
     )
     why = _sums_to_one(calls.latest)
-    return calls.finding(calls.layer, "critical", found, evidence, explanation, (NO_SOFTMAX, LOG_SOFTMAX), why)
+    return found.finding(PROBLEM, calls.layer, "critical", evidence, explanation, (NO_SOFTMAX, LOG_SOFTMAX), [why])
 
 
 def sigmoid_as_logits(calls: LossCalls) -> Finding | None:
@@ -110,7 +111,7 @@ def sigmoid_as_logits(calls: LossCalls) -> Finding | None:
     )
     why = Criterion("largest output", latest.input_max, "<=", 1.0)
     severity: Severity = "critical" if seen else "warning"
-    return calls.finding(calls.layer, severity, found, evidence, explanation, [NO_SIGMOID], why)
+    return found.finding(PROBLEM, calls.layer, severity, evidence, explanation, [NO_SIGMOID], [why])
 
 
 def no_log_probabilities(calls: LossCalls) -> Finding | None:
@@ -127,7 +128,7 @@ def no_log_probabilities(calls: LossCalls) -> Finding | None:
         "Its value is no likelihood then, and can be lowered without end or without learning."
     )
     todo = (CROSS_ENTROPY, LOG_SOFTMAX) if function == "nll_loss" else (LOG_SOFTMAX,)
-    return calls.finding(calls.layer, "critical", found, evidence, explanation, todo, why)
+    return found.finding(PROBLEM, calls.layer, "critical", evidence, explanation, todo, [why])
 
 
 def bounded_logits(calls: LossCalls) -> Finding | None:
@@ -159,7 +160,7 @@ def bounded_logits(calls: LossCalls) -> Finding | None:
         f"The logits pass through {function}, which {what}, before {latest.function}. "
         "An output that is cut off gets no gradient, and confident predictions are out of reach."
     )
-    return calls.finding(calls.layer, severity, found, evidence, explanation, [no_activation(function)], why)
+    return found.finding(PROBLEM, calls.layer, severity, evidence, explanation, [no_activation(function)], [why])
 
 
 def high_start(calls: LossCalls) -> Finding | None:
@@ -191,7 +192,7 @@ def high_start(calls: LossCalls) -> Finding | None:
     severity: Severity = "warning" if recovered or len(calls.snapshots) < HYSTERESIS else "critical"
     why = Criterion("initial loss over that of a guess", first.value / reference, ">", bound)
     found, traits = calls.all(), [Trait.FIRST_LOSS]
-    return calls.finding(first.weighted, severity, found, evidence, explanation, todo, why, traits)
+    return found.finding(PROBLEM, first.weighted, severity, evidence, explanation, todo, [why], traits)
 
 
 def twice_normalised(calls: LossCalls) -> Finding | None:
@@ -208,7 +209,7 @@ def twice_normalised(calls: LossCalls) -> Finding | None:
         "The outputs are log-probabilities, and cross_entropy normalises them once more. "
         "That changes nothing but costs time; nll_loss is the loss for them."
     )
-    return calls.finding(calls.layer, "info", found, evidence, explanation, [NO_SOFTMAX], why)
+    return found.finding(PROBLEM, calls.layer, "info", evidence, explanation, [NO_SOFTMAX], [why])
 
 
 CHECKS: tuple[Check, ...] = (

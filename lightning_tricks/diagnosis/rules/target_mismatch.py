@@ -11,6 +11,7 @@ from lightning_tricks.diagnosis.history.loss_calls import LossCalls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
+PROBLEM = "output_mismatch"
 SAME_SHAPE = Remedy("reshape_target", "give both the same shape: output.squeeze(1), or target.unsqueeze(1)")
 SCALE_TARGETS = Remedy("scale_targets", "normalise the targets with the training data's mean and standard deviation")
 SHUFFLE = Remedy("check_data", "check the labels, and shuffle: DataLoader(..., shuffle=True)")
@@ -75,7 +76,7 @@ def broadcast(calls: LossCalls) -> Finding | None:
     )
     severity: Severity = "critical" if outer else "warning"
     why = Criterion("elements compared", math.prod(joint), ">", max(ours[0], theirs[0]))
-    return calls.finding(latest.weighted, severity, found, evidence, explanation, [SAME_SHAPE], why)
+    return found.finding(PROBLEM, latest.weighted, severity, evidence, explanation, [SAME_SHAPE], [why])
 
 
 def out_of_reach(calls: LossCalls) -> Finding | None:
@@ -109,7 +110,7 @@ def out_of_reach(calls: LossCalls) -> Finding | None:
     todo = (no_activation(function), SCALE_TARGETS)
     severity = severity if len(calls.snapshots) >= HYSTERESIS else "info"
     why = Criterion("standard deviations out of reach", max(below, above), ">", LIMITS.outside)
-    return calls.finding(calls.layer, severity, calls.all(), evidence, explanation, todo, why)
+    return calls.all().finding(PROBLEM, calls.layer, severity, evidence, explanation, todo, [why])
 
 
 def single_output(calls: LossCalls) -> Finding | None:
@@ -126,7 +127,7 @@ def single_output(calls: LossCalls) -> Finding | None:
         change_outputs("one a class, or one with binary_cross_entropy_with_logits"),
         Criterion("outputs", 1, "<", 2),
     )
-    return calls.finding(latest.weighted, "critical", calls.all(), evidence, explanation, [todo], why)
+    return calls.all().finding(PROBLEM, latest.weighted, "critical", evidence, explanation, [todo], [why])
 
 
 def spare_outputs(calls: LossCalls) -> Finding | None:
@@ -156,7 +157,7 @@ def spare_outputs(calls: LossCalls) -> Finding | None:
     why = Criterion("outputs over classes seen", pooled.outputs / classes, ">=", LIMITS.spare)
     if single:
         why = Criterion("patterns that name one class", patterns, ">=", LIMITS.patterns)
-    return calls.finding(layer, "warning" if enough else "info", calls.all(), evidence, explanation, todo, why)
+    return calls.all().finding(PROBLEM, layer, "warning" if enough else "info", evidence, explanation, todo, [why])
 
 
 def large_targets(calls: LossCalls) -> Finding | None:
@@ -187,7 +188,7 @@ def large_targets(calls: LossCalls) -> Finding | None:
     diverges = calls.latest.value > LIMITS.grows * calls.records[0].value
     why = Criterion("loss", calls.latest.value, ">", of_mean)
     severity = "warning" if diverges else found.severity()
-    return calls.finding(pooled.weighted, severity, found, evidence, explanation, [SCALE_TARGETS], why)
+    return found.finding(PROBLEM, pooled.weighted, severity, evidence, explanation, [SCALE_TARGETS], [why])
 
 
 TARGET_CHECKS = (broadcast, single_output, out_of_reach, spare_outputs, large_targets)
