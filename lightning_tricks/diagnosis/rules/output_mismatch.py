@@ -24,6 +24,7 @@ CROSS_ENTROPY = Remedy("change_loss", "use F.cross_entropy on the raw outputs")
 @dataclass(frozen=True)
 class Thresholds:
     one: float = 1e-2  # by which probabilities may miss the sum 1: bfloat16 keeps 8 bits; logits are never all so near
+    mean_one: float = 1e-3  # the same for the mean of all, times their number
     over_zero: float = 1e-2  # a log-probability is never above 0, but for rounding
     not_one: float = 0.1  # abs(log sum exp) that rounding cannot give; two equal logits of 0 have .69
     # Initial loss over chance. Torch's, He's and LeCun's starts give 1 to 2, a fine-tuned network on new labels up to
@@ -32,6 +33,8 @@ class Thresholds:
     raised_start: float = 2.0  # and this is enough where the last layer's own weights are the reason:
     gain: float = 20.0  # its outputs over its inputs, in root mean square; every scheme gives .6 to 1.4
     loud_outputs: float = 3.0  # and outputs of that size: with small ones a large loss comes from class weights
+    loud_probabilities: float = 0.2  # mean square about .5, of which .25 is all: at their ends, the logits are loud
+    pooled: float = 1.5  # patterns of an activation over those of the loss: its outputs were pooled between
     few_patterns: int = 8  # a loss over fewer is no estimate
     at_bound: float = 0.9  # share of its range that a bounded output reaches: then the bound is felt
     low_logit: float = -0.4  # units that are never below, as softplus, gelu and silu: no probability under .4
@@ -136,7 +139,7 @@ def bounded_logits(calls: LossCalls) -> Finding | None:
     latest, function, activation = calls.latest, calls.function, calls.activation
     if latest.function not in _LOGITS or activation is None or function is None:
         return None
-    if activation.patterns > 1.5 * latest.patterns or activation.units != max(latest.outputs, 1):
+    if activation.patterns > LIMITS.pooled * latest.patterns or activation.units != max(latest.outputs, 1):
         return None  # pooled, as in SqueezeNet and Network in Network, whose last convolutions are rectified
     if function in TWO_SIDED:
         found = calls.persistence(_within_one if calls.straight else _at_bound)
@@ -224,28 +227,16 @@ CHECKS: tuple[Check, ...] = (
 
 
 def _probabilities(record: LossRecord) -> bool:
-    if (
-        record.outputs < 2
-        or record.patterns < 2
-        or not record.input_min >= 0.0
-        or not record.input_max <= 1.0 + LIMITS.one
-    ):
+    if min(record.outputs, record.patterns) < 2 or not 0.0 <= record.input_min <= record.input_max <= 1.0 + LIMITS.one:
         return False
-    if math.isnan(record.sum_error):  # not counted where every output has a target of its own: then their mean tells
-        return (
-            record.patterns >= LIMITS.few_patterns and abs(record.input_mean * record.outputs - 1.0) < 0.1 * LIMITS.one
-        )
-    return record.sum_error < LIMITS.one
+    enough = record.patterns >= LIMITS.few_patterns or not math.isnan(record.sum_error)
+    return enough and _sums_to_one(record).holds
 
 
 def _sums_to_one(record: LossRecord) -> Criterion:
-    if math.isnan(record.sum_error):
-        return Criterion(
-            "mean output times outputs misses 1 by",
-            abs(record.input_mean * record.outputs - 1.0),
-            "<",
-            0.1 * LIMITS.one,
-        )
+    if math.isnan(record.sum_error):  # not counted where every output has a target of its own: then their mean tells
+        missed = abs(record.input_mean * record.outputs - 1.0)
+        return Criterion("mean output times outputs misses 1 by", missed, "<", LIMITS.mean_one)
     return Criterion("sum over outputs misses 1 by", record.sum_error, "<", LIMITS.one)
 
 
@@ -284,8 +275,7 @@ def _gain(calls: LossCalls) -> float:
 
 def _loud(record: LossRecord) -> bool:
     if record.function == "binary_cross_entropy":  # probabilities: they are at their ends where the logits are loud
-        spread = record.input_std**2 + (record.input_mean - 0.5) ** 2
-        return spread > 0.2
+        return record.input_std**2 + (record.input_mean - 0.5) ** 2 > LIMITS.loud_probabilities
     if record.function in ("cross_entropy", "nll_loss"):
         return record.input_std > LIMITS.loud_outputs
     return math.hypot(record.input_mean, record.input_std) > LIMITS.loud_outputs

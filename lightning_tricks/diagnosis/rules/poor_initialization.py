@@ -32,6 +32,8 @@ class Thresholds:
     alike: float = 3.0  # factor within which the sizes of two layers' weights come from one scheme
     patience: float = 2.0  # times RECOVERY: for weights of an ordinary size, such as logistic units by torch's default
     early: int = 16  # optimiser steps after which weights no longer show how they began
+    shrinks: float = 0.7  # std over that of the layer before, from which on a fading is one ...
+    healthy: float = 0.3  # ... that begins behind the layer before, where its pre-activations are this large
     over_one: float = 1.0  # std of a pre-activation from which on what follows is too large, not too small
 
 
@@ -39,8 +41,8 @@ LIMITS = Thresholds()
 
 
 @dataclass(frozen=True)
-class Step:
-    """The pre-activations of one layer; ``scale``: RMS(w) sqrt(fan_in) of its weights."""
+class Layer:
+    """A hidden layer: its weights with RMS(w) sqrt(fan_in), their ``scale``, and the units that they feed."""
 
     weighted: WeightedRecord
     activation: ActivationRecord
@@ -55,7 +57,7 @@ class Step:
 class Fault:
     """The layer at which it begins, what the pre-activations do there, and whether there alone."""
 
-    place: Step
+    layer: Layer
     what: str
     sudden: bool
     measured: tuple[str, float, float]  # what shows it: name, value and threshold
@@ -79,15 +81,15 @@ class Fault:
 def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Pre-activations leave the order of 1 at the start, and stay there."""
     first = history[0]
-    ladder = _ladder(first) if first.step <= LIMITS.early else []
-    faulty = _first_faulty(ladder)
+    layers = _hidden_layers(first) if first.step <= LIMITS.early else []
+    faulty = _first_faulty(layers)
     if faulty is None:
         return
-    place = faulty.place
+    place = faulty.layer
     gain = place.weighted.std / place.weighted.input_std if place.weighted.input_std > 0 else math.nan
     evidence = {
         "pre-activation std": place.std,
-        "from first to last hidden layer": f"{ladder[0].std:.2g} to {ladder[-1].std:.2g}",
+        "from first to last hidden layer": f"{layers[0].std:.2g} to {layers[-1].std:.2g}",
         "output std over input std": gain,
         "weight scale": place.scale,
         "at one layer": faulty.sudden,
@@ -105,7 +107,7 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     yield Finding(
         "poor_initialization",
         place.weighted.name,
-        _severity(history, ladder, faulty),
+        _severity(history, layers, faulty),
         first.step,
         evidence,
         explanation,
@@ -116,21 +118,23 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     )
 
 
-def _severity(history: Sequence[Snapshot], ladder: Sequence[Step], faulty: Fault) -> Severity:
+def _severity(history: Sequence[Snapshot], layers: Sequence[Layer], faulty: Fault) -> Severity:
     """A warning where it still is as at the start, which may not mend by itself; or where no scheme is so far off."""
-    found = persistence(history, _is_faulty, from_start=True)
-    still = found is not None and found.since == history[0].step
-    scale, (low, high) = faulty.place.scale, ORDINARY_SCALE
+    first, steps = history[0], history[-1].step - history[0].step
+    scale, (low, high) = faulty.layer.scale, ORDINARY_SCALE
     far_off = scale is not None and scale > 0 and not low / FAR_OFF <= scale <= high * FAR_OFF
-    extreme = faulty.sudden or far_off
-    begun = leading(history, _is_faulty)
-    held = begun is not None and begun.run >= HYSTERESIS and begun.at.step - begun.since >= LIMITS.early
-    settled = extreme or min(step.std for step in ladder) < LIMITS.gentle
-    if not settled:
-        steps = history[-1].step - history[0].step
+    if len(history) < HYSTERESIS:
+        return "info"
+    if faulty.sudden or far_off:
+        begun = leading(history, _is_faulty)
+        if begun is not None and begun.run >= HYSTERESIS and begun.at.step - begun.since >= LIMITS.early:
+            return "warning"
+    elif min(layer.std for layer in layers) >= LIMITS.gentle:
         usual = is_ordinary(scale)
-        settled = steps >= (LIMITS.patience if usual else 1.0) * RECOVERY and not (usual and _may_learn(history))
-    return "warning" if ((still and settled) or (extreme and held)) and len(history) >= HYSTERESIS else "info"
+        if steps < (LIMITS.patience if usual else 1.0) * RECOVERY or (usual and _may_learn(history)):
+            return "info"
+    found = persistence(history, _is_faulty, from_start=True)
+    return "warning" if found is not None and found.since == first.step else "info"
 
 
 def _may_learn(history: Sequence[Snapshot]) -> bool:
@@ -139,57 +143,57 @@ def _may_learn(history: Sequence[Snapshot]) -> bool:
 
 
 def _is_faulty(snapshot: Snapshot) -> bool:
-    return _first_faulty(_ladder(snapshot)) is not None
+    return _first_faulty(_hidden_layers(snapshot)) is not None
 
 
-def _ladder(snapshot: Snapshot) -> list[Step]:
+def _hidden_layers(snapshot: Snapshot) -> list[Layer]:
     """The hidden layers up to the first of dead units: behind those nothing tells of its own weights."""
-    steps: list[Step] = []
+    layers: list[Layer] = []
     for record in hidden_activations(snapshot):
         weighted = weighted_before(snapshot, record)
         if weighted is not None and record.std >= 0:
-            steps.append(Step(weighted, record, weight_scale(snapshot, weighted.name)))
+            layers.append(Layer(weighted, record, weight_scale(snapshot, weighted.name)))
         if dying(record):
             break
-    return steps
+    return layers
 
 
-def _first_faulty(ladder: Sequence[Step]) -> Fault | None:
-    before: Step | None = None
-    for step in ladder:
-        factor = step.std / before.std if before is not None and before.std > 0 else 1.0
+def _first_faulty(layers: Sequence[Layer]) -> Fault | None:
+    before: Layer | None = None
+    for layer in layers:
+        factor = layer.std / before.std if before is not None and before.std > 0 else 1.0
         if not 1.0 / LIMITS.jump <= factor <= LIMITS.jump:
-            first, verb = _first_alike(ladder, step), "shrink" if factor < 1.0 else "grow"
-            what = f"{verb} suddenly" if first is step else f"{verb} from layer to layer, beginning"
+            first, verb = _first_alike(layers, layer), "shrink" if factor < 1.0 else "grow"
+            what = f"{verb} suddenly" if first is layer else f"{verb} from layer to layer, beginning"
             bound = 1.0 / LIMITS.jump if factor < 1.0 else LIMITS.jump
-            return Fault(first, what, first is step, ("std over that of the layer before", factor, bound))
-        if step.std < LIMITS.faint:
-            return Fault(_origin(ladder, step), "fade away", False, ("pre-activation std", step.std, LIMITS.faint))
-        if step.std > LIMITS.loud and step.weighted.std / max(step.weighted.input_std, 1e-30) > LIMITS.jump:
-            return Fault(step, "are far too large", True, ("pre-activation std", step.std, LIMITS.loud))
-        before = step
-    if ladder and ladder[-1].std > LIMITS.loud:
-        shown = ("last pre-activation std", ladder[-1].std, LIMITS.loud)
-        return Fault(ladder[0], "grow from layer to layer, beginning", False, shown)
+            return Fault(first, what, first is layer, ("std over that of the layer before", factor, bound))
+        if layer.std < LIMITS.faint:
+            return Fault(_origin(layers, layer), "fade away", False, ("pre-activation std", layer.std, LIMITS.faint))
+        if layer.std > LIMITS.loud and layer.weighted.std / max(layer.weighted.input_std, 1e-30) > LIMITS.jump:
+            return Fault(layer, "are far too large", True, ("pre-activation std", layer.std, LIMITS.loud))
+        before = layer
+    if layers and layers[-1].std > LIMITS.loud:
+        shown = ("last pre-activation std", layers[-1].std, LIMITS.loud)
+        return Fault(layers[0], "grow from layer to layer, beginning", False, shown)
     return None
 
 
-def _first_alike(ladder: Sequence[Step], jump: Step) -> Step:
+def _first_alike(layers: Sequence[Layer], jump: Layer) -> Layer:
     """The first layer whose weights are as far from an ordinary size as those at a jump: then it is no single layer."""
     if not jump.scale or is_ordinary(jump.scale):
         return jump
-    for step in ladder:
-        if step.scale is not None and 1.0 / LIMITS.alike <= step.scale / jump.scale <= LIMITS.alike:
-            return step
+    for layer in layers:
+        if layer.scale is not None and 1.0 / LIMITS.alike <= layer.scale / jump.scale <= LIMITS.alike:
+            return layer
     return jump
 
 
-def _origin(ladder: Sequence[Step], faint: Step) -> Step:
+def _origin(layers: Sequence[Layer], faint: Layer) -> Layer:
     """Where a fading that takes several layers begins: the first layer after which it only shrinks."""
-    first = _first_alike(ladder, faint)
+    first = _first_alike(layers, faint)
     if first is not faint:
         return first
-    index = ladder.index(faint)
-    while index > 0 and ladder[index].std < 0.7 * ladder[index - 1].std:
+    index = layers.index(faint)
+    while index > 0 and layers[index].std < LIMITS.shrinks * layers[index - 1].std:
         index -= 1
-    return ladder[min(index + 1, len(ladder) - 1)] if ladder[index].std > 0.3 else ladder[index]
+    return layers[min(index + 1, len(layers) - 1)] if layers[index].std > LIMITS.healthy else layers[index]
