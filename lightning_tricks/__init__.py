@@ -9,8 +9,8 @@ from lightning_tricks.callbacks import (
     TrainingDoctor,
     TrainingProblemError,
 )
-from lightning_tricks.checkup import checkup, diagnose
-from lightning_tricks.diagnosis import Finding, Remedy
+from lightning_tricks.checkup import checkup
+from lightning_tricks.diagnosis import Finding, Remedy, Rule, diagnose, rule
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.ensemble import (
     BaggingEnsemble,
@@ -38,6 +38,8 @@ __all__ = [
     "Diagnosis",
     "Finding",
     "Remedy",
+    "Rule",
+    "rule",
     "Snapshot",
     "ActivationRecord",
     "WeightedRecord",

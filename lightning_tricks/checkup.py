@@ -13,29 +13,13 @@ from torch import Tensor, nn
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks._compat.compiled import original_of
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
-from lightning_tricks.diagnosis import find
+from lightning_tricks.diagnosis import Rule, diagnose
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.probe import check_optimizer_of
 
 LossFunction = Callable[[Any, Any], Tensor]
-
-
-def diagnose(history: Sequence[Snapshot], *, ignore: Sequence[str] = ()) -> Diagnosis:
-    """What the rules say to stored snapshots: the same findings as the callback's for the same steps.
-
-    Args:
-        history: Snapshots in the order of their steps.
-        ignore: Problems that are not to be found.
-
-    Raises:
-        ValueError: ``ignore`` names an unknown problem.
-
-    >>> diagnose([]).healthy
-    True
-    """
-    return Diagnosis(list(find(history, ignore)), list(history))
 
 
 def checkup(
@@ -46,6 +30,7 @@ def checkup(
     num_batches: int = 8,
     *,
     ignore: Sequence[str] = (),
+    rules: Sequence[Rule] = (),
 ) -> Diagnosis:
     """Run a few optimiser steps on a deep copy of the model and diagnose them; the model stays as it was.
 
@@ -62,6 +47,7 @@ def checkup(
             LightningModule's own, else Adam with a learning rate of 1e-3.
         num_batches: How many batches to train on, a step each; data that ends earlier is started again.
         ignore: Problems that are not to be found.
+        rules: Rules of your own, made by ``lightning_tricks.rule``, beside those of the package.
 
     Returns:
         The diagnosis; its history holds every step.
@@ -81,7 +67,7 @@ def checkup(
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if num_batches < 1:
         raise ValueError(f"num_batches must be at least 1, got {num_batches}")
-    diagnose([], ignore=ignore)  # unknown names are an error before the work, not after it
+    diagnose([], ignore=ignore, rules=rules)  # unknown names are an error before the work, not after it
     model = original_of(model)
     _check_loss_fn(model, loss_fn)
     # A checkup draws random numbers (dropout, shuffling): all streams go on as if it had not.
@@ -94,7 +80,7 @@ def checkup(
             history = _train_lightning_module(model, batches, optimizer)
         else:
             history = _train(model, batches, optimizer, loss_fn)
-    return diagnose(history, ignore=ignore)
+    return diagnose(history, ignore=ignore, rules=rules)
 
 
 def _check_loss_fn(model: nn.Module, loss_fn: Any) -> None:

@@ -1,4 +1,4 @@
-"""Imports run one way, without circles; other libraries' private names and lightning stand where the layout has them."""
+"""Imports run one way, without circles; private names of other libraries, and lightning, stand in one room."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def imported(path: Path) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0 and node.module, f"{path}: relative import"
+            assert node.module, f"{path}: relative import"
+            assert node.level == 0, f"{path}: relative import"
             yield from ((node.module, alias.name) for alias in node.names)
 
 

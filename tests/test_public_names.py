@@ -1,4 +1,4 @@
-"""The public names: exported, used by a script that runs and passes the strict type checkers, and nothing beside them."""
+"""The public names: exported, and used by a script that runs and passes the strict type checkers."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 from lightning_tricks import report
 from lightning_tricks.callbacks.monitoring import files
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
-from lightning_tricks.diagnosis.history.persistence import hidden_activations
+from lightning_tricks.diagnosis.history.layers import hidden_activations
 from lightning_tricks.probes import Snapshot
 
 _MEASURES = ("mean", "std", "linearity", "linear_share", "saturation", "activity", "dead_share", "mean_energy")

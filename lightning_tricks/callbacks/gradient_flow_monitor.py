@@ -10,7 +10,7 @@ from typing import Any
 from lightning_tricks import report
 from lightning_tricks.callbacks.monitoring import files
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
-from lightning_tricks.diagnosis.rules.gradient import Ladder
+from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.probes import Snapshot
 
 _OF_PARAMETER = ("gradient", "update_ratio", "update_coherence", "mean_drift")
@@ -42,12 +42,12 @@ class GradientFlowMonitor(Monitor):
 
     def summary(self, snapshot: Snapshot) -> dict[str, float]:
         """The ladder's first over last error signal and its slope; the extremes of transmission, update and drift."""
-        ladder = Ladder.of(snapshot)
+        signal = ErrorSignalByLayer.of(snapshot)
         gradients = [(r.gradient, math.prod(r.shape)) for r in snapshot.parameters if not math.isnan(r.gradient)]
         ratios = [r.update_ratio for r in snapshot.parameters if r.update_ratio > 0]
         return {
-            "first_over_last": ladder.ratio,
-            "decades_lost_per_layer": ladder.slope,
+            "first_over_last": signal.ratio,
+            "decades_lost_per_layer": signal.slope,
             "norm": math.sqrt(sum(rms * rms * count for rms, count in gradients)) if gradients else math.nan,
             "transmission": min((r.transmission for r in snapshot.activations), default=math.nan),
             "update_ratio": statistics.median(ratios) if ratios else math.nan,

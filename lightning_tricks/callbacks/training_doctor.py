@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -9,7 +10,7 @@ from lightning_tricks import report
 from lightning_tricks._compat.lightning import rank_zero_warn
 from lightning_tricks.callbacks.monitoring import files
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
-from lightning_tricks.diagnosis import PROBLEMS, Finding, find
+from lightning_tricks.diagnosis import PROBLEMS, Finding, Rule, diagnose
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.probe import MAX_PATTERNS
@@ -42,6 +43,7 @@ class TrainingDoctor(Monitor):
             and layer, ``"stop"`` the training after this batch, ``"raise"`` a TrainingProblemError, or only ``"log"``.
         report: Whether the table is printed and the files are written at the end.
         ignore: Problems that are not to be found, such as ``("bias_shift",)``.
+        rules: Rules of your own, made by ``lightning_tricks.rule``, beside those of the package.
         every_n_steps: Probe optimiser steps 0, 1, 2, 4, 8, ... up to this number, then at every multiple of it; None
             for the Trainer's ``log_every_n_steps``.
         layers: A glob, or several, of the names to show, such as ``"encoder.*"``.
@@ -53,7 +55,7 @@ class TrainingDoctor(Monitor):
         history: The snapshots of the probed steps, the oldest first.
 
     Raises:
-        ValueError: ``on_problem`` or a name in ``ignore`` is unknown.
+        ValueError: ``on_problem`` or a name in ``ignore`` is unknown, or there is a rule for a problem already.
 
     >>> doctor = TrainingDoctor(ignore=("bias_shift",))
     >>> doctor.diagnosis.healthy
@@ -68,6 +70,7 @@ class TrainingDoctor(Monitor):
         on_problem: OnProblem = "warn",
         report: bool = True,
         ignore: tuple[str, ...] | list[str] = (),
+        rules: Sequence[Rule] = (),
         every_n_steps: int | None = None,
         layers: str | list[str] = "*",
         max_patterns: int | None = MAX_PATTERNS,
@@ -79,12 +82,15 @@ class TrainingDoctor(Monitor):
         ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
         if on_problem not in get_args(OnProblem):
             raise ValueError(f"on_problem must be one of {', '.join(get_args(OnProblem))}, got {on_problem!r}")
-        unknown = [problem for problem in ignore if problem not in PROBLEMS]
+        diagnose([], rules=rules)  # a rule that is none is an error at once
+        known = [*PROBLEMS, *(rule.problem for rule in rules)]
+        unknown = [problem for problem in ignore if problem not in known]
         if unknown:
-            raise ValueError(f"ignore names unknown problems {unknown}; known are {', '.join(PROBLEMS)}")
+            raise ValueError(f"ignore names unknown problems {unknown}; known are {', '.join(known)}")
         self.on_problem = on_problem
         self.report = report
         self.ignore = ignore
+        self.rules = tuple(rules)
         self._reported: set[tuple[str, str | None]] = set()
         self._new: list[Finding] = []
         self._diagnosis: Diagnosis | None = Diagnosis()
@@ -93,7 +99,7 @@ class TrainingDoctor(Monitor):
     def diagnosis(self) -> Diagnosis:
         """What the rules say to the history up to now."""
         if self._diagnosis is None:
-            self._diagnosis = Diagnosis(list(find(self.history, self.ignore)), self.history)
+            self._diagnosis = diagnose(self.history, ignore=self.ignore, rules=self.rules)
         return self._diagnosis
 
     def on_snapshot(self, snapshot: Snapshot) -> None:

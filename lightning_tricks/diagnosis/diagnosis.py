@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, TextIO, TypeVar, get_args
 
 from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.registry import wording
 from lightning_tricks.probes import Snapshot
-from lightning_tricks.report.words import PROBLEM_WORDS
 
 ViewName = Literal["text", "rich", "show", "csv"]
 View = TypeVar("View", bound=Callable[..., Any])
@@ -141,10 +141,10 @@ def _tree(finding: Finding) -> Iterator[Finding]:
 def _cause(root: Finding) -> str:
     following = [finding for finding in list(_tree(root))[1:] if finding.rank >= max(root.rank, 1)]
     if not following:
-        return f"{PROBLEM_WORDS[root.problem].clause}{at(root.layer)}"
+        return f"{wording(root.problem).clause}{at(root.layer)}"
     symptom = max(following, key=lambda finding: (finding.rank, finding.problem in _STOPS_LEARNING))
-    cause = f"{PROBLEM_WORDS[root.problem].clause}{at(root.layer)}"
-    return f"{PROBLEM_WORDS[symptom.problem].clause} because {cause}"
+    cause = f"{wording(root.problem).clause}{at(root.layer)}"
+    return f"{wording(symptom.problem).clause} because {cause}"
 
 
 def _count(items: list[Any], what: str) -> str:

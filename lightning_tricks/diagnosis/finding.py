@@ -3,31 +3,61 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
+import operator
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-Problem = Literal[
-    "linearity",
-    "saturation",
-    "dead_units",
-    "vanishing_gradient",
-    "exploding_gradient",
-    "bias_shift",
-    "poor_initialization",
-    "symmetric_weights",
-    "unnormalized_input",
-    "non_finite",
-    "disconnected_parameters",
-    "learning_rate_too_high",
-    "learning_rate_too_low",
-    "output_mismatch",
-    "overfitting",
-    "batch_norm_mismatch",
-]
 Severity = Literal["info", "warning", "critical"]
-PROBLEMS: tuple[str, ...] = get_args(Problem)
 SEVERITIES: tuple[str, ...] = get_args(Severity)
+Comparison = Literal[">", ">=", "<", "<="]
+_COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+class Trait(enum.Enum):
+    """What a finding is like, where causes and consequences hang on it: set by the rules, read by attribution."""
+
+    IN_CODE = "in code"  # calls that no training changes
+    FIRST_LOSS = "at the first loss"  # a network that begins sure of what is wrong
+    AT_ONE_LAYER = "at one layer"  # by the weights of this layer, not from layer to layer
+    ORDINARY_WEIGHTS = "ordinary weights"  # of a size that some scheme gives
+    SCALE_FREE_UNITS = "scale-free units"  # rectifiers: faint signals make them no more linear than loud ones
+    ALWAYS_ON = "always on"  # rectifiers that biases hold on: what they hand on is as large as those biases
+    ONE_SIDED = "one-sided"  # inputs of one sign from the start on, so strongly that it shows at any learning rate
+    NEARLY_ONE_SIDED = "nearly one-sided"  # inputs of one sign by which an update also throws the means
+    LOUD = "loud"  # signals over their healthy size
+    FAINT = "faint"  # signals under it
+    OFF_CENTRE = "off centre"  # signals whose mean is larger than they vary
+
+
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """A measured number that decided, and the threshold that it is beyond.
+
+    >>> print(Criterion("linearity", 0.9997, ">=", 0.99))
+    linearity 0.9997, threshold 0.99: over by 0.0097
+    >>> print(Criterion("shrinks to", 1e-6, "<", 1e-3))
+    shrinks to 1e-06, threshold 0.001: under by a factor of 1e+03
+    """
+
+    name: str
+    value: float
+    comparison: Comparison
+    threshold: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value is on the bad side."""
+        return bool(_COMPARE[self.comparison](self.value, self.threshold))
+
+    def __str__(self) -> str:
+        side = "over" if self.value >= self.threshold else "under"
+        small, large = sorted((abs(self.value), abs(self.threshold)))
+        by = f"{abs(self.value - self.threshold):.2g}"
+        if self.value * self.threshold > 0 and large >= 2 * small:
+            by = f"a factor of {large / small:.3g}"
+        return f"{self.name} {self.value:.4g}, threshold {self.threshold:.4g}: {side} by {by}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +83,7 @@ class Finding:
     """One problem.
 
     Args:
-        problem: One of the names in PROBLEMS.
+        problem: The name of a rule's problem, such as ``"linearity"``; one that no rule here knows is accepted too.
         layer: The first faulty layer by its recorded name, or None for the whole model.
         severity: ``"info"`` < ``"warning"`` < ``"critical"``; a healthy model has none above info.
         step: The optimiser step at which it began.
@@ -61,9 +91,15 @@ class Finding:
         explanation: Two sentences: what is wrong, and why it does harm.
         remedies: What to do, the best first.
         consequences: Findings that follow from this one.
+        traits: What it is like, for attribution.
+        related: The layer it hangs together with: of units the weighted layer before them, of weights the activation.
+        decided_by: The numbers that decided, with their thresholds.
+
+    Raises:
+        ValueError: An unknown severity, or a problem that is no name.
     """
 
-    problem: Problem
+    problem: str
     layer: str | None
     severity: Severity
     step: int
@@ -71,10 +107,13 @@ class Finding:
     explanation: str = ""
     remedies: tuple[Remedy, ...] = ()
     consequences: tuple[Finding, ...] = ()
+    traits: frozenset[Trait] = frozenset()
+    related: str | None = None
+    decided_by: tuple[Criterion, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.problem not in PROBLEMS:
-            raise ValueError(f"unknown problem {self.problem!r}; known are {', '.join(PROBLEMS)}")
+        if not self.problem.isidentifier():
+            raise ValueError(f"problem must be a name such as 'dead_units', got {self.problem!r}")
         if self.severity not in SEVERITIES:
             raise ValueError(f"unknown severity {self.severity!r}; known are {', '.join(SEVERITIES)}")
 
@@ -82,6 +121,19 @@ class Finding:
     def rank(self) -> int:
         """0 for info, 1 for warning, 2 for critical."""
         return SEVERITIES.index(self.severity)
+
+    def why(self) -> str:
+        """The numbers that decided, each with its threshold and how far it is from that, and the finding's traits.
+
+        >>> print(Finding("linearity", "net.1", "info", 0, decided_by=(Criterion("linearity", 1.0, ">=", 0.9),)).why())
+        info: linearity at net.1
+        - linearity 1, threshold 0.9: over by 0.1
+        """
+        where = f" at {self.layer}" if self.layer else ""
+        lines = [f"{self.severity}: {self.problem}{where}", *(f"- {criterion}" for criterion in self.decided_by)]
+        if self.traits:
+            lines.append(f"- traits: {', '.join(sorted(trait.value for trait in self.traits))}")
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -94,6 +146,11 @@ class Finding:
             "explanation": self.explanation,
             "remedies": [dataclasses.asdict(remedy) for remedy in self.remedies],
             "consequences": [finding.to_dict() for finding in self.consequences],
+            "traits": sorted(trait.value for trait in self.traits),
+            "related": self.related,
+            "decided_by": [
+                {key: _plain(value) for key, value in dataclasses.asdict(each).items()} for each in self.decided_by
+            ],
         }
 
     def __str__(self) -> str:

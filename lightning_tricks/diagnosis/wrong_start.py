@@ -5,16 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from lightning_tricks.diagnosis.finding import SEVERITIES, Finding
+from lightning_tricks.diagnosis.finding import SEVERITIES, Finding, Trait
 
-# RMS(w) sqrt(fan_in): torch's default has .58, LeCun's scheme 1, He's 1.4; a normal of std .02 over 768 inputs .55
-NORMAL_SCALE = (0.2, 5.0)
-FAR_OFF = 4.0  # factor outside of these: no scheme draws such weights
 ALONG_THE_WAY = ("exploding_gradient", "vanishing_gradient")  # of all layers together, not of one
 AT_ONCE = 2  # optimiser steps within which the consequences of a start show
-_UNITS = ("linearity", "saturation")
-_SCALE_FREE = ("relu", "leaky_relu", "prelu", "rrelu")  # faint signals make them no more linear than loud ones
-_OF_A_START = ("at one layer", "activation layer")
+_OF_A_START = ("at one layer", "activation layer")  # not said of the finding that stays
 
 
 def name_by_effect(findings: Sequence[Finding]) -> list[Finding]:
@@ -29,48 +24,34 @@ def name_by_effect(findings: Sequence[Finding]) -> list[Finding]:
     effect = None if start is None else _effect(start, findings)
     if start is None or effect is None:
         return findings
+    weights = {Trait.ORDINARY_WEIGHTS}
     named = dataclasses.replace(
         effect,
         severity=max(start.severity, effect.severity, key=SEVERITIES.index),
         step=min(start.step, effect.step),
         evidence={**effect.evidence, **{k: v for k, v in start.evidence.items() if k not in _OF_A_START}},
         remedies=start.remedies,
+        traits=(effect.traits - weights) | (start.traits & weights),
+        decided_by=(*effect.decided_by, *start.decided_by),
     )
     return [named if finding is effect else finding for finding in findings if finding is not start]
 
 
 def _effect(start: Finding, findings: Sequence[Finding]) -> Finding | None:
     at_once = [finding for finding in findings if finding.step <= start.step + AT_ONCE]
-    for finding in at_once:
-        fed = finding.evidence.get("weighted layer") == start.layer
-        if finding.evidence.get("units") in _SCALE_FREE:
-            continue
-        there = fed or finding.layer == start.evidence["activation layer"]
-        if finding.problem in _UNITS and there and (start.evidence["at one layer"] or not of_ordinary_weights(start)):
-            return finding
-    if start.evidence["at one layer"]:
-        return None
-    along = [finding for finding in at_once if finding.problem in ALONG_THE_WAY]
-    linear = [
+    at_one_layer, ordinary = (trait in start.traits for trait in (Trait.AT_ONE_LAYER, Trait.ORDINARY_WEIGHTS))
+    units = [
         finding
         for finding in at_once
-        if finding.problem == "linearity" and finding.evidence.get("units") not in _SCALE_FREE
+        if finding.problem in ("saturation", "linearity") and Trait.SCALE_FREE_UNITS not in finding.traits
     ]
-    exploding = [finding for finding in along if finding.problem == "exploding_gradient"]
-    if exploding or of_ordinary_weights(start):
-        return next(iter([*exploding, *along, *linear]), None)
+    there = [finding for finding in units if finding.related == start.layer or finding.layer == start.related]
+    if there and (at_one_layer or not ordinary):
+        return there[0]
+    if at_one_layer:
+        return None
+    linear = [finding for finding in units if finding.problem == "linearity"]
+    exploding, vanishing = ([f for f in at_once if f.problem == problem] for problem in ALONG_THE_WAY)
+    if exploding or ordinary:
+        return next(iter([*exploding, *vanishing, *linear]), None)
     return next(iter(linear), None)
-
-
-def of_ordinary_weights(finding: Finding) -> bool:
-    """Whether the finding tells of weights whose size some scheme gives."""
-    return is_ordinary(finding.evidence.get("weight scale"))
-
-
-def is_ordinary(scale: float | None) -> bool:
-    """Whether weights of this RMS(w) sqrt(fan_in) come from some scheme; None: it is not known.
-
-    >>> is_ordinary(0.58), is_ordinary(0.01), is_ordinary(None)
-    (True, False, False)
-    """
-    return scale is not None and NORMAL_SCALE[0] <= scale <= NORMAL_SCALE[1]

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, TextIO
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, at, view
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.history.progress import guess_loss
+from lightning_tricks.diagnosis.registry import wording
 from lightning_tricks.report.layers import COLUMNS, LEAST_NEEDED, Row, choose, layer_rows
 from lightning_tricks.report.names import distinct, shared_path
-from lightning_tricks.report.words import PROBLEM_WORDS, evidence, number
+from lightning_tricks.report.words import evidence, number
 
 NARROW, WIDE = 40, 100
 _INDENT = 14
@@ -108,7 +109,7 @@ def _finding(i: int, finding: Finding, width: int) -> Iterator[Line]:
 
 def _heading(finding: Finding) -> str:
     where = at(finding.layer) or " in the whole model"
-    return f"{finding.severity}: {PROBLEM_WORDS[finding.problem].heading}{where}"
+    return f"{finding.severity}: {wording(finding.problem).heading}{where}"
 
 
 def _in_one_line(finding: Finding, width: int) -> str:

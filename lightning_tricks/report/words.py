@@ -5,34 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
-
-class Wording(NamedTuple):
-    """A problem as a heading, and as a clause that can follow "the network is sick:"."""
-
-    heading: str
-    clause: str
-
-
-PROBLEM_WORDS = {
-    "linearity": Wording("linear units", "the units act linearly"),
-    "saturation": Wording("saturated units", "the units are saturated"),
-    "dead_units": Wording("dead units", "units are dead"),
-    "vanishing_gradient": Wording("vanishing gradient", "the gradient vanishes"),
-    "exploding_gradient": Wording("exploding gradient", "the gradient explodes"),
-    "bias_shift": Wording("bias shift (bias problem)", "each update shifts the units' means"),
-    "poor_initialization": Wording("poor initialization", "the weights begin at the wrong scale"),
-    "symmetric_weights": Wording("symmetric weights", "the units of a layer have equal weights"),
-    "unnormalized_input": Wording("input not normalized", "the input is not normalized"),
-    "non_finite": Wording("NaN or Inf", "a value became NaN or infinite"),
-    "disconnected_parameters": Wording("disconnected parameters", "parameters are never trained"),
-    "learning_rate_too_high": Wording("learning rate too high", "the learning rate is too high"),
-    "learning_rate_too_low": Wording("learning rate too low", "the learning rate is too low"),
-    "output_mismatch": Wording("output does not fit the loss", "the output does not fit the loss"),
-    "overfitting": Wording("overfitting", "the network overfits"),
-    "batch_norm_mismatch": Wording("batch norm mismatch", "batch norm differs between training and evaluation"),
-}
 _SHARES = ("share", "saturation", "activity")
 _MOST_ITEMS = 6
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from lightning_tricks.diagnosis import Finding
+from lightning_tricks.diagnosis import Finding, Rule, Trait, find
 from lightning_tricks.diagnosis.attribution import fold
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
+
+from .sick import SICK
 
 LAYERS = 5
 SNAPSHOT = Snapshot(
@@ -18,36 +22,40 @@ SNAPSHOT = Snapshot(
     ),
     weighted=tuple(WeightedRecord(f"{2 * k}", "linear", order=2 * k + 1) for k in range(LAYERS)),
 )
-SUDDEN = {"weight scale": 1e-3, "at one layer": True, "activation layer": "9", "pre-activation std": 1e-3}
-SHIFTED = {"always on": True, "weight scale": 0.6, "units": "relu"}
-FAINT = {"weight scale": 0.6, "units": "sigmoid"}
-ONE_SIDED = {"mean energy": 0.99, "mean drift in std, highest": 0.5}
-LARGE_INPUT = {"root mean square": 30.0}
+AT_ONE_LAYER, ORDINARY, FIRST_LOSS = Trait.AT_ONE_LAYER, Trait.ORDINARY_WEIGHTS, Trait.FIRST_LOSS
+ALWAYS_ON, ONE_SIDED, NEARLY = Trait.ALWAYS_ON, Trait.ONE_SIDED, Trait.NEARLY_ONE_SIDED
 
 
-def found(problem: Any, layer: str | None, step: int = 0, severity: Any = "warning", **evidence: Any) -> Finding:
-    return Finding(problem, layer, severity, step, evidence)
+def found(problem: str, layer: str | None, step: int = 0, severity: Any = "warning", *traits: Trait) -> Finding:
+    return Finding(problem, layer, severity, step, traits=frozenset(traits))
+
+
+def sure(problem: str, layer: str | None, *traits: Trait, step: int = 0) -> Finding:
+    return found(problem, layer, step, "warning", *traits)
 
 
 @pytest.mark.parametrize(
     ("cause", "consequence"),
     [
         (found("dead_units", "3"), found("vanishing_gradient", "4")),
-        (found("saturation", "3"), found("bias_shift", "4", **{"mean energy": 0.7, "mean drift in std, highest": 2.0})),
-        (found("saturation", "5"), found("linearity", "1", 50, **FAINT)),  # weights before it do not train
-        (found("linearity", "1", **SHIFTED), found("learning_rate_too_high", None)),
-        (found("linearity", "1", **SHIFTED), found("output_mismatch", "8", **{"initial loss": 40.0})),
-        (found("bias_shift", "4", **ONE_SIDED), found("saturation", "5")),
-        (found("bias_shift", "4", **ONE_SIDED), found("learning_rate_too_high", None, 1)),
+        (found("saturation", "3"), found("bias_shift", "4")),
+        (found("saturation", "5"), sure("linearity", "1", ORDINARY, step=50)),  # weights before it do not train
+        (sure("linearity", "1", ALWAYS_ON, ORDINARY), found("learning_rate_too_high", None)),
+        (sure("linearity", "1", ALWAYS_ON, ORDINARY), sure("output_mismatch", "8", FIRST_LOSS)),
+        (sure("bias_shift", "4", ONE_SIDED), found("saturation", "5")),
+        (sure("bias_shift", "4", ONE_SIDED), found("learning_rate_too_high", None, 1)),
         (found("learning_rate_too_high", None), found("dead_units", "3", 2)),
         (found("learning_rate_too_high", None, 4), found("non_finite", "0", 8, "critical")),
         (found("exploding_gradient", "0", severity="info"), found("non_finite", "2", 1, "critical")),
-        (found("exploding_gradient", "0"), found("output_mismatch", "8", **{"initial loss": 1e5})),
-        (found("unnormalized_input", "0", **LARGE_INPUT), found("learning_rate_too_high", None)),
-        (found("unnormalized_input", "0", **{"root mean square": 1e-3}), found("vanishing_gradient", "0")),
-        (found("vanishing_gradient", "0"), found("linearity", "1", **FAINT)),  # depth, not the weights
+        (found("exploding_gradient", "0"), sure("output_mismatch", "8", FIRST_LOSS)),
+        (sure("unnormalized_input", "0"), found("learning_rate_too_high", None)),
+        (sure("unnormalized_input", "0", Trait.FAINT), found("vanishing_gradient", "0")),
+        (found("vanishing_gradient", "0"), sure("linearity", "1", ORDINARY)),  # depth, not the weights
         (found("batch_norm_mismatch", "2"), found("overfitting", None, 100)),
         (found("symmetric_weights", "2"), found("learning_rate_too_low", None)),
+        (sure("unnormalized_input", "0", Trait.OFF_CENTRE), sure("linearity", "1")),
+        (sure("poor_initialization", "2", Trait.LOUD), sure("non_finite", "8", step=3)),
+        (sure("bias_shift", "4", NEARLY), sure("vanishing_gradient", "0", step=3)),
     ],
 )
 def test_folded(cause: Finding, consequence: Finding) -> None:
@@ -61,10 +69,10 @@ def test_folded(cause: Finding, consequence: Finding) -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (found("unnormalized_input", "0", **LARGE_INPUT), found("output_mismatch", "8", function="softmax")),
-        (found("unnormalized_input", "0", **LARGE_INPUT), found("vanishing_gradient", "0")),
+        (sure("unnormalized_input", "0"), sure("output_mismatch", "8")),
+        (sure("unnormalized_input", "0"), found("vanishing_gradient", "0")),
         (found("disconnected_parameters", "0"), found("batch_norm_mismatch", "2")),
-        (found("saturation", "1"), found("poor_initialization", "6", **SUDDEN)),
+        (found("saturation", "1"), sure("poor_initialization", "6", AT_ONE_LAYER)),
         (found("dead_units", "5"), found("saturation", "1")),
         (found("dead_units", "3", 50), found("vanishing_gradient", "0", 0)),  # it began later
         (found("dead_units", "3", severity="info"), found("vanishing_gradient", "0")),
@@ -77,7 +85,7 @@ def test_two_causes(one: Finding, other: Finding) -> None:
 
 def test_a_consequence_of_a_consequence_is_under_the_same_cause() -> None:
     chain = [
-        found("bias_shift", "4", **ONE_SIDED),
+        sure("bias_shift", "4", ONE_SIDED),
         found("saturation", "5"),
         found("vanishing_gradient", "2", 16),
     ]
@@ -86,8 +94,31 @@ def test_a_consequence_of_a_consequence_is_under_the_same_cause() -> None:
 
 
 def test_the_worst_cause_comes_first() -> None:
-    mild, bad = found("unnormalized_input", "0", **LARGE_INPUT), found("non_finite", "8", 50, "critical")
-    other = found("output_mismatch", "8", 0, "critical", function="softmax")
+    mild, bad = sure("unnormalized_input", "0"), found("non_finite", "8", 50, "critical")
+    other = found("output_mismatch", "8", 0, "critical")
     assert [finding.severity for finding in fold([mild, other], SNAPSHOT)] == ["critical", "warning"]
     assert fold([mild, bad], SNAPSHOT)[0].severity == "critical"
     assert fold([], SNAPSHOT) == ()
+
+
+def names(findings: Sequence[Finding]) -> list[Any]:
+    return [(f.problem, f.layer, f.severity, f.step, names(f.consequences)) for f in findings]
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_attribution_reads_no_word_of_the_evidence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Findings of real trainings, with every name in their evidence another one and every text gone."""
+    history, judge = SICK[name].history(), Rule.__call__
+    as_it_is = names(find(history))
+
+    def scrambled(rule: Rule, history: Sequence[Snapshot]) -> list[Finding]:
+        return [
+            dataclasses.replace(
+                finding, evidence={f"number {i}": v for i, v in enumerate(finding.evidence.values())}, explanation=""
+            )
+            for finding in judge(rule, history)
+        ]
+
+    monkeypatch.setattr(Rule, "__call__", scrambled)
+    assert all("number 0" in finding.evidence for finding in find(history))
+    assert names(find(history)) == as_it_is

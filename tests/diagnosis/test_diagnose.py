@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_tricks.diagnosis import RULES, Finding, find
-from lightning_tricks.diagnosis.diagnose import spread_looks
+from lightning_tricks.diagnosis.diagnose import thinned
 from lightning_tricks.nn import SELULinear
 from lightning_tricks.probes import Snapshot
 
@@ -287,7 +287,7 @@ def test_every_rule_reads_a_history_without_sums() -> None:
     ]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.problem)
 def test_rules_accept_an_empty_snapshot(rule: Callable[..., list[Finding]]) -> None:
     assert rule([Snapshot()]) == []
 
@@ -295,7 +295,7 @@ def test_rules_accept_an_empty_snapshot(rule: Callable[..., list[Finding]]) -> N
 def test_a_long_history_is_thinned_evenly_and_for_good() -> None:
     history = [Snapshot(step) for step in range(1000)]
     for length in (10, 48, 49, 200, 999, 1000):
-        steps = [snapshot.step for snapshot in spread_looks(history[:length])]
+        steps = [snapshot.step for snapshot in thinned(history[:length])]
         assert steps == sorted(set(steps))
         assert len(steps) <= 48
         assert steps[:8] == list(range(8))
@@ -303,7 +303,7 @@ def test_a_long_history_is_thinned_evenly_and_for_good() -> None:
         assert steps[-16:] == list(range(max(length - 16, 0), length))[-len(steps) :]
         gaps = {after - before for before, after in itertools.pairwise(steps[8:-16])}
         assert len(gaps) <= 1
-    short, long = ({s.step for s in spread_looks(history[:n])} for n in (200, 1000))
+    short, long = ({s.step for s in thinned(history[:n])} for n in (200, 1000))
     assert {step for step in long if step < 184} <= short  # those once left out stay so
 
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
-from lightning_tricks.diagnosis import Finding
+from lightning_tricks.diagnosis import Finding, Trait
+from lightning_tricks.diagnosis.history.layers import is_ordinary
 from lightning_tricks.diagnosis.remedies import CLIP, initialize
 from lightning_tricks.diagnosis.wrong_start import name_by_effect
 
 
 def start(scale: float, *, sudden: bool, step: int = 0) -> Finding:
+    kinds = {Trait.AT_ONE_LAYER: sudden, Trait.ORDINARY_WEIGHTS: is_ordinary(scale)}
+    traits = frozenset(trait for trait, so in kinds.items() if so)
     evidence = {"weight scale": scale, "at one layer": sudden, "activation layer": "3"}
-    return Finding("poor_initialization", "2", "warning", step, evidence, remedies=(initialize(),))
+    remedies = (initialize(),)
+    return Finding("poor_initialization", "2", "warning", step, evidence, "", remedies, traits=traits, related="3")
 
 
 def other(problem: Any, layer: str, step: int = 0, severity: Any = "info", **evidence: Any) -> Finding:
-    return Finding(problem, layer, severity, step, evidence, remedies=(CLIP,))
+    traits = frozenset({Trait.SCALE_FREE_UNITS} if evidence.get("units") == "relu" else ())
+    return Finding(problem, layer, severity, step, evidence, remedies=(CLIP,), traits=traits)
 
 
 LINEAR = other("linearity", "3", units="tanh", linearity=1.0)
@@ -55,6 +61,19 @@ def test_the_finding_that_stays_takes_over_what_the_other_knew() -> None:
     assert named.remedies == (initialize(),)
     assert named.evidence["linearity"] == 1.0
     assert named.evidence["weight scale"] == 1e-3
+
+
+def test_units_that_the_faulty_weights_feed_are_meant_by_either_name() -> None:
+    """By the activation behind the weights, or by the weights before the units, where the activation has two calls."""
+    fed = dataclasses.replace(LINEAR, layer="block.tanh_2", related="2")
+    assert [finding.problem for finding in name_by_effect([start(1e-3, sudden=True), fed])] == ["linearity"]
+
+
+def test_the_weights_are_those_of_the_start() -> None:
+    (named,) = name_by_effect([start(0.58, sudden=False), VANISHING])
+    assert named.traits == {Trait.ORDINARY_WEIGHTS}
+    (named,) = name_by_effect([start(1e-3, sudden=True), LINEAR])
+    assert named.traits == frozenset()
 
 
 def test_without_a_wrong_start_nothing_changes() -> None:

@@ -84,7 +84,7 @@ def look(x: Tensor, y: Tensor) -> list[lt.Snapshot]:
 
 @lt.rule(
     "loud_output",
-    stage=3,
+    stage="units",
     brings_about=("exploding_gradient",),
     heading="loud output",
     remedies=(lt.Remedy("scale", "divide the output by ten"),),

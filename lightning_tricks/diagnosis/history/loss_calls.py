@@ -7,24 +7,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lightning_tricks.diagnosis.history.persistence import Course, course
+from lightning_tricks.diagnosis.history.persistence import Persistence, persistence
 from lightning_tricks.probes import ActivationRecord, Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
-SPREAD = 3.0  # std of outputs over that of pre-activations (without how units differ); soft caps have 5 and more
+SCALED = 3.0  # std of outputs over that of pre-activations (without how units differ); soft caps have 5 and more
 SHIFTED = 0.1  # half of what a factor of 1.4 makes of a mean of .5
 
 
 @dataclass(frozen=True)
 class LossCalls:
-    """One call of a loss function, found again by its name, and the snapshots that have it.
+    """One call of a loss function, found again by its name, and the snapshots that have it."""
 
-    Args:
-        looks: The snapshots, in the order of their steps.
-        records: Their records of this call.
-    """
-
-    looks: tuple[Snapshot, ...]
+    snapshots: tuple[Snapshot, ...]
     records: tuple[LossRecord, ...]
 
     @property
@@ -33,7 +28,7 @@ class LossCalls:
 
     @functools.cached_property
     def pooled(self) -> LossRecord:
-        """All looks together."""
+        """All probed steps together."""
         return functools.reduce(lambda one, other: one.merge(other), self.records)
 
     @property
@@ -44,7 +39,7 @@ class LossCalls:
     @property
     def activation(self) -> ActivationRecord | None:
         name = self.latest.activation
-        return None if name is None else self.looks[-1].activation(name)
+        return None if name is None else self.snapshots[-1].activation(name)
 
     @property
     def function(self) -> str | None:
@@ -62,23 +57,27 @@ class LossCalls:
         if record is None or latest.input_min < -1.0 or latest.input_max > 1.0:
             return False
         if record.function not in ("sigmoid", "hardsigmoid"):
-            return latest.input_std <= SPREAD * record.std
+            return latest.input_std <= SCALED * record.std
         if not record.histogram or latest.input_min < 0.0:
             return False
         centres = (-4.125 + 0.25 * index for index in range(len(record.histogram)))
         mean = sum(share / (1.0 + math.exp(-a)) for share, a in zip(record.histogram, centres, strict=True))
         return abs(mean - latest.input_mean) < SHIFTED
 
-    def course(self, holds: Callable[[LossRecord], bool]) -> Course | None:
-        """The course of a problem over the looks that have this call."""
-        by_step = dict(zip((id(look) for look in self.looks), self.records, strict=True))
-        return course(self.looks, lambda look: holds(by_step[id(look)]))
+    def persistence(self, holds: Callable[[LossRecord], bool]) -> Persistence | None:
+        """The persistence of a problem over the snapshots that have this call."""
+        by_step = dict(zip(map(id, self.snapshots), self.records, strict=True))
+        return persistence(self.snapshots, lambda snapshot: holds(by_step[id(snapshot)]))
+
+    def all(self) -> Persistence:
+        """The persistence of what all snapshots show together."""
+        return Persistence(self.snapshots[0].step, len(self.snapshots), self.snapshots[-1])
 
 
 def loss_calls(history: Sequence[Snapshot]) -> list[LossCalls]:
     """All calls of loss functions of a history, in the order in which they were first seen."""
     found: dict[tuple[str, str], list[tuple[Snapshot, LossRecord]]] = {}
-    for look in history:
-        for record in look.losses:
-            found.setdefault((record.name, record.function), []).append((look, record))
+    for snapshot in history:
+        for record in snapshot.losses:
+            found.setdefault((record.name, record.function), []).append((snapshot, record))
     return [LossCalls(*map(tuple, zip(*pairs, strict=True))) for pairs in found.values()]

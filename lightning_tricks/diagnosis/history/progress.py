@@ -1,26 +1,25 @@
-"""Whether a training gets anywhere: its loss against its start and against that of a guess."""
+"""Whether a training gets anywhere: its loss against its start and that of a guess, and the size of its updates."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import ParameterRecord, Snapshot
 
-LOOKS = 3  # over which a loss is a level and no single batch
+_LEVEL = 3  # probed steps over which a loss is a level and no single batch
 STUCK = 0.9  # loss over its start, or over that of a guess
 
 
 def recent_loss(history: Sequence[Snapshot]) -> float:
-    """Median over the last looks and the steps between them."""
+    """Median over the last probed steps and the steps between them."""
     losses: list[float] = []
-    for snapshot in reversed(history[-LOOKS:]):
+    for snapshot in reversed(history[-_LEVEL:]):
         losses += [snapshot.loss, *reversed(snapshot.recent_losses)]
         if len(losses) >= 10:
             break
-    known = [loss for loss in losses if not math.isnan(loss)]
-    return statistics.median(known) if known else math.nan
+    return median(losses)
 
 
 def guess_loss(snapshot: Snapshot) -> float:
@@ -37,9 +36,35 @@ def guess_loss(snapshot: Snapshot) -> float:
 
 def is_stuck(history: Sequence[Snapshot]) -> bool:
     """Whether the loss has come back to where it began, or to that of a guess; a loss that is no number counts."""
-    if len(history) <= LOOKS:
+    if len(history) <= _LEVEL:
         return False
     first, now, guess = history[0].loss, recent_loss(history), guess_loss(history[0])
     if math.isnan(first):
         return False
     return not now < STUCK * first or now >= STUCK * guess
+
+
+def trained_weights(snapshot: Snapshot) -> list[ParameterRecord]:
+    """The weights that are trained; biases and norms begin at zero or are few."""
+    return [
+        record
+        for record in snapshot.parameters
+        if record.fan_in > 1 and record.trainable and record.optimized and not math.isnan(record.gradient)
+    ]
+
+
+def typical_ratio(snapshot: Snapshot) -> float:
+    """Median update ratio over the weights that are trained."""
+    return median(record.update_ratio for record in trained_weights(snapshot))
+
+
+def median(values: Iterable[float]) -> float:
+    """The median of those that are known; NaN where none is."""
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.median(known) if known else math.nan
+
+
+def all_losses(history: Iterable[Snapshot]) -> list[float]:
+    """The losses that are known, those between the probed steps included."""
+    losses = [loss for snapshot in history for loss in (*snapshot.recent_losses, snapshot.loss)]
+    return [loss for loss in losses if not math.isnan(loss)]

@@ -2,44 +2,85 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.finding import Finding, Remedy, Severity
-from lightning_tricks.diagnosis.history.persistence import RECOVERY, Course, course
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.history.persistence import RECOVERY, Persistence, persistence
+from lightning_tricks.diagnosis.rule import rule
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import NormalizationRecord
 
-# Samples in a batch. The variance of 4 is off by sqrt(2 / (n - 1)) = 82 % of itself; positions of one image are alike
-# and help little: ResNet-50 loses 3.7 points of ImageNet with 4 images and 11 with 2 (Wu & He 2018, table 2).
-TINY = 4
-PAIR = 2  # with two, the outputs of a unit are -1 and 1 whatever comes in
-# Statistics that follow: in 54 healthy trainings the variances stayed within a factor of 1.6, noise included, and far
-# closer at any learning rate; those of the start, with a momentum of 0.001, are off by a factor of 2 to 8.
-VARIANCE_GAP = math.log(1.6)
-MOST = 0.7  # mean over root mean square: sqrt(f) where a share f of the channels is off; rare features alone are not
-FROZEN = 3.0  # times that where they are frozen: other data may be a little different
-FOLLOWED = 3.0  # times 1 / momentum: then 95 % of the running statistics are measured ones
-PATIENCE = 1000  # steps; statistics that need more are still those of the start in many a whole training
-DROPPED = 0.3  # p of a dropout in front: the variance in training is at least 1.43 times that in evaluation
+PROBLEM = "batch_norm_mismatch"
+GROUP_NORM = Remedy("replace_normalization", "use a norm that needs no batch: nn.GroupNorm, or nn.LayerNorm")
+LARGER_BATCH = Remedy("larger_batch", "use larger batches: 16 or more")
+BATCH_RENORM = Remedy(
+    "replace_normalization",
+    "use batch renormalisation: lt.surgery.convert_batch_norm(model, lt.nn.BatchRenorm2d)",
+)
+POPULATION = Remedy(
+    "update_population_statistics",
+    "take the statistics from the data before evaluation: the callback lt.PreciseBatchNorm(), or "
+    "lt.surgery.update_population_statistics(model, train_loader)",
+)
+MOMENTUM = Remedy("raise_momentum", "let the running statistics follow faster: momentum=0.1")
+TRAIN_MODE = Remedy("train_mode", "put the model into training mode: model.train() after every evaluation")
+DROPOUT_LAST = Remedy("move_dropout", "put dropout behind the last batch norm, right before the output layer")
+LESS_DROPOUT = Remedy("lower_dropout", "or lower its p, or leave it out: batch norm regularises too")
+NO_BIAS = Remedy("remove_bias", "leave the bias out: bias=False")
 
 
-def find_batch_norm_mismatch(history: Sequence[Snapshot]) -> list[Finding]:
-    """What is wrong with the statistics, at the first layer where it is; and biases that batch norm takes away."""
-    found = [_tiny_batches(history), _frozen(history), _behind_dropout(history), _useless_bias(history)]
-    if found[0] is None:  # else the statistics are mere noise
-        found.insert(1, _stale(history))
-    return [finding for finding in found if finding is not None]
+@dataclass(frozen=True)
+class Thresholds:
+    # Samples in a batch. The variance of 4 is off by sqrt(2 / (n - 1)) = 82 % of itself; positions of one image are
+    # alike and help little: ResNet-50 loses 3.7 points of ImageNet with 4 images and 11 with 2 (Wu & He 2018, table 2).
+    tiny: int = 4
+    pair: int = 2  # with two, the outputs of a unit are -1 and 1 whatever comes in
+    # Statistics that follow: in 54 healthy trainings the variances stayed within a factor of 1.6, noise included, and
+    # far closer at any learning rate; those of the start, with a momentum of 0.001, are off by a factor of 2 to 8.
+    variance_gap: float = math.log(1.6)
+    most: float = 0.7  # mean over root mean square: sqrt(f) where a share f of the channels is off; few are not
+    frozen: float = 3.0  # times variance_gap where they are frozen: other data may be a little different
+    followed: float = 3.0  # times 1 / momentum: then 95 % of the running statistics are measured ones
+    patience: int = 1000  # steps; statistics that need more are still those of the start in many a whole training
+    dropped: float = 0.3  # p of a dropout in front: the variance in training is at least 1.43 times the other
+
+
+LIMITS = Thresholds()
+
+
+@rule(
+    PROBLEM,
+    "code",
+    "overfitting learning_rate_too_high bias_shift exploding_gradient dead_units saturation linearity",
+    "batch norm mismatch",
+    clause="batch norm differs between training and evaluation",
+    order=4,
+    row=16,
+    cure="population statistics, group norm",
+)
+def find_batch_norm_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """Statistics that do not fit: tiny batches, slow or frozen running ones, dropout right before.
+
+    At the first layer where they are so; and biases that batch norm takes away.
+    """
+    tiny = _tiny_batches(history)
+    stale = None if tiny else _stale(history)  # with tiny batches the statistics are mere noise
+    for found in (tiny, stale, _frozen(history), _behind_dropout(history), _useless_bias(history)):
+        if found is not None:
+            yield found
 
 
 def _tiny_batches(history: Sequence[Snapshot]) -> Finding | None:
-    """Batch statistics over so few samples that they are noise, on most looks: a last, partial batch is no fault."""
+    """Batch statistics over so few samples that they are noise, on most steps: a last, partial batch is no fault."""
     for layer in _layers(history[-1]):
-        looks = [(look, r.samples) for look in history for r in _calls(look, layer.name) if r.training]
-        few = [(look, size) for look, size in looks if size <= TINY]
-        if 2 * len(few) <= len(looks) or not layer.training or layer.samples > TINY:
+        seen = [(snapshot, r.samples) for snapshot, r in _calls(history, layer.name) if r.training]
+        few = [(snapshot, size) for snapshot, size in seen if size <= LIMITS.tiny]
+        if 2 * len(few) <= len(seen) or not layer.training or layer.samples > LIMITS.tiny:
             continue
         typical = sorted(size for _, size in few)[len(few) // 2]
         noise = math.sqrt(2.0 / max(typical - 1, 1))
@@ -47,16 +88,20 @@ def _tiny_batches(history: Sequence[Snapshot]) -> Finding | None:
             "batch size": typical,
             "patterns per channel": layer.patterns,
             "relative noise of the variance": noise,
-            "share of the looks": len(few) / len(looks),
+            "share of the looks": len(few) / len(seen),
         }
         explanation = (
             f"Mean and variance are taken over a batch of {typical}, and the variance of so few is off by up to "
             f"{noise:.0%} of itself. Each pattern is shifted by its neighbours in the batch at random, and evaluation, "
             "by running statistics, meets another network than training did."
         )
-        severity = Course(few[0][0].step, len(few), few[-1][0]).severity(critical=layer.patterns <= PAIR)
-        todo = (remedies.GROUP_NORM, remedies.LARGER_BATCH, remedies.BATCH_RENORM)
-        return _finding(layer.name, severity, few[0][0].step, evidence, explanation, todo)
+        found, todo = Persistence(few[0][0].step, len(few), few[-1][0]), (GROUP_NORM, LARGER_BATCH, BATCH_RENORM)
+        severity = found.severity(critical=layer.patterns <= LIMITS.pair)
+        why = (
+            Criterion("batch size", typical, "<=", LIMITS.tiny),
+            Criterion("share of the probed steps", len(few) / len(seen), ">", 0.5),
+        )
+        return found.finding(PROBLEM, layer.name, severity, evidence, explanation, todo, why)
     return None
 
 
@@ -66,15 +111,15 @@ def _stale(history: Sequence[Snapshot]) -> Finding | None:
     for layer in _layers(latest):
         if not layer.training or not _far(layer) or _called_twice(latest, layer.name):
             continue  # of a layer that is called more than once (real and generated) they are a mixture
-        momenta = {record.momentum for look in history for record in _calls(look, layer.name) if record.training}
+        momenta = {record.momentum for _, record in _calls(history, layer.name) if record.training}
         if len(momenta) > 1 or not layer.momentum > 0:
             continue  # an average over all steps so far lags behind by its nature
-        needed, waited = FOLLOWED / layer.momentum, latest.step - history[0].step
+        needed, waited = LIMITS.followed / layer.momentum, latest.step - history[0].step
         slow = waited < needed
-        if slow and (needed <= PATIENCE or waited < RECOVERY):
+        if slow and (needed <= LIMITS.patience or waited < RECOVERY):
             continue
         ready = history[0].step + (0 if slow else math.ceil(needed))
-        found = course(history, _far_from(layer.name, ready))
+        found = _while(history, layer.name, lambda record: record.training and _far(record), ready)
         if found is None:
             continue
         evidence = {**_gap(layer), "momentum": layer.momentum, "steps they need to follow": needed}
@@ -84,14 +129,15 @@ def _stale(history: Sequence[Snapshot]) -> Finding | None:
                 f"are still near those of the start: {_gap_in_words(layer)}. Until then the network evaluates as if it "
                 "were untrained."
             )
-            todo: tuple[Remedy, ...] = (remedies.MOMENTUM, remedies.POPULATION)
+            why = [*_why(layer), Criterion("steps they need to follow", needed, ">", LIMITS.patience)]
         else:
             explanation = (
                 f"The running statistics had time to follow and do not fit: {_gap_in_words(layer)}. Evaluation uses "
                 "them, so it sees another network than training does."
             )
-            todo = (remedies.POPULATION, remedies.MOMENTUM, remedies.LOWER_LR)
-        return _finding(layer.name, found.severity(critical=False), found.since, evidence, explanation, todo)
+            why = [*_why(layer), Criterion("steps they had to follow", waited, ">=", needed)]
+        todo = (MOMENTUM, POPULATION) if slow else (POPULATION, MOMENTUM, remedies.LOWER_LR)
+        return found.finding(PROBLEM, layer.name, found.severity(), evidence, explanation, todo, why)
     return None
 
 
@@ -104,12 +150,12 @@ def _frozen(history: Sequence[Snapshot]) -> Finding | None:
     """
     left: dict[int, list[NormalizationRecord]] = {}
     for layer in _layers(history[-1]):
-        looks = [(look, record) for look in history for record in _calls(look, layer.name)]
-        still = next((at for at in range(len(looks)) if all(not r.training for _, r in looks[at:])), None)
-        if still is not None:
-            left.setdefault(looks[still][0].step, []).append(looks[0][1] if still == 0 else layer)
+        calls = _calls(history, layer.name)
+        still = len(calls) - sum(1 for _ in itertools.takewhile(lambda call: not call[1].training, reversed(calls)))
+        if still < len(calls):
+            left.setdefault(calls[still][0].step, []).append(calls[0][1] if still == 0 else layer)
     for since, layers in sorted(left.items()):
-        far = [record for record in layers if _far(record, FROZEN)]
+        far = [record for record in layers if _far(record, LIMITS.frozen)]
         if not far:
             continue
         evidence = {
@@ -123,17 +169,16 @@ def _frozen(history: Sequence[Snapshot]) -> Finding | None:
             f"{far[0].name} {_gap_in_words(far[0])}. So they do not normalise while the weights train, and their "
             "statistics never learn."
         )
-        run = sum(look.step >= since for look in history)
-        todo = (remedies.TRAIN_MODE, remedies.POPULATION)
-        severity = Course(since, run, history[-1]).severity(critical=False)
-        return _finding(layers[0].name, severity, since, evidence, explanation, todo)
+        found = Persistence(since, sum(snapshot.step >= since for snapshot in history), history[-1])
+        todo, why = (TRAIN_MODE, POPULATION), _why(far[0], LIMITS.frozen)
+        return found.finding(PROBLEM, layers[0].name, found.severity(), evidence, explanation, todo, why)
     return None
 
 
 def _behind_dropout(history: Sequence[Snapshot]) -> Finding | None:
     """Dropout right before batch norm: the variance differs between training and evaluation."""
     for layer in _layers(history[-1]):
-        found = course(history, lambda look, name=layer.name: any(map(_dropped, _calls(look, name))))  # type: ignore[misc]
+        found = _while(history, layer.name, lambda record: record.training and record.dropout >= LIMITS.dropped)
         if found is None:
             continue
         shift = 1.0 / (1.0 - layer.dropout) if layer.dropout < 1.0 else math.inf
@@ -143,8 +188,8 @@ def _behind_dropout(history: Sequence[Snapshot]) -> Finding | None:
             f"{shift:.2f} times that in evaluation, where nothing is dropped. The running variance is the training's, "
             "so in evaluation every output comes out too small."
         )
-        todo = (remedies.DROPOUT_LAST, remedies.LESS_DROPOUT)
-        return _finding(layer.name, found.severity(critical=False), found.since, evidence, explanation, todo)
+        todo, why = (DROPOUT_LAST, LESS_DROPOUT), (Criterion("dropout before it", layer.dropout, ">=", LIMITS.dropped),)
+        return found.finding(PROBLEM, layer.name, found.severity(), evidence, explanation, todo, why)
     return None
 
 
@@ -159,37 +204,29 @@ def _useless_bias(history: Sequence[Snapshot]) -> Finding | None:
         "These layers add a bias right before batch norm, which subtracts the mean and the bias with it. "
         "Such a bias does no harm and no good: batch norm has a shift of its own."
     )
-    todo = (remedies.NO_BIAS,)
-    return _finding(layers[0], "info", history[0].step, evidence, explanation, todo)
+    why = (Criterion("number of layers", len(set(layers)), ">", 0),)
+    found = Persistence(history[0].step, len(history), latest)
+    return found.finding(PROBLEM, layers[0], "info", evidence, explanation, (NO_BIAS,), why)
 
 
-def _finding(
-    layer: str,
-    severity: Severity,
-    since: int,
-    evidence: Mapping[str, Any],
-    explanation: str,
-    todo: tuple[Remedy, ...],
-) -> Finding:
-    return Finding("batch_norm_mismatch", layer, severity, since, evidence, explanation, todo)
+def _layers(snapshot: Snapshot) -> list[NormalizationRecord]:
+    return sorted(snapshot.normalizations, key=lambda record: record.order)
 
 
-def _layers(look: Snapshot) -> list[NormalizationRecord]:
-    return sorted(look.normalizations, key=lambda record: record.order)
+def _calls(history: Sequence[Snapshot], name: str) -> list[tuple[Snapshot, NormalizationRecord]]:
+    return [(snapshot, record) for snapshot in history for record in snapshot.normalizations if record.name == name]
 
 
-def _calls(look: Snapshot, name: str) -> list[NormalizationRecord]:
-    return [record for record in look.normalizations if record.name == name]
+def _while(
+    history: Sequence[Snapshot], name: str, holds: Callable[[NormalizationRecord], bool], ready: int = 0
+) -> Persistence | None:
+    return persistence(history, lambda s: s.step >= ready and any(holds(record) for _, record in _calls([s], name)))
 
 
-def _called_twice(look: Snapshot, name: str) -> bool:
+def _called_twice(snapshot: Snapshot, name: str) -> bool:
     """Whether the module runs more than once a step: its k-th call is named ``name_k``."""
-    names = {record.name for record in look.normalizations}
+    names = {record.name for record in snapshot.normalizations}
     return f"{name}_2" in names or name.rpartition("_")[0] in names
-
-
-def _far_from(name: str, ready: int) -> Callable[[Snapshot], bool]:
-    return lambda look: look.step >= ready and any(record.training and _far(record) for record in _calls(look, name))
 
 
 def _far(record: NormalizationRecord, times: float = 1.0) -> bool:
@@ -197,9 +234,20 @@ def _far(record: NormalizationRecord, times: float = 1.0) -> bool:
 
     By the variances: a mean is measured in running standard deviations, of which a constant feature has none.
     """
+    gap, bound = _distance(record, times)
+    return gap > bound and gap > LIMITS.most * record.log_variance_gap
+
+
+def _distance(record: NormalizationRecord, times: float) -> tuple[float, float]:
+    """The mean log ratio of the variances, measured over running, and what it may come to."""
     noise = math.sqrt(2.0 / max(record.patterns - 1, 1))
     gap = abs(math.log(record.variance_ratio)) if record.variance_ratio > 0 else math.nan
-    return gap > times * VARIANCE_GAP + noise and gap > MOST * record.log_variance_gap
+    return gap, times * LIMITS.variance_gap + noise
+
+
+def _why(record: NormalizationRecord, times: float = 1.0) -> list[Criterion]:
+    gap, bound = _distance(record, times)
+    return [Criterion("variances apart by the factor", math.exp(gap), ">", math.exp(bound))]
 
 
 def _gap(record: NormalizationRecord) -> dict[str, Any]:
@@ -214,7 +262,3 @@ def _gap_in_words(record: NormalizationRecord) -> str:
         f"measured means are {record.mean_gap:.2g} standard deviations from the running ones, variances "
         f"{record.variance_ratio:.2g} times as large"
     )
-
-
-def _dropped(record: NormalizationRecord) -> bool:
-    return record.training and record.dropout >= DROPPED

@@ -3,55 +3,89 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.finding import Finding
-from lightning_tricks.diagnosis.history.persistence import course, first_of
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
+from lightning_tricks.diagnosis.history.persistence import persistence
+from lightning_tricks.diagnosis.rule import rule
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
 
-ALIKE = 0.6  # mean energy of the input; .32 behind a rectified centred Gaussian, 1 where all patterns look alike
-ONE_SIDED = 0.96  # a mean of 4.9 standard deviations: healthy layers pass it for a moment, bottlenecks reach .965
-TOGETHER = 3.0  # update coherence in units of 1/sqrt(fan_in), what independent entries give
-DRIFT = 1.0  # standard deviations of a by which ONE update moves a unit's mean; a healthy logistic layer starts at .84
-NOTICED = 0.2  # the same where the input stays one-sided; there every unit depends on one direction of its weights
-RUNAWAY = 5.0
-LASTING = 7  # optimiser steps; twice as many where neither is extreme: the first of RMSprop and Adam are the largest
-FADED = 0.03  # std of the pre-activation under which every shift is large: there the fading itself is the problem
+CENTRE = Remedy("centre_input", "centre what the layer receives: zero-mean units (SELU, tanh) or a normalised input")
 
 
-def find_bias_shift(history: Sequence[Snapshot]) -> list[Finding]:
-    """The first weighted layer whose units are pushed as a whole by every update."""
-    found_at: list[Finding] = []
+@dataclass(frozen=True)
+class Thresholds:
+    alike: float = 0.6  # mean energy of the input; .32 behind a rectified centred Gaussian, 1: all patterns look alike
+    one_sided: float = 0.96  # a mean of 4.9 standard deviations: healthy layers pass it briefly, bottlenecks reach .965
+    nearly: float = 0.85  # mean energy of an input that is one-sided where an update throws the means as well ...
+    thrown: float = 1.5  # ... by so many standard deviations: a healthy logistic layer begins at .948 and .84
+    together: float = 3.0  # update coherence in units of 1/sqrt(fan_in), what independent entries give ...
+    coherent: float = 0.9  # ... or this, where that comes first
+    drift: float = 1.0  # std of a by which ONE update moves a unit's mean; a healthy logistic layer starts at .84
+    noticed: float = 0.2  # the same where the input stays one-sided: every unit depends on one direction of its weights
+    runaway: float = 5.0
+    lasting: int = 7  # optimiser steps, twice as many where neither is extreme: the first of RMSprop, Adam are largest
+    faded: float = 0.03  # std of the pre-activation under which every shift is large: there the fading is the problem
+
+
+LIMITS = Thresholds()
+
+
+@rule(
+    "bias_shift",
+    "units",
+    "dead_units saturation linearity learning_rate_too_high",
+    "bias shift (bias problem)",
+    (CENTRE, remedies.SELU, remedies.BATCH_NORM, remedies.LOWER_LR),
+    clause="each update shifts the units' means",
+    order=3,
+    row=6,
+    cure="zero-mean units, batch norm",
+    first_only=True,
+)
+def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """One update moves a unit's mean by a good part of its standard deviation."""
     for layer, _ in _pairs(history[0]):
-        found = course(history, lambda snapshot, name=layer.name: _shifts(snapshot, name), from_start=True)  # type: ignore[misc]
+        found = persistence(history, lambda snapshot, name=layer.name: _shifts(snapshot, name), from_start=True)  # type: ignore[misc]
         if found is None:
             continue
         during = [snapshot for snapshot in history if found.since <= snapshot.step <= found.at.step]
-        looks = [pair for pair in (_pair(snapshot, layer.name) for snapshot in during) if pair is not None]
+        pairs = [pair for pair in (_pair(snapshot, layer.name) for snapshot in during) if pair is not None]
         at = _pair(found.at, layer.name)
-        drift = max((weight.mean_drift for _, weight in looks if not math.isnan(weight.mean_drift)), default=math.nan)
-        if at is None or not drift >= NOTICED:
+        drift = max((weight.mean_drift for _, weight in pairs if not math.isnan(weight.mean_drift)), default=math.nan)
+        if at is None or not drift >= LIMITS.noticed:
             continue
-        _, weight = at
+        energy, (_, weight) = pairs[0][0].mean_energy, at
         evidence = {
             "mean drift in std, highest": drift,
             "mean drift in std": weight.mean_drift,
-            "mean energy": looks[0][0].mean_energy,
+            "mean energy": energy,
             "update coherence": weight.update_coherence,
             "coherence if independent": 1.0 / math.sqrt(weight.fan_in),
         }
         explanation = (
-            f"What this layer receives has a mean far from zero ({looks[0][0].mean_energy:.1%} of its energy), so all "
+            f"What this layer receives has a mean far from zero ({energy:.1%} of its energy), so all "
             f"weights into a unit move together and one update shifts the unit's mean by up to {drift:.2g} "
             "standard deviations. The layers behind it chase that shift instead of learning."
         )
-        todo = (remedies.CENTRE, remedies.SELU, remedies.BATCH_NORM, remedies.LOWER_LR)
-        plain = looks[0][0].mean_energy >= ONE_SIDED or drift >= RUNAWAY
-        lasting = found.at.step - found.since >= (LASTING if plain else 2 * LASTING)
-        severity = found.severity(critical=drift >= RUNAWAY) if lasting else "info"
-        found_at.append(Finding("bias_shift", layer.name, severity, found.since, evidence, explanation, todo))
-    return first_of(found_at)
+        plain = energy >= LIMITS.one_sided or drift >= LIMITS.runaway
+        lasting = found.at.step - found.since >= (LIMITS.lasting if plain else 2 * LIMITS.lasting)
+        severity = found.severity(critical=drift >= LIMITS.runaway) if lasting else "info"
+        why = [
+            Criterion("mean energy of the input", energy, ">=", LIMITS.alike),
+            Criterion("highest mean drift in std", drift, ">=", LIMITS.noticed),
+        ]
+        traits = [] if found.since else _traits(energy, drift)
+        yield found.finding("bias_shift", layer.name, severity, evidence, explanation, why=why, traits=traits)
+
+
+def _traits(energy: float, drift: float) -> list[Trait]:
+    """Inputs of one sign from the start on, so strongly that it shows at any learning rate."""
+    if energy >= LIMITS.one_sided:
+        return [Trait.ONE_SIDED]
+    return [Trait.NEARLY_ONE_SIDED] if energy >= LIMITS.nearly and drift >= LIMITS.thrown else []
 
 
 def _pairs(snapshot: Snapshot) -> list[tuple[WeightedRecord, ParameterRecord]]:
@@ -66,10 +100,11 @@ def _pair(snapshot: Snapshot, name: str) -> tuple[WeightedRecord, ParameterRecor
 
 def _shifts(snapshot: Snapshot, name: str) -> bool:
     pair = _pair(snapshot, name)
-    if pair is None or not pair[0].std >= FADED:
+    if pair is None or not pair[0].std >= LIMITS.faded:
         return False
     layer, weight = pair
-    together = not weight.update_coherence < min(TOGETHER / math.sqrt(weight.fan_in), 0.9)  # NaN: it moves no more
-    if layer.mean_energy >= ONE_SIDED:  # a normalisation behind it parts the weights' ways, the mean jumps all the same
-        return together or weight.mean_drift >= NOTICED
-    return layer.mean_energy >= ALIKE and weight.mean_drift >= DRIFT and together
+    bound = min(LIMITS.together / math.sqrt(weight.fan_in), LIMITS.coherent)
+    together = not weight.update_coherence < bound  # NaN: it moves no more
+    if layer.mean_energy >= LIMITS.one_sided:  # a norm behind it parts the weights' ways, the mean jumps all the same
+        return together or weight.mean_drift >= LIMITS.noticed
+    return layer.mean_energy >= LIMITS.alike and weight.mean_drift >= LIMITS.drift and together

@@ -4,79 +4,89 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.finding import Finding
-from lightning_tricks.diagnosis.history.persistence import (
-    HYSTERESIS,
-    RECOVERY,
-    first_of,
-    hidden_activations,
-    layer_course,
-    weighted_before,
-)
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.history.layers import faulty_layers
+from lightning_tricks.diagnosis.history.persistence import RECOVERY
+from lightning_tricks.diagnosis.rule import rule
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
-DEAD_LAYER = 0.5  # share of units that are dead (SageMaker's rule)
-GONE = 0.9
-ENOUGH_PATTERNS = 150  # a unit is judged over at least this many: it may be active on one of them
-HELD_DOWN = -0.3  # mean pre-activation of a layer whose biases hold it under zero
-FAINT = 0.03  # std of a pre-activation
+LEAKY = Remedy("swap_activation", "use units that cannot die: SELU, or nn.LeakyReLU")
+RESET_BIAS = Remedy("reset_bias", "set the biases of this layer to 0: they hold its units on one side of zero")
 
 
-def find_dead_units(history: Sequence[Snapshot]) -> list[Finding]:
-    """The first hidden layer of which more than half is active on under 1 % of the patterns of the last probed steps.
+@dataclasses.dataclass(frozen=True)
+class Thresholds:
+    dead: float = 0.5  # share of units that are dead (SageMaker's rule)
+    gone: float = 0.9
+    patterns: int = 150  # a unit is judged over at least this many: it may be active on one of them
+    window: int = 5  # probed steps over which units are judged together
+    held_down: float = -0.3  # mean pre-activation of a layer whose biases hold it under zero
+    faint_std: float = 0.03  # of a pre-activation
+
+
+LIMITS = Thresholds()
+
+
+@rule(
+    "dead_units",
+    "units",
+    "poor_initialization vanishing_gradient linearity bias_shift learning_rate_too_low",
+    "dead units",
+    clause="units are dead",
+    at_start="start",
+    order=2,
+    row=3,
+    cure="SELU or leaky ReLU, lower learning rate",
+    first_only=True,
+)
+def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """Over half of a layer's units are active on under 1 % of the patterns.
 
     Never by the share of zeros: a healthy sparse layer may be zero for nine patterns in ten, each unit for others.
     """
-    found_at: list[Finding] = []
-    latest = history[-1]
-    for record in hidden_activations(latest):
-        if not dying(record):
-            continue
+    for record, found, before in faulty_layers(history, dying):
         pooled = _pooled(history, record)
-        if pooled.patterns < ENOUGH_PATTERNS or pooled.dead_share < DEAD_LAYER:
+        if pooled.patterns < LIMITS.patterns or pooled.dead_share < LIMITS.dead:
             continue
-        found = layer_course(history, record.name, dying)
-        if found is None:
-            continue
-        before = weighted_before(latest, record)
         evidence = {
             "dead units": f"{round(pooled.dead_share * pooled.units)} of {pooled.units}",
             "patterns looked at": pooled.patterns,
             "pre-activation mean": record.mean,
             "pre-activation std": record.std,
-            "weighted layer": before.name if before else None,
+            "weighted layer": before,
         }
         explanation = (
             f"{pooled.dead_share:.0%} of these {record.function} units are zero on (almost) every pattern. A dead "
             "unit has slope zero, so no error signal reaches its weights and it stays dead."
         )
-        held = record.mean < min(HELD_DOWN, -record.std)
-        first = (remedies.RESET_BIAS,) if held else ()
-        slower = (
-            (remedies.LOWER_LR,) if found.since > history[0].step else ()
-        )  # what was dead at the start no step killed
-        todo = (*first, remedies.LEAKY, *slower, remedies.initialize(before.name if before else None))
-        severity = found.severity(critical=pooled.dead_share >= GONE)
-        if record.std < FAINT and not held and latest.step - found.since < RECOVERY:
+        held = record.mean < min(LIMITS.held_down, -record.std)
+        killed = found.since > history[0].step  # what was dead at the start no step killed
+        slower = (remedies.LOWER_LR,) if killed else ()
+        todo = (*((RESET_BIAS,) if held else ()), LEAKY, *slower, remedies.initialize(before))
+        severity = found.severity(critical=pooled.dead_share >= LIMITS.gone)
+        if record.std < LIMITS.faint_std and not held and history[-1].step - found.since < RECOVERY:
             severity = "info"  # the signal is faint, so each unit is on or off for all patterns: a start that may mend
-        found_at.append(Finding("dead_units", record.name, severity, found.since, evidence, explanation, todo))
-    return first_of(found_at)
+        why = [
+            Criterion("share of dead units", pooled.dead_share, ">=", LIMITS.dead),
+            Criterion("patterns looked at", pooled.patterns, ">=", LIMITS.patterns),
+        ]
+        yield found.finding("dead_units", record.name, severity, evidence, explanation, todo, why, related=before)
 
 
 def dying(record: ActivationRecord | None) -> bool:
     """Whether over half of a layer's units were (almost) never active in one step."""
-    return record is not None and record.dead_share >= DEAD_LAYER
+    return record is not None and record.dead_share >= LIMITS.dead
 
 
 def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> ActivationRecord:
     """The record over a window of steps; from a stored history, without sums, at most so many units are dead."""
-    window = [snapshot.activation(record.name) for snapshot in history[-max(HYSTERESIS, 5) :]]
-    looks = [found for found in window if found is not None]
-    known = [found for found in looks if found.sums is not None]
+    window = [snapshot.activation(record.name) for snapshot in history[-LIMITS.window :]]
+    seen = [found for found in window if found is not None]
+    known = [found for found in seen if found.sums is not None]
     if known:
         return functools.reduce(lambda one, other: one.merge(other), known)
-    patterns, dead = sum(found.patterns for found in looks), min(found.dead_share for found in looks)
+    patterns, dead = sum(found.patterns for found in seen), min(found.dead_share for found in seen)
     return dataclasses.replace(record, patterns=patterns, dead_share=dead)

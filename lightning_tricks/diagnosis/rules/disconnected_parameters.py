@@ -3,99 +3,128 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.finding import Finding, Remedy, Severity
-from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence
+from lightning_tricks.diagnosis.rule import rule
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
 
-MOST = 0.5  # of the weighted layers: whoever leaves more out of the optimiser wants it so (feature extraction)
-AGREE = 2  # looks, where optimisers are known: of two towers that take turns, one looks cut off at the first
-RARE = 10  # looks, where blocks come and go (layer drop, experts): by then one left out half of the time was seen
-BY_HAND = 1e-6  # relative change of the weights' root mean square; rounding in float32 stays below
-LISTED = 8  # layers that the evidence names
+PROBLEM = "disconnected_parameters"
+ZERO_GRAD_FIRST = Remedy("reorder_zero_grad", "call optimizer.zero_grad() before loss.backward(), never after it")
+ADD_TO_OPTIMIZER = Remedy("add_to_optimizer", "give the optimiser all parameters: torch.optim.Adam(model.parameters())")
+SWITCH_ON = Remedy("reconnect", "if it is to learn, run it outside of torch.no_grad()")
+USE_OR_REMOVE = Remedy("use_or_remove", "use the layer in forward, or take it out of the model")
+_by_order = operator.attrgetter("order")
 _DID_NOT_RUN = "it did not run in this step"
 
 
 @dataclass(frozen=True)
-class Trace:
-    """One parameter over the looks in which a gradient could have come to it.
+class Thresholds:
+    most: float = 0.5  # of the weighted layers: whoever leaves more out of the optimiser wants it so
+    agree: int = 2  # probed steps, where optimisers are known: of two towers in turn, one looks cut off at the first
+    rare: int = 10  # probed steps, where blocks come and go (layer drop, experts): by then one in two was seen
+    by_hand: float = 1e-6  # relative change of the weights' root mean square; rounding in float32 stays below
+    listed: int = 8  # layers that the evidence names
 
-    Args:
-        name: The parameter's name.
-        record: Its latest record.
-        looks: The snapshots that count: a backward pass ran and, where optimisers are known, its own one stepped.
-        use: The first weighted record that used it, or its module, with gradients if any did; None if it never ran.
-        silent: Whether no gradient ever came.
-        by_hand: Whether it changed all the same: an average or a copy of other weights.
-    """
+
+LIMITS = Thresholds()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One parameter over the probed steps in which a gradient could have come to it."""
 
     name: str
-    record: ParameterRecord
-    looks: tuple[Snapshot, ...]
-    use: WeightedRecord | None
-    silent: bool
-    by_hand: bool
+    record: ParameterRecord  # the latest
+    snapshots: tuple[Snapshot, ...]  # in which a backward pass ran and, where known, its own optimiser stepped
+    use: WeightedRecord | None  # the first that used it, or its module, with gradients if any did; None: it never ran
+    silent: bool  # no gradient ever came
+    by_hand: bool  # it changed all the same: an average or a copy of other weights
 
     @property
     def module(self) -> str:
         return self.name.rpartition(".")[0] or self.name
 
+    @property
+    def order(self) -> float:
+        return math.inf if self.use is None else self.use.order
 
-def find_disconnected_parameters(history: Sequence[Snapshot]) -> list[Finding]:
-    """Parameters that were meant to be trained and cannot be: at most one finding of each kind."""
-    looks = [snapshot for snapshot in history if _went_back(snapshot)]
-    if not looks:
-        return []
-    traces = [trace for trace in _traces(looks) if trace.record.trainable and not trace.by_hand]
-    erased = _erased(looks, traces)
+    @property
+    def persistence(self) -> Persistence:
+        return Persistence(self.snapshots[0].step, len(self.snapshots), self.snapshots[-1])
+
+    @property
+    def freeze(self) -> Remedy:
+        """Where it is meant to be so."""
+        text = f"if it is not to be trained, say so: {self.module}.requires_grad_(False)"
+        return Remedy("freeze", text, self.module)
+
+
+@rule(
+    PROBLEM,
+    "code",
+    "linearity vanishing_gradient learning_rate_too_low overfitting bias_shift",
+    "disconnected parameters",
+    clause="parameters are never trained",
+    order=2,
+    row=11,
+    cure="the `detach`, the optimiser's list",
+    reads="thinned",
+)
+def find_disconnected_parameters(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """Parameters that no gradient reaches, or that no optimiser holds.
+
+    At most one finding of each kind.
+    """
+    snapshots = [snapshot for snapshot in history if _went_back(snapshot)]
+    traces = [trace for trace in _traces(snapshots) if trace.record.trainable and not trace.by_hand]
+    erased = _erased(snapshots, traces) if snapshots else None
     if erased is not None:
-        return [erased]
+        yield erased
+        return
     silent = [trace for trace in traces if trace.silent and trace.record.optimized]
-    unheld = [trace for trace in traces if not trace.record.optimized]
-    cut = _cut(traces, silent)
-    found = [cut, _never_run(looks, silent), _unheld(looks, traces, unheld)]
-    if not any(found):
-        found.append(_unused(silent))
-    return [finding for finding in found if finding is not None]
+    found = (_cut(traces, silent), _never_run(snapshots, silent), _unheld(snapshots, traces))
+    yield from (finding for finding in found if finding is not None)
+    if silent and not any(found):
+        yield _unused(silent)
 
 
-def _erased(looks: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding | None:
+def _erased(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding | None:
     """Error signals came to the layers, yet the optimiser found no gradient anywhere."""
-    stepped = [look for look in looks if _stepped(look)]
-    heard = all(any(r.error_signal > 0 for r in look.weighted) for look in stepped)
-    if not stepped or not heard or not all(trace.silent for trace in traces):
+    stepped = [snapshot for snapshot in snapshots if _stepped(snapshot)]
+    reached = all(any(r.error_signal > 0 for r in snapshot.weighted) for snapshot in stepped)
+    if not stepped or not reached or not all(trace.silent for trace in traces):
         return None
-    if any(record.update > 0 for look in stepped for record in look.parameters):
+    if any(record.update > 0 for snapshot in stepped for record in snapshot.parameters):
         return None  # the gradients are kept elsewhere, as by sharded optimisers
     evidence = {"parameters without a gradient": len(traces), "looks": len(stepped)}
     explanation = (
         "Error signals reach the layers, but when the optimiser makes its step no parameter has a gradient. They are "
         "erased in between, so the step changes nothing."
     )
-    todo = (remedies.ZERO_GRAD_FIRST,)
-    return Finding("disconnected_parameters", None, "critical", stepped[0].step, evidence, explanation, todo)
+    why = (Criterion("probed steps without a gradient", len(stepped), ">", 0),)
+    found = Persistence(stepped[0].step, len(stepped), stepped[-1])
+    return found.finding(PROBLEM, None, "critical", evidence, explanation, [ZERO_GRAD_FIRST], why)
 
 
 def _cut(traces: Sequence[Trace], silent: Sequence[Trace]) -> Finding | None:
     """Layers that ran with gradients switched on and got none, or all of them without."""
     running = [trace for trace in silent if trace.use is not None]
-    loose = sorted((trace for trace in running if trace.use and trace.use.with_gradient), key=_order)
+    loose = sorted((trace for trace in running if trace.use and trace.use.with_gradient), key=_by_order)
     if not loose:
         return _without_gradient(running)
     first = loose[0]
     learning = [trace for trace in traces if not trace.silent and trace.use is not None]
-    orders = {_order(trace) for trace in learning}
-    behind = min((trace for trace in learning if _order(trace) > _order(first)), key=_order, default=None)
+    behind = min((trace for trace in learning if trace.order > first.order), key=_by_order, default=None)
     layers = _layers(loose)
-    run = [t.use.name for t in loose if t.use and (behind is None or _order(t) < _order(behind))]
-    trunk = not any(order < _order(first) for order in orders)
-    known = any(_stepped(look) for look in first.looks)
-    long = len(first.looks) >= HYSTERESIS
-    agreed = len(first.looks) >= (AGREE if learning else 1)
+    run = [t.use.name for t in loose if t.use and (behind is None or t.order < behind.order)]
+    trunk = not any(trace.order < first.order for trace in learning)
+    known = any(map(_stepped, first.snapshots))
+    long = len(first.snapshots) >= HYSTERESIS
+    agreed = len(first.snapshots) >= (LIMITS.agree if learning else 1)
     severity: Severity = "critical" if trunk and (long or (known and agreed)) else "warning" if long else "info"
     into = behind.use.name if behind is not None and behind.use is not None else None
     evidence = {
@@ -103,72 +132,80 @@ def _cut(traces: Sequence[Trace], silent: Sequence[Trace]) -> Finding | None:
         "number of layers": len(layers),
         "parameters without a gradient": len(silent),
         "the cut lies between": f"{run[-1]} and {into or 'the loss'}",
-        "looks": len(first.looks),
+        "looks": len(first.snapshots),
     }
     explanation = (
         f"{_count(layers)} ran with gradients switched on, and in no look did a gradient come back to "
         f"{'it' if len(layers) == 1 else 'them'}: between {run[-1]} and {into or 'the loss'} the graph is cut, or what "
         "was computed is not used. What no gradient reaches stays as it was initialised."
     )
-    todo = (remedies.reconnect(run[-1], into), remedies.freeze(first.module))
-    return _finding(first, layers[0], severity, evidence, explanation, todo)
+    text = (
+        f"look between {run[-1]} and {into or 'the loss'} for detach(), .data, .item(), numpy() and torch.tensor(...), "
+        "and keep the tensor in the graph"
+    )
+    why = [Criterion("parameters without a gradient", len(silent), ">", 0)]
+    todo = (Remedy("reconnect", text, run[-1]), first.freeze)
+    return first.persistence.finding(PROBLEM, layers[0], severity, evidence, explanation, todo, why)
 
 
 def _without_gradient(running: Sequence[Trace]) -> Finding | None:
     if not running:
         return None
-    first, layers = min(running, key=_order), _layers(sorted(running, key=_order))
+    first, layers = min(running, key=_by_order), _layers(sorted(running, key=_by_order))
     evidence = {"layers": _listed(layers), "number of layers": len(layers)}
     explanation = (
         f"{_count(layers)} only ran while gradients were switched off, although an optimiser holds the weights. That "
         "is right for a network that is not to be trained, and else the reason why it is not."
     )
-    todo = (remedies.freeze(first.module), remedies.SWITCH_ON)
-    return _finding(first, layers[0], "info", evidence, explanation, todo)
+    why = [Criterion("layers that only ran without gradients", len(layers), ">", 0)]
+    return first.persistence.finding(PROBLEM, layers[0], "info", evidence, explanation, [first.freeze, SWITCH_ON], why)
 
 
-def _never_run(looks: Sequence[Snapshot], silent: Sequence[Trace]) -> Finding | None:
-    modules = {trace.module for trace in silent if trace.use is None}
-    absent = sorted(
-        (m for m in modules if all(look.not_seen.get(m) == _DID_NOT_RUN for look in looks)),
-        key=[trace.module for trace in silent].index,
-    )
+def _never_run(snapshots: Sequence[Snapshot], silent: Sequence[Trace]) -> Finding | None:
+    modules = dict.fromkeys(trace.module for trace in silent if trace.use is None)
+    absent = [m for m in modules if all(snapshot.not_seen.get(m) == _DID_NOT_RUN for snapshot in snapshots)]
     if not absent:
         return None
     first = next(trace for trace in silent if trace.module == absent[0])
     come_and_go = any(
-        reason == _DID_NOT_RUN and any(look.not_seen.get(path) != _DID_NOT_RUN for look in looks)
-        for one in looks
+        reason == _DID_NOT_RUN and any(snapshot.not_seen.get(path) != _DID_NOT_RUN for snapshot in snapshots)
+        for one in snapshots
         for path, reason in one.not_seen.items()
     )
-    sure = len(first.looks) >= (RARE if come_and_go else HYSTERESIS)
+    needed = LIMITS.rare if come_and_go else HYSTERESIS
     evidence = {
         "modules that never ran": _listed(absent),
         "number of modules": len(absent),
-        "looks": len(first.looks),
+        "looks": len(first.snapshots),
     }
     explanation = (
         f"{len(absent)} trainable module{'s' if len(absent) > 1 else ''} did not run in any look, so no gradient can "
         "come. Either the forward pass leaves something out, or nobody needs these parameters."
     )
-    todo = (remedies.USE_OR_REMOVE, remedies.freeze(absent[0]))
-    return _finding(first, absent[0], "warning" if sure else "info", evidence, explanation, todo)
+    why = [Criterion("modules that never ran", len(absent), ">", 0)]
+    if len(first.snapshots) >= needed:
+        why.append(Criterion("probed steps", len(first.snapshots), ">=", needed))
+    severity: Severity = "info" if len(first.snapshots) < needed else "warning"
+    todo = (USE_OR_REMOVE, first.freeze)
+    return first.persistence.finding(PROBLEM, absent[0], severity, evidence, explanation, todo, why)
 
 
-def _unheld(looks: Sequence[Snapshot], traces: Sequence[Trace], unheld: Sequence[Trace]) -> Finding | None:
+def _unheld(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding | None:
     """Parameters in no optimiser."""
-    learnable = [trace for trace in unheld if not trace.silent]
+    unheld = [trace for trace in traces if not trace.record.optimized]
     if not unheld:
         return None
+    learnable = [trace for trace in unheld if not trace.silent]
     chosen = learnable or unheld
     used = [trace for trace in chosen if trace.use is not None and trace.use.weight == trace.name]
     every = [trace for trace in traces if trace.use is not None and trace.use.weight == trace.name]
     share = len(used) / len(every) if used else _elements(chosen) / max(_elements(traces), 1)
-    held_once = {r.name for look in looks for r in look.parameters if r.optimized and r.trainable}
-    grows = any(not r.optimized and r.name in held_once for look in looks for r in look.parameters)
-    deliberate = not learnable or share > MOST or grows
-    first = min(used or chosen, key=_order)
-    layers = _layers(sorted(used, key=_order)) or list(dict.fromkeys(trace.module for trace in chosen))
+    records = [record for snapshot in snapshots for record in snapshot.parameters]
+    held_once = {record.name for record in records if record.optimized and record.trainable}
+    grows = any(not record.optimized and record.name in held_once for record in records)
+    deliberate = not learnable or share > LIMITS.most or grows
+    first = min(used or chosen, key=_by_order)
+    layers = _layers(sorted(used, key=_by_order)) or list(dict.fromkeys(trace.module for trace in chosen))
     evidence = {
         "layers in no optimiser": _listed(layers),
         "number of layers": len(layers),
@@ -180,45 +217,39 @@ def _unheld(looks: Sequence[Snapshot], traces: Sequence[Trace], unheld: Sequence
         f"{'its' if len(layers) == 1 else 'their'} parameters. They stay as they were initialised, and the rest of "
         "the network learns around them."
     )
-    todo = (remedies.ADD_TO_OPTIMIZER, remedies.freeze(first.module))
-    return _finding(first, layers[0], "info" if deliberate else "warning", evidence, explanation, todo)
+    why = [Criterion("layers in no optimiser", len(layers), ">", 0)]
+    if not deliberate:
+        why.append(Criterion("share of the layers", share, "<=", LIMITS.most))
+    severity: Severity = "info" if deliberate else "warning"
+    return first.persistence.finding(
+        PROBLEM, layers[0], severity, evidence, explanation, [ADD_TO_OPTIMIZER, first.freeze], why
+    )
 
 
-def _unused(silent: Sequence[Trace]) -> Finding | None:
+def _unused(silent: Sequence[Trace]) -> Finding:
     """Parameters of no weighted layer: mask tokens, forgotten scales."""
-    if not silent:
-        return None
     first = silent[0]
     evidence = {
         "parameters without a gradient": _listed([t.name for t in silent]),
-        "looks": len(first.looks),
+        "looks": len(first.snapshots),
     }
     explanation = (
         f"{len(silent)} trainable parameter{'s' if len(silent) > 1 else ''} outside of the weighted layers got no "
         "gradient in any look. They take no part in the loss."
     )
-    todo = (remedies.USE_OR_REMOVE, remedies.freeze(first.module))
-    return _finding(first, first.module, "info", evidence, explanation, todo)
+    why = [Criterion("parameters without a gradient", len(silent), ">", 0)]
+    return first.persistence.finding(
+        PROBLEM, first.module, "info", evidence, explanation, [USE_OR_REMOVE, first.freeze], why
+    )
 
 
-def _finding(
-    trace: Trace,
-    layer: str,
-    severity: Severity,
-    evidence: Mapping[str, Any],
-    explanation: str,
-    todo: tuple[Remedy, ...],
-) -> Finding:
-    return Finding("disconnected_parameters", layer, severity, trace.looks[0].step, evidence, explanation, todo)
-
-
-def _traces(looks: Sequence[Snapshot]) -> list[Trace]:
-    uses = [_uses(look) for look in looks]
+def _traces(snapshots: Sequence[Snapshot]) -> list[Trace]:
+    uses = [_uses(snapshot) for snapshot in snapshots]
     seen: dict[str, list[tuple[int, ParameterRecord]]] = {}
-    for index, look in enumerate(looks):
-        for record in look.parameters:
+    for index, snapshot in enumerate(snapshots):
+        for record in snapshot.parameters:
             seen.setdefault(record.name, []).append((index, record))
-    stepped = [_stepped(look) for look in looks]
+    stepped = [_stepped(snapshot) for snapshot in snapshots]
     traces: list[Trace] = []
     for name, records in seen.items():
         counting = [
@@ -232,39 +263,36 @@ def _traces(looks: Sequence[Snapshot]) -> list[Trace]:
         silent = all(math.isnan(r.gradient) and not r.nonfinite_gradient and not r.update > 0 for _, r in records)
         use = next((use for use in ran if use.with_gradient), ran[0] if ran else None)
         sizes = [r.weight for _, r in records if r.layer == records[-1][1].layer and r.weight > 0]
-        by_hand = silent and bool(sizes) and max(sizes) > min(sizes) * (1.0 + BY_HAND)
-        traces.append(Trace(name, records[-1][1], tuple(looks[i] for i in counting), use, silent, by_hand))
+        by_hand = silent and bool(sizes) and max(sizes) > min(sizes) * (1.0 + LIMITS.by_hand)
+        traces.append(Trace(name, records[-1][1], tuple(snapshots[i] for i in counting), use, silent, by_hand))
     return traces
 
 
-def _uses(look: Snapshot) -> dict[str, WeightedRecord]:
+def _uses(snapshot: Snapshot) -> dict[str, WeightedRecord]:
     """Which weighted record used a parameter, as its weight or by the module that both are of."""
     direct: dict[str, WeightedRecord] = {}
-    for record in look.weighted:
+    for record in snapshot.weighted:
         if record.weight is not None and not (record.weight in direct and direct[record.weight].with_gradient):
             direct[record.weight] = record
     modules = {name.rpartition(".")[0]: record for name, record in reversed(direct.items())}
-    modules |= {record.name: record for record in reversed(look.weighted)}
+    modules |= {record.name: record for record in reversed(snapshot.weighted)}
     uses: dict[str, WeightedRecord] = {}
-    for parameter in look.parameters:
-        path = parameter.name.rpartition(".")[0]
-        computed = path.partition(".parametrizations.")[0]
-        found = direct.get(parameter.name) or modules.get(path) or modules.get(computed)
+    for parameter in snapshot.parameters:
+        found = direct.get(parameter.name)
+        if found is None:
+            path = parameter.name.rpartition(".")[0]
+            found = modules.get(path) or modules.get(path.partition(".parametrizations.")[0])
         if found is not None:
             uses[parameter.name] = found
     return uses
 
 
-def _went_back(look: Snapshot) -> bool:
-    return math.isfinite(look.loss) or any(not math.isnan(record.gradient) for record in look.parameters)
+def _went_back(snapshot: Snapshot) -> bool:
+    return math.isfinite(snapshot.loss) or any(not math.isnan(record.gradient) for record in snapshot.parameters)
 
 
-def _stepped(look: Snapshot) -> bool:
-    return any(not math.isnan(record.update) for record in look.parameters)
-
-
-def _order(trace: Trace) -> float:
-    return math.inf if trace.use is None else trace.use.order
+def _stepped(snapshot: Snapshot) -> bool:
+    return any(not math.isnan(record.update) for record in snapshot.parameters)
 
 
 def _layers(traces: Sequence[Trace]) -> list[str]:
@@ -276,7 +304,9 @@ def _elements(traces: Sequence[Trace]) -> int:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    return ", ".join(names[: LIMITS.listed]) + (
+        f" and {len(names) - LIMITS.listed} more" if len(names) > LIMITS.listed else ""
+    )
 
 
 def _count(layers: Sequence[str]) -> str:

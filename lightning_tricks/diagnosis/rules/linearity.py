@@ -2,104 +2,125 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.finding import Finding
-from lightning_tricks.diagnosis.history.persistence import (
-    HYSTERESIS,
-    RECOVERY,
-    Course,
-    first_of,
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Trait
+from lightning_tricks.diagnosis.history.layers import (
+    FAR_OFF,
+    ORDINARY_SCALE,
+    fed_by,
     hidden_activations,
-    layer_course,
+    is_ordinary,
+    layer_persistence,
     weight_scale,
-    weighted_before,
 )
-from lightning_tricks.diagnosis.wrong_start import FAR_OFF, NORMAL_SCALE
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading
+from lightning_tricks.diagnosis.rule import rule
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
-LINEAR_LAYER = (
-    0.999  # corr(a, g(a))^2; a centred Gaussian of std 1 gives .93 (tanh), .97 (SELU), of std .2 .9987 (tanh)
+_SCALE_FREE = ("relu", "leaky_relu", "prelu", "rrelu")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    linear: float = (
+        0.999  # corr(a, g(a))^2; a centred Gaussian of std 1: .93 (tanh), .97 (SELU), of std .2 .9987 (tanh)
+    )
+    tiny_std: float = 1e-4  # torch's default start with GELU is at .01 in five layers and recovers; this does not
+    straight: float = 0.9999  # tanh at std .1, rectifiers that are always on
+    patterns: int = 16  # through two points there is always a straight line
+    lost_steps: int = 16  # optimiser steps that were lost, though the layer mended itself in the end
+    shifted: float = 2.0  # mean over std of a pre-activation that biases hold on one side
+    few: float = 1 / 3  # of the hidden layers may be linear: one among many costs depth, not the training
+    nearly: float = 1 / 2  # of them, where the units are not quite straight: a network that has little to bend
+
+
+LIMITS = Thresholds()
+
+
+@rule(
+    "linearity",
+    "units",
+    "bias_shift vanishing_gradient learning_rate_too_low",
+    "linear units",
+    clause="the units act linearly",
+    at_start="start",
+    order=4,
+    row=1,
+    cure="initialise for the activation",
+    first_only=True,
 )
-TINY_STD = 1e-4  # torch's default initialisation with GELU starts at .01 in five layers and recovers; this does not
-STRAIGHT = 0.9999  # tanh at std .1, rectifiers that are always on
-FEW_PATTERNS = 16  # through two points there is always a straight line
-LONG = 16  # optimiser steps that were lost, though the layer mended itself in the end
-SHIFTED = 2.0  # mean over std of a pre-activation that biases hold on one side
-FEW = 1 / 3  # of the hidden layers may be linear: one among many costs depth, not the training
-NEARLY = 1 / 2  # of them, where the units are not quite straight: a network that has little to bend
-
-
-def find_linearity(history: Sequence[Snapshot]) -> list[Finding]:
-    """The first hidden layer that is linear on the patterns it sees, or weights without any activation between."""
+def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """A layer is a linear filter on every pattern it sees, or has no activation at all."""
     by_construction = _without_activation(history)
     if by_construction is not None:
-        return [by_construction]
-    latest = history[-1]
-    found_at: list[Finding] = []
-    hidden = hidden_activations(latest)
-    linear = sum(_linear(record) for record in hidden)
-    faded = sum(math.isnan(record.linearity) and 0 < record.std < TINY_STD for record in hidden)
+        yield by_construction
+        return
+    hidden = hidden_activations(history[-1])
+    linear = sum(map(_linear, hidden))
+    faded = sum(math.isnan(record.linearity) and 0 < record.std < LIMITS.tiny_std for record in hidden)
     for name in [record.name for record in hidden]:
         found = (
-            layer_course(history, name, _linear)
-            or layer_course(history, name, _always_on, from_start=True)
+            layer_persistence(history, name, _linear)
+            or layer_persistence(history, name, _always_on, from_start=True)
             or _lost_time(history, name)
         )
         record = None if found is None else found.at.activation(name)
         if found is None or record is None:
             continue
-        before = weighted_before(found.at, record)
-        scale = weight_scale(history[0], before.name if before else None)
-        extreme = not TINY_STD <= record.std <= 1.0 / TINY_STD or _always_on(record)
-        tiny_start = found.since == history[0].step and scale is not None and 0 < scale < NORMAL_SCALE[0]
-        allowed = FEW if record.linearity >= STRAIGHT else NEARLY
-        many = linear + faded >= allowed * len(hidden) or (tiny_start and record.linearity >= STRAIGHT)
-        settled = extreme or (many and latest.step - found.since >= RECOVERY)
-        evidence: dict[str, Any] = {
+        before, always_on, straight = fed_by(found.at, record), _always_on(record), record.linearity >= LIMITS.straight
+        scale = weight_scale(history[0], before)
+        extreme = not LIMITS.tiny_std <= record.std <= 1.0 / LIMITS.tiny_std or always_on
+        tiny_start = found.since == history[0].step and scale is not None and 0 < scale < ORDINARY_SCALE[0]
+        many = linear + faded >= (LIMITS.few if straight else LIMITS.nearly) * len(hidden) or (tiny_start and straight)
+        settled = extreme or (many and history[-1].step - found.since >= RECOVERY)
+        evidence = {
             "linearity": record.linearity,
             "linear layers": f"{linear} of {len(hidden)}",
             "units": record.function,
             "pre-activation std": record.std,
             "pre-activation mean": record.mean,
-            "weighted layer": before.name if before else None,
+            "weighted layer": before,
             "weight scale": scale,
+            **({"always on": True} if always_on else {}),
         }
-        if _always_on(record):
-            evidence["always on"] = True
         explanation = (
             f"These {record.function} units only meet patterns on a nearly straight part of their curve, so the layer "
             "is a linear filter. A stack of linear layers can represent no more than a single one."
         )
-        severity = found.severity(critical=False) if settled else "info"
-        todo = remedies.of_a_start(record.function)
-        found_at.append(Finding("linearity", name, severity, found.since, evidence, explanation, todo))
-    return first_of(found_at)
+        kinds = {
+            Trait.ALWAYS_ON: always_on,
+            Trait.ORDINARY_WEIGHTS: is_ordinary(scale),
+            Trait.SCALE_FREE_UNITS: record.function in _SCALE_FREE,
+        }
+        traits = [trait for trait, so in kinds.items() if so]
+        why = [Criterion("linearity", record.linearity, ">=", LIMITS.linear)]
+        severity, todo = found.severity() if settled else "info", remedies.of_a_start(record.function)
+        yield found.finding("linearity", name, severity, evidence, explanation, todo, why, traits, before)
 
 
-def _lost_time(history: Sequence[Snapshot], name: str) -> Course | None:
+def _lost_time(history: Sequence[Snapshot], name: str) -> Persistence | None:
     """Units that began linear by weights that no scheme draws, and stayed so for long, if not until now."""
-    run = list(itertools.takewhile(lambda snapshot: _linear(snapshot.activation(name)), history))
-    record = run[0].activation(name) if len(run) >= HYSTERESIS else None
-    if record is None or run[-1].step - run[0].step < LONG:
+    found = leading(history, lambda snapshot: _linear(snapshot.activation(name)))
+    if found is None or found.run < HYSTERESIS or found.at.step - found.since < LIMITS.lost_steps:
         return None
-    before = weighted_before(run[0], record)
-    scale = weight_scale(run[0], before.name if before else None)
-    tiny = scale is not None and 0 < scale < NORMAL_SCALE[0] / FAR_OFF
-    return Course(run[0].step, len(run), run[-1]) if tiny else None
+    record = history[0].activation(name)
+    scale = None if record is None else weight_scale(history[0], fed_by(history[0], record))
+    return found if scale is not None and 0 < scale < ORDINARY_SCALE[0] / FAR_OFF else None
 
 
 def _always_on(record: ActivationRecord | None) -> bool:
     """Rectifiers that are linear as no pattern reaches their kink."""
-    return _linear(record) and record is not None and record.activity >= STRAIGHT and record.mean > SHIFTED * record.std
+    if record is None or not _linear(record):
+        return False
+    return record.activity >= LIMITS.straight and record.mean > LIMITS.shifted * record.std
 
 
 def _linear(record: ActivationRecord | None) -> bool:
-    return record is not None and record.patterns >= FEW_PATTERNS and record.linearity >= LINEAR_LAYER
+    return record is not None and record.patterns >= LIMITS.patterns and record.linearity >= LIMITS.linear
 
 
 def _without_activation(history: Sequence[Snapshot]) -> Finding | None:
@@ -117,12 +138,8 @@ def _without_activation(history: Sequence[Snapshot]) -> Finding | None:
         f"{len(chain)} weighted layers follow one another up to the loss without an activation between them. "
         "Together they compute a single linear map, however many weights they have."
     )
-    return Finding(
-        "linearity",
-        chain[0].name,
-        "info" if low_rank else "critical",
-        history[0].step,
-        evidence,
-        explanation,
-        (remedies.SELU,),
-    )
+    found = Persistence(history[0].step, 1, latest)
+    severity: Severity = "info" if low_rank else "critical"
+    why = [Criterion("weighted layers in a row", len(chain) + (chain[0].follows is not None), ">", 1)]
+    todo, traits = [remedies.SELU], [Trait.IN_CODE]
+    return found.finding("linearity", chain[0].name, severity, evidence, explanation, todo, why, traits)

@@ -3,44 +3,73 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.rule import rule
 from lightning_tricks.probes import Snapshot
 
-LEAP = 1.0  # an update as large as the weights themselves: then it is the learning rate, not the data
-_SCALER_PATIENCE = 3  # a loss scaler may overflow a few times while it looks for its scale
+CHECK_DATA = Remedy(
+    "check_data", "look for NaN and Inf in the data, and for log(0), x/0 and overflow before this layer"
+)
 
 
-def find_non_finite(history: Sequence[Snapshot]) -> list[Finding]:
-    """At once and at any step: one such value spreads to every weight."""
+@dataclass(frozen=True)
+class Thresholds:
+    large_update: float = 1.0  # as large as the weights themselves: then it is the learning rate, not the data
+    overflows: int = 3  # a loss scaler may overflow a few times while it looks for its scale
+
+
+LIMITS = Thresholds()
+
+
+@rule(
+    "non_finite",
+    "end",
+    heading="NaN or Inf",
+    clause="a value became NaN or infinite",
+    order=1,
+    row=10,
+    cure="look at that layer, lower learning rate",
+    reads="whole",
+)
+def find_non_finite(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """The first tensor, in the order of execution, with NaN or Inf.
+
+    At once and at any step: one such value spreads to every weight.
+    """
     overflows = 0
-    for snapshot in history:
+    for index, snapshot in enumerate(history):
         place = _place(snapshot) if snapshot.suspicious else None
         if place is None:
             overflows = 0
             continue
         layer, tensor = place
-        overflows = overflows + 1 if tensor == "gradient" and snapshot.loss_scale != 1.0 else _SCALER_PATIENCE
-        if overflows < _SCALER_PATIENCE:
+        overflows = overflows + 1 if tensor == "gradient" and snapshot.loss_scale != 1.0 else LIMITS.overflows
+        if overflows < LIMITS.overflows:
             continue
         explanation = (
             f"The {tensor}{' of this layer' if layer else ''} is NaN or Inf somewhere, and nothing executed before is. "
             "Such a value reaches every weight within one step, after which nothing can be learned."
         )
-        before = [clean for clean in history if clean.step < snapshot.step]
         evidence: dict[str, Any] = {"tensor": tensor, "loss": snapshot.loss}
-        todo = [remedies.CHECK_DATA, remedies.LOWER_LR, remedies.CLIP]
-        if before:
-            evidence["last clean look at step"] = before[-1].step
-            leap = max((r.update_ratio for r in before[-1].parameters if r.update_ratio >= 0), default=0.0)
-            if leap > LEAP:
-                evidence["largest update over weight then"] = leap
-                todo.append(todo.pop(0))
-        return [Finding("non_finite", layer, "critical", snapshot.step, evidence, explanation, tuple(todo))]
-    return []
+        todo: tuple[Remedy, ...] = (CHECK_DATA, remedies.LOWER_LR, remedies.CLIP)
+        why = [Criterion("tensors with NaN or Inf, at least", 1, ">", 0)]
+        if index:
+            evidence["last clean look at step"] = history[index - 1].step
+            ratios = [r.update_ratio for r in history[index - 1].parameters if r.update_ratio >= 0]
+            largest = max(ratios, default=0.0)
+            if largest > LIMITS.large_update:
+                evidence["largest update over weight then"] = largest
+                todo = (*todo[1:], CHECK_DATA)
+                why.append(Criterion("largest update over weight before", largest, ">", LIMITS.large_update))
+        yield Finding(
+            "non_finite", layer, "critical", snapshot.step, evidence, explanation, todo, decided_by=tuple(why)
+        )
+        return
 
 
 def _place(snapshot: Snapshot) -> tuple[str | None, str] | None:

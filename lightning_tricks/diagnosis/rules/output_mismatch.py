@@ -3,54 +3,83 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.finding import Finding, Severity
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
-from lightning_tricks.diagnosis.rules.target_mismatch import TARGET_CHECKS, finding
+from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rules.target_mismatch import PROBLEM, TARGET_CHECKS, no_activation
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
-ONE = 1e-2  # by which probabilities may miss the sum 1: bfloat16 keeps 8 bits; logits are never all so near
-OVER_ZERO = 1e-2  # a log-probability is never above 0, but for rounding
-NOT_ONE = 0.1  # abs(log sum exp) that rounding cannot give; two equal logits of 0 have .69
-# Initial loss over chance. Torch's, He's and LeCun's starts give 1 to 2, a fine-tuned network on new labels up to 6,
-# three residual blocks of He's weights without normalisation up to 9; beyond 15 plain SGD began to fail.
-HIGH_START = 10.0
-RAISED_START = 2.0  # and this is enough where the last layer's own weights are the reason:
-GAIN = 20.0  # its outputs over its inputs, in root mean square; every scheme gives .6 to 1.4
-LOUD_OUTPUTS = 3.0  # and outputs of that size: with small ones a large loss comes from class weights
-FEW_PATTERNS = 8  # a loss over fewer is no estimate
-AT_BOUND = 0.9  # share of its range that a bounded output reaches: then the bound is felt
+NO_SOFTMAX = Remedy("remove_output_activation", "take the softmax away: cross_entropy wants the raw outputs (logits)")
+NO_SIGMOID = Remedy("remove_output_activation", "take the sigmoid away, or use F.binary_cross_entropy")
+LOG_SOFTMAX = Remedy("change_loss", "or give log-probabilities, x.log_softmax(1), to nll_loss or kl_div")
+CROSS_ENTROPY = Remedy("change_loss", "use F.cross_entropy on the raw outputs")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    one: float = 1e-2  # by which probabilities may miss the sum 1: bfloat16 keeps 8 bits; logits are never all so near
+    mean_one: float = 1e-3  # the same for the mean of all, times their number
+    over_zero: float = 1e-2  # a log-probability is never above 0, but for rounding
+    not_one: float = 0.1  # abs(log sum exp) that rounding cannot give; two equal logits of 0 have .69
+    # Initial loss over chance. Torch's, He's and LeCun's starts give 1 to 2, a fine-tuned network on new labels up to
+    # 6, three residual blocks of He's weights without normalisation up to 9; beyond 15 plain SGD began to fail.
+    high_start: float = 10.0
+    raised_start: float = 2.0  # and this is enough where the last layer's own weights are the reason:
+    gain: float = 20.0  # its outputs over its inputs, in root mean square; every scheme gives .6 to 1.4
+    loud_outputs: float = 3.0  # and outputs of that size: with small ones a large loss comes from class weights
+    loud_probabilities: float = 0.2  # mean square about .5, of which .25 is all: at their ends, the logits are loud
+    pooled: float = 1.5  # patterns of an activation over those of the loss: its outputs were pooled between
+    few_patterns: int = 8  # a loss over fewer is no estimate
+    at_bound: float = 0.9  # share of its range that a bounded output reaches: then the bound is felt
+    low_logit: float = -0.4  # units that are never below, as softplus, gelu and silu: no probability under .4
+
+
+LIMITS = Thresholds()
 TWO_SIDED = ("tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign")
 RECTIFIERS = ("relu", "relu6")
-# Never (much) below zero: as a logit never a probability under .4.
-POSITIVE = (*RECTIFIERS, "softplus", "gelu", "silu", "mish", "hardswish")
+POSITIVE = (*RECTIFIERS, "softplus", "gelu", "silu", "mish", "hardswish")  # never (much) below zero
 _WITH_LOGITS = ("binary_cross_entropy_with_logits", "multilabel_soft_margin_loss")
 _LOGITS = ("cross_entropy", *_WITH_LOGITS)
-_LOG_PROBABILITIES = ("nll_loss", "kl_div")
 
-Check = Callable[[LossCalls], "Finding | None"]
+Check = Callable[[LossCalls], Finding | None]
 
 
-def find_output_mismatch(history: Sequence[Snapshot]) -> list[Finding]:
-    """For every loss what contradicts it most, at most one finding a layer."""
+@rule(
+    PROBLEM,
+    "code",
+    "vanishing_gradient exploding_gradient learning_rate_too_low learning_rate_too_high bias_shift dead_units "
+    "saturation linearity overfitting non_finite",
+    "output does not fit the loss",
+    clause="the output does not fit the loss",
+    order=5,
+    row=14,
+    cure="the line to change",
+    reads="thinned",
+)
+def find_output_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """Softmax before cross-entropy, a bounded output, shapes that broadcast, too many outputs, a loud last layer.
+
+    For every loss what contradicts it most, at most one finding a layer.
+    """
     worst: dict[str | None, Finding] = {}
     for calls in loss_calls(history):
         found = next((one for check in CHECKS if (one := check(calls)) is not None), None)
         if found is not None and (found.layer not in worst or found.rank > worst[found.layer].rank):
-            worst[found.layer] = found
-    return list(worst.values())
+            evidence = {"loss function": calls.latest.function, **found.evidence}
+            worst[found.layer] = replace(found, evidence=evidence)
+    yield from worst.values()
 
 
 def probabilities_as_logits(calls: LossCalls) -> Finding | None:
     """A softmax before cross_entropy, which has its own, or before a loss that has its own sigmoid."""
     function = calls.latest.function
-    if function not in _LOGITS:
-        return None
-    found = calls.course(_probabilities)
+    found = calls.persistence(_probabilities) if function in _LOGITS else None
     if found is None:
         return None
     evidence = {"sum over outputs misses 1 by": calls.latest.sum_error, "loss": calls.latest.value}
@@ -63,21 +92,19 @@ def probabilities_as_logits(calls: LossCalls) -> Finding | None:
             else "No probability can then leave the range from .5 to .73."
         )
     )
-    todo = (remedies.NO_SOFTMAX, remedies.LOG_SOFTMAX)
-    return finding(calls, calls.layer, "critical", found.since, evidence, explanation, todo)
+    why = _sums_to_one(calls.latest)
+    return found.finding(PROBLEM, calls.layer, "critical", evidence, explanation, (NO_SOFTMAX, LOG_SOFTMAX), [why])
 
 
 def sigmoid_as_logits(calls: LossCalls) -> Finding | None:
     """A sigmoid before a loss that has its own."""
     latest, seen = calls.latest, calls.function in ("sigmoid", "hardsigmoid")
-    if latest.function not in _WITH_LOGITS:
-        return None
-    found = calls.course(_between_zero_and_one)
+    found = calls.persistence(_between_zero_and_one) if latest.function in _WITH_LOGITS else None
     if found is None:
         return None
     # Logits may lie in [0, 1] for a while; only a sigmoid fills that range in the course of a training and stays in it.
-    filled = latest.input_max - latest.input_min > AT_BOUND and found.run >= HYSTERESIS
-    filled = filled and calls.looks[-1].step - found.since >= RECOVERY
+    filled = latest.input_max - latest.input_min > LIMITS.at_bound and found.run >= HYSTERESIS
+    filled = filled and calls.snapshots[-1].step - found.since >= RECOVERY
     if not seen and not filled:
         return None
     evidence = {"smallest output": latest.input_min, "largest output": latest.input_max, "loss": latest.value}
@@ -85,55 +112,43 @@ def sigmoid_as_logits(calls: LossCalls) -> Finding | None:
         f"The outputs went through a sigmoid, and {latest.function} applies another one to them. "
         "Every probability then lies between .5 and .73, so no pattern can be told to be negative."
     )
-    return finding(
-        calls,
-        calls.layer,
-        "critical" if seen else "warning",
-        found.since,
-        evidence,
-        explanation,
-        (remedies.NO_SIGMOID,),
-    )
+    why = Criterion("largest output", latest.input_max, "<=", 1.0)
+    severity: Severity = "critical" if seen else "warning"
+    return found.finding(PROBLEM, calls.layer, severity, evidence, explanation, [NO_SIGMOID], [why])
 
 
 def no_log_probabilities(calls: LossCalls) -> Finding | None:
     """Logits or probabilities where log-probabilities belong."""
-    function = calls.latest.function
-    if function not in _LOG_PROBABILITIES:
-        return None
-    found = calls.course(lambda record: _no_log_probabilities(record))
+    latest, function = calls.latest, calls.latest.function
+    found = calls.persistence(_no_log_probabilities) if function in ("nll_loss", "kl_div") else None
     if found is None:
         return None
-    latest = calls.latest
     kind = "probabilities" if _probabilities(latest) or _between_zero_and_one(latest) else "raw outputs"
-    evidence = {
-        "largest output": latest.input_max,
-        "log of the sum of exp": latest.log_sum_error,
-        "loss": latest.value,
-    }
+    why = Criterion("largest output", latest.input_max, ">", LIMITS.over_zero)
+    evidence = {"largest output": latest.input_max, "log of the sum of exp": latest.log_sum_error, "loss": latest.value}
     explanation = (
         f"{function} is given {kind} and reads them as log-probabilities, which are never above 0. "
         "Its value is no likelihood then, and can be lowered without end or without learning."
     )
-    todo = (remedies.CROSS_ENTROPY, remedies.LOG_SOFTMAX) if function == "nll_loss" else (remedies.LOG_SOFTMAX,)
-    return finding(calls, calls.layer, "critical", found.since, evidence, explanation, todo)
+    todo = (CROSS_ENTROPY, LOG_SOFTMAX) if function == "nll_loss" else (LOG_SOFTMAX,)
+    return found.finding(PROBLEM, calls.layer, "critical", evidence, explanation, todo, [why])
 
 
 def bounded_logits(calls: LossCalls) -> Finding | None:
     """An activation left behind the last layer: logits that cannot become as large, or as small, as they must."""
-    latest, function = calls.latest, calls.function
-    activation = calls.activation
+    latest, function, activation = calls.latest, calls.function, calls.activation
     if latest.function not in _LOGITS or activation is None or function is None:
         return None
-    if activation.patterns > 1.5 * latest.patterns or activation.units != max(latest.outputs, 1):
+    if activation.patterns > LIMITS.pooled * latest.patterns or activation.units != max(latest.outputs, 1):
         return None  # pooled, as in SqueezeNet and Network in Network, whose last convolutions are rectified
     if function in TWO_SIDED:
-        found = calls.course(_within_one if calls.straight else _at_bound)
-        severity: Severity = "info" if found is None else found.severity(critical=False)
-        what = "is bounded to both sides"
+        found = calls.persistence(_within_one if calls.straight else _at_bound)
+        severity: Severity = "info" if found is None else found.severity()
+        what, why = "is bounded to both sides", Criterion("largest output", latest.input_max, "<=", 1.0)
     elif function in (POSITIVE if latest.function in _WITH_LOGITS else RECTIFIERS):
-        found = calls.course(lambda record: record.input_min > -0.4 and record.input_min <= 0.0)
+        found = calls.persistence(lambda record: LIMITS.low_logit < record.input_min <= 0.0)
         severity, what = "warning", "cuts them at zero"
+        why = Criterion("smallest output", latest.input_min, ">", LIMITS.low_logit)
     else:
         return None
     if found is None:
@@ -148,19 +163,18 @@ def bounded_logits(calls: LossCalls) -> Finding | None:
         f"The logits pass through {function}, which {what}, before {latest.function}. "
         "An output that is cut off gets no gradient, and confident predictions are out of reach."
     )
-    return finding(
-        calls, calls.layer, severity, found.since, evidence, explanation, (remedies.no_activation(function),)
-    )
+    return found.finding(PROBLEM, calls.layer, severity, evidence, explanation, [no_activation(function)], [why])
 
 
 def high_start(calls: LossCalls) -> Finding | None:
     """An initial loss far above that of a uniform guess, or of predicting zero."""
     first = calls.records[0]
-    if calls.looks[0].step != 0 or first.patterns < FEW_PATTERNS:
+    if calls.snapshots[0].step != 0 or first.patterns < LIMITS.few_patterns:
         return None
     guess, reference = _reference(first)
     gain = _gain(calls)
-    if not first.value > (RAISED_START if gain > GAIN else HIGH_START) * reference or not _loud(first):
+    bound = LIMITS.raised_start if gain > LIMITS.gain else LIMITS.high_start
+    if not first.value > bound * reference or not _loud(first):
         return None
     recovered = calls.latest.value < reference
     evidence = {
@@ -176,24 +190,29 @@ def high_start(calls: LossCalls) -> Finding | None:
         "begins with large outputs that are wrong. Its first steps are spent on taking them back, at gradients that "
         "throw the weights about."
     )
-    todo = (remedies.small_output(first.weighted), remedies.initialize(), remedies.STANDARDIZE)
-    severity: Severity = "warning" if recovered or len(calls.looks) < HYSTERESIS else "critical"
-    return finding(calls, first.weighted, severity, 0, evidence, explanation, todo)
+    small = Remedy("initialize", "begin with small weights in the last layer: std 0.01, bias 0", first.weighted)
+    todo = (small, remedies.initialize(), remedies.STANDARDIZE)
+    severity: Severity = "warning" if recovered or len(calls.snapshots) < HYSTERESIS else "critical"
+    why = Criterion("initial loss over that of a guess", first.value / reference, ">", bound)
+    found, traits = calls.all(), [Trait.FIRST_LOSS]
+    return found.finding(PROBLEM, first.weighted, severity, evidence, explanation, todo, [why], traits)
 
 
 def twice_normalised(calls: LossCalls) -> Finding | None:
     """Log-probabilities in cross_entropy: its log_softmax leaves them as they are."""
-    if calls.latest.function != "cross_entropy" or calls.latest.outputs < 2:
+    latest = calls.latest
+    if latest.function != "cross_entropy" or latest.outputs < 2:
         return None
-    found = calls.course(lambda record: record.log_sum_error < ONE)
+    found = calls.persistence(lambda record: record.log_sum_error < LIMITS.one)
     if found is None:
         return None
-    evidence = {"log of the sum of exp": calls.latest.log_sum_error}
+    evidence = {"log of the sum of exp": latest.log_sum_error}
+    why = Criterion("log of the sum of exp", latest.log_sum_error, "<", LIMITS.one)
     explanation = (
         "The outputs are log-probabilities, and cross_entropy normalises them once more. "
         "That changes nothing but costs time; nll_loss is the loss for them."
     )
-    return finding(calls, calls.layer, "info", found.since, evidence, explanation, (remedies.NO_SOFTMAX,))
+    return found.finding(PROBLEM, calls.layer, "info", evidence, explanation, [NO_SOFTMAX], [why])
 
 
 CHECKS: tuple[Check, ...] = (
@@ -208,11 +227,17 @@ CHECKS: tuple[Check, ...] = (
 
 
 def _probabilities(record: LossRecord) -> bool:
-    if record.outputs < 2 or record.patterns < 2 or not record.input_min >= 0.0 or not record.input_max <= 1.0 + ONE:
+    if min(record.outputs, record.patterns) < 2 or not 0.0 <= record.input_min <= record.input_max <= 1.0 + LIMITS.one:
         return False
+    enough = record.patterns >= LIMITS.few_patterns or not math.isnan(record.sum_error)
+    return enough and _sums_to_one(record).holds
+
+
+def _sums_to_one(record: LossRecord) -> Criterion:
     if math.isnan(record.sum_error):  # not counted where every output has a target of its own: then their mean tells
-        return record.patterns >= FEW_PATTERNS and abs(record.input_mean * record.outputs - 1.0) < 0.1 * ONE
-    return record.sum_error < ONE
+        missed = abs(record.input_mean * record.outputs - 1.0)
+        return Criterion("mean output times outputs misses 1 by", missed, "<", LIMITS.mean_one)
+    return Criterion("sum over outputs misses 1 by", record.sum_error, "<", LIMITS.one)
 
 
 def _between_zero_and_one(record: LossRecord) -> bool:
@@ -220,8 +245,8 @@ def _between_zero_and_one(record: LossRecord) -> bool:
 
 
 def _no_log_probabilities(record: LossRecord) -> bool:
-    above = record.input_max > OVER_ZERO
-    return above and (record.function == "kl_div" or record.log_sum_error > NOT_ONE)
+    above = record.input_max > LIMITS.over_zero
+    return above and (record.function == "kl_div" or record.log_sum_error > LIMITS.not_one)
 
 
 def _within_one(record: LossRecord) -> bool:
@@ -230,7 +255,7 @@ def _within_one(record: LossRecord) -> bool:
 
 def _at_bound(record: LossRecord) -> bool:
     """Within [-1, 1], and felt there: a soft cap such as 30 tanh(a / 30) passes this range in a few steps."""
-    return _within_one(record) and max(abs(record.input_min), abs(record.input_max)) >= AT_BOUND
+    return _within_one(record) and max(abs(record.input_min), abs(record.input_max)) >= LIMITS.at_bound
 
 
 def _reference(record: LossRecord) -> tuple[str, float]:
@@ -242,7 +267,7 @@ def _reference(record: LossRecord) -> tuple[str, float]:
 def _gain(calls: LossCalls) -> float:
     """Root mean square of the first outputs over that of what the last layer made them of."""
     first = calls.records[0]
-    layer = next((record for record in calls.looks[0].weighted if record.name == first.weighted), None)
+    layer = next((record for record in calls.snapshots[0].weighted if record.name == first.weighted), None)
     if layer is None or first.activation is not None or not layer.input_std > 0:
         return math.nan
     return math.hypot(first.input_mean, first.input_std) / layer.input_std * math.sqrt(1.0 - layer.mean_energy)
@@ -250,8 +275,7 @@ def _gain(calls: LossCalls) -> float:
 
 def _loud(record: LossRecord) -> bool:
     if record.function == "binary_cross_entropy":  # probabilities: they are at their ends where the logits are loud
-        spread = record.input_std**2 + (record.input_mean - 0.5) ** 2
-        return spread > 0.2
+        return record.input_std**2 + (record.input_mean - 0.5) ** 2 > LIMITS.loud_probabilities
     if record.function in ("cross_entropy", "nll_loss"):
-        return record.input_std > LOUD_OUTPUTS
-    return math.hypot(record.input_mean, record.input_std) > LOUD_OUTPUTS
+        return record.input_std > LIMITS.loud_outputs
+    return math.hypot(record.input_mean, record.input_std) > LIMITS.loud_outputs

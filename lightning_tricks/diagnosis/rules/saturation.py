@@ -2,49 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.finding import Finding
-from lightning_tricks.diagnosis.history.persistence import first_of, hidden_activations, layer_course, weighted_before
+from lightning_tricks.diagnosis.finding import Criterion, Finding
+from lightning_tricks.diagnosis.history.layers import faulty_layers
+from lightning_tricks.diagnosis.rule import rule
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
-SATURATED = 0.5  # share of patterns on a flat side, mean over units
-BLOCKED = 0.9
 _FLAT_TWICE = ("tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid")  # one flat side alone is how a rectifier works
 
 
-def find_saturation(history: Sequence[Snapshot]) -> list[Finding]:
-    """The first hidden layer whose units sit on their flat sides for most patterns."""
-    found_at: list[Finding] = []
-    for record in hidden_activations(history[-1]):
-        if not _saturated(record):
-            continue
-        found = layer_course(history, record.name, _saturated)
-        if found is None:
-            continue
-        before = weighted_before(history[-1], record)
+@dataclass(frozen=True)
+class Thresholds:
+    saturated: float = 0.5  # share of patterns on a flat side, mean over units
+    blocked: float = 0.9
+
+
+LIMITS = Thresholds()
+
+
+@rule(
+    "saturation",
+    "units",
+    "vanishing_gradient exploding_gradient bias_shift linearity poor_initialization learning_rate_too_low",
+    "saturated units",
+    clause="the units are saturated",
+    at_start="start",
+    order=1,
+    row=2,
+    cure="smaller initial weights, SELU, batch norm",
+    first_only=True,
+)
+def find_saturation(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """Units sit on the flat sides of their curve."""
+    for record, found, before in faulty_layers(history, _saturated):
         evidence = {
             "saturation": record.saturation,
             "pre-activation std": record.std,
             "pre-activation mean": record.mean,
             "transmission": record.transmission,
-            "weighted layer": before.name if before else None,
+            "weighted layer": before,
         }
         explanation = (
             f"These {record.function} units are on a flat side of their curve for {record.saturation:.0%} of the "
             "patterns. Their slope there is nearly zero, so they hardly respond and pass no error signal back."
         )
-        todo = (
-            remedies.initialize(before.name if before else None),
-            remedies.SELU,
-            remedies.BATCH_NORM,
-            remedies.LOWER_LR,
-        )
-        severity = found.severity(critical=record.saturation >= BLOCKED)
-        found_at.append(Finding("saturation", record.name, severity, found.since, evidence, explanation, todo))
-    return first_of(found_at)
+        todo = (remedies.initialize(before), remedies.SELU, remedies.BATCH_NORM, remedies.LOWER_LR)
+        why = [Criterion("saturation", record.saturation, ">=", LIMITS.saturated)]
+        severity = found.severity(critical=record.saturation >= LIMITS.blocked)
+        yield found.finding("saturation", record.name, severity, evidence, explanation, todo, why, related=before)
 
 
 def _saturated(record: ActivationRecord | None) -> bool:
-    return record is not None and record.function in _FLAT_TWICE and record.saturation >= SATURATED
+    return record is not None and record.function in _FLAT_TWICE and record.saturation >= LIMITS.saturated

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
-from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.finding import Finding, Remedy, Severity
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
-OUTSIDE = 0.5  # standard deviations of the targets by which some of them lie out of reach
-NEAR = 0.1  # of a unit, by which an output comes to its bound: then it is felt
-SPARE = 3.0  # outputs over classes seen; bytes of English text use 123 of 256, a background class adds one
-MANY = 500  # patterns: were the classes above those seen but 3 % of the data, one of them had come, but for 1 in 10^6
-LARGE_TARGETS = 30.0  # root mean square; normalised targets have 1
-GROWS = 2.0  # times the first loss: the training diverges, and may not live to the third look
+PROBLEM = "output_mismatch"
+SAME_SHAPE = Remedy("reshape_target", "give both the same shape: output.squeeze(1), or target.unsqueeze(1)")
+SCALE_TARGETS = Remedy("scale_targets", "normalise the targets with the training data's mean and standard deviation")
+SHUFFLE = Remedy("check_data", "check the labels, and shuffle: DataLoader(..., shuffle=True)")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    outside: float = 0.5  # standard deviations of the targets by which some of them lie out of reach
+    near: float = 0.1  # of a unit, by which an output comes to its bound: then it is felt
+    spare: float = 3.0  # outputs over classes seen; bytes of English text use 123 of 256, a background class adds one
+    patterns: int = 500  # were the classes above those seen 3 % of the data, one had come, but for 1 in 10^6
+    large_targets: float = 30.0  # root mean square; normalised targets have 1
+    grows: float = 2.0  # times the first loss: the training diverges, and may not live to the third step looked at
+
+
+LIMITS = Thresholds()
 _REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _CLASSES = ("cross_entropy", "nll_loss")
 _REACH: Mapping[str, tuple[float, float]] = {
@@ -39,25 +49,20 @@ _REACH: Mapping[str, tuple[float, float]] = {
 }
 
 
-def finding(
-    calls: LossCalls,
-    layer: str | None,
-    severity: Severity,
-    since: int,
-    evidence: Mapping[str, Any],
-    explanation: str,
-    todo: tuple[Remedy, ...],
-) -> Finding:
-    """A finding of output_mismatch, with the loss it is about."""
-    about = {"loss function": calls.latest.function, **evidence}
-    return Finding("output_mismatch", layer, severity, since, about, explanation, todo)
+def no_activation(function: str) -> Remedy:
+    """For an activation left behind the last layer."""
+    return Remedy("remove_output_activation", f"take the {function} behind the last layer away")
+
+
+def change_outputs(number: str) -> Remedy:
+    """For a last layer with the wrong number of units."""
+    return Remedy("change_outputs", f"give the last layer the right number of outputs: {number}")
 
 
 def broadcast(calls: LossCalls) -> Finding | None:
     """[N, 1] against [N]: every output is compared with every target."""
-    if calls.latest.function not in (*_REGRESSION, "poisson_nll_loss", "gaussian_nll_loss"):
-        return None
-    found = calls.course(lambda record: _joint(record) is not None)
+    known = calls.latest.function in (*_REGRESSION, "poisson_nll_loss", "gaussian_nll_loss")
+    found = calls.persistence(lambda record: _joint(record) is not None) if known else None
     if found is None:
         return None
     latest = calls.latest
@@ -70,7 +75,8 @@ def broadcast(calls: LossCalls) -> Finding | None:
         "The best the network can do then is to predict their mean."
     )
     severity: Severity = "critical" if outer else "warning"
-    return finding(calls, latest.weighted, severity, found.since, evidence, explanation, (remedies.SAME_SHAPE,))
+    why = Criterion("elements compared", math.prod(joint), ">", max(ours[0], theirs[0]))
+    return found.finding(PROBLEM, latest.weighted, severity, evidence, explanation, [SAME_SHAPE], [why])
 
 
 def out_of_reach(calls: LossCalls) -> Finding | None:
@@ -86,11 +92,11 @@ def out_of_reach(calls: LossCalls) -> Finding | None:
     below, above = (low - pooled.target_min) / pooled.target_std, (pooled.target_max - high) / pooled.target_std
     latest = calls.latest
     felt = calls.straight and function in ("sigmoid", "hardsigmoid", "tanh", "hardtanh", "softsign")
-    under = below > OUTSIDE and (felt or latest.input_min <= low + NEAR)
-    over = above > OUTSIDE and (felt or latest.input_max >= high - NEAR)
+    under = below > LIMITS.outside and (felt or latest.input_min <= low + LIMITS.near)
+    over = above > LIMITS.outside and (felt or latest.input_max >= high - LIMITS.near)
     if not under and not over:
         return None
-    severity: Severity = "critical" if not low <= pooled.target_mean <= high else "warning"
+    severity: Severity = "warning" if low <= pooled.target_mean <= high else "critical"
     evidence = {
         "activation": function,
         "smallest and largest target": f"{pooled.target_min:.3g}, {pooled.target_max:.3g}",
@@ -101,9 +107,10 @@ def out_of_reach(calls: LossCalls) -> Finding | None:
         f"The targets go from {pooled.target_min:.3g} to {pooled.target_max:.3g}, but {function} can only give values "
         f"{_range(low, high)}. Those outside are never met, and an output at its bound gets no gradient."
     )
-    todo = (remedies.no_activation(function), remedies.SCALE_TARGETS)
-    severity = severity if len(calls.looks) >= HYSTERESIS else "info"
-    return finding(calls, calls.layer, severity, calls.looks[0].step, evidence, explanation, todo)
+    todo = (no_activation(function), SCALE_TARGETS)
+    severity = severity if len(calls.snapshots) >= HYSTERESIS else "info"
+    why = Criterion("standard deviations out of reach", max(below, above), ">", LIMITS.outside)
+    return calls.all().finding(PROBLEM, calls.layer, severity, evidence, explanation, todo, [why])
 
 
 def single_output(calls: LossCalls) -> Finding | None:
@@ -116,8 +123,11 @@ def single_output(calls: LossCalls) -> Finding | None:
         f"{latest.function} has a single output to choose from, so the probability of the right class is always 1. "
         "The loss is constant and nothing is learned."
     )
-    todo = (remedies.outputs("one a class, or one with binary_cross_entropy_with_logits"),)
-    return finding(calls, latest.weighted, "critical", calls.looks[0].step, evidence, explanation, todo)
+    todo, why = (
+        change_outputs("one a class, or one with binary_cross_entropy_with_logits"),
+        Criterion("outputs", 1, "<", 2),
+    )
+    return calls.all().finding(PROBLEM, latest.weighted, "critical", evidence, explanation, [todo], [why])
 
 
 def spare_outputs(calls: LossCalls) -> Finding | None:
@@ -128,10 +138,12 @@ def spare_outputs(calls: LossCalls) -> Finding | None:
     patterns = sum(map(_independent, calls.records))
     classes = int(pooled.target_max) + 1 if math.isfinite(pooled.target_max) else pooled.outputs
     single = pooled.target_min == pooled.target_max
-    spare = classes * SPARE <= pooled.outputs
-    if patterns < MANY or not (single or spare):
+    spare = classes * LIMITS.spare <= pooled.outputs
+    if patterns < LIMITS.patterns or not (single or spare):
         return None
-    enough = len(calls.looks) >= HYSTERESIS and (single or calls.looks[-1].step - calls.looks[0].step >= RECOVERY)
+    enough = len(calls.snapshots) >= HYSTERESIS and (
+        single or calls.snapshots[-1].step - calls.snapshots[0].step >= RECOVERY
+    )
     evidence = {"outputs": pooled.outputs, "largest class in a target": classes - 1, "patterns looked at": patterns}
     explanation = (
         f"All {patterns} targets looked at name class {classes - 1}. A constant output is then the best answer: the "
@@ -141,18 +153,23 @@ def spare_outputs(calls: LossCalls) -> Finding | None:
         f"{classes - 1}. Outputs that nobody asks for only learn to be silent; are labels missing, or is the number "
         "of classes wrong?"
     )
-    todo = (remedies.SHUFFLE,) if single else (remedies.outputs(f"{classes}"), remedies.SHUFFLE)
-    severity: Severity = "warning" if enough else "info"
-    return finding(calls, layer, severity, calls.looks[0].step, evidence, explanation, todo)
+    todo = (SHUFFLE,) if single else (change_outputs(f"{classes}"), SHUFFLE)
+    why = Criterion("outputs over classes seen", pooled.outputs / classes, ">=", LIMITS.spare)
+    if single:
+        why = Criterion("patterns that name one class", patterns, ">=", LIMITS.patterns)
+    return calls.all().finding(PROBLEM, layer, "warning" if enough else "info", evidence, explanation, todo, [why])
 
 
 def large_targets(calls: LossCalls) -> Finding | None:
     """Targets so far from zero that the network has not even come to their mean."""
     pooled = calls.pooled
-    if pooled.function not in _REGRESSION or not math.hypot(pooled.target_mean, pooled.target_std) > LARGE_TARGETS:
+    if (
+        pooled.function not in _REGRESSION
+        or not math.hypot(pooled.target_mean, pooled.target_std) > LIMITS.large_targets
+    ):
         return None
     of_mean = pooled.target_std**2 if pooled.function == "mse_loss" else pooled.target_std
-    found = calls.course(lambda record: record.value > of_mean)
+    found = calls.persistence(lambda record: record.value > of_mean)
     if found is None or not of_mean > 0:
         return None
     evidence = {
@@ -168,10 +185,10 @@ def large_targets(calls: LossCalls) -> Finding | None:
         f"{calls.latest.input_mean:.3g} and {calls.latest.input_std:.3g}: predicting the mean would still be better. "
         "Weights that fit normalised targets have a long way to go to such values, at huge gradients."
     )
-    diverges = calls.latest.value > GROWS * calls.records[0].value
-    severity: Severity = "warning" if diverges else found.severity(critical=False)
-    todo = (remedies.SCALE_TARGETS,)
-    return finding(calls, pooled.weighted, severity, found.since, evidence, explanation, todo)
+    diverges = calls.latest.value > LIMITS.grows * calls.records[0].value
+    why = Criterion("loss", calls.latest.value, ">", of_mean)
+    severity = "warning" if diverges else found.severity()
+    return found.finding(PROBLEM, pooled.weighted, severity, evidence, explanation, [SCALE_TARGETS], [why])
 
 
 TARGET_CHECKS = (broadcast, single_output, out_of_reach, spare_outputs, large_targets)
@@ -197,7 +214,7 @@ def _joint(record: LossRecord) -> tuple[int, ...] | None:
 def _head(calls: LossCalls) -> str | None:
     """The layer whose units are the outputs; a contrastive loss compares patterns and has none."""
     name = calls.latest.weighted
-    units = next((record.units for record in calls.looks[-1].weighted if record.name == name), 0)
+    units = next((record.units for record in calls.snapshots[-1].weighted if record.name == name), 0)
     return name if name is not None and units == calls.latest.outputs else None
 
 

@@ -3,45 +3,70 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.finding import Finding
-from lightning_tricks.diagnosis.history.persistence import course
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Trait
+from lightning_tricks.diagnosis.history.persistence import persistence
+from lightning_tricks.diagnosis.rule import rule
 from lightning_tricks.probes import Snapshot, WeightedRecord
 
-LARGE = 3.0  # root mean square of the input; pixels in [0, 1] have about .5, normalised features 1
-HUGE = 30.0
-SMALL = 0.02
-OFFSET = 5.0  # abs(mean) over std, median over features that vary
+
+@dataclass(frozen=True)
+class Thresholds:
+    large: float = 3.0  # root mean square of the input; pixels in [0, 1] have about .5, normalised features 1
+    huge: float = 30.0
+    small: float = 0.02
+    offset: float = 5.0  # abs(mean) over std, median over features that vary
 
 
-def find_unnormalized_input(history: Sequence[Snapshot]) -> list[Finding]:
-    """The first weighted layer, where it reads data and not an embedding."""
-    latest = history[-1]
-    layer = _reader(latest)
-    if layer is None or not _unnormalized(layer):
-        return []
-    found = course(history, lambda snapshot: _unnormalized(_reader(snapshot)))
-    if found is None:
-        return []
+LIMITS = Thresholds()
+
+
+@rule(
+    "unnormalized_input",
+    "code",
+    "saturation dead_units bias_shift exploding_gradient non_finite learning_rate_too_high learning_rate_too_low "
+    "output_mismatch overfitting",
+    "input not normalized",
+    [remedies.STANDARDIZE],
+    clause="the input is not normalized",
+    order=3,
+    row=9,
+    cure="`lt.nn.Standardize`",
+)
+def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """The first layer reads features far from mean 0 and standard deviation 1.
+
+    The first weighted layer, where it reads data and not an embedding.
+    """
+    layer = _reader(history[-1])
+    found = persistence(history, lambda snapshot: _unnormalized(_reader(snapshot)))
+    if layer is None or found is None:
+        return
     size, offset = _size(layer), _offset(layer)
     evidence = {
         "root mean square": size,
         "input mean": layer.input_mean,
         "input std, within a feature": layer.input_std,
+        **({"mean over std of a feature, median": offset} if offset >= LIMITS.offset else {}),
     }
-    if offset >= OFFSET:
-        evidence["mean over std of a feature, median"] = offset
     explanation = (
         f"The input has mean {layer.input_mean:.3g} and standard deviation {layer.input_std:.3g} where the initial "
         "weights expect 0 and 1. The first layer's units are driven to one side and its gradients are scaled alike."
     )
-    severity = found.severity(critical=size >= HUGE)
-    todo = (remedies.STANDARDIZE,)
-    return [Finding("unnormalized_input", layer.name, severity, found.since, evidence, explanation, todo)]
+    candidates = (
+        Criterion("root mean square", size, ">", LIMITS.large),
+        Criterion("root mean square", size, "<", LIMITS.small),
+        Criterion("mean over std of a feature, median", offset, ">", LIMITS.offset),
+    )
+    why = [criterion for criterion in candidates if criterion.holds]
+    traits = [Trait.FAINT] if size < 1.0 else [Trait.OFF_CENTRE] if offset >= LIMITS.offset else []
+    severity = found.severity(critical=size >= LIMITS.huge)
+    yield found.finding("unnormalized_input", layer.name, severity, evidence, explanation, why=why, traits=traits)
 
 
 def _reader(snapshot: Snapshot) -> WeightedRecord | None:
@@ -56,7 +81,7 @@ def _unnormalized(layer: WeightedRecord | None) -> bool:
     if layer is None:
         return False
     size = _size(layer)
-    return size > LARGE or 0 < size < SMALL or _offset(layer) > OFFSET
+    return size > LIMITS.large or 0 < size < LIMITS.small or _offset(layer) > LIMITS.offset
 
 
 def _size(layer: WeightedRecord) -> float:

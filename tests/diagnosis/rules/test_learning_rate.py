@@ -16,12 +16,9 @@ from torch.nn import functional as F
 from lightning_tricks.callbacks.monitoring.selection import is_probed
 from lightning_tricks.checkup import checkup
 from lightning_tricks.diagnosis import Finding, find
-from lightning_tricks.diagnosis.history.progress import recent_loss
-from lightning_tricks.diagnosis.rules.learning_rate import (
-    find_learning_rate_too_high,
-    find_learning_rate_too_low,
-    typical_ratio,
-)
+from lightning_tricks.diagnosis.history.progress import recent_loss, typical_ratio
+from lightning_tricks.diagnosis.rules.learning_rate_too_high import find_learning_rate_too_high
+from lightning_tricks.diagnosis.rules.learning_rate_too_low import find_learning_rate_too_low
 from lightning_tricks.probes import ParameterRecord, Probe, Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 from tests.diagnosis.trainings import Optimizer, deep, digits, lecun, sgd

@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 
-from lightning_tricks.diagnosis.rules.gradient import Ladder
+from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.report import gradient_flow
 
 
@@ -32,9 +32,9 @@ def test_the_slope_is_that_of_the_line(sigmoids, curve):
 
 
 def test_it_agrees_with_the_rule(sigmoids):
-    ladder = Ladder.of(sigmoids[-1])
+    signal = ErrorSignalByLayer.of(sigmoids[-1])
     labels = [text.get_text() for text in gradient_flow(sigmoids).axes[0].get_legend().get_texts()]
-    assert f"step 2: {ladder.slope:+.2f}" in labels
+    assert f"step 2: {signal.slope:+.2f}" in labels
 
 
 def test_many_steps_are_thinned(rectifiers):

@@ -1,0 +1,58 @@
+"""The error signal on its way back, from the last layer to the first."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_tricks.probes import Snapshot
+
+SUDDEN = 0.5  # share of the whole loss, in decades, at one layer: then that layer is the place
+
+
+@dataclass(frozen=True)
+class ErrorSignalByLayer:
+    """Norm of the error signal of every weighted layer, in the order of execution.
+
+    The norm over the whole output, not the mean over its elements: an early convolution spreads the same signal over a
+    thousand positions.
+    """
+
+    names: tuple[str, ...]
+    norms: tuple[float, ...]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> ErrorSignalByLayer:
+        layers = [
+            record
+            for record in snapshot.weighted
+            if math.isfinite(record.error_signal) and record.operation not in ("embedding", "embedding_bag")
+        ]
+        norms = tuple(record.error_signal * math.sqrt(record.elements) for record in layers)
+        return cls(tuple(record.name for record in layers), norms)
+
+    @property
+    def ratio(self) -> float:
+        """First layer over last layer; NaN for a single layer."""
+        if len(self.norms) < 2 or not self.norms[-1] > 0:
+            return math.nan
+        return self.norms[0] / self.norms[-1]
+
+    @property
+    def slope(self) -> float:
+        """Decades the signal loses per layer on its way back (least squares over depth); negative where it grows."""
+        depths = [depth for depth, norm in enumerate(self.norms) if norm > 0]
+        decades = [math.log10(norm) for norm in self.norms if norm > 0]
+        return float(np.polyfit(depths, decades, 1)[0]) if len(depths) > 1 else math.nan
+
+    @property
+    def place(self) -> str:
+        """The layer at which more than half of the change happens, seen from the loss; else the first layer."""
+        logs = [math.log10(max(norm, 1e-300)) for norm in self.norms]
+        whole = logs[0] - logs[-1]
+        for index in range(len(logs) - 2, -1, -1):
+            if whole and (logs[index] - logs[index + 1]) / whole > SUDDEN:
+                return self.names[index]
+        return self.names[0]

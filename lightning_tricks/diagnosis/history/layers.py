@@ -1,0 +1,78 @@
+"""The layers of a snapshot as the rules read them: which are hidden, what feeds them, how large their weights are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from lightning_tricks.diagnosis.history.persistence import Persistence, persistence
+from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
+
+# RMS(w) sqrt(fan_in): torch's default has .58, LeCun's scheme 1, He's 1.4; a normal of std .02 over 768 inputs .55
+ORDINARY_SCALE = (0.2, 5.0)
+FAR_OFF = 4.0  # factor outside of these: no scheme draws such weights
+_Holds = Callable[[ActivationRecord | None], bool]
+
+
+def hidden_activations(snapshot: Snapshot) -> list[ActivationRecord]:
+    """Activations that further weights follow, without gates: the hidden layers.
+
+    What stands behind the last weighted operation belongs to the output or the loss, and a sigmoid there is meant to
+    saturate in the end. A softplus that is called as a function makes a scale, or a loss, positive.
+    """
+    last = max((record.order for record in snapshot.weighted), default=math.inf)  # none: only activations are looked at
+    return [
+        record
+        for record in snapshot.activations
+        if record.order < last and not record.gate and record.patterns and not _makes_positive(record)
+    ]
+
+
+def _makes_positive(record: ActivationRecord) -> bool:
+    return record.function == "softplus" and record.name.rpartition(".")[2].startswith("softplus")
+
+
+def layer_persistence(
+    history: Sequence[Snapshot], name: str, holds: _Holds, *, from_start: bool = False
+) -> Persistence | None:
+    """The persistence of a problem of one activation."""
+    return persistence(history, lambda snapshot: holds(snapshot.activation(name)), from_start=from_start)
+
+
+def faulty_layers(
+    history: Sequence[Snapshot], holds: _Holds
+) -> Iterator[tuple[ActivationRecord, Persistence, str | None]]:
+    """The hidden layers in which a problem holds: the latest record, for how long, and the weights before it."""
+    for record in hidden_activations(history[-1]):
+        found = layer_persistence(history, record.name, holds) if holds(record) else None
+        if found is not None:
+            yield record, found, fed_by(history[-1], record)
+
+
+def weighted_before(snapshot: Snapshot, activation: ActivationRecord) -> WeightedRecord | None:
+    """The last weighted operation before an activation: the layer whose pre-activation it takes."""
+    before = [record for record in snapshot.weighted if record.order < activation.order]
+    return before[-1] if before else None
+
+
+def fed_by(snapshot: Snapshot, activation: ActivationRecord) -> str | None:
+    """The name of the weighted layer before an activation."""
+    before = weighted_before(snapshot, activation)
+    return None if before is None else before.name
+
+
+def weight_scale(snapshot: Snapshot, layer: str | None) -> float | None:
+    """RMS(w) sqrt(fan_in) of a weighted layer: the factor by which it scales the standard deviation of its input."""
+    for record in snapshot.parameters:
+        if layer is not None and record.layer == layer and record.fan_in and record.weight >= 0:
+            return record.weight * math.sqrt(record.fan_in)
+    return None
+
+
+def is_ordinary(scale: float | None) -> bool:
+    """Whether weights of this RMS(w) sqrt(fan_in) come from some scheme; None: it is not known.
+
+    >>> is_ordinary(0.58), is_ordinary(0.01), is_ordinary(None)
+    (True, False, False)
+    """
+    return scale is not None and ORDINARY_SCALE[0] <= scale <= ORDINARY_SCALE[1]

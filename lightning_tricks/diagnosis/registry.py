@@ -1,0 +1,70 @@
+"""Every rule of the package, found by importing the files in rules/, and what follows from there being these."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Collection, Sequence
+
+from lightning_tricks.diagnosis import rules as package
+from lightning_tricks.diagnosis.rule import KNOWN, STAGES, Rule, Words
+
+
+def _ordered(rules: Collection[Rule]) -> tuple[Rule, ...]:
+    return tuple(sorted(rules, key=lambda rule: (STAGES.index(rule.stage), rule.order)))
+
+
+def _discovered() -> tuple[Rule, ...]:
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+    return _ordered(KNOWN.values())
+
+
+RULES = _discovered()  # by stage, then by their order in it
+_ROWS = sorted(RULES, key=lambda rule: rule.words.row)
+PROBLEMS: tuple[str, ...] = tuple(rule.problem for rule in _ROWS)
+
+
+def wording(problem: str) -> Words:
+    """The words of a problem; of one that no rule here knows, its name.
+
+    >>> wording("dead_units").clause, wording("lost_in_space").heading
+    ('units are dead', 'lost in space')
+    """
+    plain = problem.replace("_", " ")
+    return KNOWN[problem].words if problem in KNOWN else Words(plain, plain)
+
+
+def with_rules(rules: Sequence[Rule] = (), ignore: Collection[str] = ()) -> tuple[Rule, ...]:
+    """The package's rules and these, in their order.
+
+    Raises:
+        TypeError: One of them is no Rule.
+        ValueError: Two have one problem, or ``ignore`` names a problem of no rule.
+    """
+    for each in rules:
+        if not isinstance(each, Rule):
+            raise TypeError(f"rules must be made by lightning_tricks.rule(...), got {each!r}")
+    names = [*PROBLEMS, *(each.problem for each in rules)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"there is a rule for {twice} already: give the problem of yours another name")
+    unknown = [name for name in ignore if name not in names]
+    if unknown:
+        raise ValueError(f"unknown problem to ignore: {', '.join(unknown)}; known are {', '.join(names)}")
+    return _ordered((*RULES, *rules)) if rules else RULES
+
+
+def problem_table() -> str:
+    """What is found, as a Markdown table: problem, what it means, first remedy.
+
+    >>> print(problem_table().splitlines()[3])
+    | `saturation` | units sit on the flat sides of their curve | smaller initial weights, SELU, batch norm |
+    """
+    rows: list[tuple[list[str], Rule]] = []
+    for rule in _ROWS:
+        if rule.words.cure:
+            rows.append(([], rule))
+        rows[-1][0].append(f"`{rule.problem}`")
+    lines = [f"| {', '.join(names)} | {rule.means} | {rule.words.cure} |" for names, rule in rows]
+    return "\n".join(["| problem | what it means | first remedy |", "|---|---|---|", *lines])

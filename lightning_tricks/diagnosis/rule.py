@@ -1,0 +1,129 @@
+"""A rule: a function from snapshots to findings, with all that is known of its problem."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple, get_args
+
+from lightning_tricks.diagnosis.finding import Finding, Remedy
+from lightning_tricks.diagnosis.history.persistence import first_of
+from lightning_tricks.probes import Snapshot
+
+# Where a problem stands in the order of causes: what lies in the code or the data comes first, what came of it last.
+Stage = Literal["code", "depth", "start", "first gradient", "first loss", "learning rate", "units", "gradient", "end"]
+STAGES: tuple[str, ...] = get_args(Stage)
+# Which snapshots a rule is given: those before the first NaN or Inf; the same, thinned where they are many; with the
+# losses on the way to the first NaN or Inf; or every snapshot.
+Reads = Literal["finite", "thinned", "last losses", "whole"]
+Judge = Callable[[Sequence[Snapshot]], Iterable[Finding]]
+KNOWN: dict[str, Rule] = {}  # every rule that was made, by its problem
+
+
+class Words(NamedTuple):
+    """A problem as a heading, as a clause that can follow "the network is sick:", and as a row of a table."""
+
+    heading: str
+    clause: str
+    cure: str = ""
+    row: int = 99
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rule:
+    """A function that finds one problem, called as that function; made by :func:`rule`, whose arguments are its fields.
+
+    Args:
+        judge: The function; the first line of its docstring says what the problem means.
+    """
+
+    judge: Judge
+    problem: str
+    stage: Stage
+    brings_about: frozenset[str]
+    words: Words
+    remedies: tuple[Remedy, ...]
+    follows_from: frozenset[str]
+    at_start: Stage
+    order: int
+    first_only: bool
+    reads: Reads
+
+    def __call__(self, history: Sequence[Snapshot]) -> list[Finding]:
+        found = list(self.judge(history))
+        if self.first_only:
+            found = first_of(found)
+        return [each if each.remedies else dataclasses.replace(each, remedies=self.remedies) for each in found]
+
+    @property
+    def means(self) -> str:
+        """What the problem is, as a cell of a table."""
+        lines = (self.judge.__doc__ or self.words.clause).strip().splitlines()
+        return lines[0][:1].lower() + lines[0][1:].rstrip(".")
+
+
+def rule(
+    problem: str,
+    stage: Stage,
+    brings_about: str | Iterable[str] = (),
+    heading: str = "",
+    remedies: Iterable[Remedy] = (),
+    *,
+    clause: str = "",
+    follows_from: str | Iterable[str] = (),
+    at_start: Stage | None = None,
+    order: int | None = None,
+    row: int = 99,
+    cure: str = "",
+    first_only: bool = False,
+    reads: Reads = "finite",
+) -> Callable[[Judge], Rule]:
+    """Make a rule of a function from snapshots, the oldest first, to findings of one problem.
+
+    Args:
+        problem: Its name, the findings' ``problem``.
+        stage: Where it stands in the order of causes: ``"code"`` (which hardly follows from anything), ``"start"``,
+            ``"learning rate"``, ``"units"`` (while it trains), ``"gradient"`` or ``"end"``; what is between them is in
+            ``STAGES``.
+        brings_about: Problems that follow from it and are folded under it; names in a string are parted by spaces.
+        heading: The problem in the table, such as ``"dead units"``.
+        remedies: What to do, for findings that bring no remedies of their own.
+        clause: The problem as a clause, ``"units are dead"``.
+        follows_from: Problems under which it is folded, though their own rules do not say so.
+        at_start: The stage of findings that began with the first step.
+        order: Its place among those of one stage and layer; the first if it brings anything about, else the last.
+        row: Its place in the README's table; without ``cure`` it shares the row before it.
+        cure: The first remedy in a few words.
+        first_only: Whether of several findings only the first is kept, of those above info if there are any.
+        reads: Which snapshots it is given: ``"finite"``, those before the first NaN or Inf; ``"thinned"``, the same,
+            fewer where they are many; ``"last losses"``, also the losses up to the NaN; ``"whole"``, all.
+
+    Raises:
+        ValueError: ``problem`` is no name, or a stage is unknown.
+
+    >>> @rule("high_loss", "end", heading="high loss", remedies=[Remedy("wait", "train for longer")])
+    ... def find_high_loss(history):
+    ...     \"\"\"The loss is over 9.\"\"\"
+    ...     return [Finding("high_loss", None, "info", s.step) for s in history if s.loss > 9][-1:]
+    >>> print(find_high_loss([Snapshot(3, loss=10.0)])[0])
+    info: high_loss, since step 3.  What to do: train for longer.
+    """
+    if not problem.isidentifier():
+        raise ValueError(f"problem must be a name such as 'dead_units', got {problem!r}")
+    unknown = [name for name in (stage, at_start) if name is not None and name not in STAGES]
+    if unknown:
+        raise ValueError(f"unknown stage {unknown[0]!r}; known are {', '.join(STAGES)}")
+    heading, causes, follows = heading or problem.replace("_", " "), _names(brings_about), _names(follows_from)
+    words = Words(heading, clause or heading, cure, row)
+    place = (0 if causes else 9) if order is None else order
+    todo, begun = tuple(remedies), at_start or stage
+
+    def make(judge: Judge) -> Rule:
+        KNOWN[problem] = Rule(judge, problem, stage, causes, words, todo, follows, begun, place, first_only, reads)
+        return KNOWN[problem]
+
+    return make
+
+
+def _names(names: str | Iterable[str]) -> frozenset[str]:
+    return frozenset(names.split() if isinstance(names, str) else names)

@@ -1,0 +1,61 @@
+"""exploding_gradient: the error signal grows from layer to layer on its way back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lightning_tricks.diagnosis import remedies
+from lightning_tricks.diagnosis.finding import Criterion, Finding
+from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
+from lightning_tricks.diagnosis.history.persistence import persistence
+from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.probes import Snapshot
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    exploded: float = 100.0  # first over last error signal; AUTOTRAINER takes 70, 32 healthy SELU layers reach 3
+    overflowing: float = 1e4
+    steep: float = 0.1  # decades per layer: a healthy signal grows less, whatever its ends are
+
+
+LIMITS = Thresholds()
+
+
+@rule(
+    "exploding_gradient",
+    "gradient",
+    "non_finite dead_units saturation bias_shift linearity learning_rate_too_high output_mismatch",
+    "exploding gradient",
+    (remedies.initialize(), remedies.CLIP, remedies.LOWER_LR),
+    clause="the gradient explodes",
+    at_start="first gradient",
+    order=1,
+    row=5,
+)
+def find_exploding_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """The error signal grows from layer to layer on its way back."""
+    found = persistence(history, lambda snapshot: _explodes(ErrorSignalByLayer.of(snapshot)))
+    if found is None:
+        return
+    signal = ErrorSignalByLayer.of(history[-1])
+    evidence = {
+        "grows to": signal.ratio,
+        "decades gained per layer": -signal.slope,
+        "weighted layers": len(signal.names),
+    }
+    explanation = (
+        f"The error signal grows to {signal.ratio:.1e} times itself on its way from the last layer to the first. "
+        "One step then throws the first layers far off, and the loss jumps or overflows."
+    )
+    why = [
+        Criterion("grows to", signal.ratio, ">", LIMITS.exploded),
+        Criterion("decades gained per layer", -signal.slope, ">", LIMITS.steep),
+    ]
+    severity = found.severity(critical=signal.ratio > LIMITS.overflowing)
+    yield found.finding("exploding_gradient", signal.place, severity, evidence, explanation, why=why)
+
+
+def _explodes(signal: ErrorSignalByLayer) -> bool:
+    return signal.ratio > LIMITS.exploded and signal.slope < -LIMITS.steep

@@ -1,0 +1,172 @@
+"""learning_rate_too_high: large updates after which the loss leaps, or comes to rest at that of a guess."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lightning_tricks.diagnosis import remedies
+from lightning_tricks.diagnosis.finding import SEVERITIES, Criterion, Finding, Remedy, Severity
+from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
+from lightning_tricks.diagnosis.history.progress import (
+    STUCK,
+    all_losses,
+    guess_loss,
+    median,
+    recent_loss,
+    typical_ratio,
+)
+from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rules.dead_units import find_dead_units
+from lightning_tricks.diagnosis.rules.saturation import find_saturation
+from lightning_tricks.diagnosis.rules.unnormalized_input import find_unnormalized_input
+from lightning_tricks.probes import Snapshot
+
+WARM_UP = Remedy("warm_up", "warm up: let the learning rate grow from near 0 over the first few hundred steps")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Calibrated on 600 trainings: 16 architectures, 3 optimisers, learning rates from 1e-6 to 1000 times a good one.
+
+    All that are called an update are median update ratios.
+    """
+
+    large_update: float = 0.03  # healthy about 1e-3, with Adam .02 in the first steps, and .1 TheDeepChecker's bound
+    without_guess: float = 0.3  # where no guess is known: adversarial and policy losses rise by nature
+    leap: float = 5.0  # loss over its start; the best learning rate of a shallow network may overshoot to 4
+    leap_unmended: float = 2.0  # where it has not learned in RECOVERY steps since
+    above_start: float = 1.5  # loss over its start at a probed step that counts as one after a leap
+    far: float = 100.0
+    runaway_update: float = 1.0  # weights replaced in one step, and rise times what it was
+    rise: float = 10.0
+    replacing_update: float = 1000.0
+    spike: float = 1.3  # one loss over its start by this much shows that it was thrown up, not only held back
+    deadly_update: float = 0.1  # TheDeepChecker's bound: units that die or saturate behind it were thrown there
+    shaken: float = 1.015  # as spike, median of many: weights at rest come to 1.005, whatever the shares of classes
+    learned: float = 0.7
+    wrong_start: float = 3.0  # first loss over that of a guess: wrong before the first update
+    vanished: float = 1e-3  # first over last error signal: the gradient is the cause
+    exploded: float = 100.0
+    aim: float = 0.01  # ratio to come down to: that of healthy trainings in their first steps
+    factor: tuple[float, float] = (3.0, 1e6)  # by which it is lowered, at least and at most
+
+
+LIMITS = Thresholds()
+
+
+@rule(
+    "learning_rate_too_high",
+    "learning rate",
+    "dead_units saturation bias_shift linearity vanishing_gradient exploding_gradient non_finite output_mismatch "
+    "poor_initialization overfitting",
+    "learning rate too high",
+    clause="the learning rate is too high",
+    order=1,
+    row=12,
+    cure="a rate, as a number",
+    reads="last losses",
+)
+def find_learning_rate_too_high(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """The size of the updates against what the loss makes of them.
+
+    Large updates alone are healthy: Adam begins so, and batch normalisation takes the size of the weights away.
+    """
+    start = next((snapshot for snapshot in history if math.isfinite(snapshot.loss)), None)
+    if start is None or _is_otherwise_sick(start):
+        return
+    guess = guess_loss(start)
+    level = max(start.loss, guess) if guess > 0 else start.loss
+    ratios = [typical_ratio(snapshot) for snapshot in history]
+    large = LIMITS.large_update if guess > 0 else LIMITS.without_guess
+    begin = next((index for index, ratio in enumerate(ratios) if ratio >= large), None)
+    if begin is None:
+        return
+    signs = [
+        _leaps(history, begin, level) if level > 0 else None,
+        _comes_to_rest(history, begin, guess) if guess > 0 else None,
+        _runs_away(ratios),
+        _throws_units(history, ratios),
+    ]
+    severities = [sign for sign in signs if sign is not None]
+    if not severities:
+        return
+    rate, ratio, now = history[begin].learning_rate, ratios[begin], recent_loss(history)
+    evidence = {
+        "learning rate": rate,
+        "update ratio, median over weights": ratio,
+        "largest of them": max(ratio for ratio in ratios if not math.isnan(ratio)),
+        "first loss": start.loss,
+        "highest loss": max(all_losses(history), default=math.nan),
+        "recent loss": now,
+        "loss of a guess": guess,
+    }
+    rise = f", and the loss went from {start.loss:.3g} to {now:.3g}" if now > STUCK * start.loss else ""
+    explanation = (
+        f"One update changes the weights by {ratio:.2g} of their size, where about 0.001 is healthy{rise}. "
+        "Such steps leap over every valley of the loss and may leave units dead or saturated behind them."
+    )
+    least, most = LIMITS.factor
+    todo = (remedies.change_lr("lower", min(max(least, ratio / LIMITS.aim), most), rate), WARM_UP, remedies.CLIP)
+    why = (Criterion("update ratio, median over weights", ratio, ">=", large),)
+    severity = max(severities, key=SEVERITIES.index)
+    step = history[begin].step
+    yield Finding("learning_rate_too_high", None, severity, step, evidence, explanation, todo, decided_by=why)
+
+
+def _is_otherwise_sick(start: Snapshot) -> bool:
+    """Whether something is wrong before the first update: then that is the cause, at any learning rate."""
+    if start.loss > LIMITS.wrong_start * guess_loss(start) or find_unnormalized_input([start]):
+        return True
+    return ErrorSignalByLayer.of(start).ratio > LIMITS.exploded
+
+
+def _leaps(history: Sequence[Snapshot], begin: int, level: float) -> Severity | None:
+    """The loss after the first large update is far over its start, and has not come back yet."""
+    after = history[begin:]
+    highest = max(all_losses(after[1:]), default=0.0)
+    settled = len(history) > HYSTERESIS and after[-1].step - after[0].step >= RECOVERY
+    if highest < (LIMITS.leap_unmended if settled else LIMITS.leap) * level:
+        return None
+    levels = [recent_loss(history[:index]) for index in range(max(1, len(history) - 2), len(history) + 1)]
+    if not (statistics.median(levels) > LIMITS.learned * level if settled else levels[-1] > level):
+        return None
+    above = sum(snapshot.loss > LIMITS.above_start * level for snapshot in after[1:])
+    if not settled and above < HYSTERESIS and highest < LIMITS.far * level:
+        return "info"
+    return "critical" if highest >= LIMITS.far * level else "warning"
+
+
+def _comes_to_rest(history: Sequence[Snapshot], begin: int, guess: float) -> Severity | None:
+    """Long after the first large update the loss is that of a guess, though it was lower or was thrown up since."""
+    after = history[begin:]
+    if after[-1].step - after[0].step < RECOVERY or len(after) <= HYSTERESIS:
+        return None
+    levels = [recent_loss(history[:index]) for index in range(HYSTERESIS, len(history) + 1)]
+    rest = min(levels[-HYSTERESIS:])
+    if not rest >= STUCK * guess or ErrorSignalByLayer.of(history[0]).ratio < LIMITS.vanished:
+        return None
+    thrown_up = max(all_losses(after[1:]), default=0.0) >= LIMITS.spike * guess
+    moved = thrown_up or rest >= LIMITS.shaken * guess or min(levels) < LIMITS.learned * guess
+    return "critical" if moved else None
+
+
+def _runs_away(ratios: Sequence[float]) -> Severity | None:
+    """The last snapshot before the end of all numbers: weights are replaced in one step, and were not before."""
+    known = [ratio for ratio in ratios if not math.isnan(ratio)]
+    if known[-1] > LIMITS.replacing_update:
+        return "critical"
+    rises = known[-1] >= LIMITS.runaway_update and known[-1] >= LIMITS.rise * median(known[:-1])
+    return "warning" if rises else None
+
+
+def _throws_units(history: Sequence[Snapshot], ratios: Sequence[float]) -> Severity | None:
+    """Units that were alive at the start and died, or came to rest on a flat side, behind updates that large."""
+    for found in (*find_dead_units(history), *find_saturation(history)):
+        before = [ratio for snapshot, ratio in zip(history, ratios, strict=True) if snapshot.step < found.step]
+        if max((ratio for ratio in before if not math.isnan(ratio)), default=0.0) >= LIMITS.deadly_update:
+            return found.severity
+    return None

@@ -1,0 +1,104 @@
+"""learning_rate_too_low: updates that never were more than tiny, and a loss that hardly falls."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lightning_tricks.diagnosis import remedies
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
+from lightning_tricks.diagnosis.history.progress import (
+    all_losses,
+    guess_loss,
+    median,
+    recent_loss,
+    trained_weights,
+    typical_ratio,
+)
+from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rules.unnormalized_input import find_unnormalized_input
+from lightning_tricks.probes import Snapshot
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Calibrated as those of learning_rate_too_high."""
+
+    small: float = 1.5e-4  # median update ratio; TheDeepChecker takes 1e-4; plain SGD learns, slowly, at 2e-4 to 1e-3
+    once: float = 1.5e-3  # that none was larger than
+    tiny: float = 3e-6  # at once: at this size the weights move by a thousandth in 300 steps
+    fallen: float = 0.1  # share of the start by which the loss of such a training may fall
+    warm_up: float = 1.2  # growth of the learning rate over the history
+    warm_up_unseen: float = 2.0  # growth of the update over its later half, where no rate is known: momentum grows too
+    sensitive: float = 0.01  # abs(gradient x weights) over loss, median: .02 to 100 in nets that learn, .004 vanishing
+    good_start: float = 0.5  # first loss over that of a guess: a network that is fine-tuned has less to learn
+    aim: float = 0.001  # ratio to come up to: safe from above
+    most: float = 1e6  # factor by which the learning rate is raised
+
+
+LIMITS = Thresholds()
+
+
+@rule(
+    "learning_rate_too_low",
+    "learning rate",
+    heading="learning rate too low",
+    clause="the learning rate is too low",
+    order=2,
+    row=13,
+)
+def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """Updates that never were more than tiny though the loss depends on the weights, and a loss that hardly falls."""
+    first, latest = history[0], history[-1]
+    ratios = [ratio for ratio in map(typical_ratio, history) if not math.isnan(ratio)]
+    if len(ratios) < HYSTERESIS or max(ratios) > LIMITS.once or _warms_up(history, ratios):
+        return
+    ratio = statistics.median(ratios)
+    if not 0.0 < ratio < LIMITS.small or not 0.0 < ratios[-1] < LIMITS.small:
+        return
+    if not median(map(_sensitivity, history)) >= LIMITS.sensitive or find_unnormalized_input(history[:1]):
+        return
+    guess, begin, now = guess_loss(first), median(all_losses(history[:HYSTERESIS])), recent_loss(history)
+    if begin < LIMITS.good_start * guess or not begin > 0 or not now > (1.0 - LIMITS.fallen) * begin:
+        return
+    extreme, passed = max(ratios) < LIMITS.tiny, latest.step - first.step
+    if not extreme and (passed < RECOVERY or math.isnan(guess)):
+        return
+    evidence = {
+        "learning rate": latest.learning_rate,
+        "update ratio, median over weights": ratio,
+        "first loss": begin,
+        "recent loss": now,
+        "loss of a guess": guess,
+        "steps": passed + 1,
+    }
+    explanation = (
+        f"One update changes the weights by {ratio:.1e} of their size, where about 1e-3 is healthy, and in "
+        f"{passed + 1} steps the loss went from {begin:.3g} to {now:.3g}. The gradients reach the "
+        "weights, but at this pace the training takes hundreds of times as long as it has to."
+    )
+    todo = (remedies.change_lr("raise", min(LIMITS.aim / ratio, LIMITS.most), latest.learning_rate),)
+    why = (
+        Criterion("update ratio, median over weights", ratio, "<", LIMITS.small),
+        Criterion("recent loss over the first", now / begin, ">", 1.0 - LIMITS.fallen),
+    )
+    severity: Severity = "critical" if extreme and passed >= RECOVERY else "warning"
+    yield Finding("learning_rate_too_low", None, severity, first.step, evidence, explanation, todo, decided_by=why)
+
+
+def _sensitivity(snapshot: Snapshot) -> float:
+    """Median over weights of the change of the loss, relative to it, if they grew by their size along the gradient."""
+    if not snapshot.loss > 0:
+        return math.nan
+    changes = (record.gradient * record.weight * math.prod(record.shape) for record in trained_weights(snapshot))
+    return median(change / snapshot.loss for change in changes)
+
+
+def _warms_up(history: Sequence[Snapshot], ratios: Sequence[float]) -> bool:
+    known = [snapshot.learning_rate for snapshot in history if not math.isnan(snapshot.learning_rate)]
+    if len(known) > 1:
+        return known[-1] > LIMITS.warm_up * known[0]
+    return ratios[-1] > LIMITS.warm_up_unseen * ratios[len(ratios) // 2]  # momentum grows at the start, warm-up goes on

@@ -1,0 +1,199 @@
+"""poor_initialization: pre-activations that leave the order of 1 at the start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lightning_tricks.diagnosis import remedies
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Trait
+from lightning_tricks.diagnosis.history.layers import (
+    FAR_OFF,
+    ORDINARY_SCALE,
+    hidden_activations,
+    is_ordinary,
+    weight_scale,
+    weighted_before,
+)
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, leading, persistence
+from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck
+from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rules.dead_units import dying
+from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    faint: float = 0.03  # std of a pre-activation; healthy nets of a few layers start at .09 with torch's default
+    loud: float = 30.0
+    jump: float = 20.0  # factor between the pre-activations of two layers in a row (SageMaker: a variance ratio of 10)
+    gentle: float = 1e-4  # a fading down to this, as of torch's default in eight layers, mends itself within RECOVERY
+    alike: float = 3.0  # factor within which the sizes of two layers' weights come from one scheme
+    patience: float = 2.0  # times RECOVERY: for weights of an ordinary size, such as logistic units by torch's default
+    early: int = 16  # optimiser steps after which weights no longer show how they began
+    shrinks: float = 0.7  # std over that of the layer before, from which on a fading is one ...
+    healthy: float = 0.3  # ... that begins behind the layer before, where its pre-activations are this large
+    over_one: float = 1.0  # std of a pre-activation from which on what follows is too large, not too small
+
+
+LIMITS = Thresholds()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A hidden layer: its weights with RMS(w) sqrt(fan_in), their ``scale``, and the units that they feed."""
+
+    weighted: WeightedRecord
+    activation: ActivationRecord
+    scale: float | None
+
+    @property
+    def std(self) -> float:
+        return self.activation.std
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The layer at which it begins, what the pre-activations do there, and whether there alone."""
+
+    layer: Layer
+    what: str
+    sudden: bool
+    measured: tuple[str, float, float]  # what shows it: name, value and threshold
+
+    @property
+    def criterion(self) -> Criterion:
+        name, value, threshold = self.measured
+        return Criterion(name, value, ">" if value > threshold else "<", threshold)
+
+
+@rule(
+    "poor_initialization",
+    "start",
+    "linearity saturation dead_units vanishing_gradient bias_shift learning_rate_too_low",
+    "poor initialization",
+    clause="the weights begin at the wrong scale",
+    row=7,
+    order=0,
+    cure="scheme for the activation",
+)
+def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """Pre-activations leave the order of 1 at the start, and stay there."""
+    first = history[0]
+    layers = _hidden_layers(first) if first.step <= LIMITS.early else []
+    faulty = _first_faulty(layers)
+    if faulty is None:
+        return
+    place = faulty.layer
+    gain = place.weighted.std / place.weighted.input_std if place.weighted.input_std > 0 else math.nan
+    evidence = {
+        "pre-activation std": place.std,
+        "from first to last hidden layer": f"{layers[0].std:.2g} to {layers[-1].std:.2g}",
+        "output std over input std": gain,
+        "weight scale": place.scale,
+        "at one layer": faulty.sudden,
+        "activation layer": place.activation.name,
+    }
+    explanation = (
+        f"At the start the pre-activations {faulty.what} at this layer: its weights do not fit their number and the "
+        f"{place.activation.function} units that follow. From there on signals and gradients change with every layer."
+    )
+    kinds = {
+        Trait.AT_ONE_LAYER: faulty.sudden,
+        Trait.ORDINARY_WEIGHTS: is_ordinary(place.scale),
+        Trait.LOUD: place.std > LIMITS.over_one,
+    }
+    yield Finding(
+        "poor_initialization",
+        place.weighted.name,
+        _severity(history, layers, faulty),
+        first.step,
+        evidence,
+        explanation,
+        remedies.of_a_start(place.activation.function),
+        traits=frozenset(trait for trait, so in kinds.items() if so),
+        related=place.activation.name,
+        decided_by=(faulty.criterion,),
+    )
+
+
+def _severity(history: Sequence[Snapshot], layers: Sequence[Layer], faulty: Fault) -> Severity:
+    """A warning where it still is as at the start, which may not mend by itself; or where no scheme is so far off."""
+    first, steps = history[0], history[-1].step - history[0].step
+    scale, (low, high) = faulty.layer.scale, ORDINARY_SCALE
+    far_off = scale is not None and scale > 0 and not low / FAR_OFF <= scale <= high * FAR_OFF
+    if len(history) < HYSTERESIS:
+        return "info"
+    if faulty.sudden or far_off:
+        begun = leading(history, _is_faulty)
+        if begun is not None and begun.run >= HYSTERESIS and begun.at.step - begun.since >= LIMITS.early:
+            return "warning"
+    elif min(layer.std for layer in layers) >= LIMITS.gentle:
+        usual = is_ordinary(scale)
+        if steps < (LIMITS.patience if usual else 1.0) * RECOVERY or (usual and _may_learn(history)):
+            return "info"
+    found = persistence(history, _is_faulty, from_start=True)
+    return "warning" if found is not None and found.since == first.step else "info"
+
+
+def _may_learn(history: Sequence[Snapshot]) -> bool:
+    """By a loss of which it is known what a guess has: those of a game between networks do not fall."""
+    return math.isnan(guess_loss(history[0])) or not is_stuck(history)
+
+
+def _is_faulty(snapshot: Snapshot) -> bool:
+    return _first_faulty(_hidden_layers(snapshot)) is not None
+
+
+def _hidden_layers(snapshot: Snapshot) -> list[Layer]:
+    """The hidden layers up to the first of dead units: behind those nothing tells of its own weights."""
+    layers: list[Layer] = []
+    for record in hidden_activations(snapshot):
+        weighted = weighted_before(snapshot, record)
+        if weighted is not None and record.std >= 0:
+            layers.append(Layer(weighted, record, weight_scale(snapshot, weighted.name)))
+        if dying(record):
+            break
+    return layers
+
+
+def _first_faulty(layers: Sequence[Layer]) -> Fault | None:
+    before: Layer | None = None
+    for layer in layers:
+        factor = layer.std / before.std if before is not None and before.std > 0 else 1.0
+        if not 1.0 / LIMITS.jump <= factor <= LIMITS.jump:
+            first, verb = _first_alike(layers, layer), "shrink" if factor < 1.0 else "grow"
+            what = f"{verb} suddenly" if first is layer else f"{verb} from layer to layer, beginning"
+            bound = 1.0 / LIMITS.jump if factor < 1.0 else LIMITS.jump
+            return Fault(first, what, first is layer, ("std over that of the layer before", factor, bound))
+        if layer.std < LIMITS.faint:
+            return Fault(_origin(layers, layer), "fade away", False, ("pre-activation std", layer.std, LIMITS.faint))
+        if layer.std > LIMITS.loud and layer.weighted.std / max(layer.weighted.input_std, 1e-30) > LIMITS.jump:
+            return Fault(layer, "are far too large", True, ("pre-activation std", layer.std, LIMITS.loud))
+        before = layer
+    if layers and layers[-1].std > LIMITS.loud:
+        shown = ("last pre-activation std", layers[-1].std, LIMITS.loud)
+        return Fault(layers[0], "grow from layer to layer, beginning", False, shown)
+    return None
+
+
+def _first_alike(layers: Sequence[Layer], jump: Layer) -> Layer:
+    """The first layer whose weights are as far from an ordinary size as those at a jump: then it is no single layer."""
+    if not jump.scale or is_ordinary(jump.scale):
+        return jump
+    for layer in layers:
+        if layer.scale is not None and 1.0 / LIMITS.alike <= layer.scale / jump.scale <= LIMITS.alike:
+            return layer
+    return jump
+
+
+def _origin(layers: Sequence[Layer], faint: Layer) -> Layer:
+    """Where a fading that takes several layers begins: the first layer after which it only shrinks."""
+    first = _first_alike(layers, faint)
+    if first is not faint:
+        return first
+    index = layers.index(faint)
+    while index > 0 and layers[index].std < LIMITS.shrinks * layers[index - 1].std:
+        index -= 1
+    return layers[min(index + 1, len(layers) - 1)] if layers[index].std > LIMITS.healthy else layers[index]

@@ -1,0 +1,107 @@
+"""A sick training for every problem."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from lightning_tricks.probes import Snapshot
+
+from .custom import fit, look
+from .trainings import deep, digits, lecun, sgd, train
+
+
+@dataclasses.dataclass(frozen=True)
+class Sick:
+    """A training that shows this problem; ``make`` gives its snapshots."""
+
+    problem: str
+    make: Callable[[], list[Snapshot]]
+
+    @functools.cache  # noqa: B019
+    def history(self) -> list[Snapshot]:
+        torch.manual_seed(0)
+        return self.make()
+
+
+def scaled(network: nn.Sequential, factor: float, *layers: int) -> nn.Sequential:
+    for layer in layers:
+        nn.init.normal_(network[layer].weight, std=factor * network[layer].weight.std().item())  # type: ignore
+    return network
+
+
+def filled(network: nn.Sequential, layer: int, what: str, value: float) -> nn.Sequential:
+    nn.init.constant_(getattr(network[layer], what), value)
+    return network
+
+
+class Shift(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 6.0
+
+
+class Cut(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.detach()
+
+
+class Breaks(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - 1e9).log()
+
+
+def memorised() -> list[Snapshot]:
+    """Few patterns with labels at random; the validation loss is that on the same patterns rightly labelled."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (values[:64] for values in digits())
+    wrong = torch.randint(10, y.shape, generator=generator)
+    network = deep(nn.ReLU, 3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses: list[float] = []
+
+    def take_step(_: torch.Tensor, __: torch.Tensor, step: int) -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(x), wrong).backward()
+        optimizer.step()
+        with torch.no_grad():
+            losses.append(float(nn.functional.cross_entropy(network(x), y)))
+
+    history = look(network, take_step, [optimizer], steps=200, every=10)
+    return [dataclasses.replace(snapshot, validation_loss=losses[snapshot.step]) for snapshot in history]
+
+
+def slow(network: nn.Module) -> list[Snapshot]:
+    return train(network, optimizer=sgd(0.01))
+
+
+SICK: dict[str, Sick] = {
+    "weights too small": Sick("linearity", lambda: slow(scaled(lecun(deep(nn.Tanh, 8)), 1e-4, 6))),
+    "no activation": Sick("linearity", lambda: train(nn.Sequential(*(nn.Linear(64, 64) for _ in range(3))))),
+    "always on": Sick("linearity", lambda: slow(filled(deep(nn.ReLU, 2), 0, "bias", 20.0))),
+    "weights too large": Sick("saturation", lambda: slow(scaled(lecun(deep(nn.Tanh, 6)), 60.0, 4))),
+    "dead": Sick("dead_units", lambda: slow(filled(deep(nn.ReLU, 5), 4, "bias", -10.0))),
+    "deep": Sick("vanishing_gradient", lambda: train(deep(nn.Sigmoid, 20), normalised=False)),
+    "growing": Sick(
+        "exploding_gradient", lambda: train(scaled(deep(nn.ReLU, 12), 6.0, *range(2, 24, 2)), optimizer=sgd(1e-12))
+    ),
+    "shifted": Sick(
+        "bias_shift",
+        lambda: train(nn.Sequential(deep(nn.Tanh, 2)[:2], Shift(), *deep(nn.Tanh, 2)[2:]), optimizer=sgd(0.1)),
+    ),
+    "faint": Sick("poor_initialization", lambda: slow(scaled(deep(nn.ReLU, 5), 1e-3, 4))),
+    "equal": Sick("symmetric_weights", lambda: slow(filled(deep(nn.ReLU, 5), 4, "weight", 0.1))),
+    "raw input": Sick("unnormalized_input", lambda: train(deep(nn.ReLU, 3), normalised=False)),
+    "nan": Sick("non_finite", lambda: train(nn.Sequential(deep(nn.ReLU, 2), Breaks(), nn.Linear(10, 10)), steps=3)),
+    "blown up": Sick("non_finite", lambda: train(deep(nn.ReLU, 5), optimizer=sgd(1e5))),
+    "cut": Sick("disconnected_parameters", lambda: fit(nn.Sequential(deep(nn.ReLU, 2), Cut(), nn.Linear(10, 10)))),
+    "steps too large": Sick("learning_rate_too_high", lambda: train(deep(nn.ReLU, 3), optimizer=sgd(30.0))),
+    "steps too small": Sick("learning_rate_too_low", lambda: train(deep(nn.ReLU, 3), optimizer=sgd(1e-6))),
+    "two softmaxes": Sick("output_mismatch", lambda: fit(nn.Sequential(deep(nn.ReLU, 2), nn.Softmax(1)))),
+    "loud output": Sick("output_mismatch", lambda: fit(scaled(deep(nn.ReLU, 2), 100.0, 4))),
+    "by heart": Sick("overfitting", memorised),
+    "tiny batches": Sick("batch_norm_mismatch", lambda: fit(deep(nn.ReLU, 2, norm=nn.BatchNorm1d), batch=2)),
+}
