@@ -77,7 +77,7 @@ def test_an_ordinary_loader():
         trainer().fit(ensemble, DataLoader(data(), batch_size=16))
 
 
-def test_other_numbers_of_members_and_ways_to_spread():
+def test_other_numbers_of_members_and_ways_to_distribute_them():
     ensemble = BaggingEnsemble(Plain, 3, task="classification")
     with pytest.raises(ValueError, match="3 members, but draws for num_members=4"):
         trainer().fit(ensemble, BootstrapDataModule(data(), 4))
