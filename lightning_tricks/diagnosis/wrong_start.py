@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.finding import SEVERITIES, Finding
 
 # RMS(w) sqrt(fan_in): torch's default has .58, LeCun's scheme 1, He's 1.4; a normal of std .02 over 768 inputs .55
@@ -13,7 +14,6 @@ FAR_OFF = 4.0  # factor outside of these: no scheme draws such weights
 ALONG_THE_WAY = ("exploding_gradient", "vanishing_gradient")  # of all layers together, not of one
 AT_ONCE = 2  # optimiser steps within which the consequences of a start show
 _UNITS = ("linearity", "saturation")
-_SCALE_FREE = ("relu", "leaky_relu", "prelu", "rrelu")  # faint signals make them no more linear than loud ones
 _OF_A_START = ("at one layer", "activation layer")
 
 
@@ -43,7 +43,7 @@ def _effect(start: Finding, findings: Sequence[Finding]) -> Finding | None:
     at_once = [finding for finding in findings if finding.step <= start.step + AT_ONCE]
     for finding in at_once:
         fed = finding.evidence.get("weighted layer") == start.layer
-        if finding.evidence.get("units") in _SCALE_FREE:
+        if properties_of(finding.evidence.get("units")).scale_free:
             continue
         there = fed or finding.layer == start.evidence["activation layer"]
         if finding.problem in _UNITS and there and (start.evidence["at one layer"] or not of_ordinary_weights(start)):
@@ -54,7 +54,7 @@ def _effect(start: Finding, findings: Sequence[Finding]) -> Finding | None:
     linear = [
         finding
         for finding in at_once
-        if finding.problem == "linearity" and finding.evidence.get("units") not in _SCALE_FREE
+        if finding.problem == "linearity" and not properties_of(finding.evidence.get("units")).scale_free
     ]
     exploding = [finding for finding in along if finding.problem == "exploding_gradient"]
     if exploding or of_ordinary_weights(start):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_tricks.probes.measure import packing
 from lightning_tricks.probes.measure.parameters import ParameterTally
-from lightning_tricks.probes.measure.tallies import Signal
+from lightning_tricks.probes.measure.tallies import ErrorSignal
 from lightning_tricks.probes.records.layers import ActivationRecord, ParameterRecord, WeightedRecord
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
 from lightning_tricks.probes.snapshot import Snapshot
@@ -106,7 +106,7 @@ def build_snapshot(observer: Observer, parameters: Iterable[ParameterTally], con
         )
 
 
-def _whole_signals(layers: list[Any], not_seen: dict[str, str]) -> list[Signal]:
+def _whole_signals(layers: list[Any], not_seen: dict[str, str]) -> list[ErrorSignal]:
     for tally in layers:
         if tally.signal.torn:
             not_seen[f"{tally.name} (error signal)"] = (

@@ -7,7 +7,7 @@ on the device while a step runs and NumPy arrays afterwards; the arithmetic is t
 
 from lightning_tricks.stats.activations import ActivationSums
 from lightning_tricks.stats.moments import JointMoments, Moments
-from lightning_tricks.stats.sampling import Sample, sample
+from lightning_tricks.stats.sampling import Sample, sample, unreadable
 from lightning_tricks.stats.squares import SquareSums
 from lightning_tricks.stats.sums import Sums
 from lightning_tricks.stats.updates import ParameterSums, RowSums
@@ -24,4 +24,5 @@ __all__ = [
     "Sums",
     "WeightedSums",
     "sample",
+    "unreadable",
 ]

@@ -11,7 +11,7 @@ from torch import Generator, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from lightning_tricks.activations import activation_of, by_name
+from lightning_tricks.activations import activation_of, by_name, entries
 from lightning_tricks.init.fans import is_weighted, weight_blocks
 from lightning_tricks.init.network import check_scheme, initialize
 from lightning_tricks.model.execution_order import execution_order, functional_activations
@@ -22,7 +22,7 @@ from lightning_tricks.surgery.report import NoEffectWarning, Report
 
 __all__ = ["self_normalize", "swap_activation"]
 
-RECTIFIERS = ("relu", "leaky_relu", "prelu", "rrelu", "elu", "celu")
+RECTIFIERS = tuple(entry.name for entry in entries() if entry.rectifier)
 Old = str | type[nn.Module] | Iterable["str | type[nn.Module]"]
 New = str | nn.Module | Callable[[], nn.Module]
 

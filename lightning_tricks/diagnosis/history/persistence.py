@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.finding import Finding, Severity
 from lightning_tricks.diagnosis.history.progress import is_stuck
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
@@ -91,7 +92,7 @@ def hidden_activations(snapshot: Snapshot) -> list[ActivationRecord]:
 
 
 def _makes_positive(record: ActivationRecord) -> bool:
-    return record.function == "softplus" and record.name.rpartition(".")[2].startswith("softplus")
+    return properties_of(record.function).makes_positive and record.name.rpartition(".")[2].startswith(record.function)
 
 
 def weighted_before(snapshot: Snapshot, activation: ActivationRecord) -> WeightedRecord | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Finding, Severity
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
@@ -24,10 +25,7 @@ GAIN = 20.0  # its outputs over its inputs, in root mean square; every scheme gi
 LOUD_OUTPUTS = 3.0  # and outputs of that size: with small ones a large loss comes from class weights
 FEW_PATTERNS = 8  # a loss over fewer is no estimate
 AT_BOUND = 0.9  # share of its range that a bounded output reaches: then the bound is felt
-TWO_SIDED = ("tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign")
-RECTIFIERS = ("relu", "relu6")
-# Never (much) below zero: as a logit never a probability under .4.
-POSITIVE = (*RECTIFIERS, "softplus", "gelu", "silu", "mish", "hardswish")
+LOWEST_LOGIT = -0.4  # an activation that goes no lower gives, as a logit, never a probability under .4
 _WITH_LOGITS = ("binary_cross_entropy_with_logits", "multilabel_soft_margin_loss")
 _LOGITS = ("cross_entropy", *_WITH_LOGITS)
 _LOG_PROBABILITIES = ("nll_loss", "kl_div")
@@ -69,7 +67,7 @@ def probabilities_as_logits(calls: LossCalls) -> Finding | None:
 
 def sigmoid_as_logits(calls: LossCalls) -> Finding | None:
     """A sigmoid before a loss that has its own."""
-    latest, seen = calls.latest, calls.function in ("sigmoid", "hardsigmoid")
+    latest, seen = calls.latest, properties_of(calls.function).probability
     if latest.function not in _WITH_LOGITS:
         return None
     found = calls.course(_between_zero_and_one)
@@ -127,11 +125,12 @@ def bounded_logits(calls: LossCalls) -> Finding | None:
         return None
     if activation.patterns > 1.5 * latest.patterns or activation.units != max(latest.outputs, 1):
         return None  # pooled, as in SqueezeNet and Network in Network, whose last convolutions are rectified
-    if function in TWO_SIDED:
+    properties = properties_of(function)
+    if properties.two_sided:
         found = calls.course(_within_one if calls.straight else _at_bound)
         severity: Severity = "info" if found is None else found.severity(critical=False)
         what = "is bounded to both sides"
-    elif function in (POSITIVE if latest.function in _WITH_LOGITS else RECTIFIERS):
+    elif properties.cuts_at_zero or (latest.function in _WITH_LOGITS and properties.range[0] >= LOWEST_LOGIT):
         found = calls.course(lambda record: record.input_min > -0.4 and record.input_min <= 0.0)
         severity, what = "warning", "cuts them at zero"
     else:

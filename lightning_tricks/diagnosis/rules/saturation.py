@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.history.persistence import first_of, hidden_activations, layer_course, weighted_before
@@ -11,7 +12,6 @@ from lightning_tricks.probes import ActivationRecord, Snapshot
 
 SATURATED = 0.5  # share of patterns on a flat side, mean over units
 BLOCKED = 0.9
-_FLAT_TWICE = ("tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid")  # one flat side alone is how a rectifier works
 
 
 def find_saturation(history: Sequence[Snapshot]) -> list[Finding]:
@@ -47,4 +47,6 @@ def find_saturation(history: Sequence[Snapshot]) -> list[Finding]:
 
 
 def _saturated(record: ActivationRecord | None) -> bool:
-    return record is not None and record.function in _FLAT_TWICE and record.saturation >= SATURATED
+    if record is None or not properties_of(record.function).two_sided:  # one flat side is how a rectifier works
+        return False
+    return record.saturation >= SATURATED

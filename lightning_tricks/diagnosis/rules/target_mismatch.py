@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls
@@ -20,23 +21,6 @@ LARGE_TARGETS = 30.0  # root mean square; normalised targets have 1
 GROWS = 2.0  # times the first loss: the training diverges, and may not live to the third look
 _REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _CLASSES = ("cross_entropy", "nll_loss")
-_REACH: Mapping[str, tuple[float, float]] = {
-    "relu": (0.0, math.inf),
-    "softplus": (0.0, math.inf),
-    "relu6": (0.0, 6.0),
-    "sigmoid": (0.0, 1.0),
-    "hardsigmoid": (0.0, 1.0),
-    "tanh": (-1.0, 1.0),
-    "softsign": (-1.0, 1.0),
-    "hardtanh": (-1.0, 1.0),
-    "gelu": (-0.17, math.inf),
-    "silu": (-0.28, math.inf),
-    "mish": (-0.31, math.inf),
-    "hardswish": (-0.375, math.inf),
-    "elu": (-1.0, math.inf),
-    "selu": (-1.7581, math.inf),
-    "logsigmoid": (-math.inf, 0.0),
-}
 
 
 def finding(
@@ -76,16 +60,17 @@ def broadcast(calls: LossCalls) -> Finding | None:
 def out_of_reach(calls: LossCalls) -> Finding | None:
     """Targets outside of what the last activation can give."""
     function = calls.function
-    if calls.latest.function not in _REGRESSION or function is None or function not in _REACH:
+    properties = properties_of(function)
+    low, high = properties.range
+    if calls.latest.function not in _REGRESSION or function is None or not (math.isfinite(low) or math.isfinite(high)):
         return None
-    low, high = _REACH[function]
     pooled = calls.pooled
     slack = 1e-3 + 1e-3 * abs(low if math.isfinite(low) else high)
     if pooled.input_min < low - slack or pooled.input_max > high + slack:
         return None  # scaled or shifted behind the activation
     below, above = (low - pooled.target_min) / pooled.target_std, (pooled.target_max - high) / pooled.target_std
     latest = calls.latest
-    felt = calls.straight and function in ("sigmoid", "hardsigmoid", "tanh", "hardtanh", "softsign")
+    felt = calls.straight and properties.two_sided
     under = below > OUTSIDE and (felt or latest.input_min <= low + NEAR)
     over = above > OUTSIDE and (felt or latest.input_max >= high - NEAR)
     if not under and not over:
