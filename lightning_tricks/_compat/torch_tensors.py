@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def version(tensor: Tensor) -> int:
+def version(tensor: Any) -> int:
     """How often the values have been overwritten; always 0 where torch does not count."""
     return 0 if tensor.is_inference() else getattr(tensor, "_version", 0)
 

@@ -75,15 +75,18 @@ def _call(observer: Observer, func: Function, args: Arguments, kwargs: Keywords)
 
 
 def _attention(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
-    inside = attention.opened(func)
-    if inside is None:
-        if observer.listening:
-            observer.tallies.not_seen[func.__name__] = "torch's own function was not found: nothing inside it is seen"
-        return func(*args, **kwargs)
     if observer.closed or observer.mode is None:
         return func(*args, **kwargs)
-    with observer.mode:
-        return inside(*args, **kwargs)
+    inside = attention.opened(func) if torch_functions.is_torchs(func) else None
+    if inside is None or observer.inside_attention:  # asked again from inside: it was not opened
+        observer.tallies.not_seen[func.__name__] = "nothing inside of this function is seen: it is not as torch's was"
+        return func(*args, **kwargs)
+    observer.inside_attention = True
+    try:
+        with observer.mode:
+            return inside(*args, **kwargs)
+    finally:
+        observer.inside_attention = False
 
 
 def _unwrapped(

@@ -39,6 +39,7 @@ class Observer:
         self.weighted = WeightedCounter(self.tallies, self.gradients, max_patterns)
         self.annotations = TensorAnnotations()
         self.mode: TorchFunctionMode | None = None  # that sees the calls
+        self.inside_attention = False
         self.closed = False
         self.paused = False
         self.max_patterns = max_patterns
