@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
+
+from lightning_tricks.probes.records.record import to_json
 
 Problem = Literal[
     "linearity",
@@ -90,7 +91,7 @@ class Finding:
             "layer": self.layer,
             "severity": self.severity,
             "step": self.step,
-            "evidence": {key: _plain(value) for key, value in self.evidence.items()},
+            "evidence": to_json(dict(self.evidence)),
             "explanation": self.explanation,
             "remedies": [dataclasses.asdict(remedy) for remedy in self.remedies],
             "consequences": [finding.to_dict() for finding in self.consequences],
@@ -100,9 +101,3 @@ class Finding:
         where = f" at {self.layer}" if self.layer else ""
         advice = f" What to do: {self.remedies[0]}." if self.remedies else ""
         return f"{self.severity}: {self.problem}{where}, since step {self.step}. {self.explanation}{advice}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

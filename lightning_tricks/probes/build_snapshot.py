@@ -14,8 +14,10 @@ from torch import Tensor
 from lightning_tricks.probes.measure import packing
 from lightning_tricks.probes.measure.parameters import ParameterTally
 from lightning_tricks.probes.measure.tallies import ErrorSignal
-from lightning_tricks.probes.records.layers import ActivationRecord, ParameterRecord, WeightedRecord
+from lightning_tricks.probes.records.activations import ActivationRecord
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
+from lightning_tricks.probes.records.parameters import ParameterRecord
+from lightning_tricks.probes.records.weighted import WeightedRecord
 from lightning_tricks.probes.snapshot import Snapshot
 from lightning_tricks.probes.watch.observer import Observer
 from lightning_tricks.stats import SquareSums

@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lightning_tricks.probes.records.layers import ActivationRecord, ParameterRecord, WeightedRecord
+from lightning_tricks.probes.records.activations import ActivationRecord
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
-from lightning_tricks.probes.records.record import Record
+from lightning_tricks.probes.records.parameters import ParameterRecord
+from lightning_tricks.probes.records.record import StepRecord
+from lightning_tricks.probes.records.weighted import WeightedRecord
 
-R = TypeVar("R", bound=Record)
-_KINDS: Mapping[str, type[Record]] = {
+R = TypeVar("R", bound=StepRecord)
+_KINDS: Mapping[str, type[StepRecord]] = {
     "activations": ActivationRecord,
     "weighted": WeightedRecord,
     "parameters": ParameterRecord,
@@ -145,7 +147,7 @@ class Snapshot:
             normalizations=tuple(record for record in self.normalizations if keep(record.name)),
         )
 
-    def records(self) -> Iterable[Record]:
+    def records(self) -> Iterable[StepRecord]:
         """All records: activations and weighted operations in the order of execution, then parameters."""
         layers: list[Any] = [*self.activations, *self.weighted]
         yield from sorted(layers, key=lambda record: record.order)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lightning_tricks.probes import ActivationRecord, LossRecord, NormalizationRecord, Snapshot, WeightedRecord
-from lightning_tricks.probes.records.layers import Record
+from lightning_tricks.probes.records.record import StepRecord
 
 COLUMNS = ("step", "kind", "layer", "function_or_operation", "measure", "value")
 
@@ -49,7 +49,7 @@ def write_csv(history: Sequence[Snapshot], path: str | pathlib.Path) -> pathlib.
     return path
 
 
-def _kind(record: Record) -> tuple[str, str]:
+def _kind(record: StepRecord) -> tuple[str, str]:
     if isinstance(record, ActivationRecord):
         return "activation", record.function
     if isinstance(record, WeightedRecord):

@@ -61,14 +61,14 @@ class ParameterSums(Sums):
 
     Args:
         weight: Squares of the entries before the step.
-        spread: Sum of abs(w_ij - w_0j): zero where all units have the same weights; None without rows.
+        row_differences: Sum of abs(w_ij - w_0j): zero where all units have the same weights; None without rows.
         gradient: Squares of the whole gradient; None without one.
         update: Squares of the change of the entries; None where no step was seen.
         rows: Sums over the rows of that change; None without rows or step.
     """
 
     weight: SquareSums
-    spread: Any
+    row_differences: Any
     gradient: SquareSums | None
     update: SquareSums | None
     rows: RowSums | None

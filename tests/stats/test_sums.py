@@ -82,7 +82,7 @@ def test_arrays_go_out_and_come_back_in_their_places():
     sums = parameter(X)
     numbered = sums.with_arrays(iter(range(len(sums.arrays()))))
     assert numbered.weight.square == 0
-    assert numbered.spread == 1
+    assert numbered.row_differences == 1
     assert numbered.gradient.square == 2
     assert numbered.rows.squared_drift == len(sums.arrays()) - 1
     assert numbered.weight.count == X.numel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -79,4 +78,4 @@ def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> Activation
     if known:
         return functools.reduce(lambda one, other: one.merge(other), known)
     patterns, dead = sum(found.patterns for found in looks), min(found.dead_share for found in looks)
-    return dataclasses.replace(record, patterns=patterns, dead_share=dead)
+    return record.with_values(patterns=patterns, dead_share=dead)

@@ -152,11 +152,11 @@ def _sums(tally: ParameterTally, stepped: bool) -> ParameterSums:
     stepped = stepped and _storage(tally.parameter) == _storage(tally.rows[0].tally.call.weight)  # else it was replaced
     for rows in tally.rows:
         before = _real(rows.before)
-        spread = (before - before[:1]).abs().sum() if len(before) > 1 else None
+        differences = (before - before[:1]).abs().sum() if len(before) > 1 else None
         change, row_sums = rows.change() if stepped else (None, None)
         update = None if change is None else SquareSums.of(change)
         gradient = tally.gradient if total is None else None
-        sums = ParameterSums(SquareSums.of(before), spread, gradient, update, row_sums)
+        sums = ParameterSums(SquareSums.of(before), differences, gradient, update, row_sums)
         total = sums if total is None else total.merge(sums)
     assert total is not None
     return total

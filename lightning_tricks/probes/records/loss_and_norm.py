@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lightning_tricks.probes.records.record import Record
+from lightning_tricks.probes.records.record import StepRecord
 
 __all__ = ["LossRecord", "NormalizationRecord"]
 
 
 @dataclasses.dataclass(frozen=True)
-class LossRecord(Record):
+class LossRecord(StepRecord):
     """One call of a loss function of torch.nn.functional.
 
     Args:
@@ -77,7 +77,7 @@ class LossRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True)
-class NormalizationRecord(Record):
+class NormalizationRecord(StepRecord):
     """One call of a batch normalisation that keeps running statistics.
 
     Args:
@@ -122,14 +122,14 @@ class NormalizationRecord(Record):
         )
 
 
-def _mean(one: Record, other: Record, name: str, weights: tuple[int, int], power: int = 1) -> float:
+def _mean(one: StepRecord, other: StepRecord, name: str, weights: tuple[int, int], power: int = 1) -> float:
     total = sum(weights)
     if not total:
         return math.nan
     return (weights[0] * getattr(one, name) ** power + weights[1] * getattr(other, name) ** power) / total
 
 
-def _joint_std(one: Record, other: Record, kind: str, weights: tuple[int, int]) -> float:
+def _joint_std(one: StepRecord, other: StepRecord, kind: str, weights: tuple[int, int]) -> float:
     squares = _mean(one, other, f"{kind}_std", weights, 2)
     means = _mean(one, other, f"{kind}_mean", weights)
     return math.sqrt(max(squares + _mean(one, other, f"{kind}_mean", weights, 2) - means**2, 0.0))
