@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lightning_tricks.probes.records.record import StepRecord
+from lightning_tricks.stats import Moments
 
 __all__ = ["LossRecord", "NormalizationRecord"]
 
@@ -130,6 +131,9 @@ def _mean(one: StepRecord, other: StepRecord, name: str, weights: tuple[int, int
 
 
 def _joint_std(one: StepRecord, other: StepRecord, kind: str, weights: tuple[int, int]) -> float:
-    squares = _mean(one, other, f"{kind}_std", weights, 2)
-    means = _mean(one, other, f"{kind}_mean", weights)
-    return math.sqrt(max(squares + _mean(one, other, f"{kind}_mean", weights, 2) - means**2, 0.0))
+    both, another = (
+        Moments(count, getattr(record, f"{kind}_mean"), count * getattr(record, f"{kind}_std") ** 2)
+        for record, count in zip((one, other), weights, strict=True)
+    )
+    joint = both.merge(another)
+    return math.sqrt(joint.variance) if joint.count else math.nan
