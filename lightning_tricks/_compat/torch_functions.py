@@ -11,6 +11,7 @@ import functools
 import inspect
 import os
 import types
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -34,16 +35,29 @@ _PLACES: Mapping[str, Any] = {
 _own: dict[str, Function] = {}  # the latest function of torch's own that was found under a name
 
 
+@functools.cache
+def say_once(consequence: str) -> None:
+    """Warn of a name that this torch lacks; never an error, whatever the filters say, as a training goes on."""
+    with contextlib.suppress(Warning):
+        warnings.warn(f"this version of torch lacks a name that probes use: {consequence}", stacklevel=2)
+
+
 def unseen() -> AbstractContextManager[None]:
     """A block whose calls no function mode and no tensor subclass sees; where torch has none, they do see them."""
     disable = getattr(torch._C, "DisableTorchFunction", None)
-    return contextlib.nullcontext() if disable is None else disable()
+    if disable is None:
+        say_once("other function modes see what a probe computes")
+        return contextlib.nullcontext()
+    return disable()
 
 
 def in_backward() -> bool:
     """Whether a backward pass runs in this thread; where torch does not tell, it is never so."""
     running = getattr(torch._C, "_current_graph_task_id", None)
-    return running is not None and running() != -1
+    if running is None:
+        say_once("what activation checkpointing repeats in the backward pass is counted twice")
+        return False
+    return running() != -1
 
 
 def top_function_mode() -> Any:
@@ -60,7 +74,9 @@ def is_operator(function: Any) -> bool:
 @functools.cache
 def _operators() -> tuple[type, ...]:
     module = getattr(torch, "_ops", None)
-    kinds = (getattr(module, name, None) for name in ("OpOverload", "OpOverloadPacket"))
+    kinds = tuple(getattr(module, name, None) for name in ("OpOverload", "OpOverloadPacket"))
+    if None in kinds:
+        say_once("calls through torch.ops are not listed as not seen")
     return tuple(kind for kind in kinds if kind is not None)
 
 

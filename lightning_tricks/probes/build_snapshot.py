@@ -109,12 +109,12 @@ def build_snapshot(observer: Observer, parameters: Iterable[ParameterTally], con
 
 def _whole_signals(layers: list[Any], not_seen: dict[str, str]) -> list[ErrorSignal]:
     for tally in layers:
-        if tally.signal.torn:
+        if tally.signal.incomplete:
             not_seen[f"{tally.name} (error signal)"] = (
                 "several backward passes went through it and cannot be told apart"
             )
     signals = {id(tally.signal): tally.signal for tally in layers}
-    return [signal for signal in signals.values() if signal.sums is not None and not signal.torn]
+    return [signal for signal in signals.values() if signal.sums is not None and not signal.incomplete]
 
 
 def _list_unseen(observer: Observer) -> None:

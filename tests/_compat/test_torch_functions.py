@@ -4,6 +4,7 @@ import functools
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import pytest
 import torch
@@ -46,6 +47,18 @@ def test_a_torch_without_a_private_name_is_looked_at_all_the_same(monkeypatch, p
     assert names(snapshot) == (["0", "2"], ["1"])
     assert not snapshot.not_seen
     assert all(record.error_signal >= 0 for record in snapshot.weighted)
+
+
+def test_what_a_missing_name_costs_is_said_once_and_is_no_error(monkeypatch):
+    torch_functions.say_once.cache_clear()
+    monkeypatch.delattr(torch._C, "_current_graph_task_id")
+    with pytest.warns(UserWarning, match="lacks a name that probes use: what activation checkpointing") as said:
+        assert [len(looked_at().weighted) for _ in range(2)] == [2, 2]
+    assert len(said) == 1
+    torch_functions.say_once.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not torch_functions.in_backward()
 
 
 def test_the_package_imports_without_private_names_of_torch():

@@ -61,7 +61,7 @@ class ActivationCounter:
         tally = self.tallies.activations.get(name)
         if tally is None:
             own = ErrorSignal() if signal is None else signal
-            tally = ActivationTally(name, g.name, self.tallies.tick(), axis, own, gate=gate, weights=weights)
+            tally = ActivationTally(name, g.name, self.tallies.next_order(), axis, own, gate=gate, weights=weights)
             self.tallies.activations[name] = tally
         if signal is None and not view:
             self.hooks.attach(a, tally.signal, axis)

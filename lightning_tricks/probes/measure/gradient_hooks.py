@@ -83,7 +83,7 @@ class GradientHooks:
             return
         with self.guard("error signals"), torch.no_grad():
             if hook.done:  # a leaf in two graphs: its parts came in two passes, and the first is gone
-                hook.signal.torn = True
+                hook.signal.incomplete = True
                 return
             delta = sample(gradient, hook.axis, self.max_patterns, dim=hook.dim, copy=self.keeps_graph).values
             if hook.kept is not None:

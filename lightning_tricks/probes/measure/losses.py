@@ -89,7 +89,7 @@ def _tally(
     return LossTally(
         name,
         kind.name,
-        tallies.tick(),
+        tallies.next_order(),
         tuple(given["input"].shape),
         tuple(given["target"].shape),
         outputs,

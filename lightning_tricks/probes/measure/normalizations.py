@@ -47,7 +47,7 @@ def count(
         origin, momentum = origin_of(annotation), given["momentum"]
         tally = tallies.normalizations[name] = NormalizationTally(
             name,
-            tallies.tick(),
+            tallies.next_order(),
             channels,
             len(x),
             x.numel() // channels,

@@ -21,11 +21,11 @@ class ErrorSignal:
     """The error signal of one tensor; shared by a weighted operation and the activation that follows it.
 
     Args:
-        torn: Whether its parts arrived in passes that cannot be added any more: then there is no number to tell.
+        incomplete: Whether its parts arrived in passes that cannot be added any more: then there is no number to tell.
     """
 
     sums: SquareSums | None = None
-    torn: bool = False
+    incomplete: bool = False
 
     def add(self, sums: SquareSums) -> None:
         self.sums = sums if self.sums is None else self.sums.merge(sums)
@@ -206,7 +206,7 @@ class Tallies:
     normalizations: dict[str, NormalizationTally] = field(default_factory=dict)
     not_seen: dict[str, str] = field(default_factory=dict)
     loss: Tensor | None = None
-    clock: int = 0
+    order: int = 0
 
     def mark_shared_gates(self) -> None:
         """Weights that feed a gate at one time step feed one at all of them, also where a state begins as zeros."""
@@ -214,9 +214,9 @@ class Tallies:
         for tally in self.activations.values():
             tally.gate = tally.gate or (tally.weights is not None and tally.weights.weight in fed)
 
-    def tick(self) -> int:
-        self.clock += 1
-        return self.clock
+    def next_order(self) -> int:
+        self.order += 1
+        return self.order
 
 
 def _distance(extremes: Any, wanted: float) -> float:

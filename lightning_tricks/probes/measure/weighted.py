@@ -66,7 +66,7 @@ class WeightedCounter:
     def _tally(
         self, name: str, operation: Operation, call: WeightedCall, weight: str | None, follows: str | None
     ) -> WeightedTally:
-        order, kept = self.tallies.tick(), call.without_input()
+        order, kept = self.tallies.next_order(), call.without_input()
         tally = WeightedTally(name, operation.name, order, call.output_axis, ErrorSignal(), kept, weight, follows)
         self.tallies.weighted[name] = tally
         return tally

@@ -28,7 +28,7 @@ Handler = Callable[[Observer, Function, Arguments, Keywords], Any]
 
 def weighted(operation: Operation, observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     call = None
-    if observer.listening:
+    if observer.active:
         with observer.guard(operation.name):
             call = operation.read(args, kwargs, observer.is_parameter)
     output = func(*args, **kwargs)
@@ -47,7 +47,7 @@ def weighted(operation: Operation, observer: Observer, func: Function, args: Arg
 
 def activation(entry: Activation, observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     a = _input(args, kwargs)
-    if not observer.listening or not isinstance(a, Tensor):
+    if not observer.active or not isinstance(a, Tensor):
         return func(*args, **kwargs)
     g = entry.bind(*args[1:], **kwargs)
     if g.parameters == _RELU6:  # nn.ReLU6 is a hardtanh
@@ -70,7 +70,7 @@ def loss(kind: LossFunction, observer: Observer, func: Function, args: Arguments
     """Counted unless its input needs no gradient: then it is a metric."""
     x = _input(args, kwargs)
     output = func(*args, **kwargs)
-    if observer.listening and torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad and x.numel():
+    if observer.active and torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad and x.numel():
         name = observer.modules.name("loss", kind.name)
         with observer.guard(name), torch.no_grad():
             if observer.readable(name, x):
@@ -83,7 +83,7 @@ def batch_norm(observer: Observer, func: Function, args: Arguments, kwargs: Keyw
     """Counted before it runs, as it is about to update the running statistics."""
     x = _input(args, kwargs)
     source = None
-    if observer.listening and isinstance(x, Tensor) and x.dim() > 1:
+    if observer.active and isinstance(x, Tensor) and x.dim() > 1:
         observer.axis = 1 - x.dim()
         source = observer.annotations.read(x)
         given = normalizations.arguments(args, kwargs)
@@ -101,7 +101,7 @@ def batch_norm(observer: Observer, func: Function, args: Arguments, kwargs: Keyw
 def other_norm(channels_last: bool, observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     """It only tells in which dimension the units are."""
     x = _input(args, kwargs)
-    if observer.listening and isinstance(x, Tensor):
+    if observer.active and isinstance(x, Tensor):
         observer.axis = -1 if channels_last else min(1 - x.dim(), -1)
     return func(*args, **kwargs)
 
@@ -110,7 +110,7 @@ def dropout(observer: Observer, func: Function, args: Arguments, kwargs: Keyword
     """Linear, with a factor per element; its rate is noted on the output."""
     x = _input(args, kwargs)
     source, p = None, 0.0
-    if observer.listening and isinstance(x, Tensor):
+    if observer.active and isinstance(x, Tensor):
         source = observer.annotations.read(x)
         training = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))
         rate = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
@@ -124,7 +124,7 @@ def dropout(observer: Observer, func: Function, args: Arguments, kwargs: Keyword
 def linear(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     """What is linear keeps its origin: a shifted activation can still become a gate."""
     source = None
-    if observer.listening and args:
+    if observer.active and args:
         tensors = [argument for argument in args if isinstance(argument, Tensor)]
         source = observer.annotations.read(tensors[0]) if len(tensors) == 1 else None
     output = func(*args, **kwargs)
@@ -135,7 +135,7 @@ def linear(observer: Observer, func: Function, args: Arguments, kwargs: Keywords
 
 def multiplication(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     """An activation whose output multiplies something else is a gate."""
-    if not observer.listening or len(args) < 2:
+    if not observer.active or len(args) < 2:
         return func(*args, **kwargs)
     one, other = observer.activation_behind(args[0]), observer.activation_behind(args[1])
     output = func(*args, **kwargs)

@@ -82,7 +82,7 @@ class ModuleStack:
         return self._stack[-1] if self._stack else self._root
 
     @property
-    def between(self) -> bool:
+    def outside(self) -> bool:
         """Whether no module is running: what is called now belongs to the loop around the model."""
         return not self._stack
 

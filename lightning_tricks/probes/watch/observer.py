@@ -63,11 +63,11 @@ class Observer:
         return ErrorGuard.listing(self.tallies.not_seen, name)
 
     @property
-    def listening(self) -> bool:
+    def active(self) -> bool:
         """Whether what is called now is part of the step."""
         if self.closed or self.paused or self.modules.current is None or torch_functions.in_backward():
             return False
-        return torch.is_grad_enabled() or not self.modules.between  # the loop's own metrics are no part of the network
+        return torch.is_grad_enabled() or not self.modules.outside  # the loop's own metrics are no part of the network
 
     def can_count(self, name: str, tensor: Tensor) -> bool:
         """Whether a layer is one of those to look at and its tensor has values."""
