@@ -1,18 +1,27 @@
 """The registry: derivatives against autograd, flat sides against their definition, every module and alias."""
 
+import ast
 import math
-import pickle
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_tricks.activations import _ENTRIES, activation_of, by_function, by_name
-from lightning_tricks.init import moments
-from lightning_tricks.nn import ShiftedReLU
+import lightning_tricks as lt
+from lightning_tricks.activations import (
+    Activation,
+    activation_of,
+    by_function,
+    by_name,
+    entries,
+    properties_of,
+    register,
+    registry,
+)
 
-NAMES = [entry.name for entry in _ENTRIES]
+NAMES = [entry.name for entry in entries()]
 # Other parameters than the defaults, for every entry that has any.
 PARAMETERS = {
     "leaky_relu": {"negative_slope": 0.2},
@@ -36,7 +45,7 @@ def bounds(name):
 
 
 def test_every_parameter_is_tried():
-    assert set(PARAMETERS) == {entry.name for entry in _ENTRIES if entry.parameters}
+    assert set(PARAMETERS) == {entry.name for entry in entries() if entry.parameters}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,7 +116,7 @@ def test_units_can_die_exactly_where_the_registry_says(name):
 def modules():
     """One module of each class with other parameters than the defaults."""
     special = {"prelu": nn.PReLU(init=0.3).double().eval(), "threshold": nn.Threshold(0.4, -1.0)}
-    for entry in _ENTRIES:
+    for entry in entries():
         yield entry.name, special.get(entry.name) or entry.module(**PARAMETERS.get(entry.name, {}))
 
 
@@ -124,7 +133,7 @@ def test_every_elementwise_module_of_torch_is_known():
 
     not_elementwise = {"GLU", "MultiheadAttention", "Softmax", "Softmax2d", "LogSoftmax", "Softmin"}
     classes = {name for name in torchs.__all__ if name not in not_elementwise}
-    assert classes == {entry.module.__name__ for entry in _ENTRIES}
+    assert classes == {entry.module.__name__ for entry in entries()}
 
 
 @pytest.mark.parametrize("function", list(by_function))
@@ -157,29 +166,6 @@ def test_subclasses_and_strangers():
     assert activation_of(nn.Sequential(nn.ReLU())) is None
 
 
-@pytest.mark.parametrize("shift", [1.0, 0.25])
-def test_shifted_relu(shift):
-    layer = ShiftedReLU(shift)
-    a = torch.linspace(-3, 3, 601, dtype=torch.float64, requires_grad=True)
-    assert torch.equal(layer(a), torch.clamp(a, min=-shift))
-    (slope,) = torch.autograd.grad(layer(a).sum(), a)
-    away = (a.detach() + shift).abs() > 1e-6
-    assert torch.equal(slope[away], (a.detach() > -shift).double()[away])
-    bound = activation_of(layer)
-    assert bound.name == "threshold"
-    assert torch.allclose(bound.derivative(a.detach()), slope)
-    assert bound.flat_sides == (pytest.approx(-shift, abs=1e-9), math.inf)
-    assert torch.equal(pickle.loads(pickle.dumps(layer))(a), layer(a))
-    inplace = a.detach().clone()
-    assert ShiftedReLU(shift, inplace=True)(inplace) is inplace
-
-
-def test_shifted_relu_brings_the_mean_nearer_to_zero():
-    assert abs(moments(ShiftedReLU()).mean) < 0.25 * moments(nn.ReLU()).mean
-    with pytest.raises(ValueError, match="shift has to be finite, not inf"):
-        ShiftedReLU(math.inf)
-
-
 def test_a_call_during_a_probe_is_not_seen():
     """Flat sides are found by calling the function: a TorchFunctionMode that is open must not see that."""
     seen = []
@@ -193,3 +179,105 @@ def test_a_call_during_a_probe_is_not_seen():
     with Spy():
         bound.flat_sides  # noqa: B018
     assert F.softplus not in seen
+
+
+GRID = torch.linspace(-30.0, 30.0, 60_001, dtype=torch.float64)
+
+
+def values(name):
+    bound = bounds(name)[0]
+    return bound, bound(GRID)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ranges_are_what_the_functions_reach(name):
+    """Where a bound is said: it is kept to two digits, and reached. No bound: it grows without, or by a parameter."""
+    _, g = values(name)
+    low, high = by_name(name).range
+    for bound, reached in ((low, float(g.min())), (high, float(g.max()))):
+        if math.isfinite(bound):
+            assert reached == pytest.approx(bound, abs=0.035 if name == "softsign" else 2e-3)
+        elif name != "threshold":
+            assert abs(reached) > 0.2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_properties_are_those_of_the_function(name):
+    bound, g = values(name)
+    entry, positive = by_name(name), GRID > 0
+    slopes = (g[1:] - g[:-1]) / (GRID[1:] - GRID[:-1])
+    squashes = bool((slopes >= 0).all()) and all(math.isfinite(side) for side in (*entry.range, *bound.flat_sides))
+    assert entry.two_sided == (squashes and name != "relu6")  # which is meant as a ReLU
+    identity = torch.equal(g[positive], GRID[positive])
+    zero_at_zero = float(bound(torch.zeros(1, dtype=torch.float64))) == 0.0
+    assert entry.rectifier == (identity and zero_at_zero and name != "threshold" and bool((slopes < 1.01).all()))
+    scaled = torch.allclose(bound(3.0 * GRID), 3.0 * g, atol=1e-9)
+    assert entry.scale_free == (scaled and name != "threshold")
+    assert entry.probability == (entry.two_sided and float(g.min()) == pytest.approx(0.0, abs=1e-9))
+    assert entry.elementwise
+
+
+def test_fading_activations_have_small_slopes():
+    for entry in entries():
+        bound = bounds(entry.name)[0]
+        normal = torch.linspace(-2, 2, 401, dtype=torch.float64)
+        if entry.fading:
+            assert float(bound.derivative(normal).mean()) < 0.61, entry.name
+
+
+def test_an_unknown_name_has_no_properties():
+    for name in (None, "of a user"):
+        known = properties_of(name)
+        assert not any((known.two_sided, known.rectifier, known.scale_free, known.fading, known.probability))
+        assert known.range == (-math.inf, math.inf)
+    assert properties_of("tanh") is by_name("tanh")
+
+
+def test_no_other_list_of_activations_by_name_in_the_package():
+    package = Path(lt.__file__).parent
+    names = {entry.name for entry in entries()}
+    for path in package.rglob("*.py"):
+        if path.parent.name == "activations":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            items = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", [])
+            listed = [item.value for item in items if isinstance(item, ast.Constant) and item.value in names]
+            assert len(listed) < 2, f"{path}:{node.lineno}: {listed}: ask the registry"
+
+
+@pytest.fixture
+def erf():
+    class Erf(nn.Module):
+        def forward(self, x):
+            return torch.erf(x)
+
+    known = dict(registry._BY_NAME)
+    yield register(Activation("erf", torch.erf, module=Erf, range=(-1.0, 1.0), two_sided=True))
+    registry._BY_NAME.clear()
+    registry._BY_NAME.update(known)
+
+
+def test_one_entry_adds_an_activation(erf):
+    """Its functions, methods, in-place forms and module are seen; its properties, its module and its gain are known."""
+    x = torch.randn(64, 4)
+    for call in (torch.erf, torch.erf_, torch.Tensor.erf, torch.Tensor.erf_, torch.special.erf, erf.module()):
+        net = nn.Sequential(nn.Linear(4, 4))
+        with lt.probe(net) as p:
+            call(net(x) * 1.0).sum().backward()
+        (record,) = p.snapshot().activations
+        assert record.function == "erf"
+        assert 0.9 < record.linearity < 1.0
+    assert properties_of("erf").two_sided
+    assert activation_of(erf.module()).name == "erf"
+    assert lt.init.moments("erf").mean == pytest.approx(0.0, abs=1e-12)
+    swapped = lt.surgery.swap_activation(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "relu", "erf")
+    assert isinstance(swapped[1], erf.module)
+    with pytest.raises(ValueError, match="there is an activation 'erf' already"):
+        register(erf)
+
+
+def test_what_mixes_elements_has_no_derivative():
+    bound = Activation("softmax", torch.softmax, {"dim": -1}, elementwise=False).bind(-1)
+    with pytest.raises(ValueError, match="softmax does not act on every number alone"):
+        bound.derivative(torch.zeros(3))
+    assert bound.flat_sides == (-math.inf, math.inf)

@@ -1,14 +1,153 @@
-"""Calls of torch functions: what keeps function modes out of a block, what runs now, and torch's own second names."""
+"""torch's functions: under which names they are offered now, which of them is torch's own, what runs at this moment.
+
+Whoever traces or patches a library puts functions of his own into ``torch.nn.functional``. Torch's function then tells
+a function mode that the patch was called, and the patch would run a second time: a mode has to call torch's own.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
+import os
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+
+Function = Callable[..., Any]
+_HOME = os.path.dirname(torch.__file__) + os.sep
+_BUILTIN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
+_PLACES: Mapping[str, Any] = {
+    "functional": F,
+    "torch": torch,
+    "Tensor": torch.Tensor,
+    "special": torch.special,
+    "linalg": torch.linalg,
+    "autograd": torch.autograd,
+    "joined": torch.functional,  # einsum and the like, whose names in torch may be patched
+    "kernel": getattr(torch._C, "_nn", None),  # what F.linear, F.gelu ... are, whatever has been put in their place
+}
+_own: dict[str, Function] = {}  # the latest function of torch's own that was found under a name
+
+
+@functools.cache
+def say_once(consequence: str) -> None:
+    """Warn of a name that this torch lacks; never an error, whatever the filters say, as a training goes on."""
+    with contextlib.suppress(Warning):
+        warnings.warn(f"this version of torch lacks a name that probes use: {consequence}", stacklevel=2)
 
 
 def unseen() -> AbstractContextManager[None]:
     """A block whose calls no function mode and no tensor subclass sees; where torch has none, they do see them."""
     disable = getattr(torch._C, "DisableTorchFunction", None)
-    return contextlib.nullcontext() if disable is None else disable()
+    if disable is None:
+        say_once("other function modes see what a probe computes")
+        return contextlib.nullcontext()
+    return disable()
+
+
+def in_backward() -> bool:
+    """Whether a backward pass runs in this thread; where torch does not tell, it is never so."""
+    running = getattr(torch._C, "_current_graph_task_id", None)
+    if running is None:
+        say_once("what activation checkpointing repeats in the backward pass is counted twice")
+        return False
+    return running() != -1
+
+
+def top_function_mode() -> Any:
+    """The function mode that sees a call first; None where torch does not tell."""
+    current = getattr(torch.overrides, "_get_current_function_mode", None)
+    return None if current is None else current()
+
+
+def is_operator(function: Any) -> bool:
+    """Whether it was called through ``torch.ops``."""
+    return isinstance(function, _operators())
+
+
+@functools.cache
+def _operators() -> tuple[type, ...]:
+    module = getattr(torch, "_ops", None)
+    kinds = tuple(getattr(module, name, None) for name in ("OpOverload", "OpOverloadPacket"))
+    if None in kinds:
+        say_once("calls through torch.ops are not listed as not seen")
+    return tuple(kind for kind in kinds if kind is not None)
+
+
+def legacy_reduction(size_average: bool | None, reduce: bool | None) -> str:
+    """What the two arguments that ``reduction`` has replaced ask for.
+
+    >>> legacy_reduction(None, None), legacy_reduction(False, True), legacy_reduction(True, False)
+    ('mean', 'sum', 'none')
+    """
+    if reduce is False:
+        return "none"
+    return "sum" if size_average is False else "mean"
+
+
+def is_torchs(function: Any) -> bool:
+    """Whether torch made a function, and nobody wrapped it."""
+    code = getattr(function, "__code__", None)
+    return isinstance(function, _BUILTIN) if code is None else code.co_filename.startswith(_HOME)
+
+
+def resolve(name: str) -> dict[Function, Function | None]:
+    """Every function that a name stands for, each with torch's own that it leads to, or None where nobody knows it.
+
+    Args:
+        name: A place and a name in it, such as ``"functional.relu"`` or ``"Tensor.mul"``.
+
+    >>> resolve("functional.relu") == {F.relu: F.relu}
+    True
+    """
+    chain = list(_offered(*name.split(".")))
+    own = next((function for function in chain if is_torchs(function)), _own.get(name))
+    if own is None:
+        return dict.fromkeys(chain)
+    _own[name] = own
+    return {**dict.fromkeys(chain, own), own: own}
+
+
+def patched() -> dict[str, Function]:
+    """The functions in ``torch.nn.functional`` that are not torch's, by name."""
+    functions = {name: f for name, f in vars(F).items() if isinstance(f, types.FunctionType)}
+    return {name: function for name, function in functions.items() if not is_torchs(function)}
+
+
+def state() -> tuple[Any, ...]:
+    """Changes whenever somebody puts another function in the place of one of torch's."""
+    return (*vars(F).values(), *vars(torch.Tensor).values(), *vars(torch).values())
+
+
+def caller(name: str) -> Function | None:
+    """Torch's own function of this name that is telling a function mode of its call right now; None if none is.
+
+    It is made from the code that runs: where a patch was there first, nothing else leads to it.
+    """
+    frame = inspect.currentframe()
+    for _ in range(8):
+        frame = None if frame is None else frame.f_back
+        code = None if frame is None else frame.f_code
+        if code is not None and code.co_name == name and code.co_filename.startswith(_HOME) and not code.co_freevars:
+            return _made_of(code)
+    return None
+
+
+@functools.lru_cache(maxsize=256)
+def _made_of(code: types.CodeType) -> Function:
+    return types.FunctionType(code, vars(F), code.co_name)
+
+
+def _offered(place: str, name: str) -> Iterator[Function]:
+    where = _PLACES[place]
+    for each in where.__mro__ if isinstance(where, type) else (where,):
+        function = vars(each).get(name) if isinstance(each, type) else getattr(each, name, None)
+        while callable(function):
+            yield function
+            function = getattr(function, "__wrapped__", None)

@@ -12,8 +12,6 @@ from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis.history.layers import hidden_activations
 from lightning_tricks.probes import Snapshot
 
-_MEASURES = ("mean", "std", "linearity", "linear_share", "saturation", "activity", "dead_share", "mean_energy")
-
 
 class ActivationMonitor(Monitor):
     """Logs linearity, pre-activation ladder, saturation, activity and mean energy of every activation.
@@ -56,8 +54,7 @@ class ActivationMonitor(Monitor):
     def per_layer(self, snapshot: Snapshot) -> dict[str, float]:
         values: dict[str, float] = {}
         for record in snapshot.activations:
-            measures = record.measures()
-            values.update((f"{record.name}/{key}", measures[key]) for key in _MEASURES)
+            values.update((f"{record.name}/{key}", value) for key, value in record.logged("activations").items())
         return {key: value for key, value in values.items() if not math.isnan(value)}
 
     def show(self, trainer: Any, folder: Path | None) -> None:

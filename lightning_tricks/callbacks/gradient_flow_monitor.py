@@ -13,8 +13,6 @@ from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.probes import Snapshot
 
-_OF_PARAMETER = ("gradient", "update_ratio", "update_coherence", "mean_drift")
-
 
 class GradientFlowMonitor(Monitor):
     """Logs error signals, gradients, transmission, update ratio, update coherence and mean drift of every layer.
@@ -56,13 +54,8 @@ class GradientFlowMonitor(Monitor):
 
     def per_layer(self, snapshot: Snapshot) -> dict[str, float]:
         values: dict[str, float] = {}
-        for layer in snapshot.weighted:
-            values[f"{layer.name}/error_signal"] = layer.error_signal
-        for activation in snapshot.activations:
-            values[f"{activation.name}/transmission"] = activation.transmission
-        for parameter in snapshot.parameters:
-            measures = parameter.measures()
-            values.update((f"{parameter.name}/{key}", measures[key]) for key in _OF_PARAMETER)
+        for record in (*snapshot.weighted, *snapshot.activations, *snapshot.parameters):
+            values.update((f"{record.name}/{key}", value) for key, value in record.logged("gradients").items())
         return {key: value for key, value in values.items() if not math.isnan(value)}
 
     def show(self, trainer: Any, folder: Path | None) -> None:

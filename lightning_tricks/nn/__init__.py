@@ -1,6 +1,6 @@
 """What a network is made of (torch only)."""
 
-from lightning_tricks.activations import ShiftedReLU
+from lightning_tricks.nn.activations import ShiftedReLU
 from lightning_tricks.nn.batch_norm import (
     BatchRenorm1d,
     BatchRenorm2d,

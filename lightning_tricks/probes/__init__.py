@@ -1,8 +1,10 @@
 """Reads one step of any model: forward, backward, update (torch only)."""
 
 from lightning_tricks.probes.probe import Probe, probe
-from lightning_tricks.probes.records.layers import ActivationRecord, ParameterRecord, WeightedRecord
+from lightning_tricks.probes.records.activations import ActivationRecord
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
+from lightning_tricks.probes.records.parameters import ParameterRecord
+from lightning_tricks.probes.records.weighted import WeightedRecord
 from lightning_tricks.probes.snapshot import Snapshot
 
 __all__ = [

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_tricks.probes.measure import packing
 from lightning_tricks.probes.measure.parameters import ParameterTally
-from lightning_tricks.probes.measure.tallies import Signal
-from lightning_tricks.probes.records.layers import ActivationRecord, ParameterRecord, WeightedRecord
+from lightning_tricks.probes.measure.tallies import ErrorSignal
+from lightning_tricks.probes.records.activations import ActivationRecord
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
+from lightning_tricks.probes.records.parameters import ParameterRecord
+from lightning_tricks.probes.records.weighted import WeightedRecord
 from lightning_tricks.probes.snapshot import Snapshot
 from lightning_tricks.probes.watch.observer import Observer
-from lightning_tricks.stats import SquareSums
+from lightning_tricks.stats import SquareSums, to_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ def build_snapshot(observer: Observer, parameters: Iterable[ParameterTally], con
     on_device = [number for number in numbers if isinstance(number, Tensor)]
     trees: list[Any] = [t.sums for t in (*activations, *weighted, *trained, *signals)]
     trees += [call for tally in loss_and_norm for call in tally.calls]
-    arrays = iter(packing.to_host([*on_device, *(array for tree in trees for array in tree.arrays())]))
+    arrays = iter(to_host([*on_device, *(array for tree in trees for array in tree.arrays())]))
     known = [next(arrays) if isinstance(number, Tensor) else number for number in numbers]
     loss, scale, *others = [math.nan if number is None else float(number) for number in known]
     rates, recent = others[: len(context.rates)], others[len(context.rates) :]
@@ -106,14 +107,14 @@ def build_snapshot(observer: Observer, parameters: Iterable[ParameterTally], con
         )
 
 
-def _whole_signals(layers: list[Any], not_seen: dict[str, str]) -> list[Signal]:
+def _whole_signals(layers: list[Any], not_seen: dict[str, str]) -> list[ErrorSignal]:
     for tally in layers:
-        if tally.signal.torn:
+        if tally.signal.incomplete:
             not_seen[f"{tally.name} (error signal)"] = (
                 "several backward passes went through it and cannot be told apart"
             )
     signals = {id(tally.signal): tally.signal for tally in layers}
-    return [signal for signal in signals.values() if signal.sums is not None and not signal.torn]
+    return [signal for signal in signals.values() if signal.sums is not None and not signal.incomplete]
 
 
 def _list_unseen(observer: Observer) -> None:

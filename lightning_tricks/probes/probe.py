@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks._compat import torch_functions, torch_tensors
 from lightning_tricks._compat.compiled import eagerly
 from lightning_tricks.probes.build_snapshot import StepContext, build_snapshot
 from lightning_tricks.probes.measure.parameters import ParameterReader
@@ -85,8 +86,8 @@ class Probe:
         self._rates: list[Any] | None = None
         self.stepped = False  # whether one of them has made its step
         self._observer = Observer(model, globs, max_patterns)
-        self._mode = ObserverMode(self._observer)
-        self._parameters = ParameterReader(model, self._observer.tallies, self._optimizers)
+        self._mode: ObserverMode | None = None
+        self._parameters = ParameterReader(model, self._observer.tallies, self._observer.guard, self._optimizers)
         self._open = self._pushed = self._attached = False
         self._snapshot: Snapshot | None = None
         self._exits = contextlib.ExitStack()
@@ -102,6 +103,7 @@ class Probe:
                 exits.callback(optimizer.register_step_post_hook(self._after_step).remove)
             exits.callback(self._observer.modules.detach)
             self._observer.modules.attach()
+            self._mode = ObserverMode(self._observer)
             exits.callback(self._unpush)
             self._push()
             self._exits = exits.pop_all()
@@ -118,12 +120,12 @@ class Probe:
 
     def pause(self) -> None:
         """From here on nothing is looked at: an optimiser's own arithmetic, a validation amid an accumulation."""
-        self._observer.paused = self._observer.gradients.deaf = self._observer.modules.paused = True
+        self._observer.pause(True)
         self._unpush()
 
     def resume(self) -> None:
         """The end of a pause."""
-        self._observer.paused = self._observer.gradients.deaf = self._observer.modules.paused = False
+        self._observer.pause(False)
         if self._open:
             self._push()
 
@@ -180,13 +182,14 @@ class Probe:
                 self._rates = [r.detach().clone() if isinstance(r, Tensor) else r for r in rates if r is not None]
 
     def _push(self) -> None:
-        if not self._pushed:
+        if not self._pushed and self._mode is not None:
             self._mode.__enter__()
             self._pushed = True
 
     def _unpush(self) -> None:
         """Where another mode lies above, ours stays until the end: it costs time and sees nothing."""
-        if self._pushed and (not self._open or torch.overrides._get_current_function_mode() is self._mode):
+        on_top = not self._open or torch_functions.top_function_mode() is self._mode
+        if self._pushed and self._mode is not None and on_top:
             self._mode.__exit__(None, None, None)
             self._pushed = False
 
@@ -198,7 +201,7 @@ class Probe:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        scale = self.loss_scale if getattr(optimizer, "_step_supports_amp_scaling", False) else 1.0
+        scale = self.loss_scale if torch_tensors.takes_scaled_gradients(optimizer) else 1.0
         given = (*args[1:], kwargs.get("closure"))[0]
         if not callable(given):
             self.read_gradients(parameters, scale)

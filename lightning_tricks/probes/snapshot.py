@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lightning_tricks.probes.records.layers import ActivationRecord, ParameterRecord, WeightedRecord
+from lightning_tricks.probes.records.activations import ActivationRecord
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
-from lightning_tricks.probes.records.record import Record
+from lightning_tricks.probes.records.parameters import ParameterRecord
+from lightning_tricks.probes.records.record import StepRecord, to_json
+from lightning_tricks.probes.records.weighted import WeightedRecord
 
-R = TypeVar("R", bound=Record)
-_KINDS: Mapping[str, type[Record]] = {
+R = TypeVar("R", bound=StepRecord)
+_KINDS: Mapping[str, type[StepRecord]] = {
     "activations": ActivationRecord,
     "weighted": WeightedRecord,
     "parameters": ParameterRecord,
@@ -79,13 +81,13 @@ class Snapshot:
         """Plain JSON."""
         return {
             "step": self.step,
-            "loss": _finite(self.loss),
+            "loss": to_json(self.loss),
             "nonfinite_loss": self.nonfinite_loss,
             "loss_scale": self.loss_scale,
             "not_seen": dict(self.not_seen),
-            "recent_losses": [_finite(loss) for loss in self.recent_losses],
-            "validation_loss": _finite(self.validation_loss),
-            "learning_rate": _finite(self.learning_rate),
+            "recent_losses": to_json(self.recent_losses),
+            "validation_loss": to_json(self.validation_loss),
+            "learning_rate": to_json(self.learning_rate),
             **{kind: [record.to_dict() for record in getattr(self, kind)] for kind in _KINDS},
         }
 
@@ -145,7 +147,7 @@ class Snapshot:
             normalizations=tuple(record for record in self.normalizations if keep(record.name)),
         )
 
-    def records(self) -> Iterable[Record]:
+    def records(self) -> Iterable[StepRecord]:
         """All records: activations and weighted operations in the order of execution, then parameters."""
         layers: list[Any] = [*self.activations, *self.weighted]
         yield from sorted(layers, key=lambda record: record.order)
@@ -157,10 +159,6 @@ class Snapshot:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _mean(one: float, other: float) -> float:

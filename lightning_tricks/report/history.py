@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, view
 from lightning_tricks.probes import ActivationRecord, LossRecord, NormalizationRecord, Snapshot, WeightedRecord
-from lightning_tricks.probes.records.layers import Record
+from lightning_tricks.probes.records.record import StepRecord
 
 COLUMNS = ("step", "kind", "layer", "function_or_operation", "measure", "value")
 
@@ -55,7 +55,7 @@ def _csv_of(diagnosis: Diagnosis, path: str | pathlib.Path) -> pathlib.Path:
     return write_csv(diagnosis.history, path)
 
 
-def _kind(record: Record) -> tuple[str, str]:
+def _kind(record: StepRecord) -> tuple[str, str]:
     if isinstance(record, ActivationRecord):
         return "activation", record.function
     if isinstance(record, WeightedRecord):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord
+from lightning_tricks.probes.records.record import Measure, StepRecord
 from lightning_tricks.report.words import number
 
 _WHOLE, _HEAD, _FAULTY, _TAIL = 24, 8, 6, 5
@@ -45,39 +46,23 @@ def _first_that_fits(width: int, *texts: str) -> str:
     return next((text for text in texts if len(text) <= width), texts[-1])
 
 
-COLUMNS = {
-    "mean": Column("mean a", 7, _plain, "mean of the pre-activation a, which enters the activation"),
-    "std": Column("std a", 7, _plain, "standard deviation of a over the patterns; 0.1 to 10 is fine"),
-    "linearity": Column(
-        "linear",
-        6,
-        lambda v: f"{v:.3f}",
-        "linearity: 0.7 to 0.98 is normal, 1 is a linear filter",
-    ),
-    "saturation": Column("satur.", 6, lambda v: f"{v:.0%}", "share of patterns on a flat side; under 50 % is fine"),
-    "activity": Column("active", 6, lambda v: f"{v:.0%}", "share of patterns on which a unit is not zero"),
-    "dead_share": Column("dead", 5, lambda v: f"{v:.0%}", "share of units that are never active; under 50 % is fine"),
-    "error_signal": Column(
-        "signal",
-        7,
-        _scientific,
-        "RMS of dLoss/da, going from the last layer up to the first",
-    ),
-    "transmission": Column("passes", 6, _factor, "share of the squared error signal that gets through"),
-    "update_ratio": Column("update", 7, _scientific, "size of an update / size of the weights; near 1e-3 is fine"),
-}
+_WRITERS: dict[str, Callable[[float], str]] = {"number": _plain, "power": _scientific, "factor": _factor}
+
+
+def columns_of(records: Iterable[type[StepRecord]]) -> dict[str, Measure]:
+    """The measures with a heading, by name."""
+    return {name: measure for kind in records for name, measure in kind.MEASURES.items() if measure.heading}
+
+
+def _column(measure: Measure) -> Column:
+    write = _WRITERS.get(measure.format, lambda value: format(value, measure.format))
+    return Column(measure.heading, measure.width, write, measure.meaning)
+
+
+_SHOWN = columns_of((ActivationRecord, ParameterRecord))
+COLUMNS = {name: _column(measure) for name, measure in _SHOWN.items()}
 # What a narrow terminal does without, in this order.
-LEAST_NEEDED = (
-    "transmission",
-    "mean",
-    "activity",
-    "update_ratio",
-    "saturation",
-    "dead_share",
-    "linearity",
-    "error_signal",
-    "std",
-)
+LEAST_NEEDED = tuple(sorted(COLUMNS, key=lambda name: _SHOWN[name].needed))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,24 +131,27 @@ def choose(rows: Sequence[Row], faulty: Collection[str]) -> list[Row | int]:
 
 
 def _of_weighted(record: WeightedRecord, parameter: ParameterRecord | None) -> Row:
-    values = {name: getattr(record, name) for name in ("mean", "std", "error_signal")}
+    values = _shown(record)
     if parameter is not None:
-        values["update_ratio"] = parameter.update_ratio
+        values |= _shown(parameter)
     return Row((record.name,), record.operation, _known(values), record.nonfinite or record.nonfinite_input)
 
 
 def _of_activation(record: ActivationRecord) -> Row:
-    values = {name: getattr(record, name) for name in COLUMNS if name != "update_ratio"}
+    values = _shown(record)
     if not math.isnan(record.activity):
         values.pop("saturation")  # a rectifier's flat side is the share on which it is not active, and no fault
     function = f"{record.function} (gate)" if record.gate else record.function
     return Row((record.name,), function, _known(values), record.nonfinite)
 
 
+def _shown(record: StepRecord) -> dict[str, float]:
+    return {name: getattr(record, name) for name in record.MEASURES if name in COLUMNS}
+
+
 def _without_shares(row: Row) -> Row:
     """NaN is neither above nor below a threshold, so no share that is counted by one says anything."""
-    counted = ("linearity", "saturation", "activity", "dead_share", "transmission")
-    return dataclasses.replace(row, values={k: v for k, v in row.values.items() if k not in counted})
+    return dataclasses.replace(row, values={k: v for k, v in row.values.items() if not _SHOWN[k].counted})
 
 
 def _takes(activation: ActivationRecord, weighted: WeightedRecord) -> bool:

@@ -7,11 +7,9 @@ on the device while a step runs and NumPy arrays afterwards; the arithmetic is t
 
 from lightning_tricks.stats.activations import ActivationSums
 from lightning_tricks.stats.moments import JointMoments, MomentSums
-from lightning_tricks.stats.sampling import Sample, sample
-from lightning_tricks.stats.squares import SquareSums
-from lightning_tricks.stats.sums import Sums
-from lightning_tricks.stats.updates import ParameterSums, RowSums
-from lightning_tricks.stats.weighted import WeightedSums
+from lightning_tricks.stats.sampling import Sample, sample, unreadable
+from lightning_tricks.stats.sums import SquareSums, Sums, to_host
+from lightning_tricks.stats.weights import ParameterSums, RowSums, WeightedSums
 
 __all__ = [
     "ActivationSums",
@@ -24,4 +22,6 @@ __all__ = [
     "Sums",
     "WeightedSums",
     "sample",
+    "to_host",
+    "unreadable",
 ]

@@ -39,7 +39,7 @@ class MomentSums(Sums):
 
     @classmethod
     def of(cls, x: Tensor, dim: int) -> MomentSums:
-        """Moments of a two-dimensional sample over its patterns, dimension ``dim``."""
+        """MomentSums of a two-dimensional sample over its patterns, dimension ``dim``."""
         mean = x.mean(dim)
         centred = x - mean.unsqueeze(dim)
         return cls(x.shape[dim], mean, (centred * centred).sum(dim))
@@ -71,7 +71,7 @@ class MomentSums(Sums):
 
 @dataclass(frozen=True)
 class JointMoments(Sums):
-    """Moments of two variables and their co-moment per unit: pre-activation a and activation g(a).
+    """MomentSums of two variables and their co-moment per unit: pre-activation a and activation g(a).
 
     Args:
         count: Number of patterns.
@@ -97,18 +97,10 @@ class JointMoments(Sums):
     def merge(self, other: JointMoments) -> JointMoments:
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
-        count = self.count + other.count
-        share = other.count / count
-        weight = self.count * share
-        da, dg = other.mean_a - self.mean_a, other.mean_g - self.mean_g
-        return JointMoments(
-            count,
-            self.mean_a + da * share,
-            self.mean_g + dg * share,
-            self.m2_a + other.m2_a + da * da * weight,
-            self.m2_g + other.m2_g + dg * dg * weight,
-            self.c_ag + other.c_ag + da * dg * weight,
-        )
+        a, g = self.preactivation.merge(other.preactivation), self.activation.merge(other.activation)
+        shifts = (other.mean_a - self.mean_a) * (other.mean_g - self.mean_g)
+        c_ag = self.c_ag + other.c_ag + shifts * (self.count * (other.count / a.count))
+        return JointMoments(a.count, a.mean, g.mean, a.m2, g.m2, c_ag)
 
     @property
     def preactivation(self) -> MomentSums:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_tricks._compat import torch_tensors
+
 _POSITIONS = 16  # of one image or sequence are looked at, if it has as many, before a further one is
 
 
@@ -85,3 +87,14 @@ def _coprime(step: int, row: int) -> int:
     while math.gcd(step, row) > 1:
         step += 1
     return step
+
+
+def unreadable(tensor: Tensor) -> str | None:
+    """Why a tensor's values cannot be counted, or None."""
+    if tensor.is_floating_point() and tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_nested):
+        return "it runs inside a function transform (vmap, grad)" if torch_tensors.in_transform(tensor) else None
+    if tensor.is_complex():
+        return "its values are complex numbers"
+    if tensor.is_meta:
+        return "it is on the meta device and has no values"
+    return "its values are a nested tensor" if tensor.is_nested else "its values are no real numbers in a dense tensor"

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Generator, nn
 
 from lightning_tricks._compat.torch_modules import DropoutNd
-from lightning_tricks.activations import activation_of, by_name
+from lightning_tricks.activations import activation_of, by_name, entries
 from lightning_tricks.init.fans import weight_blocks
 from lightning_tricks.init.network import check_scheme, initialize
 from lightning_tricks.init.report import NoEffectWarning, Report
@@ -23,7 +23,7 @@ from lightning_tricks.surgery.replace import replace_modules
 
 __all__ = ["self_normalize", "swap_activation"]
 
-RECTIFIERS = ("relu", "leaky_relu", "prelu", "rrelu", "elu", "celu")
+RECTIFIERS = tuple(entry.name for entry in entries() if entry.rectifier)
 Old = str | type[nn.Module] | Iterable["str | type[nn.Module]"]
 New = str | nn.Module | Callable[[], nn.Module]
 

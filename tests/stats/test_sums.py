@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from lightning_tricks.stats import (
     SquareSums,
     Sums,
     WeightedSums,
+    to_host,
 )
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -82,7 +84,7 @@ def test_arrays_go_out_and_come_back_in_their_places():
     sums = parameter(X)
     numbered = sums.with_arrays(iter(range(len(sums.arrays()))))
     assert numbered.weight.square == 0
-    assert numbered.spread == 1
+    assert numbered.row_differences == 1
     assert numbered.gradient.square == 2
     assert numbered.rows.squared_drift == len(sums.arrays()) - 1
     assert numbered.weight.count == X.numel()
@@ -100,3 +102,36 @@ def test_what_one_part_lacks_the_other_gives():
     merged = without.merge(parameter(X))
     assert merged.gradient is not None
     assert merged.weight.count == 2 * X.numel()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-22, 1e-3, 1e15, 1e25])
+def test_rms_holds_from_a_vanished_to_an_exploded_signal(size):
+    x = torch.randn(64, 7, generator=torch.Generator().manual_seed(0)) * size
+    assert SquareSums.of(x, precise=True).rms == pytest.approx(x.double().square().mean().sqrt().item(), rel=1e-6)
+
+
+def test_nothing_has_no_rms_and_nan_stays():
+    assert math.isnan(SquareSums.of(torch.empty(0, 3)).rms)
+    assert math.isnan(SquareSums.of(torch.tensor([1.0, math.nan])).rms)
+    assert math.isinf(SquareSums.of(torch.tensor([1.0, math.inf])).rms)
+
+
+def test_shapes_values_and_precisions_come_back():
+    arrays = [torch.randn(3, 4), torch.tensor(7.0, dtype=torch.float64), torch.empty(0, 2), torch.ones(2).bfloat16()]
+    arrays.append(torch.randn(5, requires_grad=True))
+    back = to_host(arrays)
+    for one, other in zip(arrays, back, strict=True):
+        assert one.shape == other.shape
+        np.testing.assert_array_equal(one.detach().double().numpy(), other)
+
+
+def test_nothing_is_nothing():
+    assert to_host([]) == []
+
+
+def test_one_copy(monkeypatch):
+    copies = []
+    cpu = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda t: copies.append(t.shape) or cpu(t))
+    to_host([torch.ones(3), torch.ones(2, 2), torch.ones(())])
+    assert copies == [torch.Size([8])]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lightning_tricks.probes.measure import packing
+from lightning_tricks.stats import to_host
 
 MOST = 64  # are kept; above this every other one is dropped, and every other one of those to come
 _VALIDATION = re.compile(r"(^|[^a-z])val(id(ation)?)?([^a-z]|loss|$)")
@@ -47,7 +47,7 @@ class LossHistory:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data; a loss that is no finite number is None."""
-        tensors = iter(packing.to_host([loss for loss in self.losses if isinstance(loss, torch.Tensor)]))
+        tensors = iter(to_host([loss for loss in self.losses if isinstance(loss, torch.Tensor)]))
         losses = [float(next(tensors)) if isinstance(loss, torch.Tensor) else loss for loss in self.losses]
         plain = [loss if math.isfinite(loss) else None for loss in losses]
         return {"losses": plain, "stride": self._stride, "count": self._count, "step": self._step}

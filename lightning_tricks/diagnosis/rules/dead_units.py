@@ -89,4 +89,4 @@ def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> Activation
     if known:
         return functools.reduce(lambda one, other: one.merge(other), known)
     patterns, dead = sum(found.patterns for found in seen), min(found.dead_share for found in seen)
-    return dataclasses.replace(record, patterns=patterns, dead_share=dead)
+    return record.with_values(patterns=patterns, dead_share=dead)

@@ -1,22 +1,25 @@
-"""Error signals: what the backward pass brings to the tensors that are listened to."""
+"""Error signals: what the backward pass brings to the tensors that have a hook."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_tricks.probes.measure.tallies import Signal
-from lightning_tricks.probes.watch.error_guard import ErrorGuard
+from lightning_tricks.probes.measure.tallies import ErrorSignal
 from lightning_tricks.stats import SquareSums, sample
+
+Guard = Callable[[str], AbstractContextManager[object]]  # a block whose errors are listed under a name as not seen
 
 
 @dataclass
 class GradientHook:
-    """Listens to one tensor.
+    """The hook of one tensor.
 
     Args:
         signal: Where its error signal is counted.
@@ -27,7 +30,7 @@ class GradientHook:
         done: Whether the gradient has been counted.
     """
 
-    signal: Signal
+    signal: ErrorSignal
     axis: int
     slope: Tensor | None = None
     dim: int | None = None
@@ -41,52 +44,52 @@ class GradientHook:
 
 @dataclass
 class GradientHooks:
-    """All tensors that are listened to in one step.
+    """All hooks on tensors of one step.
 
     Args:
-        not_seen: Receives what went wrong.
+        guard: What errors do not leave.
         max_patterns: The most patterns per unit that are looked at.
         keeps_graph: Whether the running backward pass keeps the graph, so that a further one may follow.
-        deaf: Whether what arrives now is no error signal.
+        paused: Whether the gradients that come now are no error signals.
     """
 
-    not_seen: dict[str, str]
+    guard: Guard
     max_patterns: int | None
     keeps_graph: bool = False
-    deaf: bool = False
+    paused: bool = False
     _handles: list[Any] = field(default_factory=list)
     _waiting: list[GradientHook] = field(default_factory=list)
 
-    def listen(
-        self, tensor: Tensor, signal: Signal, axis: int, slope: Tensor | None = None, dim: int | None = None
+    def attach(
+        self, tensor: Tensor, signal: ErrorSignal, axis: int, slope: Tensor | None = None, dim: int | None = None
     ) -> None:
         """From now on the gradient of ``tensor`` as it is now counts as (part of) ``signal``."""
         if tensor.requires_grad:
-            ear = GradientHook(signal, axis, slope, dim)
-            self._handles.append(tensor.register_hook(functools.partial(self._hear, ear)))
+            hook = GradientHook(signal, axis, slope, dim)
+            self._handles.append(tensor.register_hook(functools.partial(self._receive, hook)))
 
     def close(self) -> None:
-        """Stop listening; gradients that still waited for a further backward pass are counted."""
-        self.deaf = True
+        """Remove all hooks; gradients that still waited for a further backward pass are counted."""
+        self.paused = True
         for handle in self._handles:
             handle.remove()
-        for ear in self._waiting:
-            if ear.kept is not None:
-                ear.count(ear.kept)
+        for hook in self._waiting:
+            if hook.kept is not None:
+                hook.count(hook.kept)
         self._handles, self._waiting = [], []
 
-    def _hear(self, ear: GradientHook, gradient: Tensor | None) -> None:
-        if self.deaf or gradient is None:
+    def _receive(self, hook: GradientHook, gradient: Tensor | None) -> None:
+        if self.paused or gradient is None:
             return
-        with ErrorGuard.listing(self.not_seen, "error signals"), torch.no_grad():
-            if ear.done:  # a leaf in two graphs: its parts came in two passes, and the first is gone
-                ear.signal.torn = True
+        with self.guard("error signals"), torch.no_grad():
+            if hook.done:  # a leaf in two graphs: its parts came in two passes, and the first is gone
+                hook.signal.incomplete = True
                 return
-            delta = sample(gradient, ear.axis, self.max_patterns, dim=ear.dim, copy=self.keeps_graph).values
-            if ear.kept is not None:
-                delta = delta + ear.kept
+            delta = sample(gradient, hook.axis, self.max_patterns, dim=hook.dim, copy=self.keeps_graph).values
+            if hook.kept is not None:
+                delta = delta + hook.kept
             if self.keeps_graph:
-                ear.kept = delta
-                self._waiting.append(ear)
+                hook.kept = delta
+                self._waiting.append(hook)
             else:
-                ear.count(delta)
+                hook.count(delta)

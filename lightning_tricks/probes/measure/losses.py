@@ -5,21 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import _reduction
 
-from lightning_tricks.probes.measure.loss_tally import LossSums, LossTally, Spread, ends
-from lightning_tricks.probes.measure.tallies import ActivationTally, WeightedTally, origin_of
+from lightning_tricks._compat import torch_functions
+from lightning_tricks._compat.torch_functions import Function
+from lightning_tricks.probes.measure.loss_and_norm_sums import LossSums, ValueSummary, extremes
+from lightning_tricks.probes.measure.tallies import ActivationTally, LossTally, Tallies, WeightedTally, origin_of
 from lightning_tricks.stats import sample
-
-if TYPE_CHECKING:
-    from lightning_tricks.probes.watch.observer import Observer
 
 MAX_INPUTS = 2**20  # of a call are looked at: large vocabularies are thinned along the patterns
 _MIN_PATTERNS = 32
@@ -45,47 +42,60 @@ class LossFunction:
     weighs: bool = False
 
 
-def call(
-    kind: LossFunction, observer: Observer, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """Run a loss function and count it, unless its input needs no gradient: then it is a metric."""
-    x = args[0] if args else kwargs.get("input")
-    output = func(*args, **kwargs)
-    if observer.listening and torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad and x.numel():
-        name = observer.modules.name("loss", kind.name)
-        with observer.guard(name), torch.no_grad():
-            if observer.readable(name, x):
-                given = {**_signature(func).bind(*args, **kwargs).arguments}
-                _count(name, kind, observer, func, given, output.detach())
-    return output
-
-
-def _count(
-    name: str, kind: LossFunction, observer: Observer, func: Any, given: Mapping[str, Any], output: Tensor
+def count(
+    name: str,
+    kind: LossFunction,
+    tallies: Tallies,
+    func: Function,
+    given: Mapping[str, Any],
+    output: Tensor,
+    annotation: Any,
+    max_patterns: int | None,
 ) -> None:
-    x, target = given["input"], given["target"]
-    annotation = observer.annotations.read(x)
+    """Count one call.
+
+    Args:
+        name: The name of the call.
+        kind: Which function it is.
+        tallies: Where it is counted.
+        func: The function itself.
+        given: The arguments by name.
+        output: What it returned.
+        annotation: What is known of the input: the tally whose output it is or was made of, or anything else.
+        max_patterns: The most patterns per output that are looked at.
+    """
+    x = given["input"]
     axis = _axis(kind, x, annotation)
     outputs = x.shape[axis] if axis else 1
-    tallies = observer.tallies
     tally = tallies.losses.get(name)
     if tally is None:
-        origin = origin_of(annotation)
-        activation = origin if isinstance(origin, ActivationTally) else None
-        weighted = activation.weights if activation is not None else origin
-        if not isinstance(weighted, WeightedTally):
-            weighted = next(reversed(tallies.weighted.values()), None)
-        tally = tallies.losses[name] = LossTally(
-            name,
-            kind.name,
-            tallies.tick(),
-            tuple(x.shape),
-            tuple(target.shape),
-            outputs,
-            None if weighted is None else weighted.name,
-            None if activation is None else activation.name,
-        )
-    tally.calls.append(_sums(kind, func, given, output, axis, outputs, observer.max_patterns))
+        tally = tallies.losses[name] = _tally(name, kind, tallies, given, annotation, outputs)
+    tally.calls.append(_sums(kind, func, given, output, axis, outputs, max_patterns))
+
+
+def arguments(func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name."""
+    return {**_signature(func).bind(*args, **kwargs).arguments}
+
+
+def _tally(
+    name: str, kind: LossFunction, tallies: Tallies, given: Mapping[str, Any], annotation: Any, outputs: int
+) -> LossTally:
+    origin = origin_of(annotation)
+    activation = origin if isinstance(origin, ActivationTally) else None
+    weighted = activation.weights if activation is not None else origin
+    if not isinstance(weighted, WeightedTally):
+        weighted = next(reversed(tallies.weighted.values()), None)
+    return LossTally(
+        name,
+        kind.name,
+        tallies.next_order(),
+        tuple(given["input"].shape),
+        tuple(given["target"].shape),
+        outputs,
+        None if weighted is None else weighted.name,
+        None if activation is None else activation.name,
+    )
 
 
 def _axis(kind: LossFunction, x: Tensor, annotation: Any) -> int:
@@ -101,7 +111,7 @@ def _axis(kind: LossFunction, x: Tensor, annotation: Any) -> int:
 
 def _sums(
     kind: LossFunction,
-    func: Any,
+    func: Function,
     given: Mapping[str, Any],
     output: Tensor,
     axis: int,
@@ -112,13 +122,13 @@ def _sums(
     values, lies = sample(given["input"], axis, most)
     sums = log_sums = None
     if kind.outputs != "values" and outputs > 1:
-        sums, log_sums = ends(values.sum(1 - lies)), ends(values.logsumexp(1 - lies))
+        sums, log_sums = extremes(values.sum(1 - lies)), extremes(values.logsumexp(1 - lies))
     return LossSums(
         values.shape[lies],
         values.numel(),
         _value(kind, given, output, outputs),
         _chance(kind, func, given, outputs),
-        Spread.of(values),
+        ValueSummary.of(values),
         torch.count_nonzero(values),
         sums,
         log_sums,
@@ -134,7 +144,7 @@ def _targets(kind: LossFunction, given: Mapping[str, Any], axis: int, most: int 
         return {"classes": target[::step].float(), "ignored": given.get("ignore_index")}
     target = target if target.is_floating_point() else target.float()
     values = sample(target, axis if -axis <= target.dim() else 0, most).values
-    return {"target": Spread.of(values)}
+    return {"target": ValueSummary.of(values)}
 
 
 def _value(kind: LossFunction, given: Mapping[str, Any], output: Tensor, outputs: int) -> Tensor:
@@ -158,7 +168,7 @@ def _value(kind: LossFunction, given: Mapping[str, Any], output: Tensor, outputs
     return output.sum() / count
 
 
-def _chance(kind: LossFunction, func: Any, given: Mapping[str, Any], outputs: int) -> Any:
+def _chance(kind: LossFunction, func: Function, given: Mapping[str, Any], outputs: int) -> Any:
     target, weight = given["target"], given.get("weight")
     if kind.chance == "classes":
         return math.log(outputs) if weight is None or _by_number(kind, target) else math.nan
@@ -167,7 +177,7 @@ def _chance(kind: LossFunction, func: Any, given: Mapping[str, Any], outputs: in
     weights = {key: given[key] for key in ("weight", "pos_weight") if given.get(key) is not None}
     if not weights:
         return math.log(2.0)
-    guess = torch.full_like(given["input"], 0.5 if func is F.binary_cross_entropy else 0.0)
+    guess = torch.full_like(given["input"], 0.5 if kind.name == "binary_cross_entropy" else 0.0)
     return func(guess, target, **weights)
 
 
@@ -179,7 +189,7 @@ def _reduction_of(given: Mapping[str, Any]) -> str:
     average, reduce = given.get("size_average"), given.get("reduce")
     if average is None and reduce is None:
         return str(given.get("reduction", "mean"))
-    return _reduction.legacy_get_string(average, reduce, emit_warning=False)
+    return torch_functions.legacy_reduction(average, reduce)
 
 
 @functools.lru_cache(maxsize=64)
@@ -187,21 +197,21 @@ def _signature(func: Any) -> inspect.Signature:
     return inspect.signature(func)
 
 
-FUNCTIONS: Mapping[Callable[..., Any], LossFunction] = {
-    F.cross_entropy: LossFunction("cross_entropy", "classes", "classes", whole=True, weighs=True),
-    F.nll_loss: LossFunction("nll_loss", "classes", "classes", whole=True, weighs=True),
-    F.multi_margin_loss: LossFunction("multi_margin_loss", "classes", whole=True),
-    F.binary_cross_entropy: LossFunction("binary_cross_entropy", chance="halves"),
-    F.binary_cross_entropy_with_logits: LossFunction("binary_cross_entropy_with_logits", chance="halves"),
-    F.soft_margin_loss: LossFunction("soft_margin_loss", chance="halves"),
-    F.multilabel_soft_margin_loss: LossFunction("multilabel_soft_margin_loss", chance="halves", whole=True),
-    F.multilabel_margin_loss: LossFunction("multilabel_margin_loss", whole=True),
-    F.hinge_embedding_loss: LossFunction("hinge_embedding_loss"),
-    F.mse_loss: LossFunction("mse_loss", weighs=True),
-    F.l1_loss: LossFunction("l1_loss", weighs=True),
-    F.smooth_l1_loss: LossFunction("smooth_l1_loss"),
-    F.huber_loss: LossFunction("huber_loss", weighs=True),
-    F.gaussian_nll_loss: LossFunction("gaussian_nll_loss"),
-    F.poisson_nll_loss: LossFunction("poisson_nll_loss"),
-    F.kl_div: LossFunction("kl_div", "distribution"),
-}
+FUNCTIONS = (
+    LossFunction("cross_entropy", "classes", "classes", whole=True, weighs=True),
+    LossFunction("nll_loss", "classes", "classes", whole=True, weighs=True),
+    LossFunction("multi_margin_loss", "classes", whole=True),
+    LossFunction("binary_cross_entropy", chance="halves"),
+    LossFunction("binary_cross_entropy_with_logits", chance="halves"),
+    LossFunction("soft_margin_loss", chance="halves"),
+    LossFunction("multilabel_soft_margin_loss", chance="halves", whole=True),
+    LossFunction("multilabel_margin_loss", whole=True),
+    LossFunction("hinge_embedding_loss"),
+    LossFunction("mse_loss", weighs=True),
+    LossFunction("l1_loss", weighs=True),
+    LossFunction("smooth_l1_loss"),
+    LossFunction("huber_loss", weighs=True),
+    LossFunction("gaussian_nll_loss"),
+    LossFunction("poisson_nll_loss"),
+    LossFunction("kl_div", "distribution"),
+)

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Layout = Literal["rows", "transposed", "none"]
@@ -204,27 +202,29 @@ def _recurrent_cell(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_paramet
     return WeightedCall(args[0], -1, args[2], "none", inner=_RECURRENT)
 
 
-def _build_table() -> dict[Callable[..., Any], Operation]:
-    table: dict[Callable[..., Any], Operation] = {F.linear: Operation("linear", _linear)}
+def _functions() -> dict[str, Operation]:
+    table: dict[str, Operation] = {}
+    table["functional.linear"] = table["kernel.linear"] = Operation("linear", _linear)
     for space in (1, 2, 3):
-        table[getattr(F, f"conv{space}d")] = Operation(f"conv{space}d", _convolution(space, 6, "rows"))
-        name = f"conv_transpose{space}d"
-        table[getattr(F, name)] = Operation(name, _convolution(space, 6, "transposed"))
-    table[F.bilinear] = table[torch.bilinear] = Operation("bilinear", _bilinear)
-    table[F.embedding] = Operation("embedding", _embedding(1))
-    table[F.embedding_bag] = Operation("embedding_bag", _embedding(1))
-    table[torch.embedding] = Operation("embedding", _embedding(0))
-    table[torch.einsum] = Operation("einsum", _einsum)
+        straight = Operation(f"conv{space}d", _convolution(space, 6, "rows"))
+        transposed = Operation(f"conv_transpose{space}d", _convolution(space, 6, "transposed"))
+        for operation in (straight, transposed):
+            table[f"functional.{operation.name}"] = table[f"torch.{operation.name}"] = operation
+    table["functional.bilinear"] = table["torch.bilinear"] = Operation("bilinear", _bilinear)
+    table["functional.embedding"] = Operation("embedding", _embedding(1))
+    table["functional.embedding_bag"] = Operation("embedding_bag", _embedding(1))
+    table["torch.embedding"] = Operation("embedding", _embedding(0))
+    table["torch.einsum"] = table["joined.einsum"] = Operation("einsum", _einsum)
     product, added = Operation("matmul", _product), Operation("matmul", _added_product)
     for name in ("matmul", "mm", "bmm", "mv", "dot"):
-        table[getattr(torch, name)] = table[getattr(Tensor, name)] = product
-    table[Tensor.__matmul__] = table[torch.linalg.matmul] = product
+        table[f"torch.{name}"] = table[f"Tensor.{name}"] = product
+    table["Tensor.__matmul__"] = table["linalg.matmul"] = product
     for name in ("addmm", "baddbmm", "addmv"):
-        table[getattr(torch, name)] = table[getattr(Tensor, name)] = added
+        table[f"torch.{name}"] = table[f"Tensor.{name}"] = added
     for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
-        table[getattr(torch, name)] = Operation(name.removesuffix("_tanh").removesuffix("_relu"), _recurrent)
-        table[getattr(torch, f"{name}_cell")] = Operation(f"{name}_cell", _recurrent_cell)
+        table[f"torch.{name}"] = Operation(name.removesuffix("_tanh").removesuffix("_relu"), _recurrent)
+        table[f"torch.{name}_cell"] = Operation(f"{name}_cell", _recurrent_cell)
     return table
 
 
-by_function: Mapping[Callable[..., Any], Operation] = _build_table()
+FUNCTIONS: Mapping[str, Operation] = _functions()  # by the names of ``torch_functions.resolve``

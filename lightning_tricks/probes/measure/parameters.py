@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks._compat.wrappers import strip_wrappers
+from lightning_tricks.probes.measure.gradient_hooks import Guard
 from lightning_tricks.probes.measure.operations import WeightedCall
 from lightning_tricks.probes.measure.tallies import Tallies, WeightedTally
-from lightning_tricks.probes.watch.error_guard import ErrorGuard
-from lightning_tricks.probes.watch.module_stack import strip_wrappers
 from lightning_tricks.stats import ParameterSums, RowSums, SquareSums
 
 MAX_ENTRIES = 65_536  # of one parameter are compared before and after a step: whole rows, evenly spaced
@@ -87,11 +87,13 @@ class ParameterReader:
     Args:
         model: The network.
         tallies: The step's tallies: they know which operation used which weight, and its input.
+        guard: What errors do not leave.
         optimizers: All that are known to train the model, whether they step while the probe looks or not.
     """
 
     model: nn.Module
     tallies: Tallies
+    guard: Guard
     optimizers: Sequence[torch.optim.Optimizer] = ()
     read: dict[str, ParameterTally] = field(default_factory=dict)
     _optimized: set[int] | None = None
@@ -105,7 +107,7 @@ class ParameterReader:
         for name, parameter in self.model.named_parameters():
             name = strip_wrappers(name)
             if (wanted is None or id(parameter) in wanted) and not _unready(parameter) and name not in self.read:
-                with ErrorGuard.listing(self.tallies.not_seen, name), torch.no_grad():
+                with self.guard(name), torch.no_grad():
                     tally = self.read[name] = self._tally(name, parameter, uses.get(name, []))
                     if tally.gradient is not None and (isinstance(scale, Tensor) or scale != 1.0):
                         count, square = tally.gradient.count, tally.gradient.square
@@ -115,7 +117,7 @@ class ParameterReader:
         """Compare with the weights as they are now; without a step, record the weights alone."""
         for tally in self.read.values():
             if tally.sums is None:
-                with ErrorGuard.listing(self.tallies.not_seen, tally.name), torch.no_grad():
+                with self.guard(tally.name), torch.no_grad():
                     tally.sums = _sums(tally, stepped)
 
     def _held(self) -> set[int] | None:
@@ -150,11 +152,11 @@ def _sums(tally: ParameterTally, stepped: bool) -> ParameterSums:
     stepped = stepped and _storage(tally.parameter) == _storage(tally.rows[0].tally.call.weight)  # else it was replaced
     for rows in tally.rows:
         before = _real(rows.before)
-        spread = (before - before[:1]).abs().sum() if len(before) > 1 else None
+        differences = (before - before[:1]).abs().sum() if len(before) > 1 else None
         change, row_sums = rows.change() if stepped else (None, None)
         update = None if change is None else SquareSums.of(change)
         gradient = tally.gradient if total is None else None
-        sums = ParameterSums(SquareSums.of(before), spread, gradient, update, row_sums)
+        sums = ParameterSums(SquareSums.of(before), differences, gradient, update, row_sums)
         total = sums if total is None else total.merge(sums)
     assert total is not None
     return total

@@ -1,30 +1,31 @@
-"""What is being counted while a step runs: one tally per layer, its sums still on the device."""
+"""What is being counted while a step runs: one tally per call of it, its sums still on the device."""
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from lightning_tricks.probes.measure.loss_and_norm_sums import LossSums, NormalizationSums
 from lightning_tricks.probes.measure.operations import WeightedCall
+from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
 from lightning_tricks.stats import ActivationSums, MomentSums, SquareSums, WeightedSums
-
-if TYPE_CHECKING:
-    from lightning_tricks.probes.measure.loss_tally import LossTally
-    from lightning_tricks.probes.measure.normalizations import NormalizationTally
 
 
 @dataclass
-class Signal:
+class ErrorSignal:
     """The error signal of one tensor; shared by a weighted operation and the activation that follows it.
 
     Args:
-        torn: Whether its parts arrived in passes that cannot be added any more: then there is no number to tell.
+        incomplete: Whether its parts arrived in passes that cannot be added any more: then there is no number to tell.
     """
 
     sums: SquareSums | None = None
-    torn: bool = False
+    incomplete: bool = False
 
     def add(self, sums: SquareSums) -> None:
         self.sums = sums if self.sums is None else self.sums.merge(sums)
@@ -38,14 +39,14 @@ class ActivationTally:
         gate: Whether the output is a factor, or only leads to one.
         weights: The weighted operation whose output it takes as it is; None for any other input.
         readers: The weighted operations that take its output.
-        outputs: Moments of the outputs of the last micro-batch alone: the next layer's input.
+        outputs: MomentSums of the outputs of the last micro-batch alone: the next layer's input.
     """
 
     name: str
     function: str
     order: int
     axis: int
-    signal: Signal
+    signal: ErrorSignal
     gate: bool = False
     weights: WeightedTally | None = None
     readers: set[str] = field(default_factory=set)
@@ -73,14 +74,14 @@ class WeightedTally:
         follows: The weighted operation whose output it takes, nothing but linear operations between; None else.
         reads: The activation whose output it takes, nothing but linear operations between; None else.
         with_gradient: Whether gradients were switched on at any call.
-        outputs: Moments of the outputs of the last micro-batch alone.
+        outputs: MomentSums of the outputs of the last micro-batch alone.
     """
 
     name: str
     operation: str
     order: int
     axis: int
-    signal: Signal
+    signal: ErrorSignal
     call: WeightedCall
     weight: str | None
     follows: str | None
@@ -97,7 +98,7 @@ class WeightedTally:
 
 @dataclass(frozen=True)
 class Derived:
-    """The annotation about a tensor that a linear operation (view, shift, dropout) made.
+    """The annotation of a tensor that a linear operation (view, shift, dropout) made.
 
     Args:
         origin: Of which counted output; None where it was none.
@@ -114,6 +115,88 @@ def origin_of(annotation: Any) -> Any:
 
 
 @dataclass
+class LossTally:
+    """One call of a loss function in every micro-batch of a step."""
+
+    name: str
+    function: str
+    order: int
+    input_shape: tuple[int, ...]
+    target_shape: tuple[int, ...]
+    outputs: int
+    weighted: str | None
+    activation: str | None
+    calls: list[LossSums] = field(default_factory=list)
+
+    def record(self, calls: list[LossSums]) -> LossRecord:
+        """The record of these calls, which are on the host."""
+        return functools.reduce(lambda one, other: one.merge(other), map(self._record, calls))
+
+    def _record(self, sums: LossSums) -> LossRecord:
+        return LossRecord(
+            self.name,
+            self.function,
+            self.order,
+            self.input_shape,
+            self.target_shape,
+            sums.patterns,
+            self.outputs,
+            value=float(sums.value),
+            chance=float(sums.chance),
+            zero_share=1.0 - float(sums.nonzero) / sums.count,
+            sum_error=_distance(sums.sums, 1.0),
+            log_sum_error=_distance(sums.log_sums, 0.0),
+            weighted=self.weighted,
+            activation=self.activation,
+            **sums.input.measures("input"),
+            **sums.target_measures(),
+        )
+
+
+@dataclass
+class NormalizationTally:
+    """One call of a batch normalisation in every micro-batch of a step."""
+
+    name: str
+    order: int
+    channels: int
+    samples: int
+    patterns: int
+    training: bool
+    momentum: float
+    eps: float
+    follows: WeightedTally | None
+    dropout: float
+    calls: list[NormalizationSums] = field(default_factory=list)
+
+    def record(self, calls: list[NormalizationSums]) -> NormalizationRecord:
+        """The record of these calls, which are on the host."""
+        return functools.reduce(lambda one, other: one.merge(other), map(self._record, calls))
+
+    def _record(self, sums: NormalizationSums) -> NormalizationRecord:
+        batch, running = sums.batch, np.asarray(sums.running_variance, np.float64) + self.eps
+        # The running variance is made of unbiased ones, so this one has to be, too.
+        variance = np.asarray(batch.m2, np.float64) / max(batch.count - 1, 1) + self.eps
+        gap = (np.asarray(batch.mean, np.float64) - sums.running_mean) / np.sqrt(running)
+        ratio = np.log(variance / running)
+        return NormalizationRecord(
+            self.name,
+            self.order,
+            self.channels,
+            self.samples,
+            self.patterns,
+            self.training,
+            self.momentum,
+            None if self.follows is None else self.follows.name,
+            self.follows is not None and self.follows.call.bias is not None,
+            self.dropout,
+            mean_gap=float(np.sqrt(np.mean(gap * gap))),
+            log_variance_gap=float(np.sqrt(np.mean(ratio * ratio))),
+            variance_ratio=float(np.exp(np.mean(ratio))),
+        )
+
+
+@dataclass
 class Tallies:
     """Everything counted in one step, in the order of execution."""
 
@@ -123,7 +206,7 @@ class Tallies:
     normalizations: dict[str, NormalizationTally] = field(default_factory=dict)
     not_seen: dict[str, str] = field(default_factory=dict)
     loss: Tensor | None = None
-    clock: int = 0
+    order: int = 0
 
     def mark_shared_gates(self) -> None:
         """Weights that feed a gate at one time step feed one at all of them, also where a state begins as zeros."""
@@ -131,6 +214,10 @@ class Tallies:
         for tally in self.activations.values():
             tally.gate = tally.gate or (tally.weights is not None and tally.weights.weight in fed)
 
-    def tick(self) -> int:
-        self.clock += 1
-        return self.clock
+    def next_order(self) -> int:
+        self.order += 1
+        return self.order
+
+
+def _distance(extremes: Any, wanted: float) -> float:
+    return math.nan if extremes is None else max(abs(value - wanted) for value in extremes.tolist())

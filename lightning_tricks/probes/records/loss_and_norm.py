@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from lightning_tricks.probes.records.record import Record
+from lightning_tricks.probes.records.record import StepRecord
+from lightning_tricks.stats import MomentSums
 
 __all__ = ["LossRecord", "NormalizationRecord"]
 
 
 @dataclasses.dataclass(frozen=True)
-class LossRecord(Record):
+class LossRecord(StepRecord):
     """One call of a loss function of torch.nn.functional.
 
     Args:
@@ -77,7 +78,7 @@ class LossRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True)
-class NormalizationRecord(Record):
+class NormalizationRecord(StepRecord):
     """One call of a batch normalisation that keeps running statistics.
 
     Args:
@@ -122,14 +123,17 @@ class NormalizationRecord(Record):
         )
 
 
-def _mean(one: Record, other: Record, name: str, weights: tuple[int, int], power: int = 1) -> float:
+def _mean(one: StepRecord, other: StepRecord, name: str, weights: tuple[int, int], power: int = 1) -> float:
     total = sum(weights)
     if not total:
         return math.nan
     return (weights[0] * getattr(one, name) ** power + weights[1] * getattr(other, name) ** power) / total
 
 
-def _joint_std(one: Record, other: Record, kind: str, weights: tuple[int, int]) -> float:
-    squares = _mean(one, other, f"{kind}_std", weights, 2)
-    means = _mean(one, other, f"{kind}_mean", weights)
-    return math.sqrt(max(squares + _mean(one, other, f"{kind}_mean", weights, 2) - means**2, 0.0))
+def _joint_std(one: StepRecord, other: StepRecord, kind: str, weights: tuple[int, int]) -> float:
+    both, another = (
+        MomentSums(count, getattr(record, f"{kind}_mean"), count * getattr(record, f"{kind}_std") ** 2)
+        for record, count in zip((one, other), weights, strict=True)
+    )
+    joint = both.merge(another)
+    return math.sqrt(joint.variance) if joint.count else math.nan

@@ -1,13 +1,18 @@
-"""Annotations of tensors that live no longer than the tensors do."""
+"""What is known of a tensor: what was noted about it, and the graph behind it."""
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from lightning_tricks._compat import torch_tensors
+
 _NOTHING: tuple[weakref.ref[Tensor] | None, int, Any] = (None, 0, None)
+_MOST_NODES = 20_000
 
 
 class TensorAnnotations:
@@ -17,7 +22,7 @@ class TensorAnnotations:
         self._annotations: dict[int, tuple[weakref.ref[Tensor] | None, int, Any]] = {}
 
     def write(self, tensor: Tensor, annotation: Any) -> None:
-        self._annotations[id(tensor)] = (weakref.ref(tensor), _version(tensor), annotation)
+        self._annotations[id(tensor)] = (weakref.ref(tensor), torch_tensors.version(tensor), annotation)
 
     def read(self, tensor: Any) -> Any:
         """The annotation of a tensor, or None.
@@ -25,11 +30,34 @@ class TensorAnnotations:
         An identity that a dead tensor left to a new one does not count, nor does a tensor changed in place since.
         """
         reference, version, annotation = self._annotations.get(id(tensor), _NOTHING)
-        return annotation if reference is not None and reference() is tensor and version == _version(tensor) else None
+        if reference is None or reference() is not tensor:
+            return None
+        return annotation if version == torch_tensors.version(tensor) else None
 
     def clear(self) -> None:
         self._annotations.clear()
 
 
-def _version(tensor: Any) -> int:
-    return 0 if tensor.is_inference() else tensor._version
+def custom_functions(loss: Tensor) -> Iterator[str]:
+    """Names of the autograd functions written in Python behind a loss: nobody sees what they do inside.
+
+    >>> class Double(torch.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x): return 2 * x
+    ...     @staticmethod
+    ...     def backward(ctx, gradient): return 2 * gradient
+    >>> list(custom_functions(Double.apply(torch.ones(1, requires_grad=True)).sum()))
+    ['Double']
+    """
+    seen: set[Any] = set()
+    waiting = [loss.grad_fn]
+    while waiting and len(seen) < _MOST_NODES:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            name = type(node).__name__.removesuffix("Backward")
+            if name != "CheckpointFunction":  # listed by the layers inside it
+                yield name
+        waiting += [following for following, _ in node.next_functions]

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-_WRAPPERS = ("_orig_mod", "module", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+from lightning_tricks._compat import torch_functions
+from lightning_tricks._compat.wrappers import strip_wrappers
 
 
 @dataclass
@@ -81,7 +82,7 @@ class ModuleStack:
         return self._stack[-1] if self._stack else self._root
 
     @property
-    def between(self) -> bool:
+    def outside(self) -> bool:
         """Whether no module is running: what is called now belongs to the loop around the model."""
         return not self._stack
 
@@ -114,7 +115,7 @@ class ModuleStack:
         if not self._stack:
             return
         frame = self._stack.pop()
-        if frame is None or id(module) not in self._paths or torch._C._current_graph_task_id() != -1:
+        if frame is None or id(module) not in self._paths or torch_functions.in_backward():
             return  # nothing is looked at while checkpointing repeats a forward inside the backward
         if self._stack and self._stack[-1] is not None:
             self._stack[-1].seen += 1
@@ -125,13 +126,3 @@ class ModuleStack:
 
 def _is_metric(module: nn.Module) -> bool:
     return any(cls.__module__.startswith("torchmetrics.") for cls in type(module).__mro__)
-
-
-def strip_wrappers(name: str) -> str:
-    """A module's or parameter's path without what compilation, DDP, FSDP and checkpointing put into it.
-
-    >>> strip_wrappers("_orig_mod.layers.0._checkpoint_wrapped_module.weight")
-    'layers.0.weight'
-    """
-    parts = name.split(".")
-    return ".".join(part for part in parts if part not in _WRAPPERS)

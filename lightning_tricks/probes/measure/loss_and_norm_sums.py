@@ -1,41 +1,39 @@
-"""The calls of loss functions of a step: their numbers on the device, and the records made of them on the host."""
+"""The numbers of one call of a loss function, and of one of a batch normalisation."""
 
 from __future__ import annotations
 
-import functools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_tricks.probes.records.loss_and_norm import LossRecord
-from lightning_tricks.stats.sums import Sums
+from lightning_tricks.stats import MomentSums, Sums
 
 
-def ends(values: Tensor) -> Tensor:
+def extremes(values: Tensor) -> Tensor:
     """The smallest and the largest of some numbers; NaN where one of them is."""
     return torch.stack(torch.aminmax(values))
 
 
 @dataclass(frozen=True)
-class Spread(Sums):
+class ValueSummary(Sums):
     """Mean, variance, smallest and largest of some numbers: tensors, or arrays on the host."""
 
     mean: Any
     variance: Any
-    ends: Any
+    extremes: Any
 
     @classmethod
-    def of(cls, values: Tensor) -> Spread:
+    def of(cls, values: Tensor) -> ValueSummary:
         variance, mean = torch.var_mean(values, correction=0)
-        return cls(mean, variance, ends(values))
+        return cls(mean, variance, extremes(values))
 
     def measures(self, name: str) -> dict[str, float]:
         """The four measures of a record by their names."""
-        low, high = self.ends.tolist()
+        low, high = self.extremes.tolist()
         std = math.sqrt(max(float(self.variance), 0.0)) if math.isfinite(self.variance) else math.nan
         return {f"{name}_mean": float(self.mean), f"{name}_std": std, f"{name}_min": low, f"{name}_max": high}
 
@@ -61,11 +59,11 @@ class LossSums(Sums):
     count: int
     value: Any
     chance: Any
-    input: Spread
+    input: ValueSummary
     nonzero: Any
     sums: Any = None
     log_sums: Any = None
-    target: Spread | None = None
+    target: ValueSummary | None = None
     classes: Any = None
     ignored: int | None = None
 
@@ -78,47 +76,15 @@ class LossSums(Sums):
             return {}
         mean = float(known.sum(dtype=np.float64)) / count
         centred = known - mean
-        return Spread(mean, float(centred @ centred) / count, np.array((known.min(), known.max()))).measures("target")
-
-
-@dataclass
-class LossTally:
-    """One call of a loss function in every micro-batch of a step."""
-
-    name: str
-    function: str
-    order: int
-    input_shape: tuple[int, ...]
-    target_shape: tuple[int, ...]
-    outputs: int
-    weighted: str | None
-    activation: str | None
-    calls: list[LossSums] = field(default_factory=list)
-
-    def record(self, calls: list[LossSums]) -> LossRecord:
-        """The record of these calls, which are on the host."""
-        return functools.reduce(lambda one, other: one.merge(other), map(self._record, calls))
-
-    def _record(self, sums: LossSums) -> LossRecord:
-        return LossRecord(
-            self.name,
-            self.function,
-            self.order,
-            self.input_shape,
-            self.target_shape,
-            sums.patterns,
-            self.outputs,
-            value=float(sums.value),
-            chance=float(sums.chance),
-            zero_share=1.0 - float(sums.nonzero) / sums.count,
-            sum_error=_distance(sums.sums, 1.0),
-            log_sum_error=_distance(sums.log_sums, 0.0),
-            weighted=self.weighted,
-            activation=self.activation,
-            **sums.input.measures("input"),
-            **sums.target_measures(),
+        return ValueSummary(mean, float(centred @ centred) / count, np.array((known.min(), known.max()))).measures(
+            "target"
         )
 
 
-def _distance(ends: Any, wanted: float) -> float:
-    return math.nan if ends is None else max(abs(end - wanted) for end in ends.tolist())
+@dataclass(frozen=True)
+class NormalizationSums(Sums):
+    """One call: the moments of its input and the running statistics as they were before it, per channel."""
+
+    batch: MomentSums
+    running_mean: Any
+    running_variance: Any

@@ -1,4 +1,4 @@
-"""What one optimiser step did to the rows of a weight: do they move together, how far do they push the mean?"""
+"""What a weighted operation leaves behind, and what one optimiser step did to the rows of its weight."""
 
 from __future__ import annotations
 
@@ -9,8 +9,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_tricks.stats.squares import SquareSums
-from lightning_tricks.stats.sums import Sums
+from lightning_tricks.stats.moments import MomentSums
+from lightning_tricks.stats.sampling import Sample
+from lightning_tricks.stats.sums import SquareSums, Sums
+
+
+@dataclass(frozen=True)
+class WeightedSums(Sums):
+    """Sums over the patterns of one weighted operation.
+
+    Args:
+        input: MomentSums per input feature (per channel for images); None where the input is not a real number.
+        output: MomentSums per unit.
+        total: Sum of every output, to see a NaN or an Inf anywhere in the tensor.
+        input_total: Sum of every input where the moments are of a sample of given data; None elsewhere.
+    """
+
+    input: MomentSums | None
+    output: MomentSums
+    total: Any
+    input_total: Any = None
+
+    @classmethod
+    def of(
+        cls, x: MomentSums | Sample | None, output: Sample, whole: Tensor, whole_input: Tensor | None = None
+    ) -> WeightedSums:
+        """Sums of one call from its input (or what is already known of it) and its output."""
+        dtype = output.values.dtype
+        if isinstance(x, Sample):
+            x = MomentSums.of(x.values, x.dim)
+        given = None if whole_input is None else whole_input.detach().sum(dtype=dtype)
+        return cls(x, MomentSums.of(output.values, output.dim), whole.detach().sum(dtype=dtype), given)
 
 
 @dataclass(frozen=True)
@@ -61,14 +90,14 @@ class ParameterSums(Sums):
 
     Args:
         weight: Squares of the entries before the step.
-        spread: Sum of abs(w_ij - w_0j): zero where all units have the same weights; None without rows.
+        row_differences: Sum of abs(w_ij - w_0j): zero where all units have the same weights; None without rows.
         gradient: Squares of the whole gradient; None without one.
         update: Squares of the change of the entries; None where no step was seen.
         rows: Sums over the rows of that change; None without rows or step.
     """
 
     weight: SquareSums
-    spread: Any
+    row_differences: Any
     gradient: SquareSums | None
     update: SquareSums | None
     rows: RowSums | None

@@ -1,0 +1,124 @@
+"""What is known about one parameter after a step: its gradient before and its change."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from lightning_tricks.probes.records.record import StepRecord, measure
+from lightning_tricks.stats import ParameterSums
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterRecord(StepRecord):
+    """One parameter, its gradient before and its change after the optimiser step.
+
+    Args:
+        name: The parameter's name, ``"net.0.weight"``.
+        layer: The name of the first weighted record that used it as its weight, or None.
+        shape: Its shape.
+        fan_in: Number of weights into one unit; 0 where it is no weight.
+        symmetric: Whether all units have exactly the same weights.
+        nonfinite: Whether a weight looked at is NaN or Inf.
+        nonfinite_gradient: Whether any entry of the gradient is NaN or Inf.
+        trainable: Whether it requires a gradient.
+        optimized: Whether an optimiser holds it; True where no optimiser is known.
+        sums: The sums behind these measures, or None in an old record.
+
+    The measures, each a float, are described below.
+    """
+
+    layer: str | None = None
+    shape: tuple[int, ...] = ()
+    fan_in: int = 0
+
+    @measure(monitor="gradients")
+    @staticmethod
+    def gradient(sums: ParameterSums) -> float:
+        """Root mean square of the gradient, before clipping; NaN without one."""
+        return math.nan if sums.gradient is None else sums.gradient.rms
+
+    @measure()
+    @staticmethod
+    def weight(sums: ParameterSums) -> float:
+        """Root mean square of the weights before the step."""
+        return sums.weight.rms
+
+    @measure()
+    @staticmethod
+    def update(sums: ParameterSums) -> float:
+        """Root mean square of the change dw."""
+        return math.nan if sums.update is None else sums.update.rms
+
+    @measure(
+        "update",
+        7,
+        "power",
+        "size of an update / size of the weights; near 1e-3 is fine",
+        needed=3,
+        monitor="gradients",
+    )
+    @staticmethod
+    def update_ratio(sums: ParameterSums) -> float:
+        """update / weight; healthy about 1e-3."""
+        weight = sums.weight.rms
+        return sums.update.rms / weight if sums.update is not None and weight > 0 else math.nan
+
+    @measure(monitor="gradients")
+    @staticmethod
+    def update_coherence(sums: ParameterSums) -> float:
+        """Mean over units of abs(sum_j dw_ij) / sum_j abs(dw_ij); 1/sqrt(fan_in) if independent."""
+        return math.nan if sums.rows is None else sums.rows.update_coherence
+
+    @measure(monitor="gradients")
+    @staticmethod
+    def mean_drift(sums: ParameterSums) -> float:
+        """Root mean square over units of (sum_j dw_ij E x_j + db_i) / std(a_i) of this one update."""
+        return math.nan if sums.rows is None else sums.rows.mean_drift
+
+    symmetric: bool = False
+    nonfinite: bool = False
+    nonfinite_gradient: bool = False
+    trainable: bool = True
+    optimized: bool = True
+    sums: ParameterSums | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        layer: str | None,
+        shape: tuple[int, ...],
+        fan_in: int,
+        sums: ParameterSums,
+        trainable: bool = True,
+        optimized: bool = True,
+    ) -> ParameterRecord:
+        """The record of these sums."""
+        return cls(
+            name,
+            layer,
+            shape,
+            fan_in,
+            symmetric=sums.row_differences is not None and float(sums.row_differences) == 0.0,
+            nonfinite=not math.isfinite(sums.weight.square),
+            nonfinite_gradient=sums.gradient is not None and not math.isfinite(sums.gradient.square),
+            trainable=trainable,
+            optimized=optimized,
+            sums=sums,
+            **cls.measured(sums=sums),
+        )
+
+    def merge(self, other: ParameterRecord) -> ParameterRecord:
+        """The record of both ranks' or both steps' sums; the older one if either has lost its sums."""
+        if self.sums is None or other.sums is None:
+            return self
+        return ParameterRecord.of(
+            self.name,
+            self.layer,
+            self.shape,
+            self.fan_in,
+            self.sums.merge(other.sums),
+            self.trainable or other.trainable,
+            self.optimized or other.optimized,
+        )

@@ -1,0 +1,204 @@
+"""What is done with each kind of call: run it exactly once, and have it counted before, after or around that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_tricks._compat import torch_functions
+from lightning_tricks.activations import Activation, by_name, properties_of
+from lightning_tricks.probes.measure import losses, normalizations
+from lightning_tricks.probes.measure.activations import ActivationCall
+from lightning_tricks.probes.measure.losses import LossFunction
+from lightning_tricks.probes.measure.operations import Operation
+from lightning_tricks.probes.measure.tallies import ActivationTally
+from lightning_tricks.probes.watch.annotations import custom_functions
+from lightning_tricks.probes.watch.observer import Observer
+from lightning_tricks.stats import unreadable
+
+_RELU6 = (("min_val", 0.0), ("max_val", 6.0))
+Function = Callable[..., Any]
+Arguments = tuple[Any, ...]
+Keywords = dict[str, Any]
+Handler = Callable[[Observer, Function, Arguments, Keywords], Any]
+
+
+def weighted(operation: Operation, observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    call = None
+    if observer.active:
+        with observer.guard(operation.name):
+            call = operation.read(args, kwargs, observer.is_parameter)
+    output = func(*args, **kwargs)
+    if call is not None:
+        name = observer.modules.name("weighted", operation.name)
+        with observer.guard(name):
+            y = output[0] if isinstance(output, tuple) else output
+            observer.axis = call.output_axis
+            if observer.can_count(name, y):
+                source, weight = observer.annotations.read(call.input), observer.parameter_name(call.weight)
+                tally = observer.weighted.count(name, operation, call, y, source, weight)
+                if not call.inner:  # what a recurrent kernel gives is no pre-activation: it has activations inside
+                    observer.annotations.write(y, tally)
+    return output
+
+
+def activation(entry: Activation, observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    a = _input(args, kwargs)
+    if not observer.active or not isinstance(a, Tensor):
+        return func(*args, **kwargs)
+    g = entry.bind(*args[1:], **kwargs)
+    if g.parameters == _RELU6:  # nn.ReLU6 is a hardtanh
+        g = by_name("relu6").bind()
+    name = observer.modules.name("activation", g.name)
+    call: ActivationCall | None = None
+    with observer.guard(name):
+        if observer.can_count(name, a):
+            source, in_place = observer.annotations.read(a), _in_place(func, args, kwargs)
+            gate = observer.is_parameter(a)
+            call = observer.activations.before(name, g, a, source, observer.axis, in_place=in_place, gate=gate)
+    output = func(*args, **kwargs)
+    if call is not None:
+        with observer.guard(name):
+            observer.annotations.write(output, observer.activations.after(call, output))
+    return output
+
+
+def loss(kind: LossFunction, observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """Counted unless its input needs no gradient: then it is a metric."""
+    x = _input(args, kwargs)
+    output = func(*args, **kwargs)
+    if observer.active and torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad and x.numel():
+        name = observer.modules.name("loss", kind.name)
+        with observer.guard(name), torch.no_grad():
+            if observer.readable(name, x):
+                given, source = losses.arguments(func, args, kwargs), observer.annotations.read(x)
+                losses.count(name, kind, observer.tallies, func, given, output.detach(), source, observer.max_patterns)
+    return output
+
+
+def batch_norm(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """Counted before it runs, as it is about to update the running statistics."""
+    x = _input(args, kwargs)
+    source = None
+    if observer.active and isinstance(x, Tensor) and x.dim() > 1:
+        observer.axis = 1 - x.dim()
+        source = observer.annotations.read(x)
+        given = normalizations.arguments(args, kwargs)
+        if observer.is_buffer(given["running_mean"]) and observer.is_buffer(given["running_var"]) and x.numel():
+            name = observer.modules.name("normalization", "batch_norm")
+            with observer.guard(name), torch.no_grad():
+                if observer.can_count(name, x):
+                    normalizations.count(name, observer.tallies, x, source, given, observer.max_patterns)
+    output = func(*args, **kwargs)
+    if source is not None:
+        observer.derive(output, source)  # linear: per unit it scales and shifts
+    return output
+
+
+def other_norm(channels_last: bool, observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """It only tells in which dimension the units are."""
+    x = _input(args, kwargs)
+    if observer.active and isinstance(x, Tensor):
+        observer.axis = -1 if channels_last else min(1 - x.dim(), -1)
+    return func(*args, **kwargs)
+
+
+def dropout(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """Linear, with a factor per element; its rate is noted on the output."""
+    x = _input(args, kwargs)
+    source, p = None, 0.0
+    if observer.active and isinstance(x, Tensor):
+        source = observer.annotations.read(x)
+        training = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))
+        rate = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+        p = float(rate) if training and isinstance(rate, (int, float)) else 0.0
+    output = func(*args, **kwargs)
+    if p > 0 or source is not None:
+        observer.derive(output, source, p)
+    return output
+
+
+def linear(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """What is linear keeps its origin: a shifted activation can still become a gate."""
+    source = None
+    if observer.active and args:
+        tensors = [argument for argument in args if isinstance(argument, Tensor)]
+        source = observer.annotations.read(tensors[0]) if len(tensors) == 1 else None
+    output = func(*args, **kwargs)
+    if source is not None:
+        observer.derive(output, source)
+    return output
+
+
+def multiplication(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """An activation whose output multiplies something else is a gate."""
+    if not observer.active or len(args) < 2:
+        return func(*args, **kwargs)
+    one, other = observer.activation_behind(args[0]), observer.activation_behind(args[1])
+    output = func(*args, **kwargs)
+    if one is not None or other is not None:
+        with observer.guard("gates"):
+            _multiply(observer, one, args[1], other, output)
+            _multiply(observer, other, args[0], one, output)
+    return output
+
+
+def gradient_of(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """torch.autograd.grad, as in a gradient penalty: its gradients are no error signals."""
+    before, observer.gradients.paused = observer.gradients.paused, True
+    try:
+        return func(*args, **kwargs)
+    finally:
+        observer.gradients.paused = before
+
+
+def backward(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    # reentrant checkpointing goes backward inside a backward
+    if observer.closed or observer.paused or torch_functions.in_backward():
+        return func(*args, **kwargs)
+    given = args[0] if args else kwargs.get("tensors")
+    with observer.guard("loss"):
+        for value in [given] if isinstance(given, Tensor) else list(given or ()):
+            _note_loss(observer, value)
+    flags = dict(zip(("retain_graph", "create_graph"), args[2:], strict=False))
+    flags.update(kwargs)
+    keeps = flags.get("retain_graph")
+    observer.gradients.keeps_graph = bool(flags.get("create_graph") if keeps is None else keeps)
+    try:
+        return func(*args, **kwargs)
+    finally:
+        observer.gradients.keeps_graph = False
+
+
+def _multiply(
+    observer: Observer, source: ActivationTally | None, factor: Any, rival: ActivationTally | None, output: Tensor
+) -> None:
+    if source is None:
+        return
+    if not isinstance(factor, Tensor) or factor.dim() == 0:
+        observer.derive(output, source)
+    elif observer.is_parameter(factor) or not (factor.requires_grad or not torch.is_grad_enabled()):
+        return  # a learned scale, or a mask
+    elif rival is None or properties_of(source.function).two_sided or not properties_of(rival.function).two_sided:
+        source.become_gate(rival)
+
+
+def _note_loss(observer: Observer, loss: Tensor) -> None:
+    tallies = observer.tallies
+    if loss.numel() == 1 and unreadable(loss) is None:
+        value = loss.detach().reshape(())
+        tallies.loss = value if tallies.loss is None else tallies.loss + value
+    for name in custom_functions(loss):
+        tallies.not_seen[name] = "custom autograd function: nothing inside it is seen"
+
+
+def _input(args: Arguments, kwargs: Mapping[str, Any]) -> Any:
+    return args[0] if args else kwargs.get("input")
+
+
+def _in_place(func: Function, args: Arguments, kwargs: Keywords) -> bool:
+    name = getattr(func, "__name__", "")
+    return name.endswith("_") or bool(kwargs.get("inplace")) or any(argument is True for argument in args[1:])
