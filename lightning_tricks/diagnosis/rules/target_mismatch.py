@@ -75,7 +75,7 @@ def broadcast(calls: LossCalls) -> Finding | None:
         "The best the network can do then is to predict their mean."
     )
     severity: Severity = "critical" if outer else "warning"
-    why = Criterion("elements compared", math.prod(joint), ">", max(ours[0], theirs[0]))
+    why = Criterion("elements compared", math.prod(joint), ">", min(math.prod(ours), math.prod(theirs)))
     return found.finding(PROBLEM, latest.weighted, severity, evidence, explanation, [SAME_SHAPE], [why])
 
 
