@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from lightning_tricks.diagnosis.finding import Finding, Remedy
 from lightning_tricks.diagnosis.history.persistence import first_of
@@ -25,8 +27,8 @@ class Words(NamedTuple):
 
     heading: str
     clause: str
-    cure: str = ""
     row: int = 99
+    cure: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,6 +57,9 @@ class Rule:
             found = first_of(found)
         return [each if each.remedies else dataclasses.replace(each, remedies=self.remedies) for each in found]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _named, (self.judge.__module__, self.judge.__qualname__)  # the function's name is the rule's
+
     @property
     def means(self) -> str:
         """What the problem is, as a cell of a table."""
@@ -73,8 +78,7 @@ def rule(
     follows_from: str | Iterable[str] = (),
     at_start: Stage | None = None,
     order: int | None = None,
-    row: int = 99,
-    cure: str = "",
+    table: tuple[int, str] = (99, ""),
     first_only: bool = False,
     reads: Reads = "finite",
 ) -> Callable[[Judge], Rule]:
@@ -92,8 +96,7 @@ def rule(
         follows_from: Problems under which it is folded, though their own rules do not say so.
         at_start: The stage of findings that began with the first step.
         order: Its place among those of one stage and layer; the first if it brings anything about, else the last.
-        row: Its place in the README's table; without ``cure`` it shares the row before it.
-        cure: The first remedy in a few words.
+        table: Its place in the README's table, and the first remedy in a few words; without, it shares the row before.
         first_only: Whether of several findings only the first is kept, of those above info if there are any.
         reads: Which snapshots it is given: ``"finite"``, those before the first NaN or Inf; ``"thinned"``, the same,
             fewer where they are many; ``"last losses"``, also the losses up to the NaN; ``"whole"``, all.
@@ -114,7 +117,7 @@ def rule(
     if unknown:
         raise ValueError(f"unknown stage {unknown[0]!r}; known are {', '.join(STAGES)}")
     heading, causes, follows = heading or problem.replace("_", " "), _names(brings_about), _names(follows_from)
-    words = Words(heading, clause or heading, cure, row)
+    words = Words(heading, clause or heading, *table)
     place = (0 if causes else 9) if order is None else order
     todo, begun = tuple(remedies), at_start or stage
 
@@ -123,6 +126,10 @@ def rule(
         return KNOWN[problem]
 
     return make
+
+
+def _named(module: str, name: str) -> Any:
+    return operator.attrgetter(name)(importlib.import_module(module))
 
 
 def _names(names: str | Iterable[str]) -> frozenset[str]:

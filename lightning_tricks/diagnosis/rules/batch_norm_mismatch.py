@@ -19,8 +19,7 @@ PROBLEM = "batch_norm_mismatch"
 GROUP_NORM = Remedy("replace_normalization", "use a norm that needs no batch: nn.GroupNorm, or nn.LayerNorm")
 LARGER_BATCH = Remedy("larger_batch", "use larger batches: 16 or more")
 BATCH_RENORM = Remedy(
-    "replace_normalization",
-    "use batch renormalisation: lt.surgery.convert_batch_norm(model, lt.nn.BatchRenorm2d)",
+    "replace_normalization", "use batch renormalisation: lt.surgery.convert_batch_norm(model, lt.nn.BatchRenorm2d)"
 )
 POPULATION = Remedy(
     "update_population_statistics",
@@ -60,8 +59,7 @@ LIMITS = Thresholds()
     "batch norm mismatch",
     clause="batch norm differs between training and evaluation",
     order=4,
-    row=16,
-    cure="population statistics, group norm",
+    table=(16, "population statistics, group norm"),
 )
 def find_batch_norm_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Statistics that do not fit: tiny batches, slow or frozen running ones, dropout right before.

@@ -41,9 +41,8 @@ LIMITS = Thresholds()
     (CENTRE, remedies.SELU, remedies.BATCH_NORM, remedies.LOWER_LR),
     clause="each update shifts the units' means",
     order=3,
-    row=6,
-    cure="zero-mean units, batch norm",
     first_only=True,
+    table=(6, "zero-mean units, batch norm"),
 )
 def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """One update moves a unit's mean by a good part of its standard deviation."""

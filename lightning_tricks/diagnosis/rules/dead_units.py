@@ -38,9 +38,8 @@ LIMITS = Thresholds()
     clause="units are dead",
     at_start="start",
     order=2,
-    row=3,
-    cure="SELU or leaky ReLU, lower learning rate",
     first_only=True,
+    table=(3, "SELU or leaky ReLU, lower learning rate"),
 )
 def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Over half of a layer's units are active on under 1 % of the patterns.

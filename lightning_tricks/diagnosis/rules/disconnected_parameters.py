@@ -70,9 +70,8 @@ class Trace:
     "disconnected parameters",
     clause="parameters are never trained",
     order=2,
-    row=11,
-    cure="the `detach`, the optimiser's list",
     reads="thinned",
+    table=(11, "the `detach`, the optimiser's list"),
 )
 def find_disconnected_parameters(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Parameters that no gradient reaches, or that no optimiser holds.
@@ -229,10 +228,7 @@ def _unheld(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding |
 def _unused(silent: Sequence[Trace]) -> Finding:
     """Parameters of no weighted layer: mask tokens, forgotten scales."""
     first = silent[0]
-    evidence = {
-        "parameters without a gradient": _listed([t.name for t in silent]),
-        "looks": len(first.snapshots),
-    }
+    evidence = {"parameters without a gradient": _listed([t.name for t in silent]), "looks": len(first.snapshots)}
     explanation = (
         f"{len(silent)} trainable parameter{'s' if len(silent) > 1 else ''} outside of the weighted layers got no "
         "gradient in any look. They take no part in the loss."

@@ -32,7 +32,7 @@ LIMITS = Thresholds()
     clause="the gradient explodes",
     at_start="first gradient",
     order=1,
-    row=5,
+    table=(5, ""),
 )
 def find_exploding_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The error signal grows from layer to layer on its way back."""

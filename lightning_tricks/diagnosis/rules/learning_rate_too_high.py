@@ -66,9 +66,8 @@ LIMITS = Thresholds()
     "learning rate too high",
     clause="the learning rate is too high",
     order=1,
-    row=12,
-    cure="a rate, as a number",
     reads="last losses",
+    table=(12, "a rate, as a number"),
 )
 def find_learning_rate_too_high(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The size of the updates against what the loss makes of them.

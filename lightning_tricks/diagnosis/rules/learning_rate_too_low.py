@@ -48,7 +48,7 @@ LIMITS = Thresholds()
     heading="learning rate too low",
     clause="the learning rate is too low",
     order=2,
-    row=13,
+    table=(13, ""),
 )
 def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Updates that never were more than tiny though the loss depends on the weights, and a loss that hardly falls."""

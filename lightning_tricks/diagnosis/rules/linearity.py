@@ -49,9 +49,8 @@ LIMITS = Thresholds()
     clause="the units act linearly",
     at_start="start",
     order=4,
-    row=1,
-    cure="initialise for the activation",
     first_only=True,
+    table=(1, "initialise for the activation"),
 )
 def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """A layer is a linear filter on every pattern it sees, or has no activation at all."""

@@ -32,9 +32,8 @@ LIMITS = Thresholds()
     heading="NaN or Inf",
     clause="a value became NaN or infinite",
     order=1,
-    row=10,
-    cure="look at that layer, lower learning rate",
     reads="whole",
+    table=(10, "look at that layer, lower learning rate"),
 )
 def find_non_finite(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The first tensor, in the order of execution, with NaN or Inf.

@@ -58,9 +58,8 @@ Check = Callable[[LossCalls], Finding | None]
     "output does not fit the loss",
     clause="the output does not fit the loss",
     order=5,
-    row=14,
-    cure="the line to change",
     reads="thinned",
+    table=(14, "the line to change"),
 )
 def find_output_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Softmax before cross-entropy, a bounded output, shapes that broadcast, too many outputs, a loud last layer.

@@ -40,8 +40,7 @@ LIMITS = Thresholds()
         Remedy("bagging", "average several networks, each from a sample of the data: lt.BaggingEnsemble"),
     ),
     order=2,
-    row=15,
-    cure="augmentation, dropout, early stopping, bagging",
+    table=(15, "augmentation, dropout, early stopping, bagging"),
 )
 def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The validation loss rises for long while the training loss falls.

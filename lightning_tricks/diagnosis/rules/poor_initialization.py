@@ -16,7 +16,7 @@ from lightning_tricks.diagnosis.history.layers import (
     weight_scale,
     weighted_before,
 )
-from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, leading, persistence
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading, persistence
 from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck
 from lightning_tricks.diagnosis.rule import rule
 from lightning_tricks.diagnosis.rules.dead_units import dying
@@ -74,9 +74,8 @@ class Fault:
     "linearity saturation dead_units vanishing_gradient bias_shift learning_rate_too_low",
     "poor initialization",
     clause="the weights begin at the wrong scale",
-    row=7,
     order=0,
-    cure="scheme for the activation",
+    table=(7, "scheme for the activation"),
 )
 def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Pre-activations leave the order of 1 at the start, and stay there."""
@@ -104,18 +103,11 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
         Trait.ORDINARY_WEIGHTS: is_ordinary(place.scale),
         Trait.LOUD: place.std > LIMITS.over_one,
     }
-    yield Finding(
-        "poor_initialization",
-        place.weighted.name,
-        _severity(history, layers, faulty),
-        first.step,
-        evidence,
-        explanation,
-        remedies.of_a_start(place.activation.function),
-        traits=frozenset(trait for trait, so in kinds.items() if so),
-        related=place.activation.name,
-        decided_by=(faulty.criterion,),
-    )
+    found, severity = Persistence(first.step, 1, first), _severity(history, layers, faulty)
+    traits, related = [trait for trait, so in kinds.items() if so], place.activation.name
+    todo, why = remedies.of_a_start(place.activation.function), (faulty.criterion,)
+    name = place.weighted.name
+    yield found.finding("poor_initialization", name, severity, evidence, explanation, todo, why, traits, related)
 
 
 def _severity(history: Sequence[Snapshot], layers: Sequence[Layer], faulty: Fault) -> Severity:

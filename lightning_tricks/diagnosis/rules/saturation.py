@@ -31,9 +31,8 @@ LIMITS = Thresholds()
     clause="the units are saturated",
     at_start="start",
     order=1,
-    row=2,
-    cure="smaller initial weights, SELU, batch norm",
     first_only=True,
+    table=(2, "smaller initial weights, SELU, batch norm"),
 )
 def find_saturation(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Units sit on the flat sides of their curve."""

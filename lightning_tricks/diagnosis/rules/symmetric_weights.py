@@ -28,8 +28,7 @@ LIMITS = Thresholds()
     [Remedy("initialize", "start with random weights: lt.init.lecun_normal_(layer.weight)")],
     clause="the units of a layer have equal weights",
     order=1,
-    row=8,
-    cure="random initialisation",
+    table=(8, "random initialisation"),
 )
 def find_symmetric_weights(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """All units of a layer begin with the same weights."""

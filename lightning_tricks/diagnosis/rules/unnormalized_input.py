@@ -35,8 +35,7 @@ LIMITS = Thresholds()
     [remedies.STANDARDIZE],
     clause="the input is not normalized",
     order=3,
-    row=9,
-    cure="`lt.nn.Standardize`",
+    table=(9, "`lt.nn.Standardize`"),
 )
 def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The first layer reads features far from mean 0 and standard deviation 1.

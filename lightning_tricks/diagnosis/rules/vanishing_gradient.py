@@ -34,8 +34,7 @@ LIMITS = Thresholds()
     "vanishing gradient",
     clause="the gradient vanishes",
     order=2,
-    row=4,
-    cure="initialise, SELU, batch norm; clip",
+    table=(4, "initialise, SELU, batch norm; clip"),
 )
 def find_vanishing_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The error signal is lost, or grows, on its way back."""
