@@ -102,7 +102,7 @@ def rule(
             fewer where they are many; ``"last losses"``, also the losses up to the NaN; ``"whole"``, all.
 
     Raises:
-        ValueError: ``problem`` is no name, or a stage is unknown.
+        ValueError: ``problem`` is no name or has a rule elsewhere, or a stage is unknown.
 
     >>> @rule("high_loss", "end", heading="high loss", remedies=[Remedy("wait", "train for longer")])
     ... def find_high_loss(history):
@@ -122,6 +122,8 @@ def rule(
     todo, begun = tuple(remedies), at_start or stage
 
     def make(judge: Judge) -> Rule:
+        if problem in KNOWN and KNOWN[problem].judge.__module__ != judge.__module__:  # not a notebook's cell run again
+            raise ValueError(f"there is a rule for {problem} already: give the problem of yours another name")
         KNOWN[problem] = Rule(judge, problem, stage, causes, words, todo, follows, begun, place, first_only, reads)
         return KNOWN[problem]
 

@@ -34,7 +34,7 @@ def test_a_file_in_rules_is_all_that_a_new_rule_takes(tmp_path: Path, monkeypatc
         rules = registry._discovered()
         assert [rule.problem for rule in rules if rule not in RULES] == ["high_loss"]
         assert wording("high_loss").heading == "high loss"
-        assert (found := rules[-1]([Snapshot(4, loss=10.0)])) and found[0].step == 4
+        assert [finding.step for finding in rules[-1]([Snapshot(4, loss=10.0)])] == [4]
     finally:
         KNOWN.clear()
         KNOWN.update(known)
