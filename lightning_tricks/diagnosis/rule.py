@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from lightning_tricks.diagnosis.finding import Finding, Remedy
 from lightning_tricks.diagnosis.history.persistence import first_of
@@ -18,6 +18,7 @@ STAGES: tuple[str, ...] = get_args(Stage)
 # Which snapshots a rule is given: those before the first NaN or Inf; the same, thinned where they are many; with the
 # losses on the way to the first NaN or Inf; or every snapshot.
 Reads = Literal["finite", "thinned", "last losses", "whole"]
+T = TypeVar("T")
 Judge = Callable[[Sequence[Snapshot]], Iterable[Finding]]
 KNOWN: dict[str, Rule] = {}  # every rule that was made, by its problem
 
@@ -128,6 +129,18 @@ def rule(
         return KNOWN[problem]
 
     return make
+
+
+def thresholds(numbers: type[T]) -> T:
+    """The one frozen record of a rule's thresholds, each with its source or its calibration.
+
+    >>> @thresholds
+    ... class LIMITS:
+    ...     dead: float = 0.5  # share of units
+    >>> dataclasses.replace(LIMITS, dead=0.25).dead
+    0.25
+    """
+    return dataclasses.dataclass(frozen=True)(numbers)()
 
 
 def _named(module: str, name: str) -> Any:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.history.persistence import RECOVERY, Persistence, persistence
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import NormalizationRecord
 
@@ -33,8 +32,8 @@ LESS_DROPOUT = Remedy("lower_dropout", "or lower its p, or leave it out: batch n
 NO_BIAS = Remedy("remove_bias", "leave the bias out: bias=False")
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     # Samples in a batch. The variance of 4 is off by sqrt(2 / (n - 1)) = 82 % of itself; positions of one image are
     # alike and help little: ResNet-50 loses 3.7 points of ImageNet with 4 images and 11 with 2 (Wu & He 2018, table 2).
     tiny: int = 4
@@ -47,9 +46,6 @@ class Thresholds:
     followed: float = 3.0  # times 1 / momentum: then 95 % of the running statistics are measured ones
     patience: int = 1000  # steps; statistics that need more are still those of the start in many a whole training
     dropped: float = 0.3  # p of a dropout in front: the variance in training is at least 1.43 times the other
-
-
-LIMITS = Thresholds()
 
 
 @rule(

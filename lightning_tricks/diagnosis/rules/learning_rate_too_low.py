@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity
@@ -18,13 +17,13 @@ from lightning_tricks.diagnosis.history.progress import (
     trained_weights,
     typical_ratio,
 )
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.unnormalized_input import find_unnormalized_input
 from lightning_tricks.probes import Snapshot
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     """Calibrated as those of learning_rate_too_high."""
 
     small: float = 1.5e-4  # median update ratio; TheDeepChecker takes 1e-4; plain SGD learns, slowly, at 2e-4 to 1e-3
@@ -37,9 +36,6 @@ class Thresholds:
     good_start: float = 0.5  # first loss over that of a guess: a network that is fine-tuned has less to learn
     aim: float = 0.001  # ratio to come up to: safe from above
     most: float = 1e6  # factor by which the learning rate is raised
-
-
-LIMITS = Thresholds()
 
 
 @rule(

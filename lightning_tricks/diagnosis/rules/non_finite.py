@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
 CHECK_DATA = Remedy(
@@ -17,13 +16,10 @@ CHECK_DATA = Remedy(
 )
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     large_update: float = 1.0  # as large as the weights themselves: then it is the learning rate, not the data
     overflows: int = 3  # a loss scaler may overflow a few times while it looks for its scale
-
-
-LIMITS = Thresholds()
 
 
 @rule(

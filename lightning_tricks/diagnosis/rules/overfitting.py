@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
 from lightning_tricks.diagnosis.history.progress import guess_loss, recent_loss
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     """Calibrated on 36 healthy trainings on 3 data sets, up to 900 steps past the minimum, and 36 with wrong labels."""
 
     risen: float = 1.3  # every one of the last validation losses over the smallest
@@ -22,9 +21,6 @@ class Thresholds:
     below: float = 0.5  # training loss over validation loss
     still_falling: float = 0.9  # training loss over its value at the minimum of the validation loss
     far: float = 3.0
-
-
-LIMITS = Thresholds()
 
 
 @rule(

@@ -18,13 +18,13 @@ from lightning_tricks.diagnosis.history.layers import (
 )
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading, persistence
 from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.dead_units import dying
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     faint: float = 0.03  # std of a pre-activation; healthy nets of a few layers start at .09 with torch's default
     loud: float = 30.0
     jump: float = 20.0  # factor between the pre-activations of two layers in a row (SageMaker: a variance ratio of 10)
@@ -35,9 +35,6 @@ class Thresholds:
     shrinks: float = 0.7  # std over that of the layer before, from which on a fading is one ...
     healthy: float = 0.3  # ... that begins behind the layer before, where its pre-activations are this large
     over_one: float = 1.0  # std of a pre-activation from which on what follows is too large, not too small
-
-
-LIMITS = Thresholds()
 
 
 @dataclass(frozen=True)

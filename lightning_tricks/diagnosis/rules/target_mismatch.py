@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
+from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
 PROBLEM = "output_mismatch"
@@ -17,8 +17,8 @@ SCALE_TARGETS = Remedy("scale_targets", "normalise the targets with the training
 SHUFFLE = Remedy("check_data", "check the labels, and shuffle: DataLoader(..., shuffle=True)")
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     outside: float = 0.5  # standard deviations of the targets by which some of them lie out of reach
     near: float = 0.1  # of a unit, by which an output comes to its bound: then it is felt
     spare: float = 3.0  # outputs over classes seen; bytes of English text use 123 of 256, a background class adds one
@@ -27,7 +27,6 @@ class Thresholds:
     grows: float = 2.0  # times the first loss: the training diverges, and may not live to the third step looked at
 
 
-LIMITS = Thresholds()
 _REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _CLASSES = ("cross_entropy", "nll_loss")
 _REACH: Mapping[str, tuple[float, float]] = {
