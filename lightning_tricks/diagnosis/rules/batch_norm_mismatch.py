@@ -241,7 +241,7 @@ def _distance(record: NormalizationRecord, times: float) -> tuple[float, float]:
 
 def _why(record: NormalizationRecord, times: float = 1.0) -> list[Criterion]:
     gap, bound = _distance(record, times)
-    return [Criterion("variances apart by the factor", math.exp(gap), ">", math.exp(bound))]
+    return [Criterion("log of the variances' ratio, mean size", gap, ">", bound)]
 
 
 def _gap(record: NormalizationRecord) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]
     todo = (remedies.change_lr("raise", min(LIMITS.aim / ratio, LIMITS.most), latest.learning_rate),)
     why = (
         Criterion("update ratio, median over weights", ratio, "<", LIMITS.small),
-        Criterion("recent loss over the first", now / begin, ">", 1.0 - LIMITS.fallen),
+        Criterion("recent loss", now, ">", (1.0 - LIMITS.fallen) * begin),
     )
     severity: Severity = "critical" if extreme and passed >= RECOVERY else "warning"
     yield Finding("learning_rate_too_low", None, severity, first.step, evidence, explanation, todo, decided_by=why)

@@ -172,7 +172,7 @@ def high_start(calls: LossCalls) -> Finding | None:
     guess, reference = _reference(first)
     gain = _gain(calls)
     bound = LIMITS.raised_start if gain > LIMITS.gain else LIMITS.high_start
-    if not first.value > bound * reference or not _loud(first):
+    if not first.value > bound * reference > 0 or not _loud(first):
         return None
     recovered = calls.latest.value < reference
     evidence = {
@@ -191,7 +191,7 @@ def high_start(calls: LossCalls) -> Finding | None:
     small = Remedy("initialize", "begin with small weights in the last layer: std 0.01, bias 0", first.weighted)
     todo = (small, remedies.initialize(), remedies.STANDARDIZE)
     severity: Severity = "warning" if recovered or len(calls.snapshots) < HYSTERESIS else "critical"
-    why = Criterion("initial loss over that of a guess", first.value / reference, ">", bound)
+    why = Criterion("initial loss", first.value, ">", bound * reference)
     found, traits = calls.all(), [Trait.FIRST_LOSS]
     return found.finding(PROBLEM, first.weighted, severity, evidence, explanation, todo, [why], traits)
 

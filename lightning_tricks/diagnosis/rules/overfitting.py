@@ -73,8 +73,8 @@ def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
     )
     why = (
         Criterion("lowest of the last validation losses", min(after[-HYSTERESIS:]), ">=", bound),
-        Criterion("training loss over validation loss", train / now, "<", LIMITS.below),
-        Criterion("training loss over that at the minimum", train / train_then, "<", LIMITS.still_falling),
+        Criterion("training loss, by the validation loss", train, "<", LIMITS.below * now),
+        Criterion("training loss, by that at the minimum", train, "<", LIMITS.still_falling * train_then),
     )
     severity: Severity = "critical" if now >= LIMITS.far * lowest or now > guess else "warning"
     yield Finding("overfitting", None, severity, history[best].step, evidence, explanation, decided_by=why)

@@ -88,7 +88,8 @@ def out_of_reach(calls: LossCalls) -> Finding | None:
     slack = 1e-3 + 1e-3 * abs(low if math.isfinite(low) else high)
     if pooled.input_min < low - slack or pooled.input_max > high + slack:
         return None  # scaled or shifted behind the activation
-    below, above = (low - pooled.target_min) / pooled.target_std, (pooled.target_max - high) / pooled.target_std
+    std = max(pooled.target_std, 1e-12)  # of constant targets 0
+    below, above = (low - pooled.target_min) / std, (pooled.target_max - high) / std
     latest = calls.latest
     felt = calls.straight and function in ("sigmoid", "hardsigmoid", "tanh", "hardtanh", "softsign")
     under = below > LIMITS.outside and (felt or latest.input_min <= low + LIMITS.near)
@@ -153,7 +154,7 @@ def spare_outputs(calls: LossCalls) -> Finding | None:
         "of classes wrong?"
     )
     todo = (SHUFFLE,) if single else (change_outputs(f"{classes}"), SHUFFLE)
-    why = Criterion("outputs over classes seen", pooled.outputs / classes, ">=", LIMITS.spare)
+    why = Criterion("outputs", pooled.outputs, ">=", classes * LIMITS.spare)
     if single:
         why = Criterion("patterns that name one class", patterns, ">=", LIMITS.patterns)
     return calls.all().finding(PROBLEM, layer, "warning" if enough else "info", evidence, explanation, todo, [why])
