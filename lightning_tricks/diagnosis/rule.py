@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from lightning_tricks.diagnosis.finding import Finding, Remedy
 from lightning_tricks.diagnosis.history.persistence import first_of
@@ -16,6 +18,7 @@ STAGES: tuple[str, ...] = get_args(Stage)
 # Which snapshots a rule is given: those before the first NaN or Inf; the same, thinned where they are many; with the
 # losses on the way to the first NaN or Inf; or every snapshot.
 Reads = Literal["finite", "thinned", "last losses", "whole"]
+T = TypeVar("T")
 Judge = Callable[[Sequence[Snapshot]], Iterable[Finding]]
 KNOWN: dict[str, Rule] = {}  # every rule that was made, by its problem
 
@@ -25,8 +28,8 @@ class Words(NamedTuple):
 
     heading: str
     clause: str
-    cure: str = ""
     row: int = 99
+    cure: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,6 +58,9 @@ class Rule:
             found = first_of(found)
         return [each if each.remedies else dataclasses.replace(each, remedies=self.remedies) for each in found]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _named, (self.judge.__module__, self.judge.__qualname__)  # the function's name is the rule's
+
     @property
     def means(self) -> str:
         """What the problem is, as a cell of a table."""
@@ -73,8 +79,7 @@ def rule(
     follows_from: str | Iterable[str] = (),
     at_start: Stage | None = None,
     order: int | None = None,
-    row: int = 99,
-    cure: str = "",
+    table: tuple[int, str] = (99, ""),
     first_only: bool = False,
     reads: Reads = "finite",
 ) -> Callable[[Judge], Rule]:
@@ -92,14 +97,13 @@ def rule(
         follows_from: Problems under which it is folded, though their own rules do not say so.
         at_start: The stage of findings that began with the first step.
         order: Its place among those of one stage and layer; the first if it brings anything about, else the last.
-        row: Its place in the README's table; without ``cure`` it shares the row before it.
-        cure: The first remedy in a few words.
+        table: Its place in the README's table, and the first remedy in a few words; without, it shares the row before.
         first_only: Whether of several findings only the first is kept, of those above info if there are any.
         reads: Which snapshots it is given: ``"finite"``, those before the first NaN or Inf; ``"thinned"``, the same,
             fewer where they are many; ``"last losses"``, also the losses up to the NaN; ``"whole"``, all.
 
     Raises:
-        ValueError: ``problem`` is no name, or a stage is unknown.
+        ValueError: ``problem`` is no name or has a rule elsewhere, or a stage is unknown.
 
     >>> @rule("high_loss", "end", heading="high loss", remedies=[Remedy("wait", "train for longer")])
     ... def find_high_loss(history):
@@ -114,15 +118,33 @@ def rule(
     if unknown:
         raise ValueError(f"unknown stage {unknown[0]!r}; known are {', '.join(STAGES)}")
     heading, causes, follows = heading or problem.replace("_", " "), _names(brings_about), _names(follows_from)
-    words = Words(heading, clause or heading, cure, row)
+    words = Words(heading, clause or heading, *table)
     place = (0 if causes else 9) if order is None else order
     todo, begun = tuple(remedies), at_start or stage
 
     def make(judge: Judge) -> Rule:
+        if problem in KNOWN and KNOWN[problem].judge.__module__ != judge.__module__:  # not a notebook's cell run again
+            raise ValueError(f"there is a rule for {problem} already: give the problem of yours another name")
         KNOWN[problem] = Rule(judge, problem, stage, causes, words, todo, follows, begun, place, first_only, reads)
         return KNOWN[problem]
 
     return make
+
+
+def thresholds(numbers: type[T]) -> T:
+    """The one frozen record of a rule's thresholds, each with its source or its calibration.
+
+    >>> @thresholds
+    ... class LIMITS:
+    ...     dead: float = 0.5  # share of units
+    >>> dataclasses.replace(LIMITS, dead=0.25).dead
+    0.25
+    """
+    return dataclasses.dataclass(frozen=True)(numbers)()
+
+
+def _named(module: str, name: str) -> Any:
+    return operator.attrgetter(name)(importlib.import_module(module))
 
 
 def _names(names: str | Iterable[str]) -> frozenset[str]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from lightning_tricks.diagnosis import PROBLEMS, RULES
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_tricks.diagnosis import PROBLEMS, RULES, registry
 from lightning_tricks.diagnosis.registry import wording
-from lightning_tricks.diagnosis.rule import STAGES
+from lightning_tricks.diagnosis.rule import KNOWN, STAGES
+from lightning_tricks.probes import Snapshot
 
 
 def test_every_problem_has_one_rule_in_a_file_of_its_name() -> None:
@@ -12,6 +18,27 @@ def test_every_problem_has_one_rule_in_a_file_of_its_name() -> None:
     assert len(set(PROBLEMS)) == len(PROBLEMS) == 16
     for rule in RULES:
         assert rule.judge.__module__ == f"lightning_tricks.diagnosis.rules.{rule.problem}"
+
+
+def test_a_file_in_rules_is_all_that_a_new_rule_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "high_loss.py").write_text(
+        "from lightning_tricks.diagnosis import Finding, rule\n"
+        "@rule('high_loss', 'end', heading='high loss', table=(99, 'train for longer'))\n"
+        "def find_high_loss(history):\n"
+        '    """The loss is over 9."""\n'
+        "    return [Finding('high_loss', None, 'warning', s.step) for s in history if s.loss > 9][-1:]\n"
+    )
+    known = dict(KNOWN)
+    monkeypatch.setattr(registry.package, "__path__", [*registry.package.__path__, str(tmp_path)])
+    try:
+        rules = registry._discovered()
+        assert [rule.problem for rule in rules if rule not in RULES] == ["high_loss"]
+        assert wording("high_loss").heading == "high loss"
+        assert [finding.step for finding in rules[-1]([Snapshot(4, loss=10.0)])] == [4]
+    finally:
+        KNOWN.clear()
+        KNOWN.update(known)
+        del sys.modules[f"{registry.package.__name__}.high_loss"]
 
 
 def test_every_problem_has_words() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -59,6 +61,18 @@ def test_it_folds_what_it_brings_about_under_it_and_prints() -> None:
     stored = json.loads(json.dumps(diagnosis.to_dict(), allow_nan=False))
     assert stored["findings"][0]["problem"] == "coarse_input"
     assert stored["findings"][0]["remedies"][0]["action"] == "finer_input"
+
+
+@lt.rule("of_a_module", "end")
+def find_of_a_module(history: Sequence[lt.Snapshot]) -> list[lt.Finding]:
+    return []
+
+
+def test_a_rule_goes_to_another_process_with_its_doctor() -> None:
+    assert pickle.loads(pickle.dumps(find_of_a_module)) is find_of_a_module
+    doctor = lt.TrainingDoctor(rules=[find_of_a_module])
+    for copied in (pickle.loads(pickle.dumps(doctor)), copy.deepcopy(doctor)):
+        assert copied.rules == (find_of_a_module,)
 
 
 def test_it_is_folded_under_what_it_follows_from() -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.history.persistence import RECOVERY, Persistence, persistence
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import NormalizationRecord
 
@@ -19,8 +18,7 @@ PROBLEM = "batch_norm_mismatch"
 GROUP_NORM = Remedy("replace_normalization", "use a norm that needs no batch: nn.GroupNorm, or nn.LayerNorm")
 LARGER_BATCH = Remedy("larger_batch", "use larger batches: 16 or more")
 BATCH_RENORM = Remedy(
-    "replace_normalization",
-    "use batch renormalisation: lt.surgery.convert_batch_norm(model, lt.nn.BatchRenorm2d)",
+    "replace_normalization", "use batch renormalisation: lt.surgery.convert_batch_norm(model, lt.nn.BatchRenorm2d)"
 )
 POPULATION = Remedy(
     "update_population_statistics",
@@ -34,8 +32,8 @@ LESS_DROPOUT = Remedy("lower_dropout", "or lower its p, or leave it out: batch n
 NO_BIAS = Remedy("remove_bias", "leave the bias out: bias=False")
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     # Samples in a batch. The variance of 4 is off by sqrt(2 / (n - 1)) = 82 % of itself; positions of one image are
     # alike and help little: ResNet-50 loses 3.7 points of ImageNet with 4 images and 11 with 2 (Wu & He 2018, table 2).
     tiny: int = 4
@@ -50,9 +48,6 @@ class Thresholds:
     dropped: float = 0.3  # p of a dropout in front: the variance in training is at least 1.43 times the other
 
 
-LIMITS = Thresholds()
-
-
 @rule(
     PROBLEM,
     "code",
@@ -60,8 +55,7 @@ LIMITS = Thresholds()
     "batch norm mismatch",
     clause="batch norm differs between training and evaluation",
     order=4,
-    row=16,
-    cure="population statistics, group norm",
+    table=(16, "population statistics, group norm"),
 )
 def find_batch_norm_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Statistics that do not fit: tiny batches, slow or frozen running ones, dropout right before.
@@ -247,7 +241,7 @@ def _distance(record: NormalizationRecord, times: float) -> tuple[float, float]:
 
 def _why(record: NormalizationRecord, times: float = 1.0) -> list[Criterion]:
     gap, bound = _distance(record, times)
-    return [Criterion("variances apart by the factor", math.exp(gap), ">", math.exp(bound))]
+    return [Criterion("log of the variances' ratio, mean size", gap, ">", bound)]
 
 
 def _gap(record: NormalizationRecord) -> dict[str, Any]:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.history.persistence import persistence
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
 
 CENTRE = Remedy("centre_input", "centre what the layer receives: zero-mean units (SELU, tanh) or a normalised input")
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     alike: float = 0.6  # mean energy of the input; .32 behind a rectified centred Gaussian, 1: all patterns look alike
     one_sided: float = 0.96  # a mean of 4.9 standard deviations: healthy layers pass it briefly, bottlenecks reach .965
     nearly: float = 0.85  # mean energy of an input that is one-sided where an update throws the means as well ...
@@ -30,9 +29,6 @@ class Thresholds:
     faded: float = 0.03  # std of the pre-activation under which every shift is large: there the fading is the problem
 
 
-LIMITS = Thresholds()
-
-
 @rule(
     "bias_shift",
     "units",
@@ -41,9 +37,8 @@ LIMITS = Thresholds()
     (CENTRE, remedies.SELU, remedies.BATCH_NORM, remedies.LOWER_LR),
     clause="each update shifts the units' means",
     order=3,
-    row=6,
-    cure="zero-mean units, batch norm",
     first_only=True,
+    table=(6, "zero-mean units, batch norm"),
 )
 def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """One update moves a unit's mean by a good part of its standard deviation."""

@@ -10,24 +10,21 @@ from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.history.layers import faulty_layers
 from lightning_tricks.diagnosis.history.persistence import RECOVERY
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
 LEAKY = Remedy("swap_activation", "use units that cannot die: SELU, or nn.LeakyReLU")
 RESET_BIAS = Remedy("reset_bias", "set the biases of this layer to 0: they hold its units on one side of zero")
 
 
-@dataclasses.dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     dead: float = 0.5  # share of units that are dead (SageMaker's rule)
     gone: float = 0.9
     patterns: int = 150  # a unit is judged over at least this many: it may be active on one of them
     window: int = 5  # probed steps over which units are judged together
     held_down: float = -0.3  # mean pre-activation of a layer whose biases hold it under zero
     faint_std: float = 0.03  # of a pre-activation
-
-
-LIMITS = Thresholds()
 
 
 @rule(
@@ -38,9 +35,8 @@ LIMITS = Thresholds()
     clause="units are dead",
     at_start="start",
     order=2,
-    row=3,
-    cure="SELU or leaky ReLU, lower learning rate",
     first_only=True,
+    table=(3, "SELU or leaky ReLU, lower learning rate"),
 )
 def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Over half of a layer's units are active on under 1 % of the patterns.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
 
 PROBLEM = "disconnected_parameters"
@@ -21,16 +21,13 @@ _by_order = operator.attrgetter("order")
 _DID_NOT_RUN = "it did not run in this step"
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     most: float = 0.5  # of the weighted layers: whoever leaves more out of the optimiser wants it so
     agree: int = 2  # probed steps, where optimisers are known: of two towers in turn, one looks cut off at the first
     rare: int = 10  # probed steps, where blocks come and go (layer drop, experts): by then one in two was seen
     by_hand: float = 1e-6  # relative change of the weights' root mean square; rounding in float32 stays below
     listed: int = 8  # layers that the evidence names
-
-
-LIMITS = Thresholds()
 
 
 @dataclass(frozen=True)
@@ -70,9 +67,8 @@ class Trace:
     "disconnected parameters",
     clause="parameters are never trained",
     order=2,
-    row=11,
-    cure="the `detach`, the optimiser's list",
     reads="thinned",
+    table=(11, "the `detach`, the optimiser's list"),
 )
 def find_disconnected_parameters(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Parameters that no gradient reaches, or that no optimiser holds.
@@ -229,10 +225,7 @@ def _unheld(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding |
 def _unused(silent: Sequence[Trace]) -> Finding:
     """Parameters of no weighted layer: mask tokens, forgotten scales."""
     first = silent[0]
-    evidence = {
-        "parameters without a gradient": _listed([t.name for t in silent]),
-        "looks": len(first.snapshots),
-    }
+    evidence = {"parameters without a gradient": _listed([t.name for t in silent]), "looks": len(first.snapshots)}
     explanation = (
         f"{len(silent)} trainable parameter{'s' if len(silent) > 1 else ''} outside of the weighted layers got no "
         "gradient in any look. They take no part in the loss."

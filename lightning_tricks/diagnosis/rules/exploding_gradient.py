@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding
 from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.diagnosis.history.persistence import persistence
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     exploded: float = 100.0  # first over last error signal; AUTOTRAINER takes 70, 32 healthy SELU layers reach 3
     overflowing: float = 1e4
     steep: float = 0.1  # decades per layer: a healthy signal grows less, whatever its ends are
-
-
-LIMITS = Thresholds()
 
 
 @rule(
@@ -32,7 +28,7 @@ LIMITS = Thresholds()
     clause="the gradient explodes",
     at_start="first gradient",
     order=1,
-    row=5,
+    table=(5, ""),
 )
 def find_exploding_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The error signal grows from layer to layer on its way back."""

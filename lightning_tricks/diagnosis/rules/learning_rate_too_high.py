@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import SEVERITIES, Criterion, Finding, Remedy, Severity
@@ -19,7 +18,7 @@ from lightning_tricks.diagnosis.history.progress import (
     recent_loss,
     typical_ratio,
 )
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.dead_units import find_dead_units
 from lightning_tricks.diagnosis.rules.saturation import find_saturation
 from lightning_tricks.diagnosis.rules.unnormalized_input import find_unnormalized_input
@@ -28,8 +27,8 @@ from lightning_tricks.probes import Snapshot
 WARM_UP = Remedy("warm_up", "warm up: let the learning rate grow from near 0 over the first few hundred steps")
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     """Calibrated on 600 trainings: 16 architectures, 3 optimisers, learning rates from 1e-6 to 1000 times a good one.
 
     All that are called an update are median update ratios.
@@ -55,9 +54,6 @@ class Thresholds:
     factor: tuple[float, float] = (3.0, 1e6)  # by which it is lowered, at least and at most
 
 
-LIMITS = Thresholds()
-
-
 @rule(
     "learning_rate_too_high",
     "learning rate",
@@ -66,9 +62,8 @@ LIMITS = Thresholds()
     "learning rate too high",
     clause="the learning rate is too high",
     order=1,
-    row=12,
-    cure="a rate, as a number",
     reads="last losses",
+    table=(12, "a rate, as a number"),
 )
 def find_learning_rate_too_high(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The size of the updates against what the loss makes of them.

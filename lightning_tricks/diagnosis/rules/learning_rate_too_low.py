@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity
@@ -18,13 +17,13 @@ from lightning_tricks.diagnosis.history.progress import (
     trained_weights,
     typical_ratio,
 )
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.unnormalized_input import find_unnormalized_input
 from lightning_tricks.probes import Snapshot
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     """Calibrated as those of learning_rate_too_high."""
 
     small: float = 1.5e-4  # median update ratio; TheDeepChecker takes 1e-4; plain SGD learns, slowly, at 2e-4 to 1e-3
@@ -39,16 +38,13 @@ class Thresholds:
     most: float = 1e6  # factor by which the learning rate is raised
 
 
-LIMITS = Thresholds()
-
-
 @rule(
     "learning_rate_too_low",
     "learning rate",
     heading="learning rate too low",
     clause="the learning rate is too low",
     order=2,
-    row=13,
+    table=(13, ""),
 )
 def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Updates that never were more than tiny though the loss depends on the weights, and a loss that hardly falls."""
@@ -83,7 +79,7 @@ def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]
     todo = (remedies.change_lr("raise", min(LIMITS.aim / ratio, LIMITS.most), latest.learning_rate),)
     why = (
         Criterion("update ratio, median over weights", ratio, "<", LIMITS.small),
-        Criterion("recent loss over the first", now / begin, ">", 1.0 - LIMITS.fallen),
+        Criterion("recent loss", now, ">", (1.0 - LIMITS.fallen) * begin),
     )
     severity: Severity = "critical" if extreme and passed >= RECOVERY else "warning"
     yield Finding("learning_rate_too_low", None, severity, first.step, evidence, explanation, todo, decided_by=why)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Trait
@@ -18,14 +17,14 @@ from lightning_tricks.diagnosis.history.layers import (
     weight_scale,
 )
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
 _SCALE_FREE = ("relu", "leaky_relu", "prelu", "rrelu")
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     linear: float = (
         0.999  # corr(a, g(a))^2; a centred Gaussian of std 1: .93 (tanh), .97 (SELU), of std .2 .9987 (tanh)
     )
@@ -38,9 +37,6 @@ class Thresholds:
     nearly: float = 1 / 2  # of them, where the units are not quite straight: a network that has little to bend
 
 
-LIMITS = Thresholds()
-
-
 @rule(
     "linearity",
     "units",
@@ -49,9 +45,8 @@ LIMITS = Thresholds()
     clause="the units act linearly",
     at_start="start",
     order=4,
-    row=1,
-    cure="initialise for the activation",
     first_only=True,
+    table=(1, "initialise for the activation"),
 )
 def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """A layer is a linear filter on every pattern it sees, or has no activation at all."""

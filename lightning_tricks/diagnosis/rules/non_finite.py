@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
 CHECK_DATA = Remedy(
@@ -17,13 +16,10 @@ CHECK_DATA = Remedy(
 )
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     large_update: float = 1.0  # as large as the weights themselves: then it is the learning rate, not the data
     overflows: int = 3  # a loss scaler may overflow a few times while it looks for its scale
-
-
-LIMITS = Thresholds()
 
 
 @rule(
@@ -32,9 +28,8 @@ LIMITS = Thresholds()
     heading="NaN or Inf",
     clause="a value became NaN or infinite",
     order=1,
-    row=10,
-    cure="look at that layer, lower learning rate",
     reads="whole",
+    table=(10, "look at that layer, lower learning rate"),
 )
 def find_non_finite(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The first tensor, in the order of execution, with NaN or Inf.

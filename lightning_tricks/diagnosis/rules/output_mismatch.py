@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.target_mismatch import PROBLEM, TARGET_CHECKS, no_activation
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
@@ -21,8 +21,8 @@ LOG_SOFTMAX = Remedy("change_loss", "or give log-probabilities, x.log_softmax(1)
 CROSS_ENTROPY = Remedy("change_loss", "use F.cross_entropy on the raw outputs")
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     one: float = 1e-2  # by which probabilities may miss the sum 1: bfloat16 keeps 8 bits; logits are never all so near
     mean_one: float = 1e-3  # the same for the mean of all, times their number
     over_zero: float = 1e-2  # a log-probability is never above 0, but for rounding
@@ -40,7 +40,6 @@ class Thresholds:
     low_logit: float = -0.4  # units that are never below, as softplus, gelu and silu: no probability under .4
 
 
-LIMITS = Thresholds()
 TWO_SIDED = ("tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign")
 RECTIFIERS = ("relu", "relu6")
 POSITIVE = (*RECTIFIERS, "softplus", "gelu", "silu", "mish", "hardswish")  # never (much) below zero
@@ -58,9 +57,8 @@ Check = Callable[[LossCalls], Finding | None]
     "output does not fit the loss",
     clause="the output does not fit the loss",
     order=5,
-    row=14,
-    cure="the line to change",
     reads="thinned",
+    table=(14, "the line to change"),
 )
 def find_output_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Softmax before cross-entropy, a bounded output, shapes that broadcast, too many outputs, a loud last layer.
@@ -174,7 +172,7 @@ def high_start(calls: LossCalls) -> Finding | None:
     guess, reference = _reference(first)
     gain = _gain(calls)
     bound = LIMITS.raised_start if gain > LIMITS.gain else LIMITS.high_start
-    if not first.value > bound * reference or not _loud(first):
+    if not first.value > bound * reference > 0 or not _loud(first):
         return None
     recovered = calls.latest.value < reference
     evidence = {
@@ -193,7 +191,7 @@ def high_start(calls: LossCalls) -> Finding | None:
     small = Remedy("initialize", "begin with small weights in the last layer: std 0.01, bias 0", first.weighted)
     todo = (small, remedies.initialize(), remedies.STANDARDIZE)
     severity: Severity = "warning" if recovered or len(calls.snapshots) < HYSTERESIS else "critical"
-    why = Criterion("initial loss over that of a guess", first.value / reference, ">", bound)
+    why = Criterion("initial loss", first.value, ">", bound * reference)
     found, traits = calls.all(), [Trait.FIRST_LOSS]
     return found.finding(PROBLEM, first.weighted, severity, evidence, explanation, todo, [why], traits)
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
 from lightning_tricks.diagnosis.history.progress import guess_loss, recent_loss
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     """Calibrated on 36 healthy trainings on 3 data sets, up to 900 steps past the minimum, and 36 with wrong labels."""
 
     risen: float = 1.3  # every one of the last validation losses over the smallest
@@ -22,9 +21,6 @@ class Thresholds:
     below: float = 0.5  # training loss over validation loss
     still_falling: float = 0.9  # training loss over its value at the minimum of the validation loss
     far: float = 3.0
-
-
-LIMITS = Thresholds()
 
 
 @rule(
@@ -40,8 +36,7 @@ LIMITS = Thresholds()
         Remedy("bagging", "average several networks, each from a sample of the data: lt.BaggingEnsemble"),
     ),
     order=2,
-    row=15,
-    cure="augmentation, dropout, early stopping, bagging",
+    table=(15, "augmentation, dropout, early stopping, bagging"),
 )
 def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The validation loss rises for long while the training loss falls.
@@ -78,8 +73,8 @@ def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
     )
     why = (
         Criterion("lowest of the last validation losses", min(after[-HYSTERESIS:]), ">=", bound),
-        Criterion("training loss over validation loss", train / now, "<", LIMITS.below),
-        Criterion("training loss over that at the minimum", train / train_then, "<", LIMITS.still_falling),
+        Criterion("training loss, by the validation loss", train, "<", LIMITS.below * now),
+        Criterion("training loss, by that at the minimum", train, "<", LIMITS.still_falling * train_then),
     )
     severity: Severity = "critical" if now >= LIMITS.far * lowest or now > guess else "warning"
     yield Finding("overfitting", None, severity, history[best].step, evidence, explanation, decided_by=why)

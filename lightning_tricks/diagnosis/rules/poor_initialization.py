@@ -16,15 +16,15 @@ from lightning_tricks.diagnosis.history.layers import (
     weight_scale,
     weighted_before,
 )
-from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, leading, persistence
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading, persistence
 from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.dead_units import dying
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     faint: float = 0.03  # std of a pre-activation; healthy nets of a few layers start at .09 with torch's default
     loud: float = 30.0
     jump: float = 20.0  # factor between the pre-activations of two layers in a row (SageMaker: a variance ratio of 10)
@@ -35,9 +35,6 @@ class Thresholds:
     shrinks: float = 0.7  # std over that of the layer before, from which on a fading is one ...
     healthy: float = 0.3  # ... that begins behind the layer before, where its pre-activations are this large
     over_one: float = 1.0  # std of a pre-activation from which on what follows is too large, not too small
-
-
-LIMITS = Thresholds()
 
 
 @dataclass(frozen=True)
@@ -74,9 +71,8 @@ class Fault:
     "linearity saturation dead_units vanishing_gradient bias_shift learning_rate_too_low",
     "poor initialization",
     clause="the weights begin at the wrong scale",
-    row=7,
     order=0,
-    cure="scheme for the activation",
+    table=(7, "scheme for the activation"),
 )
 def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Pre-activations leave the order of 1 at the start, and stay there."""
@@ -104,18 +100,11 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
         Trait.ORDINARY_WEIGHTS: is_ordinary(place.scale),
         Trait.LOUD: place.std > LIMITS.over_one,
     }
-    yield Finding(
-        "poor_initialization",
-        place.weighted.name,
-        _severity(history, layers, faulty),
-        first.step,
-        evidence,
-        explanation,
-        remedies.of_a_start(place.activation.function),
-        traits=frozenset(trait for trait, so in kinds.items() if so),
-        related=place.activation.name,
-        decided_by=(faulty.criterion,),
-    )
+    found, severity = Persistence(first.step, 1, first), _severity(history, layers, faulty)
+    traits, related = [trait for trait, so in kinds.items() if so], place.activation.name
+    todo, why = remedies.of_a_start(place.activation.function), (faulty.criterion,)
+    name = place.weighted.name
+    yield found.finding("poor_initialization", name, severity, evidence, explanation, todo, why, traits, related)
 
 
 def _severity(history: Sequence[Snapshot], layers: Sequence[Layer], faulty: Fault) -> Severity:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding
 from lightning_tricks.diagnosis.history.layers import faulty_layers
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
 _FLAT_TWICE = ("tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid")  # one flat side alone is how a rectifier works
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     saturated: float = 0.5  # share of patterns on a flat side, mean over units
     blocked: float = 0.9
-
-
-LIMITS = Thresholds()
 
 
 @rule(
@@ -31,9 +27,8 @@ LIMITS = Thresholds()
     clause="the units are saturated",
     at_start="start",
     order=1,
-    row=2,
-    cure="smaller initial weights, SELU, batch norm",
     first_only=True,
+    table=(2, "smaller initial weights, SELU, batch norm"),
 )
 def find_saturation(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Units sit on the flat sides of their curve."""

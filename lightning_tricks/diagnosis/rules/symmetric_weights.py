@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     early: int = 16  # optimiser steps after which weights no longer show how they began
     units: int = 2  # a single one equals none
-
-
-LIMITS = Thresholds()
 
 
 @rule(
@@ -28,8 +24,7 @@ LIMITS = Thresholds()
     [Remedy("initialize", "start with random weights: lt.init.lecun_normal_(layer.weight)")],
     clause="the units of a layer have equal weights",
     order=1,
-    row=8,
-    cure="random initialisation",
+    table=(8, "random initialisation"),
 )
 def find_symmetric_weights(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """All units of a layer begin with the same weights."""

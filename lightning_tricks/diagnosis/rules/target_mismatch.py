@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
+from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
 PROBLEM = "output_mismatch"
@@ -17,8 +17,8 @@ SCALE_TARGETS = Remedy("scale_targets", "normalise the targets with the training
 SHUFFLE = Remedy("check_data", "check the labels, and shuffle: DataLoader(..., shuffle=True)")
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     outside: float = 0.5  # standard deviations of the targets by which some of them lie out of reach
     near: float = 0.1  # of a unit, by which an output comes to its bound: then it is felt
     spare: float = 3.0  # outputs over classes seen; bytes of English text use 123 of 256, a background class adds one
@@ -27,7 +27,6 @@ class Thresholds:
     grows: float = 2.0  # times the first loss: the training diverges, and may not live to the third step looked at
 
 
-LIMITS = Thresholds()
 _REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _CLASSES = ("cross_entropy", "nll_loss")
 _REACH: Mapping[str, tuple[float, float]] = {
@@ -75,7 +74,7 @@ def broadcast(calls: LossCalls) -> Finding | None:
         "The best the network can do then is to predict their mean."
     )
     severity: Severity = "critical" if outer else "warning"
-    why = Criterion("elements compared", math.prod(joint), ">", max(ours[0], theirs[0]))
+    why = Criterion("elements compared", math.prod(joint), ">", min(math.prod(ours), math.prod(theirs)))
     return found.finding(PROBLEM, latest.weighted, severity, evidence, explanation, [SAME_SHAPE], [why])
 
 
@@ -89,7 +88,8 @@ def out_of_reach(calls: LossCalls) -> Finding | None:
     slack = 1e-3 + 1e-3 * abs(low if math.isfinite(low) else high)
     if pooled.input_min < low - slack or pooled.input_max > high + slack:
         return None  # scaled or shifted behind the activation
-    below, above = (low - pooled.target_min) / pooled.target_std, (pooled.target_max - high) / pooled.target_std
+    std = max(pooled.target_std, 1e-12)  # of constant targets 0
+    below, above = (low - pooled.target_min) / std, (pooled.target_max - high) / std
     latest = calls.latest
     felt = calls.straight and function in ("sigmoid", "hardsigmoid", "tanh", "hardtanh", "softsign")
     under = below > LIMITS.outside and (felt or latest.input_min <= low + LIMITS.near)
@@ -154,7 +154,7 @@ def spare_outputs(calls: LossCalls) -> Finding | None:
         "of classes wrong?"
     )
     todo = (SHUFFLE,) if single else (change_outputs(f"{classes}"), SHUFFLE)
-    why = Criterion("outputs over classes seen", pooled.outputs / classes, ">=", LIMITS.spare)
+    why = Criterion("outputs", pooled.outputs, ">=", classes * LIMITS.spare)
     if single:
         why = Criterion("patterns that name one class", patterns, ">=", LIMITS.patterns)
     return calls.all().finding(PROBLEM, layer, "warning" if enough else "info", evidence, explanation, todo, [why])

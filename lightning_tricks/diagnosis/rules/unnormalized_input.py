@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Trait
 from lightning_tricks.diagnosis.history.persistence import persistence
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot, WeightedRecord
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     large: float = 3.0  # root mean square of the input; pixels in [0, 1] have about .5, normalised features 1
     huge: float = 30.0
     small: float = 0.02
     offset: float = 5.0  # abs(mean) over std, median over features that vary
-
-
-LIMITS = Thresholds()
 
 
 @rule(
@@ -35,8 +31,7 @@ LIMITS = Thresholds()
     [remedies.STANDARDIZE],
     clause="the input is not normalized",
     order=3,
-    row=9,
-    cure="`lt.nn.Standardize`",
+    table=(9, "`lt.nn.Standardize`"),
 )
 def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The first layer reads features far from mean 0 and standard deviation 1.

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.diagnosis.history.layers import hidden_activations
 from lightning_tricks.diagnosis.history.persistence import RECOVERY, persistence
-from lightning_tricks.diagnosis.rule import rule
+from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.dead_units import dying, find_dead_units
 from lightning_tricks.probes import Snapshot
 
 RESIDUAL = Remedy("insert_residual", "give the gradient a short way back: residual connections, or fewer layers")
 
 
-@dataclass(frozen=True)
-class Thresholds:
+@thresholds
+class LIMITS:
     vanished: float = 1e-3  # first over last error signal (AUTOTRAINER's bound for gradients)
     blocked: float = 1e-6
     steep: float = 0.1  # decades per layer: a healthy signal fades less, whatever its ends are
-
-
-LIMITS = Thresholds()
 
 
 @rule(
@@ -34,8 +30,7 @@ LIMITS = Thresholds()
     "vanishing gradient",
     clause="the gradient vanishes",
     order=2,
-    row=4,
-    cure="initialise, SELU, batch norm; clip",
+    table=(4, "initialise, SELU, batch norm; clip"),
 )
 def find_vanishing_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The error signal is lost, or grows, on its way back."""

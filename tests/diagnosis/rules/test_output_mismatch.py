@@ -282,3 +282,16 @@ def test_histories_without_losses_are_none_of_its_business() -> None:
     values = fit(net(nn.Softmax(1)), steps=3)[0].to_dict()
     del values["losses"]
     assert find_output_mismatch([Snapshot.from_dict(values)]) == []
+
+
+def test_constant_targets_are_judged_too() -> None:
+    """Zeros, which a guess meets exactly, and a constant that a sigmoid cannot give."""
+    x, _ = digits()
+    loud = deep(nn.ReLU, 1)
+    with torch.no_grad():
+        loud[-1].weight.mul_(300.0)  # type: ignore[operator,union-attr]
+    zeros, threes = (torch.full((len(x), 10), value) for value in (0.0, 3.0))
+    mse = nn.functional.mse_loss
+    assert find_output_mismatch(fit(loud, mse, steps=3, data=(x, zeros))) == []
+    (found,) = find_output_mismatch(fit(nn.Sequential(deep(nn.ReLU, 1), nn.Sigmoid()), mse, data=(x, threes)))
+    assert (found.layer, found.severity) == ("1", "critical")
