@@ -98,8 +98,12 @@ def _unwrapped(
     args: Arguments,
     kwargs: Keywords,
 ) -> Any:
-    """A wrapper has run when torch's own function inside it tells of the call: now only that is to run."""
-    return handler(observer, own or torch_functions.caller(name) or func, args, kwargs)
+    """A wrapper has run when torch's own function inside it tells of the call: now only that is to run.
+
+    A function that took the place of torch's, and tells of its calls itself, runs as it is.
+    """
+    telling = torch_functions.caller(name)
+    return handler(observer, func if telling is None else own or telling, args, kwargs)
 
 
 class _Tables:
