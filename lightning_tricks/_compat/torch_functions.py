@@ -44,20 +44,20 @@ def say_once(consequence: str) -> None:
 
 def unseen() -> AbstractContextManager[None]:
     """A block whose calls no function mode and no tensor subclass sees; where torch has none, they do see them."""
-    disable = getattr(torch._C, "DisableTorchFunction", None)
-    if disable is None:
+    try:
+        return torch._C.DisableTorchFunction()
+    except AttributeError:
         say_once("other function modes see what a probe computes")
         return contextlib.nullcontext()
-    return disable()
 
 
 def in_backward() -> bool:
     """Whether a backward pass runs in this thread; where torch does not tell, it is never so."""
-    running = getattr(torch._C, "_current_graph_task_id", None)
-    if running is None:
+    try:
+        return torch._C._current_graph_task_id() != -1
+    except AttributeError:
         say_once("what activation checkpointing repeats in the backward pass is counted twice")
         return False
-    return running() != -1
 
 
 def top_function_mode() -> Any:

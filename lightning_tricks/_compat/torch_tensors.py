@@ -14,18 +14,20 @@ def version(tensor: Any) -> int:
     """How often the values have been overwritten; always 0 where torch does not count."""
     if tensor.is_inference():
         return 0
-    if not hasattr(tensor, "_version"):
+    try:
+        return tensor._version
+    except AttributeError:
         say_once("a tensor that was overwritten counts as what it was before")
         return 0
-    return tensor._version
 
 
 def base(tensor: Tensor) -> Tensor | None:
     """The tensor that this one is a view of; None if it is none, or where torch does not tell."""
-    if not hasattr(tensor, "_base"):
+    try:
+        return tensor._base
+    except AttributeError:
         say_once("a view of a parameter is not known as that parameter")
         return None
-    return tensor._base
 
 
 def is_view(tensor: Tensor) -> bool:

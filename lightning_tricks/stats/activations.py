@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,7 @@ class ActivationSums(Sums):
     def merge(self, other: ActivationSums) -> ActivationSums:
         return dataclasses.replace(super().merge(other), resolution=max(self.resolution, other.resolution))
 
-    @property
+    @functools.cached_property
     def linearity(self) -> Any:
         """corr(a, g(a))^2 per unit; NaN where the activation does not vary, or no more than it is rounded."""
         joint = self.joint
@@ -86,7 +87,7 @@ class ActivationSums(Sums):
         elements = self.joint.count * len(self.joint.mean_a)
         return float(self.squared_slope) / elements if elements else math.nan
 
-    @property
+    @functools.cached_property
     def activity(self) -> Any:
         """Share of patterns with g'(a) != 0, per unit."""
         return None if self.active is None else self.active / max(self.joint.count, 1)

@@ -129,6 +129,22 @@ def test_a_wrapper_made_later_is_seen_and_runs_once(monkeypatch, name):
     assert torch.equal(loss, F.cross_entropy(net(torch.arange(5)), torch.arange(5)).detach())
 
 
+def test_a_function_in_the_place_of_torchs_that_tells_modes_itself_is_what_runs(monkeypatch):
+    def mine(input, inplace=False):
+        if torch.overrides.has_torch_function((input,)):
+            return torch.overrides.handle_torch_function(mine, (input,), input, inplace=inplace)
+        return torch.clamp(input, min=0.0, max=0.5)
+
+    net, x = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.randn(8, 4)
+    looked_at(net, x)  # torch's own is known from now on
+    monkeypatch.setattr(F, "relu", mine)
+    plain = net(x)
+    with probe(net) as p:
+        seen = net(x)
+    assert torch.equal(seen, plain)
+    assert [record.function for record in p.snapshot().activations] == ["relu"]
+
+
 def test_a_wrapped_function_that_no_handler_knows_runs_once(monkeypatch):
     monkeypatch.setattr(F, "normalize", lambda x, own=F.normalize: 2.0 * own(x))
     x = torch.randn(4, 4)
@@ -168,7 +184,6 @@ def test_an_attention_of_another_kind_is_called_and_listed(monkeypatch):
         return 2 * query, None
 
     monkeypatch.setattr(F, "multi_head_attention_forward", mine)
-    monkeypatch.delitem(torch_functions._own, "functional.multi_head_attention_forward", raising=False)
     layer, x = nn.MultiheadAttention(8, 2), torch.randn(2, 3, 8)
     with probe(layer) as p:
         output, _ = layer(x, x, x)

@@ -97,8 +97,11 @@ class StepRecord:
     @classmethod
     def measured(cls, **sources: Any) -> dict[str, Any]:
         """All measures by name, from the record's sums; NaN where there are none of the kind."""
-        found = ((name, m.function, sources.get(m.source)) for name, m in cls.MEASURES.items())
-        return {name: math.nan if source is None else function(source) for name, function, source in found}
+        found: dict[str, Any] = {}
+        for name, m in cls.MEASURES.items():
+            source = sources.get(m.source)
+            found[name] = math.nan if source is None else m.function(source)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON without the sums; a measure that is no finite number becomes None."""

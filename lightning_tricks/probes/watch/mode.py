@@ -62,11 +62,11 @@ class ObserverMode(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _list_unseen(self, func: Function) -> None:
-        name, observer = getattr(func, "__name__", ""), self._observer
+        observer = self._observer
         if torch_functions.is_operator(func):
             if observer.active and not observer.modules.outside and not str(func).startswith("profiler."):
                 observer.tallies.not_seen[str(func)] = "called through torch.ops: nothing inside it is seen"
-        elif name in self._names and observer.active:
+        elif (name := getattr(func, "__name__", "")) in self._names and observer.active:
             observer.tallies.not_seen[name] = "a function of this name was called that is not torch's own"
 
 
@@ -98,8 +98,12 @@ def _unwrapped(
     args: Arguments,
     kwargs: Keywords,
 ) -> Any:
-    """A wrapper has run when torch's own function inside it tells of the call: now only that is to run."""
-    return handler(observer, own or torch_functions.caller(name) or func, args, kwargs)
+    """A wrapper has run when torch's own function inside it tells of the call: now only that is to run.
+
+    A function that took the place of torch's, and tells of its calls itself, runs as it is.
+    """
+    telling = torch_functions.caller(name)
+    return handler(observer, func if telling is None else own or telling, args, kwargs)
 
 
 class _Tables:
