@@ -87,7 +87,8 @@ def private_uses(path: Path) -> list[str]:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Attribute):
             names = [node.attr]
-            if node.attr in torchs and getattr(node.value, "id", "") not in ("self", "cls"):
+            mine = getattr(node.value, "id", "") in ("self", "cls") or _is_super(node.value)
+            if node.attr in torchs and not mine:
                 found.append(f"line {node.lineno}: {node.attr}")  # also where a class of ours has an attribute so named
                 continue
         elif isinstance(node, ast.Import):
@@ -106,6 +107,10 @@ def private_uses(path: Path) -> list[str]:
         private = [name for name in names if name.startswith("_") and not name.endswith("__") and name not in own]
         found += [f"line {node.lineno}: {name}" for name in private]
     return found
+
+
+def _is_super(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "super"
 
 
 @functools.cache

@@ -34,6 +34,7 @@ __all__ = [
     "recurrent_weight_names",
     "remove_padding",
     "runs_convolution_of",
+    "strip_wrappers",
 ]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -183,3 +184,17 @@ def remove_padding(layer: ConvNd) -> None:
 def runs_convolution_of(kind: type, kinds: Iterable[type]) -> bool:
     """Whether a class computes its convolution as one of these, or has none: a subclass may have its own."""
     return getattr(kind, "_conv_forward", None) in {getattr(other, "_conv_forward", None) for other in kinds}
+
+
+# Names that compilation, DDP, FSDP and checkpointing put into the path of a module.
+_WRAPPERS = ("_orig_mod", "module", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
+
+def strip_wrappers(name: str) -> str:
+    """A module's or parameter's path without what compilation, DDP, FSDP and checkpointing put into it.
+
+    >>> strip_wrappers("_orig_mod.layers.0._checkpoint_wrapped_module.weight")
+    'layers.0.weight'
+    """
+    parts = name.split(".")
+    return ".".join(part for part in parts if part not in _WRAPPERS)

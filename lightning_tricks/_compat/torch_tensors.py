@@ -1,4 +1,4 @@
-"""What torch knows of a tensor beside its values."""
+"""What torch knows of a tensor beside its values, and of the transforms around it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lightning_tricks._compat.torch_functions import say_once
 
@@ -47,6 +48,11 @@ def in_transform(tensor: Tensor) -> bool:
     return bool(ask(tensor))
 
 
-def takes_scaled_gradients(optimizer: Any) -> bool:
-    """Whether an optimiser unscales gradients by itself, so that they are still scaled when its step begins."""
-    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+def transforms_are_active() -> bool:
+    """Whether ``vmap``, ``grad``, ``jvp`` and their kin, or forward-mode differentiation, surround this call.
+
+    True where torch does not tell: whoever asks has a way that is right under a transform as well.
+    """
+    under_func: Any = getattr(torch._C, "_are_functorch_transforms_active", None)
+    level: Any = getattr(forward_ad, "_current_level", None)
+    return under_func is None or level is None or bool(under_func()) or level >= 0

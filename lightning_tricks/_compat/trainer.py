@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lightning_tricks._compat.lightning import Trainer, warn_once
-from lightning_tricks._compat.loss_scaling import current_scale
+from lightning_tricks._compat.torch_optim import current_scale
 
 __all__ = [
     "is_automatic",

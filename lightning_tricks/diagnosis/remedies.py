@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.finding import Remedy
-
-# slopes so small that no initial weights carry them deep
-_FADING = ("sigmoid", "hardsigmoid", "softsign", "tanhshrink")
 
 STANDARDIZE = Remedy("standardize_input", "normalise the input: put lt.nn.Standardize.fit(train_loader) first")
 SELU = Remedy(
@@ -27,7 +25,7 @@ def initialize(layer: str | None = None) -> Remedy:
 
 def of_a_start(function: str) -> tuple[Remedy, ...]:
     """For signals that fade or grow from layer to layer: other units where weights alone cannot help."""
-    if function in _FADING:
+    if properties_of(function).fading:  # no initial weights carry such slopes deep
         return SELU, BATCH_NORM, initialize(), STANDARDIZE
     return initialize(), BATCH_NORM, SELU, STANDARDIZE
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks._compat import torch_functions, torch_tensors
+from lightning_tricks._compat import torch_functions
 from lightning_tricks._compat.compiled import eagerly
+from lightning_tricks._compat.torch_optim import unscales_itself
 from lightning_tricks.probes.build_snapshot import StepContext, build_snapshot
 from lightning_tricks.probes.measure.parameters import ParameterReader
 from lightning_tricks.probes.snapshot import Snapshot
@@ -201,7 +202,7 @@ class Probe:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        scale = self.loss_scale if torch_tensors.takes_scaled_gradients(optimizer) else 1.0
+        scale = self.loss_scale if unscales_itself(optimizer) else 1.0
         given = (*args[1:], kwargs.get("closure"))[0]
         if not callable(given):
             self.read_gradients(parameters, scale)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules import batchnorm, conv, dropout
 
 from lightning_tricks._compat import torch_modules
+from lightning_tricks._compat.torch_modules import strip_wrappers
 
 BASES = {
     "ConvNd": (conv, "_ConvNd", [nn.Conv1d(1, 1, 1), nn.LazyConv2d(1, 1), nn.ConvTranspose3d(1, 1, 1)]),
@@ -147,3 +148,8 @@ def test_whose_convolution_a_class_runs(monkeypatch):
     assert not torch_modules.runs_convolution_of(Own, kinds)
     monkeypatch.delattr(nn.Conv1d, "_conv_forward")
     assert torch_modules.runs_convolution_of(nn.Conv1d, kinds)
+
+
+def test_only_what_wrappers_put_in_goes():
+    assert strip_wrappers("_orig_mod.module.encoder.0._fsdp_wrapped_module.bias") == "encoder.0.bias"
+    assert strip_wrappers("modules.0.weight") == "modules.0.weight"

@@ -164,7 +164,7 @@ def start(x: Tensor) -> None:
         lt.init.orthogonal_,
     )
     filled: list[Tensor] = [preset(weight) for preset in presets]
-    parameter: nn.Parameter = lt.init.variance_scaling_(nn.Parameter(weight), 2.0, "fan_in", "untruncated_normal")
+    parameter: nn.Parameter = lt.init.variance_scaling_(nn.Parameter(weight), 2.0, "fan_in", "normal")
     kernel: Tensor = lt.init.delta_orthogonal_(torch.empty(8, 8, 3, 3))
     fans: lt.init.Fans = lt.init.fans(weight)
     blocks: list[lt.init.WeightBlock] = lt.init.weight_blocks(nn.LSTM(4, 4))

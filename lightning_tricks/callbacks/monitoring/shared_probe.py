@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from lightning_tricks._compat import trainer as compat
-from lightning_tricks._compat.loss_scaling import unscales_itself
+from lightning_tricks._compat.torch_optim import unscales_itself
 from lightning_tricks.callbacks.monitoring.loss_history import ValidationLoss, loss_in
 from lightning_tricks.callbacks.monitoring.receiver import MonitorErrors, SnapshotReceiver
 from lightning_tricks.model.processes import gather_objects

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.history.persistence import Persistence, persistence
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
@@ -29,7 +30,7 @@ def hidden_activations(snapshot: Snapshot) -> list[ActivationRecord]:
 
 
 def _makes_positive(record: ActivationRecord) -> bool:
-    return record.function == "softplus" and record.name.rpartition(".")[2].startswith("softplus")
+    return properties_of(record.function).makes_positive and record.name.rpartition(".")[2].startswith(record.function)
 
 
 def layer_persistence(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.history.persistence import Persistence, persistence
 from lightning_tricks.probes import ActivationRecord, Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
@@ -56,7 +57,7 @@ class LossCalls:
         record, latest = self.activation, self.latest
         if record is None or latest.input_min < -1.0 or latest.input_max > 1.0:
             return False
-        if record.function not in ("sigmoid", "hardsigmoid"):
+        if not properties_of(record.function).probability:
             return latest.input_std <= SCALED * record.std
         if not record.histogram or latest.input_min < 0.0:
             return False

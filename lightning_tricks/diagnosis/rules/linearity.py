@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Trait
 from lightning_tricks.diagnosis.history.layers import (
@@ -19,8 +20,6 @@ from lightning_tricks.diagnosis.history.layers import (
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot
-
-_SCALE_FREE = ("relu", "leaky_relu", "prelu", "rrelu")
 
 
 @thresholds
@@ -89,7 +88,7 @@ def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
         kinds = {
             Trait.ALWAYS_ON: always_on,
             Trait.ORDINARY_WEIGHTS: is_ordinary(scale),
-            Trait.SCALE_FREE_UNITS: record.function in _SCALE_FREE,
+            Trait.SCALE_FREE_UNITS: properties_of(record.function).scale_free,
         }
         traits = [trait for trait, so in kinds.items() if so]
         why = [Criterion("linearity", record.linearity, ">=", LIMITS.linear)]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
@@ -40,9 +41,6 @@ class LIMITS:
     low_logit: float = -0.4  # units that are never below, as softplus, gelu and silu: no probability under .4
 
 
-TWO_SIDED = ("tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign")
-RECTIFIERS = ("relu", "relu6")
-POSITIVE = (*RECTIFIERS, "softplus", "gelu", "silu", "mish", "hardswish")  # never (much) below zero
 _WITH_LOGITS = ("binary_cross_entropy_with_logits", "multilabel_soft_margin_loss")
 _LOGITS = ("cross_entropy", *_WITH_LOGITS)
 
@@ -96,7 +94,7 @@ def probabilities_as_logits(calls: LossCalls) -> Finding | None:
 
 def sigmoid_as_logits(calls: LossCalls) -> Finding | None:
     """A sigmoid before a loss that has its own."""
-    latest, seen = calls.latest, calls.function in ("sigmoid", "hardsigmoid")
+    latest, seen = calls.latest, properties_of(calls.function).probability
     found = calls.persistence(_between_zero_and_one) if latest.function in _WITH_LOGITS else None
     if found is None:
         return None
@@ -139,11 +137,12 @@ def bounded_logits(calls: LossCalls) -> Finding | None:
         return None
     if activation.patterns > LIMITS.pooled * latest.patterns or activation.units != max(latest.outputs, 1):
         return None  # pooled, as in SqueezeNet and Network in Network, whose last convolutions are rectified
-    if function in TWO_SIDED:
+    properties = properties_of(function)
+    if properties.two_sided:
         found = calls.persistence(_within_one if calls.straight else _at_bound)
         severity: Severity = "info" if found is None else found.severity()
         what, why = "is bounded to both sides", Criterion("largest output", latest.input_max, "<=", 1.0)
-    elif function in (POSITIVE if latest.function in _WITH_LOGITS else RECTIFIERS):
+    elif properties.cuts_at_zero or (latest.function in _WITH_LOGITS and properties.range[0] >= LIMITS.low_logit):
         found = calls.persistence(lambda record: LIMITS.low_logit < record.input_min <= 0.0)
         severity, what = "warning", "cuts them at zero"
         why = Criterion("smallest output", latest.input_min, ">", LIMITS.low_logit)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding
 from lightning_tricks.diagnosis.history.layers import faulty_layers
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot
-
-_FLAT_TWICE = ("tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid")  # one flat side alone is how a rectifier works
 
 
 @thresholds
@@ -51,4 +50,6 @@ def find_saturation(history: Sequence[Snapshot]) -> Iterator[Finding]:
 
 
 def _saturated(record: ActivationRecord | None) -> bool:
-    return record is not None and record.function in _FLAT_TWICE and record.saturation >= LIMITS.saturated
+    if record is None or not properties_of(record.function).two_sided:  # one flat side is how a rectifier works
+        return False
+    return record.saturation >= LIMITS.saturated

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
+from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
@@ -29,23 +29,6 @@ class LIMITS:
 
 _REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _CLASSES = ("cross_entropy", "nll_loss")
-_REACH: Mapping[str, tuple[float, float]] = {
-    "relu": (0.0, math.inf),
-    "softplus": (0.0, math.inf),
-    "relu6": (0.0, 6.0),
-    "sigmoid": (0.0, 1.0),
-    "hardsigmoid": (0.0, 1.0),
-    "tanh": (-1.0, 1.0),
-    "softsign": (-1.0, 1.0),
-    "hardtanh": (-1.0, 1.0),
-    "gelu": (-0.17, math.inf),
-    "silu": (-0.28, math.inf),
-    "mish": (-0.31, math.inf),
-    "hardswish": (-0.375, math.inf),
-    "elu": (-1.0, math.inf),
-    "selu": (-1.7581, math.inf),
-    "logsigmoid": (-math.inf, 0.0),
-}
 
 
 def no_activation(function: str) -> Remedy:
@@ -81,9 +64,10 @@ def broadcast(calls: LossCalls) -> Finding | None:
 def out_of_reach(calls: LossCalls) -> Finding | None:
     """Targets outside of what the last activation can give."""
     function = calls.function
-    if calls.latest.function not in _REGRESSION or function is None or function not in _REACH:
+    properties = properties_of(function)
+    low, high = properties.range
+    if calls.latest.function not in _REGRESSION or function is None or not (math.isfinite(low) or math.isfinite(high)):
         return None
-    low, high = _REACH[function]
     pooled = calls.pooled
     slack = 1e-3 + 1e-3 * abs(low if math.isfinite(low) else high)
     if pooled.input_min < low - slack or pooled.input_max > high + slack:
@@ -91,7 +75,7 @@ def out_of_reach(calls: LossCalls) -> Finding | None:
     std = max(pooled.target_std, 1e-12)  # of constant targets 0
     below, above = (low - pooled.target_min) / std, (pooled.target_max - high) / std
     latest = calls.latest
-    felt = calls.straight and function in ("sigmoid", "hardsigmoid", "tanh", "hardtanh", "softsign")
+    felt = calls.straight and properties.two_sided
     under = below > LIMITS.outside and (felt or latest.input_min <= low + LIMITS.near)
     over = above > LIMITS.outside and (felt or latest.input_max >= high - LIMITS.near)
     if not under and not over:

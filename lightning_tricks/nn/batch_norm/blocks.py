@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks._compat.transforms import transforms_are_active
+from lightning_tricks._compat.torch_tensors import transforms_are_active
 from lightning_tricks.nn.batch_norm.running import accumulation_dtype
 
 __all__ = ["Block", "NormalizeBlocks", "can_write_in_place"]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks._compat.wrappers import strip_wrappers
+from lightning_tricks._compat.torch_modules import strip_wrappers
 from lightning_tricks.probes.measure.gradient_hooks import Guard
 from lightning_tricks.probes.measure.operations import WeightedCall
 from lightning_tricks.probes.measure.tallies import Tallies, WeightedTally

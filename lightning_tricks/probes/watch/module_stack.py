@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from lightning_tricks._compat import torch_functions
-from lightning_tricks._compat.wrappers import strip_wrappers
+from lightning_tricks._compat.torch_modules import strip_wrappers
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lightning_tricks._compat import torch_functions, torch_tensors
-from lightning_tricks._compat.wrappers import strip_wrappers
+from lightning_tricks._compat.torch_modules import strip_wrappers
 from lightning_tricks.probes.measure.activations import ActivationCounter
 from lightning_tricks.probes.measure.gradient_hooks import GradientHooks
 from lightning_tricks.probes.measure.tallies import ActivationTally, Derived, Tallies, origin_of
