@@ -70,7 +70,7 @@ def look(x: Tensor, y: Tensor) -> list[lt.Snapshot]:
     model = plain()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with lt.probe(model, optimizer) as p:
-        cross_entropy(model(x), y).backward()
+        torch.autograd.backward(cross_entropy(model(x), y))
         optimizer.step()
     snapshot: lt.Snapshot = p.snapshot()
     activation: lt.ActivationRecord = snapshot.activations[0]

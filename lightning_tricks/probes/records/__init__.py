@@ -1,1 +1,3 @@
 """Frozen records of a step that turn into plain JSON."""
+
+__all__: list[str] = []

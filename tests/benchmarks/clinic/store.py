@@ -23,7 +23,7 @@ from .train import Run
 PACKAGE = Path(lightning_tricks.__file__).parent
 HERE = Path(__file__).parent
 # What the snapshots of a run depend on. The rules are not among it: they are judged without training anew.
-_PACKAGE_SOURCES = ("probes", "stats", "model", "_compat", "activations.py", "nn/selu.py", "callbacks/monitoring")
+_PACKAGE_SOURCES = ("probes", "stats", "model", "_compat", "activations", "nn/selu.py", "callbacks/monitoring")
 _OWN_SOURCES = ("data", "network", "dense", "images", "sequences", "setup", "train", "gan")
 
 
