@@ -255,9 +255,10 @@ def _traces(snapshots: Sequence[Snapshot]) -> list[Trace]:
         ran = [use for index in counting if (use := uses[index].get(name)) is not None]
         silent = all(math.isnan(r.gradient) and not r.nonfinite_gradient and not r.update > 0 for _, r in records)
         use = next((use for use in ran if use.with_gradient), ran[0] if ran else None)
-        sizes = [r.weight for _, r in records if r.layer == records[-1][1].layer and r.weight > 0]
-        by_hand = silent and bool(sizes) and max(sizes) > min(sizes) * (1.0 + LIMITS.by_hand)
-        traces.append(Trace(name, records[-1][1], tuple(snapshots[i] for i in counting), use, silent, by_hand))
+        latest = records[-1][1]
+        sizes = [r.weight for _, r in records if silent and r.layer == latest.layer and r.weight > 0]
+        by_hand = bool(sizes) and max(sizes) > min(sizes) * (1.0 + LIMITS.by_hand)
+        traces.append(Trace(name, latest, tuple(snapshots[i] for i in counting), use, silent, by_hand))
     return traces
 
 

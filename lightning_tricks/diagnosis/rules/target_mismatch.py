@@ -116,8 +116,11 @@ def single_output(calls: LossCalls) -> Finding | None:
 
 def spare_outputs(calls: LossCalls) -> Finding | None:
     """Classes that no target ever names, or a single class that all targets name."""
-    pooled, layer = calls.pooled, _head(calls)
-    if pooled.function not in _CLASSES or layer is None or pooled.outputs < 2 or _soft(pooled):
+    layer = _head(calls)
+    if calls.latest.function not in _CLASSES or layer is None:
+        return None
+    pooled = calls.pooled
+    if pooled.outputs < 2 or _soft(pooled):
         return None
     patterns = sum(map(_independent, calls.records))
     classes = int(pooled.target_max) + 1 if math.isfinite(pooled.target_max) else pooled.outputs
