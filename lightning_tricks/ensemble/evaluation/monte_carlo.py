@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from lightning_tricks._compat.torch_modules import DropoutNd
-from lightning_tricks.ensemble.evaluation.prediction import Prediction, Task, keep_training_flags, predict_members
+from lightning_tricks.ensemble.evaluation.prediction import Prediction, Task, predict_members
+from lightning_tricks.model.isolated import keep_training_flags
 from lightning_tricks.nn.dropout import AlphaDropout
 
 

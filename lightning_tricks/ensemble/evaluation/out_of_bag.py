@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from lightning_tricks.ensemble.data.bootstrap import Bootstrap
 from lightning_tricks.ensemble.data.loader import tensors_of
 from lightning_tricks.ensemble.evaluation.decomposition import as_values
-from lightning_tricks.ensemble.evaluation.prediction import Task, as_prediction, keep_training_flags
+from lightning_tricks.ensemble.evaluation.prediction import Task, as_prediction
+from lightning_tricks.model.isolated import keep_training_flags
 
 
 @dataclass(frozen=True)

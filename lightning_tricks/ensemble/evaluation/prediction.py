@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -100,14 +99,3 @@ class MeanOfMembers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, ...]``: probabilities or values."""
         return torch.stack([as_prediction(member(x), self.task) for member in self.members]).mean(0)
-
-
-@contextmanager
-def keep_training_flags(network: nn.Module) -> Iterator[None]:
-    """A block in which modules may have other training flags; afterwards each has its own again."""
-    before = {module: module.training for module in network.modules()}
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training

@@ -15,9 +15,10 @@ from lightning_tricks.ensemble.evaluation.prediction import (
     MeanOfMembers,
     Prediction,
     Task,
-    keep_training_flags,
     predict_members,
 )
+from lightning_tricks.model.batches import first_element
+from lightning_tricks.model.isolated import keep_training_flags
 
 
 class EnsemblePredictor(LowOverheadModule):
@@ -46,7 +47,7 @@ class EnsemblePredictor(LowOverheadModule):
             return Prediction(predict_members(self.networks, x, self.task, batch_size), self.task)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Prediction:
-        return self.predict(batch[0] if isinstance(batch, (list, tuple)) else batch)
+        return self.predict(first_element(batch))
 
     def members(self) -> list[Any]:
         """K ordinary LightningModules, copies with weights of their own."""

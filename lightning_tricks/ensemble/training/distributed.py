@@ -30,13 +30,6 @@ def summed_over_processes(trainer: Any, seconds: tuple[float, float]) -> tuple[f
     return float(total[0]), float(total[1])
 
 
-def all_true(value: bool, device: torch.device) -> bool:
-    """Whether it is true in every process."""
-    count = torch.tensor(float(value), device=device)
-    dist.all_reduce(count)
-    return int(count) == dist.get_world_size()
-
-
 def gather_members(networks: list[Any], world: int) -> None:
     """Give every process the members that the others trained."""
     for rank in range(world):

@@ -23,6 +23,7 @@ from lightning_tricks.ensemble.training.optimizers import select_rows
 from lightning_tricks.ensemble.training.separate import SeparateOptimizers
 from lightning_tricks.ensemble.training.stack import Stack
 from lightning_tricks.ensemble.training.stopping import MemberStopping
+from lightning_tricks.model.processes import any_process
 
 
 class EpochHooks(EnsemblePredictor):
@@ -108,7 +109,7 @@ class EpochHooks(EnsemblePredictor):
         finished = self.stopping.update({n: float(values[n]) for n in self.active if n in values}, weights)
         left = [number for number in self.active if number not in finished]
         if self.trainer.world_size > 1:  # processes step together, so that they also stop together
-            self.trainer.should_stop = distributed.all_true(not left, self.device) or self.trainer.should_stop
+            self.trainer.should_stop = not any_process(bool(left), self.device) or self.trainer.should_stop
             return
         if not left:
             self.trainer.should_stop = True
