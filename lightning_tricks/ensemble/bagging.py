@@ -48,7 +48,7 @@ class BaggingEnsemble(EpochHooks):
         seed: Of the members' initial weights.
         monitor: What each member is stopped by: a name that it logs, or ``"out_of_bag"``, its mean loss on the
             patterns that it never sees. Its best weights are kept.
-        patience: EpochHooks without a better value after which a member is finished and leaves the stack.
+        patience: Epochs without a better value after which a member is finished and leaves the stack.
         mode: Whether lower (``"min"``) or higher is better.
         min_delta: How much better a value has to be.
         parallel: With several devices (``strategy="ddp"``): ``"data"`` splits each member's batch, ``"members"``

@@ -83,21 +83,21 @@ def look(x: Tensor, y: Tensor) -> list[lt.Snapshot]:
 
 
 @lt.rule(
-    "loud_output",
+    "loud_logits",
     stage="units",
     brings_about=("exploding_gradient",),
-    heading="loud output",
+    heading="loud logits",
     remedies=(lt.Remedy("scale", "divide the output by ten"),),
 )
-def loud_output(history: Any) -> list[lt.Finding]:
+def loud_logits(history: Any) -> list[lt.Finding]:
     loud = history[-1].weighted[-1]
     if not loud.std > 1e-6:
         return []
-    return [lt.Finding("loud_output", loud.name, "warning", history[-1].step, {"std": loud.std})]
+    return [lt.Finding("loud_logits", loud.name, "warning", history[-1].step, {"std": loud.std})]
 
 
 def judge(history: list[lt.Snapshot], folder: str) -> None:
-    own: lt.Rule = loud_output
+    own: lt.Rule = loud_logits
     diagnosis = lt.diagnose(history, ignore=("linearity",), rules=[own])
     finding: lt.Finding = diagnosis.findings[0]
     remedy: lt.Remedy = lt.Remedy("nothing", "wait", finding.layer)

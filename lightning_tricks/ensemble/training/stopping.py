@@ -12,7 +12,7 @@ class MemberStopping:
     """Watches one number per member: who got better, whose patience is over.
 
     Args:
-        patience: EpochHooks without a better value after which a member is finished; None: never, best weights only.
+        patience: Epochs without a better value after which a member is finished; None: never, best weights only.
         mode: Whether lower (``"min"``) or higher is better.
         min_delta: How much better a value has to be.
 
