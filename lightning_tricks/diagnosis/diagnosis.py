@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TextIO, TypeVar, get_args
 
-from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.finding import Finding, plain
 from lightning_tricks.diagnosis.registry import wording
 from lightning_tricks.probes import Snapshot
 
@@ -97,13 +96,9 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: verdict, findings and history."""
-        whole = {
-            "healthy": self.healthy,
-            "verdict": self.verdict,
-            "findings": [finding.to_dict() for finding in self.findings],
-            "history": [snapshot.to_dict() for snapshot in self.history],
-        }
-        return _plain(whole)
+        history = [snapshot.to_dict() for snapshot in self.history]
+        whole = {"healthy": self.healthy, "verdict": self.verdict, "findings": self.findings, "history": history}
+        return {name: plain(part) for name, part in whole.items()}
 
     def to_csv(self, path: str | pathlib.Path) -> pathlib.Path:
         """Write the history as a tidy table; see :func:`lightning_tricks.report.write_csv`."""
@@ -153,18 +148,3 @@ def _count(items: list[Any], what: str) -> str:
 
 def _and_more(count: int) -> str:
     return "" if count < 1 else f" (and {count} more finding{'s' if count > 1 else ''})"
-
-
-def _plain(value: Any) -> Any:
-    """Evidence may hold NumPy or torch numbers, and NaN or Inf, neither of which JSON knows."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return str(value)

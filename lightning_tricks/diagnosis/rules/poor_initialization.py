@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Trait
 from lightning_tricks.diagnosis.history.layers import (
     FAR_OFF,
-    ORDINARY_SCALE,
     hidden_activations,
     is_ordinary,
     weight_scale,
@@ -37,41 +36,29 @@ class LIMITS:
     over_one: float = 1.0  # std of a pre-activation from which on what follows is too large, not too small
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """A hidden layer: its weights with RMS(w) sqrt(fan_in), their ``scale``, and the units that they feed."""
 
     weighted: WeightedRecord
     activation: ActivationRecord
     scale: float | None
-
-    @property
-    def std(self) -> float:
-        return self.activation.std
+    std: float
 
 
-@dataclass(frozen=True)
-class Fault:
-    """The layer at which it begins, what the pre-activations do there, and whether there alone."""
+class Fault(NamedTuple):
+    """The layer at which it begins, what the pre-activations do there, whether there alone, and what shows it."""
 
     layer: Layer
     what: str
     sudden: bool
-    measured: tuple[str, float, float]  # what shows it: name, value and threshold
-
-    @property
-    def criterion(self) -> Criterion:
-        name, value, threshold = self.measured
-        return Criterion(name, value, ">" if value > threshold else "<", threshold)
+    criterion: Criterion
 
 
 @rule(
     "poor_initialization",
     "start",
     "linearity saturation dead_units vanishing_gradient bias_shift learning_rate_too_low",
-    "poor initialization",
     clause="the weights begin at the wrong scale",
-    order=0,
     table=(7, "scheme for the activation"),
 )
 def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
@@ -81,7 +68,7 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     faulty = _first_faulty(layers)
     if faulty is None:
         return
-    place = faulty.layer
+    place, name, related = faulty.layer, faulty.layer.weighted.name, faulty.layer.activation.name
     gain = place.weighted.std / place.weighted.input_std if place.weighted.input_std > 0 else math.nan
     evidence = {
         "pre-activation std": place.std,
@@ -89,7 +76,7 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
         "output std over input std": gain,
         "weight scale": place.scale,
         "at one layer": faulty.sudden,
-        "activation layer": place.activation.name,
+        "activation layer": related,
     }
     explanation = (
         f"At the start the pre-activations {faulty.what} at this layer: its weights do not fit their number and the "
@@ -101,27 +88,25 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
         Trait.LOUD: place.std > LIMITS.over_one,
     }
     found, severity = Persistence(first.step, 1, first), _severity(history, layers, faulty)
-    traits, related = [trait for trait, so in kinds.items() if so], place.activation.name
-    todo, why = remedies.of_a_start(place.activation.function), (faulty.criterion,)
-    name = place.weighted.name
+    traits = [trait for trait, so in kinds.items() if so]
+    todo, why = remedies.of_a_start(place.activation.function), [faulty.criterion]
     yield found.finding("poor_initialization", name, severity, evidence, explanation, todo, why, traits, related)
 
 
 def _severity(history: Sequence[Snapshot], layers: Sequence[Layer], faulty: Fault) -> Severity:
     """A warning where it still is as at the start, which may not mend by itself; or where no scheme is so far off."""
     first, steps = history[0], history[-1].step - history[0].step
-    scale, (low, high) = faulty.layer.scale, ORDINARY_SCALE
-    far_off = scale is not None and scale > 0 and not low / FAR_OFF <= scale <= high * FAR_OFF
+    scale, usual = faulty.layer.scale, is_ordinary(faulty.layer.scale)
     if len(history) < HYSTERESIS:
         return "info"
-    if faulty.sudden or far_off:
+    if faulty.sudden or (scale and not is_ordinary(scale, FAR_OFF)):
         begun = leading(history, _is_faulty)
         if begun is not None and begun.run >= HYSTERESIS and begun.at.step - begun.since >= LIMITS.early:
             return "warning"
-    elif min(layer.std for layer in layers) >= LIMITS.gentle:
-        usual = is_ordinary(scale)
-        if steps < (LIMITS.patience if usual else 1.0) * RECOVERY or (usual and _may_learn(history)):
-            return "info"
+    elif min(layer.std for layer in layers) >= LIMITS.gentle and (
+        steps < (LIMITS.patience if usual else 1.0) * RECOVERY or (usual and _may_learn(history))
+    ):
+        return "info"
     found = persistence(history, _is_faulty, from_start=True)
     return "warning" if found is not None and found.since == first.step else "info"
 
@@ -141,7 +126,7 @@ def _hidden_layers(snapshot: Snapshot) -> list[Layer]:
     for record in hidden_activations(snapshot):
         weighted = weighted_before(snapshot, record)
         if weighted is not None and record.std >= 0:
-            layers.append(Layer(weighted, record, weight_scale(snapshot, weighted.name)))
+            layers.append(Layer(weighted, record, weight_scale(snapshot, weighted.name), record.std))
         if dying(record):
             break
     return layers
@@ -154,16 +139,18 @@ def _first_faulty(layers: Sequence[Layer]) -> Fault | None:
         if not 1.0 / LIMITS.jump <= factor <= LIMITS.jump:
             first, verb = _first_alike(layers, layer), "shrink" if factor < 1.0 else "grow"
             what = f"{verb} suddenly" if first is layer else f"{verb} from layer to layer, beginning"
-            bound = 1.0 / LIMITS.jump if factor < 1.0 else LIMITS.jump
-            return Fault(first, what, first is layer, ("std over that of the layer before", factor, bound))
+            name, least, most = "std over that of the layer before", 1.0 / LIMITS.jump, LIMITS.jump
+            why = Criterion(name, factor, "<", least) if factor < 1.0 else Criterion(name, factor, ">", most)
+            return Fault(first, what, first is layer, why)
         if layer.std < LIMITS.faint:
-            return Fault(_origin(layers, layer), "fade away", False, ("pre-activation std", layer.std, LIMITS.faint))
+            why = Criterion("pre-activation std", layer.std, "<", LIMITS.faint)
+            return Fault(_origin(layers, layer), "fade away", False, why)
         if layer.std > LIMITS.loud and layer.weighted.std / max(layer.weighted.input_std, 1e-30) > LIMITS.jump:
-            return Fault(layer, "are far too large", True, ("pre-activation std", layer.std, LIMITS.loud))
+            return Fault(layer, "are far too large", True, Criterion("pre-activation std", layer.std, ">", LIMITS.loud))
         before = layer
     if layers and layers[-1].std > LIMITS.loud:
-        shown = ("last pre-activation std", layers[-1].std, LIMITS.loud)
-        return Fault(layers[0], "grow from layer to layer, beginning", False, shown)
+        why = Criterion("last pre-activation std", layers[-1].std, ">", LIMITS.loud)
+        return Fault(layers[0], "grow from layer to layer, beginning", False, why)
     return None
 
 
@@ -171,10 +158,8 @@ def _first_alike(layers: Sequence[Layer], jump: Layer) -> Layer:
     """The first layer whose weights are as far from an ordinary size as those at a jump: then it is no single layer."""
     if not jump.scale or is_ordinary(jump.scale):
         return jump
-    for layer in layers:
-        if layer.scale is not None and 1.0 / LIMITS.alike <= layer.scale / jump.scale <= LIMITS.alike:
-            return layer
-    return jump
+    factors = ((layer, layer.scale / jump.scale) for layer in layers if layer.scale is not None)
+    return next((layer for layer, factor in factors if 1.0 / LIMITS.alike <= factor <= LIMITS.alike), jump)
 
 
 def _origin(layers: Sequence[Layer], faint: Layer) -> Layer:
