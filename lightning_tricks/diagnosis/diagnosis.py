@@ -134,11 +134,11 @@ def _tree(finding: Finding) -> Iterator[Finding]:
 
 
 def _cause(root: Finding) -> str:
+    cause = f"{wording(root.problem).clause}{at(root.layer)}"
     following = [finding for finding in list(_tree(root))[1:] if finding.rank >= max(root.rank, 1)]
     if not following:
-        return f"{wording(root.problem).clause}{at(root.layer)}"
+        return cause
     symptom = max(following, key=lambda finding: (finding.rank, finding.problem in _STOPS_LEARNING))
-    cause = f"{wording(root.problem).clause}{at(root.layer)}"
     return f"{wording(symptom.problem).clause} because {cause}"
 
 

@@ -10,7 +10,7 @@ from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.history.persistence import Persistence
 from lightning_tricks.diagnosis.rule import rule, thresholds
-from lightning_tricks.probes import Snapshot, WeightedRecord
+from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 CHECK_DATA = Remedy(
     "check_data", "look for NaN and Inf in the data, and for log(0), x/0 and overflow before this layer"
@@ -70,22 +70,19 @@ def find_non_finite(history: Sequence[Snapshot]) -> Iterator[Finding]:
 
 
 def _place(snapshot: Snapshot) -> tuple[str | None, str] | None:
-    broken = {record.layer for record in snapshot.parameters if record.nonfinite and record.layer}
-    for record in snapshot.weighted:
-        if record.nonfinite_input:
-            upstream = [r for r in snapshot.activations if r.order < record.order and r.nonfinite]
-            return (upstream[0].name, "output") if upstream else (record.name, "input")
+    broken = {record.layer for record in snapshot.parameters if record.nonfinite}
+    records: list[WeightedRecord | ActivationRecord] = [*snapshot.weighted, *snapshot.activations]
+    for record in sorted(records, key=lambda record: record.order):
+        weights = record if isinstance(record, WeightedRecord) else None
+        if weights is not None and weights.nonfinite_input:
+            return record.name, "input"
         if record.nonfinite:
-            return record.name, "weight" if record.name in broken else "output"
-        following = [r for r in snapshot.activations if r.order > record.order and r.nonfinite]
-        later = [r.order for r in snapshot.weighted if r.order > record.order]
-        if following and (not later or following[0].order < later[0]):
-            return following[0].name, "output"
-    outputs = [(r.name, "output") for r in snapshot.activations if r.nonfinite]
-    loss = [(None, "loss")] if snapshot.nonfinite_loss else []
-    signals = [(r.name, "gradient") for r in reversed(snapshot.weighted) if _no_error_signal(r)]
-    gradients = [(r.layer or r.name, "gradient") for r in reversed(snapshot.parameters) if r.nonfinite_gradient]
-    return next(iter([*outputs, *loss, *signals, *gradients]), None)
+            return record.name, "weight" if weights is not None and record.name in broken else "output"
+    if snapshot.nonfinite_loss:
+        return None, "loss"
+    signals = [record.name for record in reversed(snapshot.weighted) if _no_error_signal(record)]
+    gradients = [record.layer or record.name for record in reversed(snapshot.parameters) if record.nonfinite_gradient]
+    return next(((layer, "gradient") for layer in (*signals, *gradients)), None)
 
 
 def _no_error_signal(record: WeightedRecord) -> bool:
