@@ -8,15 +8,7 @@ from collections.abc import Iterator, Sequence
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Trait
-from lightning_tricks.diagnosis.history.layers import (
-    FAR_OFF,
-    fed_by,
-    hidden_activations,
-    is_ordinary,
-    is_tiny,
-    layer_persistence,
-    weight_scale,
-)
+from lightning_tricks.diagnosis.history import layers
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
@@ -51,22 +43,22 @@ def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
     if by_construction is not None:
         yield by_construction
         return
-    hidden = hidden_activations(history[-1])
+    hidden = layers.hidden_activations(history[-1])
     linear = sum(map(_linear, hidden))
     faded = sum(math.isnan(record.linearity) and 0 < record.std < LIMITS.tiny_std for record in hidden)
     for name in (record.name for record in hidden):
         found = (
-            layer_persistence(history, name, _linear)
-            or layer_persistence(history, name, _always_on, from_start=True)
+            layers.layer_persistence(history, name, _linear)
+            or layers.layer_persistence(history, name, _always_on, from_start=True)
             or _lost_time(history, name)
         )
         record = None if found is None else found.at.activation(name)
         if found is None or record is None:
             continue
-        before, always_on, straight = fed_by(found.at, record), _always_on(record), record.linearity >= LIMITS.straight
-        scale = weight_scale(history[0], before)
+        before, always_on = layers.fed_by(found.at, record), _always_on(record)
+        straight, scale = record.linearity >= LIMITS.straight, layers.weight_scale(history[0], before)
         extreme = not LIMITS.tiny_std <= record.std <= 1.0 / LIMITS.tiny_std or always_on
-        tiny_start = straight and found.since == history[0].step and is_tiny(scale)
+        tiny_start = straight and found.since == history[0].step and layers.is_tiny(scale)
         many = linear + faded >= (LIMITS.few if straight else LIMITS.nearly) * len(hidden) or tiny_start
         settled = extreme or (many and history[-1].step - found.since >= RECOVERY)
         evidence = {
@@ -85,7 +77,7 @@ def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
         )
         kinds = {
             Trait.ALWAYS_ON: always_on,
-            Trait.ORDINARY_WEIGHTS: is_ordinary(scale),
+            Trait.ORDINARY_WEIGHTS: layers.is_ordinary(scale),
             Trait.SCALE_FREE_UNITS: properties_of(record.function).scale_free,
         }
         traits = [trait for trait, so in kinds.items() if so]
@@ -99,8 +91,8 @@ def _lost_time(history: Sequence[Snapshot], name: str) -> Persistence | None:
     found = leading(history, lambda snapshot: _linear(snapshot.activation(name)))
     if found is None or found.run < HYSTERESIS or found.at.step - found.since < LIMITS.lost_steps:
         return None
-    scale = weight_scale(history[0], fed_by(history[0], history[0].activation(name)))
-    return found if is_tiny(scale, FAR_OFF) else None
+    scale = layers.weight_scale(history[0], layers.fed_by(history[0], history[0].activation(name)))
+    return found if layers.is_tiny(scale, layers.FAR_OFF) else None
 
 
 def _always_on(record: ActivationRecord | None) -> bool:

@@ -63,7 +63,7 @@ def find_output_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """
     worst: dict[str | None, Finding] = {}
     for calls in loss_calls(history):
-        found = next((one for check in CHECKS if (one := check(calls)) is not None), None)
+        found = next(filter(None, (check(calls) for check in CHECKS)), None)
         if found is not None and (found.layer not in worst or found.rank > worst[found.layer].rank):
             evidence = {"loss function": calls.latest.function, **found.evidence}
             worst[found.layer] = replace(found, evidence=evidence)
@@ -81,11 +81,9 @@ def probabilities_as_logits(calls: LossCalls) -> Finding | None:
     if function == "cross_entropy":
         best = math.log1p((calls.latest.outputs - 1) / math.e)
         harm = f"The loss can then not fall below {best:.2f}, and its gradient is small where the network is wrong."
-    explanation = (
-        f"The outputs are probabilities already, and {function} takes them for logits and squeezes them again. "
-    )
+    wrong = f"The outputs are probabilities already, and {function} takes them for logits and squeezes them again."
     todo, why = (NO_SOFTMAX, LOG_SOFTMAX), [_sums_to_one(calls.latest)]
-    return found.finding(PROBLEM, calls.layer, "critical", evidence, explanation + harm, todo, why)
+    return found.finding(PROBLEM, calls.layer, "critical", evidence, f"{wrong} {harm}", todo, why)
 
 
 def sigmoid_as_logits(calls: LossCalls) -> Finding | None:
@@ -161,8 +159,7 @@ def high_start(calls: LossCalls) -> Finding | None:
     first = calls.records[0]
     if calls.snapshots[0].step != 0 or first.patterns < LIMITS.few_patterns:
         return None
-    guess, reference = _reference(first)
-    gain = _gain(calls)
+    (guess, reference), gain = _reference(first), _gain(calls)
     bound = LIMITS.raised_start if gain > LIMITS.gain else LIMITS.high_start
     if not first.value > bound * reference > 0 or not _loud(first):
         return None
@@ -189,9 +186,8 @@ def high_start(calls: LossCalls) -> Finding | None:
 def twice_normalised(calls: LossCalls) -> Finding | None:
     """Log-probabilities in cross_entropy: its log_softmax leaves them as they are."""
     latest = calls.latest
-    if latest.function != "cross_entropy" or latest.outputs < 2:
-        return None
-    found = calls.persistence(lambda record: record.log_sum_error < LIMITS.one)
+    judged = latest.function == "cross_entropy" and latest.outputs >= 2
+    found = calls.persistence(lambda record: record.log_sum_error < LIMITS.one) if judged else None
     if found is None:
         return None
     why = Criterion("log of the sum of exp", latest.log_sum_error, "<", LIMITS.one)
