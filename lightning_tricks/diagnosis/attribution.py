@@ -26,6 +26,8 @@ _BRINGS: Mapping[Trait, frozenset[str]] = {
     Trait.NEARLY_ONE_SIDED: _LARGE_MEANS,
 }
 _LOCAL = {"saturation", "dead_units", "linearity", "poor_initialization", "bias_shift"}
+# What may end a training before it has held for long enough to be more than information.
+_SURE_AT_ONCE = ("exploding_gradient", "poor_initialization", "unnormalized_input")
 # What keeps a usual start from mending, wherever it lies.
 _HOLDS_BACK = {
     "symmetric_weights",
@@ -55,6 +57,8 @@ class _Attribution:
         self.findings = findings
         self.rules = {rule.problem: rule for rule in rules}
         self.position = {rule.problem: index for index, rule in enumerate(rules)}
+        self.brings = {(rule.problem, following) for rule in rules for following in rule.brings_about}
+        self.brings |= {(cause, rule.problem) for rule in rules for cause in rule.follows_from}
         records: Sequence[Any] = (*snapshot.weighted, *snapshot.activations, *snapshot.normalizations)
         self.order: dict[str | None, int] = {record.name: record.order for record in records}
         self.hidden = [record.name for record in hidden_activations(snapshot)]
@@ -62,18 +66,14 @@ class _Attribution:
     def folded(self) -> tuple[Finding, ...]:
         tops: list[Finding] = []
         for finding in sorted(self.findings, key=self._precedence):
-            causes = [
-                index
-                for index, top in enumerate(tops)
-                if any(self._brings(cause, finding) for cause in (top, *top.consequences))
-            ]
+            causes = [top for top in tops if any(self._brings(each, finding) for each in (top, *top.consequences))]
             if not causes:
                 tops.append(finding)
                 continue
-            nearest = max(causes, key=lambda index: (tops[index].rank > 0, self.order.get(tops[index].layer, 0)))
-            top = tops[nearest]
+            top = max(causes, key=lambda top: (top.rank > 0, self.order.get(top.layer, 0)))
             severity = max(top.severity, finding.severity, key=SEVERITIES.index)
-            tops[nearest] = dataclasses.replace(top, severity=severity, consequences=(*top.consequences, finding))
+            whole = dataclasses.replace(top, severity=severity, consequences=(*top.consequences, finding))
+            tops = [whole if each is top else each for each in tops]
         return tuple(sorted(tops, key=lambda top: -top.rank))
 
     def _precedence(self, finding: Finding) -> tuple[int, int, int]:
@@ -97,12 +97,11 @@ class _Attribution:
         """A gradient that vanishes over layers whose weights are of ordinary size: units and depth are the cause."""
         if finding.problem != "vanishing_gradient":
             return False
-        if any(other.rank and other.step == 0 and _blocks(other) for other in self.findings):
+        begun = [other for other in self.findings if other.rank and other.step == 0]
+        if any(other.problem in ("saturation", "dead_units") or other.traits & _ONE_SIDED for other in begun):
             return False
-        linear = next((other for other in self.findings if other.problem == "linearity"), None)
-        if linear is None or linear.rank > finding.rank or finding.step > linear.step + AT_ONCE:
-            return False
-        return _usual_start(linear)
+        linear = [other for other in self.findings if other.problem == "linearity" and other.rank <= finding.rank]
+        return any(finding.step <= other.step + AT_ONCE and _usual_start(other) for other in linear)
 
     def _brings(self, cause: Finding, finding: Finding) -> bool:
         if self._stands_alone(finding) and cause.problem != "symmetric_weights":
@@ -112,29 +111,23 @@ class _Attribution:
         late = finding.step > cause.step + AT_ONCE and finding.problem in ("dead_units", "saturation")
         if cause.problem == "poor_initialization" and late:
             return False
-        unsure = cause.severity == "info" and finding.severity != "info" and not _counts_at_once(cause)
-        if unsure and cause.problem not in ("poor_initialization", "unnormalized_input"):
+        at_once = cause.problem in _SURE_AT_ONCE or (
+            cause.step == 0 and cause.traits & {Trait.ALWAYS_ON, Trait.ONE_SIDED}
+        )
+        if cause.severity == "info" and finding.severity != "info" and not at_once:
             return False
         if cause.problem == "linearity" and finding.problem == "dead_units" and Trait.ALWAYS_ON not in cause.traits:
             # rectifiers that are always on hand their large mean to the next layer, where it kills half of the units
             pair = [self.hidden.index(name) for name in (cause.layer, finding.layer) if name in self.hidden]
             return len(pair) == 2 and pair[1] == pair[0] + 1 and cause.step <= finding.step
-        if not self._can_bring(cause, finding) or cause.step > finding.step:
+        by_kind = any(finding.problem in _BRINGS.get(trait, ()) for trait in cause.traits)
+        if cause.step > finding.step or not (by_kind or (cause.problem, finding.problem) in self.brings):
             return False
         ordinary = finding.problem == "linearity" and Trait.ORDINARY_WEIGHTS in finding.traits
         if ordinary and cause.problem in ("saturation", "dead_units"):
             return True  # before a layer that lets nothing back, weights stay as small as they began
-        if cause.problem not in _LOCAL or finding.problem not in _LOCAL:
-            return True
-        return self.order.get(cause.layer, 0) <= self.order.get(finding.layer, 0)
-
-    def _can_bring(self, cause: Finding, finding: Finding) -> bool:
-        causing, caused = self.rules.get(cause.problem), self.rules.get(finding.problem)
-        if causing is not None and finding.problem in causing.brings_about:
-            return True
-        if caused is not None and cause.problem in caused.follows_from:
-            return True
-        return any(finding.problem in _BRINGS.get(trait, ()) for trait in cause.traits)
+        local = {cause.problem, finding.problem} <= _LOCAL
+        return not local or self.order.get(cause.layer, 0) <= self.order.get(finding.layer, 0)
 
     def _stands_alone(self, finding: Finding) -> bool:
         """What nothing that happens in a training can bring about: calls in the code, weights drawn at a wrong size."""
@@ -142,18 +135,8 @@ class _Attribution:
         return wrong_size or self._stage(finding) == "code"
 
 
-def _counts_at_once(cause: Finding) -> bool:
-    """What may end a training before it has held for long enough to be more than information."""
-    begun_with = cause.step == 0 and cause.traits & {Trait.ALWAYS_ON, Trait.ONE_SIDED}
-    return cause.problem == "exploding_gradient" or bool(begun_with)
-
-
 def _usual_start(finding: Finding) -> bool:
     """Signals that fade by weights of an ordinary size: a training that nothing holds back mends that."""
     if finding.problem not in ("poor_initialization", "linearity") or Trait.ORDINARY_WEIGHTS not in finding.traits:
         return False
     return not finding.traits & {Trait.AT_ONE_LAYER, Trait.ALWAYS_ON}
-
-
-def _blocks(finding: Finding) -> bool:
-    return finding.problem in ("saturation", "dead_units") or bool(finding.traits & _ONE_SIDED)

@@ -76,6 +76,6 @@ def thinned(history: Sequence[Snapshot]) -> list[Snapshot]:
 
 def _last_losses(broken: float, history: Sequence[Snapshot]) -> list[Snapshot]:
     """The losses between the last clean snapshot and the first NaN or Inf: whether it came by large steps."""
-    snapshot = next((snapshot for snapshot in history if snapshot.step == broken), None)
-    losses = () if snapshot is None else tuple(loss for loss in snapshot.recent_losses if not math.isnan(loss))
-    return [] if snapshot is None or not losses else [Snapshot(snapshot.step, losses[-1], recent_losses=losses)]
+    at = [snapshot for snapshot in history if snapshot.step == broken][:1]
+    losses = tuple(loss for snapshot in at for loss in snapshot.recent_losses if not math.isnan(loss))
+    return [Snapshot(at[0].step, losses[-1], recent_losses=losses)] if losses else []

@@ -8,10 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TextIO, TypeVar, get_args
 
-from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.finding import Finding, plain
 from lightning_tricks.diagnosis.registry import wording
 from lightning_tricks.probes import Snapshot
-from lightning_tricks.probes.records.record import to_json
 
 ViewName = Literal["text", "rich", "show", "csv"]
 View = TypeVar("View", bound=Callable[..., Any])
@@ -97,13 +96,9 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: verdict, findings and history."""
-        whole = {
-            "healthy": self.healthy,
-            "verdict": self.verdict,
-            "findings": [finding.to_dict() for finding in self.findings],
-            "history": [snapshot.to_dict() for snapshot in self.history],
-        }
-        return to_json(whole)
+        history = [snapshot.to_dict() for snapshot in self.history]
+        whole = {"healthy": self.healthy, "verdict": self.verdict, "findings": self.findings, "history": history}
+        return {name: plain(part) for name, part in whole.items()}
 
     def to_csv(self, path: str | pathlib.Path) -> pathlib.Path:
         """Write the history as a tidy table; see :func:`lightning_tricks.report.write_csv`."""
@@ -139,11 +134,11 @@ def _tree(finding: Finding) -> Iterator[Finding]:
 
 
 def _cause(root: Finding) -> str:
+    cause = f"{wording(root.problem).clause}{at(root.layer)}"
     following = [finding for finding in list(_tree(root))[1:] if finding.rank >= max(root.rank, 1)]
     if not following:
-        return f"{wording(root.problem).clause}{at(root.layer)}"
+        return cause
     symptom = max(following, key=lambda finding: (finding.rank, finding.problem in _STOPS_LEARNING))
-    cause = f"{wording(root.problem).clause}{at(root.layer)}"
     return f"{wording(symptom.problem).clause} because {cause}"
 
 

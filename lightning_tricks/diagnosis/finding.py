@@ -118,6 +118,10 @@ class Finding:
             raise ValueError(f"unknown severity {self.severity!r}; known are {', '.join(SEVERITIES)}")
 
     @property
+    def _title(self) -> str:
+        return f"{self.severity}: {self.problem}{f' at {self.layer}' if self.layer else ''}"
+
+    @property
     def rank(self) -> int:
         """0 for info, 1 for warning, 2 for critical."""
         return SEVERITIES.index(self.severity)
@@ -129,37 +133,35 @@ class Finding:
         info: linearity at net.1
         - linearity 1, threshold 0.9: over by 0.1
         """
-        where = f" at {self.layer}" if self.layer else ""
-        lines = [f"{self.severity}: {self.problem}{where}", *(f"- {criterion}" for criterion in self.decided_by)]
+        lines = [self._title, *(f"- {criterion}" for criterion in self.decided_by)]
         if self.traits:
             lines.append(f"- traits: {', '.join(sorted(trait.value for trait in self.traits))}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {
-            "problem": self.problem,
-            "layer": self.layer,
-            "severity": self.severity,
-            "step": self.step,
-            "evidence": {key: _plain(value) for key, value in self.evidence.items()},
-            "explanation": self.explanation,
-            "remedies": [dataclasses.asdict(remedy) for remedy in self.remedies],
-            "consequences": [finding.to_dict() for finding in self.consequences],
-            "traits": sorted(trait.value for trait in self.traits),
-            "related": self.related,
-            "decided_by": [
-                {key: _plain(value) for key, value in dataclasses.asdict(each).items()} for each in self.decided_by
-            ],
-        }
+        fields: dict[str, Any] = plain(vars(self))
+        return fields
 
     def __str__(self) -> str:
-        where = f" at {self.layer}" if self.layer else ""
         advice = f" What to do: {self.remedies[0]}." if self.remedies else ""
-        return f"{self.severity}: {self.problem}{where}, since step {self.step}. {self.explanation}{advice}"
+        return f"{self._title}, since step {self.step}. {self.explanation}{advice}"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def plain(value: Any) -> Any:
+    """As JSON knows it: evidence may hold NumPy or torch numbers, and NaN or Inf."""
+    if isinstance(value, (Criterion, Remedy, Finding)):
+        return plain(vars(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(plain, value), key=str)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Trait):
+        return value.value
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, bool, int)) else str(value)

@@ -53,9 +53,7 @@ class Rule:
     reads: Reads
 
     def __call__(self, history: Sequence[Snapshot]) -> list[Finding]:
-        found = list(self.judge(history))
-        if self.first_only:
-            found = first_of(found)
+        found = first_of(self.judge(history)) if self.first_only else self.judge(history)
         return [each if each.remedies else dataclasses.replace(each, remedies=self.remedies) for each in found]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -114,13 +112,13 @@ def rule(
     """
     if not problem.isidentifier():
         raise ValueError(f"problem must be a name such as 'dead_units', got {problem!r}")
-    unknown = [name for name in (stage, at_start) if name is not None and name not in STAGES]
-    if unknown:
-        raise ValueError(f"unknown stage {unknown[0]!r}; known are {', '.join(STAGES)}")
+    todo, begun = tuple(remedies), at_start or stage
+    for name in (stage, begun):
+        if name not in STAGES:
+            raise ValueError(f"unknown stage {name!r}; known are {', '.join(STAGES)}")
     heading, causes, follows = heading or problem.replace("_", " "), _names(brings_about), _names(follows_from)
     words = Words(heading, clause or heading, *table)
     place = (0 if causes else 9) if order is None else order
-    todo, begun = tuple(remedies), at_start or stage
 
     def make(judge: Judge) -> Rule:
         if problem in KNOWN and KNOWN[problem].judge.__module__ != judge.__module__:  # not a notebook's cell run again

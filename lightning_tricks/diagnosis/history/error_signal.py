@@ -52,7 +52,6 @@ class ErrorSignalByLayer:
         """The layer at which more than half of the change happens, seen from the loss; else the first layer."""
         logs = [math.log10(max(norm, 1e-300)) for norm in self.norms]
         whole = logs[0] - logs[-1]
-        for index in range(len(logs) - 2, -1, -1):
-            if whole and (logs[index] - logs[index + 1]) / whole > SUDDEN:
-                return self.names[index]
-        return self.names[0]
+        layers = zip(self.names, logs, logs[1:], strict=False)
+        sudden = [name for name, log, behind in layers if whole and (log - behind) / whole > SUDDEN]
+        return [self.names[0], *sudden][-1]

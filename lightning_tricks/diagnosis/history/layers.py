@@ -56,9 +56,9 @@ def weighted_before(snapshot: Snapshot, activation: ActivationRecord) -> Weighte
     return before[-1] if before else None
 
 
-def fed_by(snapshot: Snapshot, activation: ActivationRecord) -> str | None:
+def fed_by(snapshot: Snapshot, activation: ActivationRecord | None) -> str | None:
     """The name of the weighted layer before an activation."""
-    before = weighted_before(snapshot, activation)
+    before = None if activation is None else weighted_before(snapshot, activation)
     return None if before is None else before.name
 
 
@@ -70,10 +70,15 @@ def weight_scale(snapshot: Snapshot, layer: str | None) -> float | None:
     return None
 
 
-def is_ordinary(scale: float | None) -> bool:
-    """Whether weights of this RMS(w) sqrt(fan_in) come from some scheme; None: it is not known.
+def is_tiny(scale: float | None, factor: float = 1.0) -> bool:
+    """Whether weights are under an ordinary size by more than a factor; all zero is another problem."""
+    return scale is not None and 0 < scale < ORDINARY_SCALE[0] / factor
+
+
+def is_ordinary(scale: float | None, factor: float = 1.0) -> bool:
+    """Whether weights of this RMS(w) sqrt(fan_in) come from some scheme, to a factor; None: it is not known.
 
     >>> is_ordinary(0.58), is_ordinary(0.01), is_ordinary(None)
     (True, False, False)
     """
-    return scale is not None and ORDINARY_SCALE[0] <= scale <= ORDINARY_SCALE[1]
+    return scale is not None and ORDINARY_SCALE[0] / factor <= scale <= ORDINARY_SCALE[1] * factor

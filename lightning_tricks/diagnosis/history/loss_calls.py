@@ -39,8 +39,7 @@ class LossCalls:
 
     @property
     def activation(self) -> ActivationRecord | None:
-        name = self.latest.activation
-        return None if name is None else self.snapshots[-1].activation(name)
+        return self.snapshots[-1].activation(self.latest.activation or "")
 
     @property
     def function(self) -> str | None:

@@ -23,8 +23,7 @@ class LIMITS:
     "exploding_gradient",
     "gradient",
     "non_finite dead_units saturation bias_shift linearity learning_rate_too_high output_mismatch",
-    "exploding gradient",
-    (remedies.initialize(), remedies.CLIP, remedies.LOWER_LR),
+    remedies=(remedies.initialize(), remedies.CLIP, remedies.LOWER_LR),
     clause="the gradient explodes",
     at_start="first gradient",
     order=1,
@@ -32,26 +31,22 @@ class LIMITS:
 )
 def find_exploding_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The error signal grows from layer to layer on its way back."""
-    found = persistence(history, lambda snapshot: _explodes(ErrorSignalByLayer.of(snapshot)))
+    found = persistence(
+        history, lambda snapshot: all(each.holds for each in _criteria(ErrorSignalByLayer.of(snapshot)))
+    )
     if found is None:
         return
     signal = ErrorSignalByLayer.of(history[-1])
-    evidence = {
-        "grows to": signal.ratio,
-        "decades gained per layer": -signal.slope,
-        "weighted layers": len(signal.names),
-    }
+    why = list(_criteria(signal))
+    evidence = {**{each.name: each.value for each in why}, "weighted layers": len(signal.names)}
     explanation = (
         f"The error signal grows to {signal.ratio:.1e} times itself on its way from the last layer to the first. "
         "One step then throws the first layers far off, and the loss jumps or overflows."
     )
-    why = [
-        Criterion("grows to", signal.ratio, ">", LIMITS.exploded),
-        Criterion("decades gained per layer", -signal.slope, ">", LIMITS.steep),
-    ]
     severity = found.severity(critical=signal.ratio > LIMITS.overflowing)
     yield found.finding("exploding_gradient", signal.place, severity, evidence, explanation, why=why)
 
 
-def _explodes(signal: ErrorSignalByLayer) -> bool:
-    return signal.ratio > LIMITS.exploded and signal.slope < -LIMITS.steep
+def _criteria(signal: ErrorSignalByLayer) -> Iterator[Criterion]:
+    yield Criterion("grows to", signal.ratio, ">", LIMITS.exploded)
+    yield Criterion("decades gained per layer", -signal.slope, ">", LIMITS.steep)

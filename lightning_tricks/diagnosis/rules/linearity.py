@@ -8,25 +8,15 @@ from collections.abc import Iterator, Sequence
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Trait
-from lightning_tricks.diagnosis.history.layers import (
-    FAR_OFF,
-    ORDINARY_SCALE,
-    fed_by,
-    hidden_activations,
-    is_ordinary,
-    layer_persistence,
-    weight_scale,
-)
+from lightning_tricks.diagnosis.history import layers
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading
 from lightning_tricks.diagnosis.rule import rule, thresholds
-from lightning_tricks.probes import ActivationRecord, Snapshot
+from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 
 @thresholds
 class LIMITS:
-    linear: float = (
-        0.999  # corr(a, g(a))^2; a centred Gaussian of std 1: .93 (tanh), .97 (SELU), of std .2 .9987 (tanh)
-    )
+    linear: float = 0.999  # corr(a, g(a))^2; a centred Gaussian of std 1: .93 (tanh), .97 (SELU), of .2 .9987 (tanh)
     tiny_std: float = 1e-4  # torch's default start with GELU is at .01 in five layers and recovers; this does not
     straight: float = 0.9999  # tanh at std .1, rectifiers that are always on
     patterns: int = 16  # through two points there is always a straight line
@@ -53,23 +43,23 @@ def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
     if by_construction is not None:
         yield by_construction
         return
-    hidden = hidden_activations(history[-1])
+    hidden = layers.hidden_activations(history[-1])
     linear = sum(map(_linear, hidden))
     faded = sum(math.isnan(record.linearity) and 0 < record.std < LIMITS.tiny_std for record in hidden)
-    for name in [record.name for record in hidden]:
+    for name in (record.name for record in hidden):
         found = (
-            layer_persistence(history, name, _linear)
-            or layer_persistence(history, name, _always_on, from_start=True)
+            layers.layer_persistence(history, name, _linear)
+            or layers.layer_persistence(history, name, _always_on, from_start=True)
             or _lost_time(history, name)
         )
         record = None if found is None else found.at.activation(name)
         if found is None or record is None:
             continue
-        before, always_on, straight = fed_by(found.at, record), _always_on(record), record.linearity >= LIMITS.straight
-        scale = weight_scale(history[0], before)
+        before, always_on = layers.fed_by(found.at, record), _always_on(record)
+        straight, scale = record.linearity >= LIMITS.straight, layers.weight_scale(history[0], before)
         extreme = not LIMITS.tiny_std <= record.std <= 1.0 / LIMITS.tiny_std or always_on
-        tiny_start = found.since == history[0].step and scale is not None and 0 < scale < ORDINARY_SCALE[0]
-        many = linear + faded >= (LIMITS.few if straight else LIMITS.nearly) * len(hidden) or (tiny_start and straight)
+        tiny_start = straight and found.since == history[0].step and layers.is_tiny(scale)
+        many = linear + faded >= (LIMITS.few if straight else LIMITS.nearly) * len(hidden) or tiny_start
         settled = extreme or (many and history[-1].step - found.since >= RECOVERY)
         evidence = {
             "linearity": record.linearity,
@@ -87,7 +77,7 @@ def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
         )
         kinds = {
             Trait.ALWAYS_ON: always_on,
-            Trait.ORDINARY_WEIGHTS: is_ordinary(scale),
+            Trait.ORDINARY_WEIGHTS: layers.is_ordinary(scale),
             Trait.SCALE_FREE_UNITS: properties_of(record.function).scale_free,
         }
         traits = [trait for trait, so in kinds.items() if so]
@@ -101,16 +91,14 @@ def _lost_time(history: Sequence[Snapshot], name: str) -> Persistence | None:
     found = leading(history, lambda snapshot: _linear(snapshot.activation(name)))
     if found is None or found.run < HYSTERESIS or found.at.step - found.since < LIMITS.lost_steps:
         return None
-    record = history[0].activation(name)
-    scale = None if record is None else weight_scale(history[0], fed_by(history[0], record))
-    return found if scale is not None and 0 < scale < ORDINARY_SCALE[0] / FAR_OFF else None
+    scale = layers.weight_scale(history[0], layers.fed_by(history[0], history[0].activation(name)))
+    return found if layers.is_tiny(scale, layers.FAR_OFF) else None
 
 
 def _always_on(record: ActivationRecord | None) -> bool:
     """Rectifiers that are linear as no pattern reaches their kink."""
-    if record is None or not _linear(record):
-        return False
-    return record.activity >= LIMITS.straight and record.mean > LIMITS.shifted * record.std
+    on = record is not None and record.activity >= LIMITS.straight and record.mean > LIMITS.shifted * record.std
+    return on and _linear(record)
 
 
 def _linear(record: ActivationRecord | None) -> bool:
@@ -119,12 +107,11 @@ def _linear(record: ActivationRecord | None) -> bool:
 
 def _without_activation(history: Sequence[Snapshot]) -> Finding | None:
     """Weights directly on weights up to the loss: linear by construction."""
-    latest = history[-1]
-    if not latest.weighted or latest.weighted[-1].follows is None:
+    by_name: dict[str | None, WeightedRecord] = {record.name: record for record in history[-1].weighted}
+    chain = list(history[-1].weighted[-1:])
+    if not chain or chain[0].follows is None:
         return None
-    chain = [latest.weighted[-1]]
-    by_name = {record.name: record for record in latest.weighted}
-    while chain[0].follows is not None and chain[0].follows in by_name:
+    while chain[0].follows in by_name:
         chain.insert(0, by_name[chain[0].follows])
     low_rank = len(chain) == 2 and chain[0].units < min(chain[0].fan_in, chain[1].units)
     evidence = {"weighted layers in a row": len(chain), "last of them": chain[-1].name}
@@ -132,8 +119,8 @@ def _without_activation(history: Sequence[Snapshot]) -> Finding | None:
         f"{len(chain)} weighted layers follow one another up to the loss without an activation between them. "
         "Together they compute a single linear map, however many weights they have."
     )
-    found = Persistence(history[0].step, 1, latest)
-    severity: Severity = "info" if low_rank else "critical"
+    found = Persistence(history[0].step, 1, history[-1])
     why = [Criterion("weighted layers in a row", len(chain) + (chain[0].follows is not None), ">", 1)]
+    severity: Severity = "info" if low_rank else "critical"
     todo, traits = [remedies.SELU], [Trait.IN_CODE]
     return found.finding("linearity", chain[0].name, severity, evidence, explanation, todo, why, traits)

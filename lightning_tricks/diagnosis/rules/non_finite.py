@@ -8,8 +8,9 @@ from typing import Any
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.history.persistence import Persistence
 from lightning_tricks.diagnosis.rule import rule, thresholds
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 CHECK_DATA = Remedy(
     "check_data", "look for NaN and Inf in the data, and for log(0), x/0 and overflow before this layer"
@@ -51,45 +52,39 @@ def find_non_finite(history: Sequence[Snapshot]) -> Iterator[Finding]:
             "Such a value reaches every weight within one step, after which nothing can be learned."
         )
         evidence: dict[str, Any] = {"tensor": tensor, "loss": snapshot.loss}
-        todo: tuple[Remedy, ...] = (CHECK_DATA, remedies.LOWER_LR, remedies.CLIP)
-        why = [Criterion("tensors with NaN or Inf, at least", 1, ">", 0)]
+        todo, why = (
+            [CHECK_DATA, remedies.LOWER_LR, remedies.CLIP],
+            [Criterion("tensors with NaN or Inf, at least", 1, ">", 0)],
+        )
         if index:
-            evidence["last clean look at step"] = history[index - 1].step
-            ratios = [r.update_ratio for r in history[index - 1].parameters if r.update_ratio >= 0]
-            largest = max(ratios, default=0.0)
+            before = history[index - 1]
+            evidence["last clean look at step"] = before.step
+            largest = max((r.update_ratio for r in before.parameters if r.update_ratio >= 0), default=0.0)
             if largest > LIMITS.large_update:
                 evidence["largest update over weight then"] = largest
-                todo = (*todo[1:], CHECK_DATA)
+                todo = [*todo[1:], CHECK_DATA]
                 why.append(Criterion("largest update over weight before", largest, ">", LIMITS.large_update))
-        yield Finding(
-            "non_finite", layer, "critical", snapshot.step, evidence, explanation, todo, decided_by=tuple(why)
-        )
+        found = Persistence(snapshot.step, 1, snapshot)
+        yield found.finding("non_finite", layer, "critical", evidence, explanation, todo, why)
         return
 
 
 def _place(snapshot: Snapshot) -> tuple[str | None, str] | None:
-    broken = {record.layer for record in snapshot.parameters if record.nonfinite and record.layer}
-    for record in snapshot.weighted:
-        if record.nonfinite_input:
-            upstream = [r for r in snapshot.activations if r.order < record.order and r.nonfinite]
-            return (upstream[0].name, "output") if upstream else (record.name, "input")
+    broken = {record.layer for record in snapshot.parameters if record.nonfinite}
+    records: list[WeightedRecord | ActivationRecord] = [*snapshot.weighted, *snapshot.activations]
+    for record in sorted(records, key=lambda record: record.order):
+        weights = record if isinstance(record, WeightedRecord) else None
+        if weights is not None and weights.nonfinite_input:
+            return record.name, "input"
         if record.nonfinite:
-            return record.name, "weight" if record.name in broken else "output"
-        following = [r for r in snapshot.activations if r.order > record.order and r.nonfinite]
-        later = [r.order for r in snapshot.weighted if r.order > record.order]
-        if following and (not later or following[0].order < later[0]):
-            return following[0].name, "output"
-    first = next((record for record in snapshot.activations if record.nonfinite), None)
-    if first is not None:
-        return first.name, "output"
+            return record.name, "weight" if weights is not None and record.name in broken else "output"
     if snapshot.nonfinite_loss:
         return None, "loss"
-    backward = [r for r in snapshot.weighted if math.isinf(r.error_signal) or _poisoned(r.signal)]
-    if backward:
-        return backward[-1].name, "gradient"
-    gradient = next((r for r in reversed(snapshot.parameters) if r.nonfinite_gradient), None)
-    return None if gradient is None else (gradient.layer or gradient.name, "gradient")
+    signals = [record.name for record in reversed(snapshot.weighted) if _no_error_signal(record)]
+    gradients = [record.layer or record.name for record in reversed(snapshot.parameters) if record.nonfinite_gradient]
+    return next(((layer, "gradient") for layer in (*signals, *gradients)), None)
 
 
-def _poisoned(signal: Any) -> bool:
-    return signal is not None and not math.isfinite(float(signal.square))
+def _no_error_signal(record: WeightedRecord) -> bool:
+    poisoned = record.signal is not None and not math.isfinite(float(record.signal.square))
+    return poisoned or math.isinf(record.error_signal)

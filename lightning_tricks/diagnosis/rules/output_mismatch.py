@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lightning_tricks.activations import properties_of
@@ -44,8 +44,6 @@ class LIMITS:
 _WITH_LOGITS = ("binary_cross_entropy_with_logits", "multilabel_soft_margin_loss")
 _LOGITS = ("cross_entropy", *_WITH_LOGITS)
 
-Check = Callable[[LossCalls], Finding | None]
-
 
 @rule(
     PROBLEM,
@@ -65,7 +63,7 @@ def find_output_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """
     worst: dict[str | None, Finding] = {}
     for calls in loss_calls(history):
-        found = next((one for check in CHECKS if (one := check(calls)) is not None), None)
+        found = next(filter(None, (check(calls) for check in CHECKS)), None)
         if found is not None and (found.layer not in worst or found.rank > worst[found.layer].rank):
             evidence = {"loss function": calls.latest.function, **found.evidence}
             worst[found.layer] = replace(found, evidence=evidence)
@@ -79,17 +77,13 @@ def probabilities_as_logits(calls: LossCalls) -> Finding | None:
     if found is None:
         return None
     evidence = {"sum over outputs misses 1 by": calls.latest.sum_error, "loss": calls.latest.value}
-    best = math.log1p((calls.latest.outputs - 1) / math.e)
-    explanation = (
-        f"The outputs are probabilities already, and {function} takes them for logits and squeezes them again. "
-        + (
-            f"The loss can then not fall below {best:.2f}, and its gradient is small where the network is wrong."
-            if function == "cross_entropy"
-            else "No probability can then leave the range from .5 to .73."
-        )
-    )
-    why = _sums_to_one(calls.latest)
-    return found.finding(PROBLEM, calls.layer, "critical", evidence, explanation, (NO_SOFTMAX, LOG_SOFTMAX), [why])
+    harm = "No probability can then leave the range from .5 to .73."
+    if function == "cross_entropy":
+        best = math.log1p((calls.latest.outputs - 1) / math.e)
+        harm = f"The loss can then not fall below {best:.2f}, and its gradient is small where the network is wrong."
+    wrong = f"The outputs are probabilities already, and {function} takes them for logits and squeezes them again."
+    todo, why = (NO_SOFTMAX, LOG_SOFTMAX), [_sums_to_one(calls.latest)]
+    return found.finding(PROBLEM, calls.layer, "critical", evidence, f"{wrong} {harm}", todo, why)
 
 
 def sigmoid_as_logits(calls: LossCalls) -> Finding | None:
@@ -99,18 +93,16 @@ def sigmoid_as_logits(calls: LossCalls) -> Finding | None:
     if found is None:
         return None
     # Logits may lie in [0, 1] for a while; only a sigmoid fills that range in the course of a training and stays in it.
-    filled = latest.input_max - latest.input_min > LIMITS.at_bound and found.run >= HYSTERESIS
-    filled = filled and calls.snapshots[-1].step - found.since >= RECOVERY
-    if not seen and not filled:
+    long = found.run >= HYSTERESIS and calls.snapshots[-1].step - found.since >= RECOVERY
+    if not seen and not (long and latest.input_max - latest.input_min > LIMITS.at_bound):
         return None
     evidence = {"smallest output": latest.input_min, "largest output": latest.input_max, "loss": latest.value}
     explanation = (
         f"The outputs went through a sigmoid, and {latest.function} applies another one to them. "
         "Every probability then lies between .5 and .73, so no pattern can be told to be negative."
     )
-    why = Criterion("largest output", latest.input_max, "<=", 1.0)
-    severity: Severity = "critical" if seen else "warning"
-    return found.finding(PROBLEM, calls.layer, severity, evidence, explanation, [NO_SIGMOID], [why])
+    todo, why = [NO_SIGMOID], [Criterion("largest output", latest.input_max, "<=", 1.0)]
+    return found.finding(PROBLEM, calls.layer, "critical" if seen else "warning", evidence, explanation, todo, why)
 
 
 def no_log_probabilities(calls: LossCalls) -> Finding | None:
@@ -140,16 +132,15 @@ def bounded_logits(calls: LossCalls) -> Finding | None:
     properties = properties_of(function)
     if properties.two_sided:
         found = calls.persistence(_within_one if calls.straight else _at_bound)
-        severity: Severity = "info" if found is None else found.severity()
         what, why = "is bounded to both sides", Criterion("largest output", latest.input_max, "<=", 1.0)
     elif properties.cuts_at_zero or (latest.function in _WITH_LOGITS and properties.range[0] >= LIMITS.low_logit):
         found = calls.persistence(lambda record: LIMITS.low_logit < record.input_min <= 0.0)
-        severity, what = "warning", "cuts them at zero"
-        why = Criterion("smallest output", latest.input_min, ">", LIMITS.low_logit)
+        what, why = "cuts them at zero", Criterion("smallest output", latest.input_min, ">", LIMITS.low_logit)
     else:
         return None
     if found is None:
         return None
+    severity: Severity = found.severity() if properties.two_sided else "warning"
     evidence = {
         "activation": function,
         "smallest output": latest.input_min,
@@ -168,12 +159,10 @@ def high_start(calls: LossCalls) -> Finding | None:
     first = calls.records[0]
     if calls.snapshots[0].step != 0 or first.patterns < LIMITS.few_patterns:
         return None
-    guess, reference = _reference(first)
-    gain = _gain(calls)
+    (guess, reference), gain = _reference(first), _gain(calls)
     bound = LIMITS.raised_start if gain > LIMITS.gain else LIMITS.high_start
     if not first.value > bound * reference > 0 or not _loud(first):
         return None
-    recovered = calls.latest.value < reference
     evidence = {
         "initial loss": first.value,
         guess: reference,
@@ -189,38 +178,29 @@ def high_start(calls: LossCalls) -> Finding | None:
     )
     small = Remedy("initialize", "begin with small weights in the last layer: std 0.01, bias 0", first.weighted)
     todo = (small, remedies.initialize(), remedies.STANDARDIZE)
-    severity: Severity = "warning" if recovered or len(calls.snapshots) < HYSTERESIS else "critical"
-    why = Criterion("initial loss", first.value, ">", bound * reference)
-    found, traits = calls.all(), [Trait.FIRST_LOSS]
-    return found.finding(PROBLEM, first.weighted, severity, evidence, explanation, todo, [why], traits)
+    found, why = calls.all(), [Criterion("initial loss", first.value, ">", bound * reference)]
+    severity: Severity = "warning" if calls.latest.value < reference or found.run < HYSTERESIS else "critical"
+    return found.finding(PROBLEM, first.weighted, severity, evidence, explanation, todo, why, [Trait.FIRST_LOSS])
 
 
 def twice_normalised(calls: LossCalls) -> Finding | None:
     """Log-probabilities in cross_entropy: its log_softmax leaves them as they are."""
     latest = calls.latest
-    if latest.function != "cross_entropy" or latest.outputs < 2:
-        return None
-    found = calls.persistence(lambda record: record.log_sum_error < LIMITS.one)
+    judged = latest.function == "cross_entropy" and latest.outputs >= 2
+    found = calls.persistence(lambda record: record.log_sum_error < LIMITS.one) if judged else None
     if found is None:
         return None
-    evidence = {"log of the sum of exp": latest.log_sum_error}
     why = Criterion("log of the sum of exp", latest.log_sum_error, "<", LIMITS.one)
     explanation = (
         "The outputs are log-probabilities, and cross_entropy normalises them once more. "
         "That changes nothing but costs time; nll_loss is the loss for them."
     )
+    evidence = {why.name: why.value}
     return found.finding(PROBLEM, calls.layer, "info", evidence, explanation, [NO_SOFTMAX], [why])
 
 
-CHECKS: tuple[Check, ...] = (
-    probabilities_as_logits,
-    sigmoid_as_logits,
-    no_log_probabilities,
-    bounded_logits,
-    *TARGET_CHECKS,
-    high_start,
-    twice_normalised,
-)
+_OUTPUT_CHECKS = (probabilities_as_logits, sigmoid_as_logits, no_log_probabilities, bounded_logits)
+CHECKS = (*_OUTPUT_CHECKS, *TARGET_CHECKS, high_start, twice_normalised)
 
 
 def _probabilities(record: LossRecord) -> bool:

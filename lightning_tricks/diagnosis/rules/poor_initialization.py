@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Trait
-from lightning_tricks.diagnosis.history.layers import (
-    FAR_OFF,
-    ORDINARY_SCALE,
-    hidden_activations,
-    is_ordinary,
-    weight_scale,
-    weighted_before,
-)
+from lightning_tricks.diagnosis.history import layers
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading, persistence
 from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck
 from lightning_tricks.diagnosis.rule import rule, thresholds
@@ -37,59 +30,47 @@ class LIMITS:
     over_one: float = 1.0  # std of a pre-activation from which on what follows is too large, not too small
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """A hidden layer: its weights with RMS(w) sqrt(fan_in), their ``scale``, and the units that they feed."""
 
     weighted: WeightedRecord
     activation: ActivationRecord
     scale: float | None
-
-    @property
-    def std(self) -> float:
-        return self.activation.std
+    std: float
 
 
-@dataclass(frozen=True)
-class Fault:
-    """The layer at which it begins, what the pre-activations do there, and whether there alone."""
+class Fault(NamedTuple):
+    """The layer at which it begins, what the pre-activations do there, whether there alone, and what shows it."""
 
     layer: Layer
     what: str
     sudden: bool
-    measured: tuple[str, float, float]  # what shows it: name, value and threshold
-
-    @property
-    def criterion(self) -> Criterion:
-        name, value, threshold = self.measured
-        return Criterion(name, value, ">" if value > threshold else "<", threshold)
+    criterion: Criterion
 
 
 @rule(
     "poor_initialization",
     "start",
     "linearity saturation dead_units vanishing_gradient bias_shift learning_rate_too_low",
-    "poor initialization",
     clause="the weights begin at the wrong scale",
-    order=0,
     table=(7, "scheme for the activation"),
 )
 def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Pre-activations leave the order of 1 at the start, and stay there."""
     first = history[0]
-    layers = _hidden_layers(first) if first.step <= LIMITS.early else []
-    faulty = _first_faulty(layers)
+    hidden = _hidden_layers(first) if first.step <= LIMITS.early else []
+    faulty = _first_faulty(hidden)
     if faulty is None:
         return
-    place = faulty.layer
+    place, name, related = faulty.layer, faulty.layer.weighted.name, faulty.layer.activation.name
     gain = place.weighted.std / place.weighted.input_std if place.weighted.input_std > 0 else math.nan
     evidence = {
         "pre-activation std": place.std,
-        "from first to last hidden layer": f"{layers[0].std:.2g} to {layers[-1].std:.2g}",
+        "from first to last hidden layer": f"{hidden[0].std:.2g} to {hidden[-1].std:.2g}",
         "output std over input std": gain,
         "weight scale": place.scale,
         "at one layer": faulty.sudden,
-        "activation layer": place.activation.name,
+        "activation layer": related,
     }
     explanation = (
         f"At the start the pre-activations {faulty.what} at this layer: its weights do not fit their number and the "
@@ -97,31 +78,29 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     )
     kinds = {
         Trait.AT_ONE_LAYER: faulty.sudden,
-        Trait.ORDINARY_WEIGHTS: is_ordinary(place.scale),
+        Trait.ORDINARY_WEIGHTS: layers.is_ordinary(place.scale),
         Trait.LOUD: place.std > LIMITS.over_one,
     }
-    found, severity = Persistence(first.step, 1, first), _severity(history, layers, faulty)
-    traits, related = [trait for trait, so in kinds.items() if so], place.activation.name
-    todo, why = remedies.of_a_start(place.activation.function), (faulty.criterion,)
-    name = place.weighted.name
+    found, severity = Persistence(first.step, 1, first), _severity(history, hidden, faulty)
+    traits = [trait for trait, so in kinds.items() if so]
+    todo, why = remedies.of_a_start(place.activation.function), [faulty.criterion]
     yield found.finding("poor_initialization", name, severity, evidence, explanation, todo, why, traits, related)
 
 
-def _severity(history: Sequence[Snapshot], layers: Sequence[Layer], faulty: Fault) -> Severity:
+def _severity(history: Sequence[Snapshot], hidden: Sequence[Layer], faulty: Fault) -> Severity:
     """A warning where it still is as at the start, which may not mend by itself; or where no scheme is so far off."""
     first, steps = history[0], history[-1].step - history[0].step
-    scale, (low, high) = faulty.layer.scale, ORDINARY_SCALE
-    far_off = scale is not None and scale > 0 and not low / FAR_OFF <= scale <= high * FAR_OFF
+    scale, usual = faulty.layer.scale, layers.is_ordinary(faulty.layer.scale)
     if len(history) < HYSTERESIS:
         return "info"
-    if faulty.sudden or far_off:
+    if faulty.sudden or (scale and not layers.is_ordinary(scale, layers.FAR_OFF)):
         begun = leading(history, _is_faulty)
         if begun is not None and begun.run >= HYSTERESIS and begun.at.step - begun.since >= LIMITS.early:
             return "warning"
-    elif min(layer.std for layer in layers) >= LIMITS.gentle:
-        usual = is_ordinary(scale)
-        if steps < (LIMITS.patience if usual else 1.0) * RECOVERY or (usual and _may_learn(history)):
-            return "info"
+    elif min(layer.std for layer in hidden) >= LIMITS.gentle and (
+        steps < (LIMITS.patience if usual else 1.0) * RECOVERY or (usual and _may_learn(history))
+    ):
+        return "info"
     found = persistence(history, _is_faulty, from_start=True)
     return "warning" if found is not None and found.since == first.step else "info"
 
@@ -137,52 +116,52 @@ def _is_faulty(snapshot: Snapshot) -> bool:
 
 def _hidden_layers(snapshot: Snapshot) -> list[Layer]:
     """The hidden layers up to the first of dead units: behind those nothing tells of its own weights."""
-    layers: list[Layer] = []
-    for record in hidden_activations(snapshot):
-        weighted = weighted_before(snapshot, record)
+    hidden: list[Layer] = []
+    for record in layers.hidden_activations(snapshot):
+        weighted = layers.weighted_before(snapshot, record)
         if weighted is not None and record.std >= 0:
-            layers.append(Layer(weighted, record, weight_scale(snapshot, weighted.name)))
+            hidden.append(Layer(weighted, record, layers.weight_scale(snapshot, weighted.name), record.std))
         if dying(record):
             break
-    return layers
+    return hidden
 
 
-def _first_faulty(layers: Sequence[Layer]) -> Fault | None:
+def _first_faulty(hidden: Sequence[Layer]) -> Fault | None:
     before: Layer | None = None
-    for layer in layers:
+    for layer in hidden:
         factor = layer.std / before.std if before is not None and before.std > 0 else 1.0
         if not 1.0 / LIMITS.jump <= factor <= LIMITS.jump:
-            first, verb = _first_alike(layers, layer), "shrink" if factor < 1.0 else "grow"
+            first, verb = _first_alike(hidden, layer), "shrink" if factor < 1.0 else "grow"
             what = f"{verb} suddenly" if first is layer else f"{verb} from layer to layer, beginning"
-            bound = 1.0 / LIMITS.jump if factor < 1.0 else LIMITS.jump
-            return Fault(first, what, first is layer, ("std over that of the layer before", factor, bound))
+            name, least, most = "std over that of the layer before", 1.0 / LIMITS.jump, LIMITS.jump
+            why = Criterion(name, factor, "<", least) if factor < 1.0 else Criterion(name, factor, ">", most)
+            return Fault(first, what, first is layer, why)
         if layer.std < LIMITS.faint:
-            return Fault(_origin(layers, layer), "fade away", False, ("pre-activation std", layer.std, LIMITS.faint))
+            why = Criterion("pre-activation std", layer.std, "<", LIMITS.faint)
+            return Fault(_origin(hidden, layer), "fade away", False, why)
         if layer.std > LIMITS.loud and layer.weighted.std / max(layer.weighted.input_std, 1e-30) > LIMITS.jump:
-            return Fault(layer, "are far too large", True, ("pre-activation std", layer.std, LIMITS.loud))
+            return Fault(layer, "are far too large", True, Criterion("pre-activation std", layer.std, ">", LIMITS.loud))
         before = layer
-    if layers and layers[-1].std > LIMITS.loud:
-        shown = ("last pre-activation std", layers[-1].std, LIMITS.loud)
-        return Fault(layers[0], "grow from layer to layer, beginning", False, shown)
+    if hidden and hidden[-1].std > LIMITS.loud:
+        why = Criterion("last pre-activation std", hidden[-1].std, ">", LIMITS.loud)
+        return Fault(hidden[0], "grow from layer to layer, beginning", False, why)
     return None
 
 
-def _first_alike(layers: Sequence[Layer], jump: Layer) -> Layer:
+def _first_alike(hidden: Sequence[Layer], jump: Layer) -> Layer:
     """The first layer whose weights are as far from an ordinary size as those at a jump: then it is no single layer."""
-    if not jump.scale or is_ordinary(jump.scale):
+    if not jump.scale or layers.is_ordinary(jump.scale):
         return jump
-    for layer in layers:
-        if layer.scale is not None and 1.0 / LIMITS.alike <= layer.scale / jump.scale <= LIMITS.alike:
-            return layer
-    return jump
+    factors = ((layer, layer.scale / jump.scale) for layer in hidden if layer.scale is not None)
+    return next((layer for layer, factor in factors if 1.0 / LIMITS.alike <= factor <= LIMITS.alike), jump)
 
 
-def _origin(layers: Sequence[Layer], faint: Layer) -> Layer:
+def _origin(hidden: Sequence[Layer], faint: Layer) -> Layer:
     """Where a fading that takes several layers begins: the first layer after which it only shrinks."""
-    first = _first_alike(layers, faint)
+    first = _first_alike(hidden, faint)
     if first is not faint:
         return first
-    index = layers.index(faint)
-    while index > 0 and layers[index].std < LIMITS.shrinks * layers[index - 1].std:
+    index = hidden.index(faint)
+    while index > 0 and hidden[index].std < LIMITS.shrinks * hidden[index - 1].std:
         index -= 1
-    return layers[min(index + 1, len(layers) - 1)] if layers[index].std > LIMITS.healthy else layers[index]
+    return hidden[min(index + 1, len(hidden) - 1)] if hidden[index].std > LIMITS.healthy else hidden[index]

@@ -7,7 +7,7 @@ import math
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls
-from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
+from lightning_tricks.diagnosis.history.persistence import RECOVERY
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
@@ -63,38 +63,35 @@ def broadcast(calls: LossCalls) -> Finding | None:
 
 def out_of_reach(calls: LossCalls) -> Finding | None:
     """Targets outside of what the last activation can give."""
-    function = calls.function
-    properties = properties_of(function)
+    function, properties = calls.function, properties_of(calls.function)
     low, high = properties.range
     if calls.latest.function not in _REGRESSION or function is None or not (math.isfinite(low) or math.isfinite(high)):
         return None
-    pooled = calls.pooled
+    latest, pooled = calls.latest, calls.pooled
     slack = 1e-3 + 1e-3 * abs(low if math.isfinite(low) else high)
     if pooled.input_min < low - slack or pooled.input_max > high + slack:
         return None  # scaled or shifted behind the activation
     std = max(pooled.target_std, 1e-12)  # of constant targets 0
     below, above = (low - pooled.target_min) / std, (pooled.target_max - high) / std
-    latest = calls.latest
     felt = calls.straight and properties.two_sided
     under = below > LIMITS.outside and (felt or latest.input_min <= low + LIMITS.near)
     over = above > LIMITS.outside and (felt or latest.input_max >= high - LIMITS.near)
     if not under and not over:
         return None
-    severity: Severity = "warning" if low <= pooled.target_mean <= high else "critical"
+    why = Criterion("standard deviations out of reach", max(below, above), ">", LIMITS.outside)
     evidence = {
         "activation": function,
         "smallest and largest target": f"{pooled.target_min:.3g}, {pooled.target_max:.3g}",
         "smallest and largest output": f"{pooled.input_min:.3g}, {pooled.input_max:.3g}",
-        "standard deviations out of reach": max(below, above),
+        why.name: why.value,
     }
     explanation = (
         f"The targets go from {pooled.target_min:.3g} to {pooled.target_max:.3g}, but {function} can only give values "
         f"{_range(low, high)}. Those outside are never met, and an output at its bound gets no gradient."
     )
-    todo = (no_activation(function), SCALE_TARGETS)
-    severity = severity if len(calls.snapshots) >= HYSTERESIS else "info"
-    why = Criterion("standard deviations out of reach", max(below, above), ">", LIMITS.outside)
-    return calls.all().finding(PROBLEM, calls.layer, severity, evidence, explanation, todo, [why])
+    found, todo = calls.all(), (no_activation(function), SCALE_TARGETS)
+    severity = found.severity(critical=not low <= pooled.target_mean <= high)
+    return found.finding(PROBLEM, calls.layer, severity, evidence, explanation, todo, [why])
 
 
 def single_output(calls: LossCalls) -> Finding | None:
@@ -102,35 +99,30 @@ def single_output(calls: LossCalls) -> Finding | None:
     latest = calls.latest
     if latest.function not in _CLASSES or latest.outputs != 1:
         return None
-    evidence = {"outputs": 1, "loss": latest.value}
+    evidence, why = {"outputs": 1, "loss": latest.value}, Criterion("outputs", 1, "<", 2)
     explanation = (
         f"{latest.function} has a single output to choose from, so the probability of the right class is always 1. "
         "The loss is constant and nothing is learned."
     )
-    todo, why = (
-        change_outputs("one a class, or one with binary_cross_entropy_with_logits"),
-        Criterion("outputs", 1, "<", 2),
-    )
+    todo = change_outputs("one a class, or one with binary_cross_entropy_with_logits")
     return calls.all().finding(PROBLEM, latest.weighted, "critical", evidence, explanation, [todo], [why])
 
 
 def spare_outputs(calls: LossCalls) -> Finding | None:
     """Classes that no target ever names, or a single class that all targets name."""
-    layer = _head(calls)
-    if calls.latest.function not in _CLASSES or layer is None:
+    layer, first = _head(calls), calls.records[0]
+    soft = len(first.target_shape) == len(first.input_shape)  # probabilities, not class numbers
+    if layer is None or first.function not in _CLASSES or first.outputs < 2 or soft:
         return None
     pooled = calls.pooled
-    if pooled.outputs < 2 or _soft(pooled):
-        return None
     patterns = sum(map(_independent, calls.records))
     classes = int(pooled.target_max) + 1 if math.isfinite(pooled.target_max) else pooled.outputs
     single = pooled.target_min == pooled.target_max
     spare = classes * LIMITS.spare <= pooled.outputs
     if patterns < LIMITS.patterns or not (single or spare):
         return None
-    enough = len(calls.snapshots) >= HYSTERESIS and (
-        single or calls.snapshots[-1].step - calls.snapshots[0].step >= RECOVERY
-    )
+    found = calls.all()
+    severity = found.severity() if single or found.at.step - found.since >= RECOVERY else "info"
     evidence = {"outputs": pooled.outputs, "largest class in a target": classes - 1, "patterns looked at": patterns}
     explanation = (
         f"All {patterns} targets looked at name class {classes - 1}. A constant output is then the best answer: the "
@@ -140,24 +132,21 @@ def spare_outputs(calls: LossCalls) -> Finding | None:
         f"{classes - 1}. Outputs that nobody asks for only learn to be silent; are labels missing, or is the number "
         "of classes wrong?"
     )
-    todo = (SHUFFLE,) if single else (change_outputs(f"{classes}"), SHUFFLE)
-    why = Criterion("outputs", pooled.outputs, ">=", classes * LIMITS.spare)
-    if single:
-        why = Criterion("patterns that name one class", patterns, ">=", LIMITS.patterns)
-    return calls.all().finding(PROBLEM, layer, "warning" if enough else "info", evidence, explanation, todo, [why])
+    todo, why = [SHUFFLE], Criterion("patterns that name one class", patterns, ">=", LIMITS.patterns)
+    if not single:
+        todo = [change_outputs(f"{classes}"), SHUFFLE]
+        why = Criterion("outputs", pooled.outputs, ">=", classes * LIMITS.spare)
+    return found.finding(PROBLEM, layer, severity, evidence, explanation, todo, [why])
 
 
 def large_targets(calls: LossCalls) -> Finding | None:
     """Targets so far from zero that the network has not even come to their mean."""
     pooled = calls.pooled
-    if (
-        pooled.function not in _REGRESSION
-        or not math.hypot(pooled.target_mean, pooled.target_std) > LIMITS.large_targets
-    ):
-        return None
+    large = math.hypot(pooled.target_mean, pooled.target_std) > LIMITS.large_targets
     of_mean = pooled.target_std**2 if pooled.function == "mse_loss" else pooled.target_std
-    found = calls.persistence(lambda record: record.value > of_mean)
-    if found is None or not of_mean > 0:
+    judged = large and of_mean > 0 and pooled.function in _REGRESSION
+    found = calls.persistence(lambda record: record.value > of_mean) if judged else None
+    if found is None:
         return None
     evidence = {
         "target mean": pooled.target_mean,
@@ -203,11 +192,6 @@ def _head(calls: LossCalls) -> str | None:
     name = calls.latest.weighted
     units = next((record.units for record in calls.snapshots[-1].weighted if record.name == name), 0)
     return name if name is not None and units == calls.latest.outputs else None
-
-
-def _soft(record: LossRecord) -> bool:
-    """Whether the targets are probabilities, not class numbers."""
-    return len(record.target_shape) == len(record.input_shape)
 
 
 def _independent(record: LossRecord) -> int:

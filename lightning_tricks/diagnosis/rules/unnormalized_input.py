@@ -39,9 +39,10 @@ def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
     The first weighted layer, where it reads data and not an embedding.
     """
     layer = _reader(history[-1])
-    found = persistence(history, lambda snapshot: _unnormalized(_reader(snapshot)))
+    found = persistence(history, lambda snapshot: any(each.holds for each in _criteria(_reader(snapshot))))
     if layer is None or found is None:
         return
+    why = [criterion for criterion in _criteria(layer) if criterion.holds]
     size, offset = _size(layer), _offset(layer)
     evidence = {
         "root mean square": size,
@@ -53,12 +54,6 @@ def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
         f"The input has mean {layer.input_mean:.3g} and standard deviation {layer.input_std:.3g} where the initial "
         "weights expect 0 and 1. The first layer's units are driven to one side and its gradients are scaled alike."
     )
-    candidates = (
-        Criterion("root mean square", size, ">", LIMITS.large),
-        Criterion("root mean square", size, "<", LIMITS.small),
-        Criterion("mean over std of a feature, median", offset, ">", LIMITS.offset),
-    )
-    why = [criterion for criterion in candidates if criterion.holds]
     traits = [Trait.FAINT] if size < 1.0 else [Trait.OFF_CENTRE] if offset >= LIMITS.offset else []
     severity = found.severity(critical=size >= LIMITS.huge)
     yield found.finding("unnormalized_input", layer.name, severity, evidence, explanation, why=why, traits=traits)
@@ -66,17 +61,19 @@ def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
 
 def _reader(snapshot: Snapshot) -> WeightedRecord | None:
     """The first weighted operation, unless an embedding or an activation comes before its input."""
-    if not snapshot.weighted or math.isnan(snapshot.weighted[0].input_mean):
+    first = next(iter(snapshot.weighted), None)
+    if first is None or math.isnan(first.input_mean) or any(a.order < first.order for a in snapshot.activations):
         return None
-    first = snapshot.weighted[0]
-    return None if any(record.order < first.order for record in snapshot.activations) else first
+    return first
 
 
-def _unnormalized(layer: WeightedRecord | None) -> bool:
-    if layer is None:
-        return False
-    size = _size(layer)
-    return size > LIMITS.large or 0 < size < LIMITS.small or _offset(layer) > LIMITS.offset
+def _criteria(layer: WeightedRecord | None) -> Iterator[Criterion]:
+    if layer is not None:
+        size = _size(layer)
+        yield Criterion("root mean square", size, ">", LIMITS.large)
+        if size > 0:
+            yield Criterion("root mean square", size, "<", LIMITS.small)
+        yield Criterion("mean over std of a feature, median", _offset(layer), ">", LIMITS.offset)
 
 
 def _size(layer: WeightedRecord) -> float:
@@ -95,6 +92,5 @@ def _offset(layer: WeightedRecord) -> float:
     moments = layer.sums.input
     std = np.asarray(moments.std, np.float64)
     varies = std > 1e-6 * max(float(np.abs(moments.mean).max()), 1e-30)
-    if not varies.any():
-        return 0.0
-    return float(np.median(np.abs(np.asarray(moments.mean, np.float64)[varies]) / std[varies]))
+    offsets = np.abs(np.asarray(moments.mean, np.float64)[varies]) / std[varies]
+    return float(np.median(offsets)) if offsets.size else 0.0

@@ -27,14 +27,15 @@ class LIMITS:
     "vanishing_gradient",
     "gradient",
     "linearity bias_shift dead_units learning_rate_too_low poor_initialization",
-    "vanishing gradient",
     clause="the gradient vanishes",
     order=2,
     table=(4, "initialise, SELU, batch norm; clip"),
 )
 def find_vanishing_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The error signal is lost, or grows, on its way back."""
-    found = persistence(history, lambda snapshot: _vanishes(ErrorSignalByLayer.of(snapshot)))
+    found = persistence(
+        history, lambda snapshot: all(each.holds for each in _criteria(ErrorSignalByLayer.of(snapshot)))
+    )
     if found is None:
         return
     latest, signal = history[-1], ErrorSignalByLayer.of(history[-1])
@@ -52,16 +53,17 @@ def find_vanishing_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
         "The first layers therefore hardly learn, and every later layer builds on features that stay random."
     )
     todo = (*remedies.of_a_start(blocking.function if blocking else "")[:-1], RESIDUAL)
-    severity = found.severity(critical=signal.ratio < LIMITS.blocked)
-    if signal.ratio >= LIMITS.blocked and latest.step - found.since < RECOVERY:
+    blocked = signal.ratio < LIMITS.blocked
+    severity = found.severity(critical=blocked)
+    if not blocked and latest.step - found.since < RECOVERY:
         severity = "info"  # torch's default start of a ReLU network of eight layers, which mends itself
     if any(map(dying, hidden_activations(latest))) and not find_dead_units(history):
         severity = "info"  # units that look dead are to be judged first, and not enough patterns have been seen
-    why = [Criterion("shrinks to", signal.ratio, "<", LIMITS.vanished)]
-    if signal.norms[0] > 0:
-        why.append(Criterion("decades lost per layer", signal.slope, ">", LIMITS.steep))
+    why = _criteria(signal)
     yield found.finding("vanishing_gradient", signal.place, severity, evidence, explanation, todo, why)
 
 
-def _vanishes(signal: ErrorSignalByLayer) -> bool:
-    return signal.ratio < LIMITS.vanished and (signal.norms[0] == 0 or signal.slope > LIMITS.steep)
+def _criteria(signal: ErrorSignalByLayer) -> Iterator[Criterion]:
+    yield Criterion("shrinks to", signal.ratio, "<", LIMITS.vanished)
+    if signal.norms[0] > 0:
+        yield Criterion("decades lost per layer", signal.slope, ">", LIMITS.steep)
