@@ -6,7 +6,6 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence
@@ -52,6 +51,10 @@ class Trace:
     @property
     def order(self) -> float:
         return math.inf if self.use is None else self.use.order
+
+    @property
+    def persistence(self) -> Persistence:
+        return Persistence.over(self.snapshots)
 
     @property
     def freeze(self) -> Remedy:
@@ -133,8 +136,9 @@ def _cut(traces: Sequence[Trace], silent: Sequence[Trace]) -> Finding | None:
         f"look between {cut} for detach(), .data, .item(), numpy() and torch.tensor(...), and keep the tensor in the "
         "graph"
     )
-    why, reconnect = [Criterion("parameters without a gradient", len(silent), ">", 0)], Remedy("reconnect", text, last)
-    return _finding(first, layers[0], severity, evidence, explanation, reconnect, why)
+    why = [Criterion("parameters without a gradient", len(silent), ">", 0)]
+    todo = (Remedy("reconnect", text, last), first.freeze)
+    return first.persistence.finding(PROBLEM, layers[0], severity, evidence, explanation, todo, why)
 
 
 def _without_gradient(running: Sequence[Trace]) -> Finding:
@@ -146,7 +150,7 @@ def _without_gradient(running: Sequence[Trace]) -> Finding:
     )
     why = [Criterion("layers that only ran without gradients", len(layers), ">", 0)]
     todo = (running[0].freeze, SWITCH_ON)
-    return Persistence.over(running[0].snapshots).finding(PROBLEM, layers[0], "info", evidence, explanation, todo, why)
+    return running[0].persistence.finding(PROBLEM, layers[0], "info", evidence, explanation, todo, why)
 
 
 def _never_run(snapshots: Sequence[Snapshot], silent: Sequence[Trace]) -> Finding | None:
@@ -166,7 +170,8 @@ def _never_run(snapshots: Sequence[Snapshot], silent: Sequence[Trace]) -> Findin
     )
     why = [Criterion("modules that never ran", len(absent), ">", 0), *([long] if long.holds else [])]
     severity: Severity = "warning" if long.holds else "info"
-    return _finding(first, absent[0], severity, evidence, explanation, USE_OR_REMOVE, why)
+    todo = (USE_OR_REMOVE, first.freeze)
+    return first.persistence.finding(PROBLEM, absent[0], severity, evidence, explanation, todo, why)
 
 
 def _unheld(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding | None:
@@ -200,7 +205,8 @@ def _unheld(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding |
         why.append(Criterion("share of the layers", share, "<=", LIMITS.most))
     severity: Severity = "info" if deliberate else "warning"
     first = min(used or chosen, key=_by_order)
-    return _finding(first, layers[0], severity, evidence, explanation, ADD_TO_OPTIMIZER, why)
+    todo = (ADD_TO_OPTIMIZER, first.freeze)
+    return first.persistence.finding(PROBLEM, layers[0], severity, evidence, explanation, todo, why)
 
 
 def _unused(silent: Sequence[Trace]) -> Finding:
@@ -212,20 +218,8 @@ def _unused(silent: Sequence[Trace]) -> Finding:
         "gradient in any look. They take no part in the loss."
     )
     why = [Criterion("parameters without a gradient", len(silent), ">", 0)]
-    return _finding(first, first.module, "info", evidence, explanation, USE_OR_REMOVE, why)
-
-
-def _finding(
-    first: Trace,
-    layer: str,
-    severity: Severity,
-    evidence: dict[str, Any],
-    explanation: str,
-    remedy: Remedy,
-    why: list[Criterion],
-) -> Finding:
-    todo = (remedy, first.freeze)
-    return Persistence.over(first.snapshots).finding(PROBLEM, layer, severity, evidence, explanation, todo, why)
+    todo = (USE_OR_REMOVE, first.freeze)
+    return first.persistence.finding(PROBLEM, first.module, "info", evidence, explanation, todo, why)
 
 
 def _traces(snapshots: Sequence[Snapshot]) -> list[Trace]:
