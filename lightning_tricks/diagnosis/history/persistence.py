@@ -24,6 +24,11 @@ class Persistence:
     run: int  # the number of snapshots in that run
     at: Snapshot  # the last of them
 
+    @classmethod
+    def over(cls, snapshots: Sequence[Snapshot]) -> Persistence:
+        """Of what holds in all of these snapshots, the oldest first."""
+        return cls(snapshots[0].step, len(snapshots), snapshots[-1])
+
     def severity(self, *, critical: bool = False) -> Severity:
         """Info until the problem has held long enough."""
         return "info" if self.run < HYSTERESIS else "critical" if critical else "warning"
@@ -41,11 +46,9 @@ class Persistence:
         related: str | None = None,
     ) -> Finding:
         """The finding of this problem: since when it holds, and for how long, is known."""
-        why = (*why, *([self.criterion] if severity != "info" and self.run >= HYSTERESIS else []))
+        why = (*why, self.criterion) if severity != "info" and self.criterion.holds else tuple(why)
         todo, kind = tuple(remedies), frozenset(traits)
-        return Finding(
-            problem, layer, severity, self.since, evidence, explanation, todo, (), kind, related, decided_by=why
-        )
+        return Finding(problem, layer, severity, self.since, evidence, explanation, todo, (), kind, related, why)
 
     @property
     def criterion(self) -> Criterion:
@@ -63,7 +66,7 @@ def persistence(history: Sequence[Snapshot], holds: _Holds, *, from_start: bool 
     """
     run = list(itertools.takewhile(holds, reversed(history)))
     if run:
-        return Persistence(run[-1].step, len(run), run[0])
+        return Persistence.over(run[::-1])
     first = leading(history, holds) if from_start else None
     return first if first is not None and first.run >= HYSTERESIS and is_stuck(history) else None
 
@@ -71,7 +74,7 @@ def persistence(history: Sequence[Snapshot], holds: _Holds, *, from_start: bool 
 def leading(history: Sequence[Snapshot], holds: _Holds) -> Persistence | None:
     """The persistence of a problem from the first probed step on, if not until the last."""
     run = list(itertools.takewhile(holds, history))
-    return Persistence(run[0].step, len(run), run[-1]) if run else None
+    return Persistence.over(run) if run else None
 
 
 def first_of(findings: Iterable[Finding]) -> list[Finding]:

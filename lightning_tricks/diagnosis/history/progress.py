@@ -36,12 +36,10 @@ def guess_loss(snapshot: Snapshot) -> float:
 
 def is_stuck(history: Sequence[Snapshot]) -> bool:
     """Whether the loss has come back to where it began, or to that of a guess; a loss that is no number counts."""
-    if len(history) <= _LEVEL:
+    if len(history) <= _LEVEL or math.isnan(history[0].loss):
         return False
-    first, now, guess = history[0].loss, recent_loss(history), guess_loss(history[0])
-    if math.isnan(first):
-        return False
-    return not now < STUCK * first or now >= STUCK * guess
+    now = recent_loss(history)
+    return not now < STUCK * history[0].loss or now >= STUCK * guess_loss(history[0])
 
 
 def trained_weights(snapshot: Snapshot) -> list[ParameterRecord]:

@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.history.persistence import RECOVERY, Persistence, persistence
+from lightning_tricks.diagnosis.remedies import LOWER_LR
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import NormalizationRecord
@@ -52,7 +52,6 @@ class LIMITS:
     PROBLEM,
     "code",
     "overfitting learning_rate_too_high bias_shift exploding_gradient dead_units saturation linearity",
-    "batch norm mismatch",
     clause="batch norm differs between training and evaluation",
     order=4,
     table=(16, "population statistics, group norm"),
@@ -62,14 +61,13 @@ def find_batch_norm_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
 
     At the first layer where they are so; and biases that batch norm takes away.
     """
-    tiny = _tiny_batches(history)
-    stale = None if tiny else _stale(history)  # with tiny batches the statistics are mere noise
-    for found in (tiny, stale, _frozen(history), _behind_dropout(history), _useless_bias(history)):
-        if found is not None:
-            yield found
+    tiny = next(_tiny_batches(history), None)
+    stale = None if tiny else next(_stale(history), None)  # with tiny batches the statistics are mere noise
+    others = (next(kind(history), None) for kind in (_frozen, _behind_dropout, _useless_bias))
+    yield from filter(None, (tiny, stale, *others))
 
 
-def _tiny_batches(history: Sequence[Snapshot]) -> Finding | None:
+def _tiny_batches(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Batch statistics over so few samples that they are noise, on most steps: a last, partial batch is no fault."""
     for layer in _layers(history[-1]):
         seen = [(snapshot, r.samples) for snapshot, r in _calls(history, layer.name) if r.training]
@@ -89,17 +87,16 @@ def _tiny_batches(history: Sequence[Snapshot]) -> Finding | None:
             f"{noise:.0%} of itself. Each pattern is shifted by its neighbours in the batch at random, and evaluation, "
             "by running statistics, meets another network than training did."
         )
-        found, todo = Persistence(few[0][0].step, len(few), few[-1][0]), (GROUP_NORM, LARGER_BATCH, BATCH_RENORM)
+        found, todo = Persistence.over([snapshot for snapshot, _ in few]), (GROUP_NORM, LARGER_BATCH, BATCH_RENORM)
         severity = found.severity(critical=layer.patterns <= LIMITS.pair)
         why = (
             Criterion("batch size", typical, "<=", LIMITS.tiny),
             Criterion("share of the probed steps", len(few) / len(seen), ">", 0.5),
         )
-        return found.finding(PROBLEM, layer.name, severity, evidence, explanation, todo, why)
-    return None
+        yield found.finding(PROBLEM, layer.name, severity, evidence, explanation, todo, why)
 
 
-def _stale(history: Sequence[Snapshot]) -> Finding | None:
+def _stale(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Running statistics far from the measured ones although they had time to follow, or where they hardly can."""
     latest = history[-1]
     for layer in _layers(latest):
@@ -116,26 +113,25 @@ def _stale(history: Sequence[Snapshot]) -> Finding | None:
         found = _while(history, layer.name, lambda record: record.training and _far(record), ready)
         if found is None:
             continue
-        evidence = {**_gap(layer), "momentum": layer.momentum, "steps they need to follow": needed}
+        evidence = {**_gap_by_name(layer), "momentum": layer.momentum, "steps they need to follow": needed}
         if slow:
+            time, todo = Criterion("steps they need to follow", needed, ">", LIMITS.patience), [MOMENTUM, POPULATION]
             explanation = (
                 f"With a momentum of {layer.momentum:.2g} the running statistics need {needed:.0f} steps to follow and "
                 f"are still near those of the start: {_gap_in_words(layer)}. Until then the network evaluates as if it "
                 "were untrained."
             )
-            why = [*_why(layer), Criterion("steps they need to follow", needed, ">", LIMITS.patience)]
         else:
+            time, todo = Criterion("steps they had to follow", waited, ">=", needed), [POPULATION, MOMENTUM, LOWER_LR]
             explanation = (
                 f"The running statistics had time to follow and do not fit: {_gap_in_words(layer)}. Evaluation uses "
                 "them, so it sees another network than training does."
             )
-            why = [*_why(layer), Criterion("steps they had to follow", waited, ">=", needed)]
-        todo = (MOMENTUM, POPULATION) if slow else (POPULATION, MOMENTUM, remedies.LOWER_LR)
-        return found.finding(PROBLEM, layer.name, found.severity(), evidence, explanation, todo, why)
-    return None
+        why = (_gap(layer), time)
+        yield found.finding(PROBLEM, layer.name, found.severity(), evidence, explanation, todo, why)
 
 
-def _frozen(history: Sequence[Snapshot]) -> Finding | None:
+def _frozen(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Layers in eval mode whose statistics do not fit: the first that was left behind together with the worst.
 
     Frozen statistics that fitted when the training began are as they should be in fine-tuning, wherever the weights go
@@ -145,9 +141,9 @@ def _frozen(history: Sequence[Snapshot]) -> Finding | None:
     left: dict[int, list[NormalizationRecord]] = {}
     for layer in _layers(history[-1]):
         calls = _calls(history, layer.name)
-        still = len(calls) - sum(1 for _ in itertools.takewhile(lambda call: not call[1].training, reversed(calls)))
-        if still < len(calls):
-            left.setdefault(calls[still][0].step, []).append(calls[0][1] if still == 0 else layer)
+        still = list(itertools.takewhile(lambda call: not call[1].training, reversed(calls)))
+        if still:
+            left.setdefault(still[-1][0].step, []).append(calls[0][1] if len(still) == len(calls) else layer)
     for since, layers in sorted(left.items()):
         far = [record for record in layers if _far(record, LIMITS.frozen)]
         if not far:
@@ -156,20 +152,19 @@ def _frozen(history: Sequence[Snapshot]) -> Finding | None:
             "layers in eval mode": len(layers),
             "of them with statistics that do not fit": len(far),
             "the first of these": far[0].name,
-            **_gap(far[0]),
+            **_gap_by_name(far[0]),
         }
         explanation = (
             f"{len(layers)} batch norm layers are in eval mode, and the statistics they normalise by do not fit: at "
             f"{far[0].name} {_gap_in_words(far[0])}. So they do not normalise while the weights train, and their "
             "statistics never learn."
         )
-        found = Persistence(since, sum(snapshot.step >= since for snapshot in history), history[-1])
-        todo, why = (TRAIN_MODE, POPULATION), _why(far[0], LIMITS.frozen)
-        return found.finding(PROBLEM, layers[0].name, found.severity(), evidence, explanation, todo, why)
-    return None
+        found = Persistence.over([snapshot for snapshot in history if snapshot.step >= since])
+        todo, why = (TRAIN_MODE, POPULATION), [_gap(far[0], LIMITS.frozen)]
+        yield found.finding(PROBLEM, layers[0].name, found.severity(), evidence, explanation, todo, why)
 
 
-def _behind_dropout(history: Sequence[Snapshot]) -> Finding | None:
+def _behind_dropout(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Dropout right before batch norm: the variance differs between training and evaluation."""
     for layer in _layers(history[-1]):
         found = _while(history, layer.name, lambda record: record.training and record.dropout >= LIMITS.dropped)
@@ -183,24 +178,22 @@ def _behind_dropout(history: Sequence[Snapshot]) -> Finding | None:
             "so in evaluation every output comes out too small."
         )
         todo, why = (DROPOUT_LAST, LESS_DROPOUT), (Criterion("dropout before it", layer.dropout, ">=", LIMITS.dropped),)
-        return found.finding(PROBLEM, layer.name, found.severity(), evidence, explanation, todo, why)
-    return None
+        yield found.finding(PROBLEM, layer.name, found.severity(), evidence, explanation, todo, why)
 
 
-def _useless_bias(history: Sequence[Snapshot]) -> Finding | None:
+def _useless_bias(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Biases whose effect the mean of the batch takes away again: information, never more."""
-    latest = history[-1]
-    layers = [r.follows for r in latest.normalizations if r.training and r.follows_bias and r.follows is not None]
-    if not layers:
-        return None
-    evidence = {"layers": ", ".join(dict.fromkeys(layers)), "number of layers": len(set(layers))}
+    added = [r.follows for r in history[-1].normalizations if r.training and r.follows_bias and r.follows is not None]
+    if not added:
+        return
+    layers = list(dict.fromkeys(added))
+    evidence = {"layers": ", ".join(layers), "number of layers": len(layers)}
     explanation = (
         "These layers add a bias right before batch norm, which subtracts the mean and the bias with it. "
         "Such a bias does no harm and no good: batch norm has a shift of its own."
     )
-    why = (Criterion("number of layers", len(set(layers)), ">", 0),)
-    found = Persistence(history[0].step, len(history), latest)
-    return found.finding(PROBLEM, layers[0], "info", evidence, explanation, (NO_BIAS,), why)
+    why = (Criterion("number of layers", len(layers), ">", 0),)
+    yield Persistence.over(history).finding(PROBLEM, layers[0], "info", evidence, explanation, (NO_BIAS,), why)
 
 
 def _layers(snapshot: Snapshot) -> list[NormalizationRecord]:
@@ -228,23 +221,18 @@ def _far(record: NormalizationRecord, times: float = 1.0) -> bool:
 
     By the variances: a mean is measured in running standard deviations, of which a constant feature has none.
     """
-    gap, bound = _distance(record, times)
-    return gap > bound and gap > LIMITS.most * record.log_variance_gap
+    gap = _gap(record, times)
+    return gap.holds and gap.value > LIMITS.most * record.log_variance_gap
 
 
-def _distance(record: NormalizationRecord, times: float) -> tuple[float, float]:
+def _gap(record: NormalizationRecord, times: float = 1.0) -> Criterion:
     """The mean log ratio of the variances, measured over running, and what it may come to."""
     noise = math.sqrt(2.0 / max(record.patterns - 1, 1))
     gap = abs(math.log(record.variance_ratio)) if record.variance_ratio > 0 else math.nan
-    return gap, times * LIMITS.variance_gap + noise
+    return Criterion("log of the variances' ratio, mean size", gap, ">", times * LIMITS.variance_gap + noise)
 
 
-def _why(record: NormalizationRecord, times: float = 1.0) -> list[Criterion]:
-    gap, bound = _distance(record, times)
-    return [Criterion("log of the variances' ratio, mean size", gap, ">", bound)]
-
-
-def _gap(record: NormalizationRecord) -> dict[str, Any]:
+def _gap_by_name(record: NormalizationRecord) -> dict[str, Any]:
     return {
         "mean, measured from running, in std": record.mean_gap,
         "variance, measured over running": record.variance_ratio,

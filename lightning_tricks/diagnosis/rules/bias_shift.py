@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -42,17 +43,15 @@ class LIMITS:
 )
 def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """One update moves a unit's mean by a good part of its standard deviation."""
-    for layer, _ in _pairs(history[0]):
-        found = persistence(history, lambda snapshot, name=layer.name: _shifts(snapshot, name), from_start=True)  # type: ignore[misc]
+    for name in _pairs(history[0]):
+        found = persistence(history, functools.partial(_shifts, name=name), from_start=True)
         if found is None:
             continue
-        during = [snapshot for snapshot in history if found.since <= snapshot.step <= found.at.step]
-        pairs = [pair for pair in (_pair(snapshot, layer.name) for snapshot in during) if pair is not None]
-        at = _pair(found.at, layer.name)
-        drift = max((weight.mean_drift for _, weight in pairs if not math.isnan(weight.mean_drift)), default=math.nan)
-        if at is None or not drift >= LIMITS.noticed:
+        pairs = [_pairs(snapshot)[name] for snapshot in history if found.since <= snapshot.step <= found.at.step]
+        energy, weight = pairs[0][0].mean_energy, pairs[-1][1]
+        drift = max((each.mean_drift for _, each in pairs if not math.isnan(each.mean_drift)), default=math.nan)
+        if not drift >= LIMITS.noticed:
             continue
-        energy, (_, weight) = pairs[0][0].mean_energy, at
         evidence = {
             "mean drift in std, highest": drift,
             "mean drift in std": weight.mean_drift,
@@ -65,36 +64,27 @@ def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
             f"weights into a unit move together and one update shifts the unit's mean by up to {drift:.2g} "
             "standard deviations. The layers behind it chase that shift instead of learning."
         )
-        plain = energy >= LIMITS.one_sided or drift >= LIMITS.runaway
-        lasting = found.at.step - found.since >= (LIMITS.lasting if plain else 2 * LIMITS.lasting)
-        severity = found.severity(critical=drift >= LIMITS.runaway) if lasting else "info"
-        why = [
+        one_sided, runaway = energy >= LIMITS.one_sided, drift >= LIMITS.runaway
+        lasting = found.at.step - found.since >= LIMITS.lasting * (1 if one_sided or runaway else 2)
+        severity = found.severity(critical=runaway) if lasting else "info"
+        why = (
             Criterion("mean energy of the input", energy, ">=", LIMITS.alike),
             Criterion("highest mean drift in std", drift, ">=", LIMITS.noticed),
-        ]
-        traits = [] if found.since else _traits(energy, drift)
-        yield found.finding("bias_shift", layer.name, severity, evidence, explanation, why=why, traits=traits)
+        )
+        nearly = energy >= LIMITS.nearly and drift >= LIMITS.thrown
+        kinds = {Trait.ONE_SIDED} if one_sided else {Trait.NEARLY_ONE_SIDED} if nearly else ()
+        traits = () if found.since else kinds
+        yield found.finding("bias_shift", name, severity, evidence, explanation, why=why, traits=traits)
 
 
-def _traits(energy: float, drift: float) -> list[Trait]:
-    """Inputs of one sign from the start on, so strongly that it shows at any learning rate."""
-    if energy >= LIMITS.one_sided:
-        return [Trait.ONE_SIDED]
-    return [Trait.NEARLY_ONE_SIDED] if energy >= LIMITS.nearly and drift >= LIMITS.thrown else []
-
-
-def _pairs(snapshot: Snapshot) -> list[tuple[WeightedRecord, ParameterRecord]]:
-    """Weighted layers that others follow, with their weight: an output unit is meant to find its mean."""
-    weights = {record.layer: record for record in snapshot.parameters if record.layer is not None and record.fan_in > 1}
-    return [(layer, weights[layer.name]) for layer in snapshot.weighted[:-1] if layer.name in weights]
-
-
-def _pair(snapshot: Snapshot, name: str) -> tuple[WeightedRecord, ParameterRecord] | None:
-    return next((pair for pair in _pairs(snapshot) if pair[0].name == name), None)
+def _pairs(snapshot: Snapshot) -> dict[str, tuple[WeightedRecord, ParameterRecord]]:
+    """Weighted layers that others follow, with their weight, by name: an output unit is meant to find its mean."""
+    weights = {record.layer: record for record in snapshot.parameters if record.fan_in > 1}
+    return {layer.name: (layer, weights[layer.name]) for layer in snapshot.weighted[:-1] if layer.name in weights}
 
 
 def _shifts(snapshot: Snapshot, name: str) -> bool:
-    pair = _pair(snapshot, name)
+    pair = _pairs(snapshot).get(name)
     if pair is None or not pair[0].std >= LIMITS.faded:
         return False
     layer, weight = pair

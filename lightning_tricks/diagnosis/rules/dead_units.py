@@ -30,7 +30,6 @@ class LIMITS:
     "dead_units",
     "units",
     "poor_initialization vanishing_gradient linearity bias_shift learning_rate_too_low",
-    "dead units",
     clause="units are dead",
     at_start="start",
     order=2,
@@ -44,7 +43,11 @@ def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """
     for record, found, before in faulty_layers(history, dying):
         pooled = _pooled(history, record)
-        if pooled.patterns < LIMITS.patterns or pooled.dead_share < LIMITS.dead:
+        why = (
+            Criterion("share of dead units", pooled.dead_share, ">=", LIMITS.dead),
+            Criterion("patterns looked at", pooled.patterns, ">=", LIMITS.patterns),
+        )
+        if not all(criterion.holds for criterion in why):
             continue
         evidence = {
             "dead units": f"{round(pooled.dead_share * pooled.units)} of {pooled.units}",
@@ -64,10 +67,6 @@ def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
         severity = found.severity(critical=pooled.dead_share >= LIMITS.gone)
         if record.std < LIMITS.faint_std and not held and history[-1].step - found.since < RECOVERY:
             severity = "info"  # the signal is faint, so each unit is on or off for all patterns: a start that may mend
-        why = [
-            Criterion("share of dead units", pooled.dead_share, ">=", LIMITS.dead),
-            Criterion("patterns looked at", pooled.patterns, ">=", LIMITS.patterns),
-        ]
         yield found.finding("dead_units", record.name, severity, evidence, explanation, todo, why, related=before)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
@@ -39,11 +39,14 @@ class Trace:
     snapshots: tuple[Snapshot, ...]  # in which a backward pass ran and, where known, its own optimiser stepped
     use: WeightedRecord | None  # the first that used it, or its module, with gradients if any did; None: it never ran
     silent: bool  # no gradient ever came
-    by_hand: bool  # it changed all the same: an average or a copy of other weights
 
     @property
     def module(self) -> str:
         return self.name.rpartition(".")[0] or self.name
+
+    @property
+    def layer(self) -> str:
+        return self.module if self.use is None else self.use.name
 
     @property
     def order(self) -> float:
@@ -51,7 +54,7 @@ class Trace:
 
     @property
     def persistence(self) -> Persistence:
-        return Persistence(self.snapshots[0].step, len(self.snapshots), self.snapshots[-1])
+        return Persistence.over(self.snapshots)
 
     @property
     def freeze(self) -> Remedy:
@@ -64,28 +67,25 @@ class Trace:
     PROBLEM,
     "code",
     "linearity vanishing_gradient learning_rate_too_low overfitting bias_shift",
-    "disconnected parameters",
     clause="parameters are never trained",
     order=2,
     reads="thinned",
     table=(11, "the `detach`, the optimiser's list"),
 )
-def find_disconnected_parameters(history: Sequence[Snapshot]) -> Iterator[Finding]:
+def find_disconnected_parameters(history: Sequence[Snapshot]) -> list[Finding]:
     """Parameters that no gradient reaches, or that no optimiser holds.
 
     At most one finding of each kind.
     """
     snapshots = [snapshot for snapshot in history if _went_back(snapshot)]
-    traces = [trace for trace in _traces(snapshots) if trace.record.trainable and not trace.by_hand]
-    erased = _erased(snapshots, traces) if snapshots else None
+    traces = _traces(snapshots)
+    erased = _erased(snapshots, traces)
     if erased is not None:
-        yield erased
-        return
+        return [erased]
     silent = [trace for trace in traces if trace.silent and trace.record.optimized]
-    found = (_cut(traces, silent), _never_run(snapshots, silent), _unheld(snapshots, traces))
-    yield from (finding for finding in found if finding is not None)
-    if silent and not any(found):
-        yield _unused(silent)
+    kinds = (_cut(traces, silent), _never_run(snapshots, silent), _unheld(snapshots, traces))
+    found = [finding for finding in kinds if finding is not None]
+    return [_unused(silent)] if silent and not found else found
 
 
 def _erased(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding | None:
@@ -101,60 +101,56 @@ def _erased(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding |
         "Error signals reach the layers, but when the optimiser makes its step no parameter has a gradient. They are "
         "erased in between, so the step changes nothing."
     )
-    why = (Criterion("probed steps without a gradient", len(stepped), ">", 0),)
-    found = Persistence(stepped[0].step, len(stepped), stepped[-1])
-    return found.finding(PROBLEM, None, "critical", evidence, explanation, [ZERO_GRAD_FIRST], why)
+    why = Criterion("probed steps without a gradient", len(stepped), ">", 0)
+    return Persistence.over(stepped).finding(PROBLEM, None, "critical", evidence, explanation, [ZERO_GRAD_FIRST], [why])
 
 
 def _cut(traces: Sequence[Trace], silent: Sequence[Trace]) -> Finding | None:
     """Layers that ran with gradients switched on and got none, or all of them without."""
-    running = [trace for trace in silent if trace.use is not None]
-    loose = sorted((trace for trace in running if trace.use and trace.use.with_gradient), key=_by_order)
+    running = sorted((trace for trace in silent if trace.use is not None), key=_by_order)
+    loose = [trace for trace in running if trace.use and trace.use.with_gradient]
     if not loose:
-        return _without_gradient(running)
-    first = loose[0]
+        return _without_gradient(running) if running else None
+    first, layers, looks = loose[0], _layers(loose), len(loose[0].snapshots)
     learning = [trace for trace in traces if not trace.silent and trace.use is not None]
     behind = min((trace for trace in learning if trace.order > first.order), key=_by_order, default=None)
-    layers = _layers(loose)
-    run = [t.use.name for t in loose if t.use and (behind is None or t.order < behind.order)]
+    last = [trace.layer for trace in loose if behind is None or trace.order < behind.order][-1]
+    cut = f"{last} and {'the loss' if behind is None else behind.layer}"
     trunk = not any(trace.order < first.order for trace in learning)
-    known = any(map(_stepped, first.snapshots))
-    long = len(first.snapshots) >= HYSTERESIS
-    agreed = len(first.snapshots) >= (LIMITS.agree if learning else 1)
-    severity: Severity = "critical" if trunk and (long or (known and agreed)) else "warning" if long else "info"
-    into = behind.use.name if behind is not None and behind.use is not None else None
+    long = looks >= HYSTERESIS
+    agreed = looks >= (LIMITS.agree if learning else 1) and any(map(_stepped, first.snapshots))
+    severity: Severity = "critical" if trunk and (long or agreed) else "warning" if long else "info"
     evidence = {
         "layers cut off": _listed(layers),
         "number of layers": len(layers),
         "parameters without a gradient": len(silent),
-        "the cut lies between": f"{run[-1]} and {into or 'the loss'}",
-        "looks": len(first.snapshots),
+        "the cut lies between": cut,
+        "looks": looks,
     }
     explanation = (
         f"{_count(layers)} ran with gradients switched on, and in no look did a gradient come back to "
-        f"{'it' if len(layers) == 1 else 'them'}: between {run[-1]} and {into or 'the loss'} the graph is cut, or what "
+        f"{'it' if len(layers) == 1 else 'them'}: between {cut} the graph is cut, or what "
         "was computed is not used. What no gradient reaches stays as it was initialised."
     )
     text = (
-        f"look between {run[-1]} and {into or 'the loss'} for detach(), .data, .item(), numpy() and torch.tensor(...), "
-        "and keep the tensor in the graph"
+        f"look between {cut} for detach(), .data, .item(), numpy() and torch.tensor(...), and keep the tensor in the "
+        "graph"
     )
     why = [Criterion("parameters without a gradient", len(silent), ">", 0)]
-    todo = (Remedy("reconnect", text, run[-1]), first.freeze)
+    todo = (Remedy("reconnect", text, last), first.freeze)
     return first.persistence.finding(PROBLEM, layers[0], severity, evidence, explanation, todo, why)
 
 
-def _without_gradient(running: Sequence[Trace]) -> Finding | None:
-    if not running:
-        return None
-    first, layers = min(running, key=_by_order), _layers(sorted(running, key=_by_order))
+def _without_gradient(running: Sequence[Trace]) -> Finding:
+    layers = _layers(running)
     evidence = {"layers": _listed(layers), "number of layers": len(layers)}
     explanation = (
         f"{_count(layers)} only ran while gradients were switched off, although an optimiser holds the weights. That "
         "is right for a network that is not to be trained, and else the reason why it is not."
     )
     why = [Criterion("layers that only ran without gradients", len(layers), ">", 0)]
-    return first.persistence.finding(PROBLEM, layers[0], "info", evidence, explanation, [first.freeze, SWITCH_ON], why)
+    todo = (running[0].freeze, SWITCH_ON)
+    return running[0].persistence.finding(PROBLEM, layers[0], "info", evidence, explanation, todo, why)
 
 
 def _never_run(snapshots: Sequence[Snapshot], silent: Sequence[Trace]) -> Finding | None:
@@ -163,25 +159,17 @@ def _never_run(snapshots: Sequence[Snapshot], silent: Sequence[Trace]) -> Findin
     if not absent:
         return None
     first = next(trace for trace in silent if trace.module == absent[0])
-    come_and_go = any(
-        reason == _DID_NOT_RUN and any(snapshot.not_seen.get(path) != _DID_NOT_RUN for snapshot in snapshots)
-        for one in snapshots
-        for path, reason in one.not_seen.items()
-    )
-    needed = LIMITS.rare if come_and_go else HYSTERESIS
-    evidence = {
-        "modules that never ran": _listed(absent),
-        "number of modules": len(absent),
-        "looks": len(first.snapshots),
-    }
+    looks = len(first.snapshots)
+    missed = [{path for path, reason in s.not_seen.items() if reason == _DID_NOT_RUN} for s in snapshots]
+    come_and_go = any(paths != missed[0] for paths in missed)
+    long = Criterion("probed steps", looks, ">=", LIMITS.rare if come_and_go else HYSTERESIS)
+    evidence = {"modules that never ran": _listed(absent), "number of modules": len(absent), "looks": looks}
     explanation = (
         f"{len(absent)} trainable module{'s' if len(absent) > 1 else ''} did not run in any look, so no gradient can "
         "come. Either the forward pass leaves something out, or nobody needs these parameters."
     )
-    why = [Criterion("modules that never ran", len(absent), ">", 0)]
-    if len(first.snapshots) >= needed:
-        why.append(Criterion("probed steps", len(first.snapshots), ">=", needed))
-    severity: Severity = "info" if len(first.snapshots) < needed else "warning"
+    why = [Criterion("modules that never ran", len(absent), ">", 0), *([long] if long.holds else [])]
+    severity: Severity = "warning" if long.holds else "info"
     todo = (USE_OR_REMOVE, first.freeze)
     return first.persistence.finding(PROBLEM, absent[0], severity, evidence, explanation, todo, why)
 
@@ -193,15 +181,14 @@ def _unheld(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding |
         return None
     learnable = [trace for trace in unheld if not trace.silent]
     chosen = learnable or unheld
-    used = [trace for trace in chosen if trace.use is not None and trace.use.weight == trace.name]
-    every = [trace for trace in traces if trace.use is not None and trace.use.weight == trace.name]
+    every = [trace for trace in traces if trace.use and trace.use.weight == trace.name]
+    used = sorted((trace for trace in chosen if trace.use and trace.use.weight == trace.name), key=_by_order)
     share = len(used) / len(every) if used else _elements(chosen) / max(_elements(traces), 1)
     records = [record for snapshot in snapshots for record in snapshot.parameters]
     held_once = {record.name for record in records if record.optimized and record.trainable}
     grows = any(not record.optimized and record.name in held_once for record in records)
     deliberate = not learnable or share > LIMITS.most or grows
-    first = min(used or chosen, key=_by_order)
-    layers = _layers(sorted(used, key=_by_order)) or list(dict.fromkeys(trace.module for trace in chosen))
+    layers = _layers(used) or list(dict.fromkeys(trace.module for trace in chosen))
     evidence = {
         "layers in no optimiser": _listed(layers),
         "number of layers": len(layers),
@@ -217,9 +204,9 @@ def _unheld(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding |
     if not deliberate:
         why.append(Criterion("share of the layers", share, "<=", LIMITS.most))
     severity: Severity = "info" if deliberate else "warning"
-    return first.persistence.finding(
-        PROBLEM, layers[0], severity, evidence, explanation, [ADD_TO_OPTIMIZER, first.freeze], why
-    )
+    first = min(used or chosen, key=_by_order)
+    todo = (ADD_TO_OPTIMIZER, first.freeze)
+    return first.persistence.finding(PROBLEM, layers[0], severity, evidence, explanation, todo, why)
 
 
 def _unused(silent: Sequence[Trace]) -> Finding:
@@ -231,38 +218,33 @@ def _unused(silent: Sequence[Trace]) -> Finding:
         "gradient in any look. They take no part in the loss."
     )
     why = [Criterion("parameters without a gradient", len(silent), ">", 0)]
-    return first.persistence.finding(
-        PROBLEM, first.module, "info", evidence, explanation, [USE_OR_REMOVE, first.freeze], why
-    )
+    todo = (USE_OR_REMOVE, first.freeze)
+    return first.persistence.finding(PROBLEM, first.module, "info", evidence, explanation, todo, why)
 
 
 def _traces(snapshots: Sequence[Snapshot]) -> list[Trace]:
-    uses = [_uses(snapshot) for snapshot in snapshots]
-    seen: dict[str, list[tuple[int, ParameterRecord]]] = {}
-    for index, snapshot in enumerate(snapshots):
-        for record in snapshot.parameters:
-            seen.setdefault(record.name, []).append((index, record))
-    stepped = [_stepped(snapshot) for snapshot in snapshots]
+    """What can be trained and does not change by hand, as an average or a copy of other weights does."""
+    seen: dict[str, list[tuple[Snapshot, ParameterRecord, WeightedRecord | None, bool]]] = {}
+    for snapshot in snapshots:
+        used_by, stepped = _users(snapshot), _stepped(snapshot)
+        for r in snapshot.parameters:
+            counts = r.trainable and not (stepped and r.optimized and math.isnan(r.update))
+            seen.setdefault(r.name, []).append((snapshot, r, used_by(r.name), counts))
     traces: list[Trace] = []
-    for name, records in seen.items():
-        counting = [
-            index
-            for index, r in records
-            if r.trainable and not (stepped[index] and r.optimized and math.isnan(r.update))
-        ]
-        if not counting:
-            continue
-        ran = [use for index in counting if (use := uses[index].get(name)) is not None]
-        silent = all(math.isnan(r.gradient) and not r.nonfinite_gradient and not r.update > 0 for _, r in records)
+    for name, looks in seen.items():
+        records, latest = [record for _, record, _, _ in looks], looks[-1][1]
+        counting = [snapshot for snapshot, _, _, counts in looks if counts]
+        ran = [use for _, _, use, counts in looks if counts and use is not None]
         use = next((use for use in ran if use.with_gradient), ran[0] if ran else None)
-        latest = records[-1][1]
-        sizes = [r.weight for _, r in records if silent and r.layer == latest.layer and r.weight > 0]
+        silent = all(math.isnan(r.gradient) and not r.nonfinite_gradient and not r.update > 0 for r in records)
+        sizes = [r.weight for r in records if silent and r.layer == latest.layer and r.weight > 0]
         by_hand = bool(sizes) and max(sizes) > min(sizes) * (1.0 + LIMITS.by_hand)
-        traces.append(Trace(name, latest, tuple(snapshots[i] for i in counting), use, silent, by_hand))
+        if counting and latest.trainable and not by_hand:
+            traces.append(Trace(name, latest, tuple(counting), use, silent))
     return traces
 
 
-def _uses(snapshot: Snapshot) -> dict[str, WeightedRecord]:
+def _users(snapshot: Snapshot) -> Callable[[str], WeightedRecord | None]:
     """Which weighted record used a parameter, as its weight or by the module that both are of."""
     direct: dict[str, WeightedRecord] = {}
     for record in snapshot.weighted:
@@ -270,15 +252,12 @@ def _uses(snapshot: Snapshot) -> dict[str, WeightedRecord]:
             direct[record.weight] = record
     modules = {name.rpartition(".")[0]: record for name, record in reversed(direct.items())}
     modules |= {record.name: record for record in reversed(snapshot.weighted)}
-    uses: dict[str, WeightedRecord] = {}
-    for parameter in snapshot.parameters:
-        found = direct.get(parameter.name)
-        if found is None:
-            path = parameter.name.rpartition(".")[0]
-            found = modules.get(path) or modules.get(path.partition(".parametrizations.")[0])
-        if found is not None:
-            uses[parameter.name] = found
-    return uses
+
+    def user(name: str) -> WeightedRecord | None:
+        path = name.rpartition(".")[0]
+        return direct.get(name) or modules.get(path) or modules.get(path.partition(".parametrizations.")[0])
+
+    return user
 
 
 def _went_back(snapshot: Snapshot) -> bool:
@@ -290,7 +269,7 @@ def _stepped(snapshot: Snapshot) -> bool:
 
 
 def _layers(traces: Sequence[Trace]) -> list[str]:
-    return list(dict.fromkeys(trace.use.name for trace in traces if trace.use is not None))
+    return list(dict.fromkeys(trace.layer for trace in traces))
 
 
 def _elements(traces: Sequence[Trace]) -> int:
@@ -298,9 +277,8 @@ def _elements(traces: Sequence[Trace]) -> int:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[: LIMITS.listed]) + (
-        f" and {len(names) - LIMITS.listed} more" if len(names) > LIMITS.listed else ""
-    )
+    more = f" and {len(names) - LIMITS.listed} more" if len(names) > LIMITS.listed else ""
+    return ", ".join(names[: LIMITS.listed]) + more
 
 
 def _count(layers: Sequence[str]) -> str:

@@ -8,16 +8,10 @@ from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import SEVERITIES, Criterion, Finding, Remedy, Severity
+from lightning_tricks.diagnosis.history import progress
 from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
-from lightning_tricks.diagnosis.history.progress import (
-    STUCK,
-    all_losses,
-    guess_loss,
-    median,
-    recent_loss,
-    typical_ratio,
-)
+from lightning_tricks.diagnosis.history.progress import STUCK, all_losses, recent_loss
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.dead_units import find_dead_units
 from lightning_tricks.diagnosis.rules.saturation import find_saturation
@@ -59,7 +53,6 @@ class LIMITS:
     "learning rate",
     "dead_units saturation bias_shift linearity vanishing_gradient exploding_gradient non_finite output_mismatch "
     "poor_initialization overfitting",
-    "learning rate too high",
     clause="the learning rate is too high",
     order=1,
     reads="last losses",
@@ -73,29 +66,30 @@ def find_learning_rate_too_high(history: Sequence[Snapshot]) -> Iterator[Finding
     start = next((snapshot for snapshot in history if math.isfinite(snapshot.loss)), None)
     if start is None or _is_otherwise_sick(start):
         return
-    guess = guess_loss(start)
+    guess = progress.guess_loss(start)
     level = max(start.loss, guess) if guess > 0 else start.loss
-    ratios = [typical_ratio(snapshot) for snapshot in history]
     large = LIMITS.large_update if guess > 0 else LIMITS.without_guess
+    ratios = [progress.typical_ratio(snapshot) for snapshot in history]
+    known = [ratio for ratio in ratios if not math.isnan(ratio)]
     begin = next((index for index, ratio in enumerate(ratios) if ratio >= large), None)
     if begin is None:
         return
-    signs = [
+    signs = (
         _leaps(history, begin, level) if level > 0 else None,
         _comes_to_rest(history, begin, guess) if guess > 0 else None,
-        _runs_away(ratios),
+        _runs_away(known),
         _throws_units(history, ratios),
-    ]
-    severities = [sign for sign in signs if sign is not None]
-    if not severities:
+    )
+    severity: Severity | None = max(filter(None, signs), key=SEVERITIES.index, default=None)
+    if severity is None:
         return
-    rate, ratio, now = history[begin].learning_rate, ratios[begin], recent_loss(history)
+    step, rate, ratio, now = history[begin].step, history[begin].learning_rate, ratios[begin], recent_loss(history)
     evidence = {
         "learning rate": rate,
         "update ratio, median over weights": ratio,
-        "largest of them": max(ratio for ratio in ratios if not math.isnan(ratio)),
+        "largest of them": max(known),
         "first loss": start.loss,
-        "highest loss": max(all_losses(history), default=math.nan),
+        "highest loss": max(all_losses(history)),
         "recent loss": now,
         "loss of a guess": guess,
     }
@@ -107,14 +101,12 @@ def find_learning_rate_too_high(history: Sequence[Snapshot]) -> Iterator[Finding
     least, most = LIMITS.factor
     todo = (remedies.change_lr("lower", min(max(least, ratio / LIMITS.aim), most), rate), WARM_UP, remedies.CLIP)
     why = (Criterion("update ratio, median over weights", ratio, ">=", large),)
-    severity = max(severities, key=SEVERITIES.index)
-    step = history[begin].step
     yield Finding("learning_rate_too_high", None, severity, step, evidence, explanation, todo, decided_by=why)
 
 
 def _is_otherwise_sick(start: Snapshot) -> bool:
     """Whether something is wrong before the first update: then that is the cause, at any learning rate."""
-    if start.loss > LIMITS.wrong_start * guess_loss(start) or find_unnormalized_input([start]):
+    if start.loss > LIMITS.wrong_start * progress.guess_loss(start) or find_unnormalized_input([start]):
         return True
     return ErrorSignalByLayer.of(start).ratio > LIMITS.exploded
 
@@ -129,10 +121,10 @@ def _leaps(history: Sequence[Snapshot], begin: int, level: float) -> Severity | 
     levels = [recent_loss(history[:index]) for index in range(max(1, len(history) - 2), len(history) + 1)]
     if not (statistics.median(levels) > LIMITS.learned * level if settled else levels[-1] > level):
         return None
+    if highest >= LIMITS.far * level:
+        return "critical"
     above = sum(snapshot.loss > LIMITS.above_start * level for snapshot in after[1:])
-    if not settled and above < HYSTERESIS and highest < LIMITS.far * level:
-        return "info"
-    return "critical" if highest >= LIMITS.far * level else "warning"
+    return "warning" if settled or above >= HYSTERESIS else "info"
 
 
 def _comes_to_rest(history: Sequence[Snapshot], begin: int, guess: float) -> Severity | None:
@@ -151,17 +143,15 @@ def _comes_to_rest(history: Sequence[Snapshot], begin: int, guess: float) -> Sev
 
 def _runs_away(ratios: Sequence[float]) -> Severity | None:
     """The last snapshot before the end of all numbers: weights are replaced in one step, and were not before."""
-    known = [ratio for ratio in ratios if not math.isnan(ratio)]
-    if known[-1] > LIMITS.replacing_update:
+    if ratios[-1] > LIMITS.replacing_update:
         return "critical"
-    rises = known[-1] >= LIMITS.runaway_update and known[-1] >= LIMITS.rise * median(known[:-1])
+    rises = ratios[-1] >= LIMITS.runaway_update and ratios[-1] >= LIMITS.rise * progress.median(ratios[:-1])
     return "warning" if rises else None
 
 
 def _throws_units(history: Sequence[Snapshot], ratios: Sequence[float]) -> Severity | None:
     """Units that were alive at the start and died, or came to rest on a flat side, behind updates that large."""
-    for found in (*find_dead_units(history), *find_saturation(history)):
-        before = [ratio for snapshot, ratio in zip(history, ratios, strict=True) if snapshot.step < found.step]
-        if max((ratio for ratio in before if not math.isnan(ratio)), default=0.0) >= LIMITS.deadly_update:
-            return found.severity
-    return None
+    thrown = (s.step for s, ratio in zip(history, ratios, strict=True) if ratio >= LIMITS.deadly_update)
+    first = next(thrown, math.inf)
+    units = (*find_dead_units(history), *find_saturation(history))
+    return next((found.severity for found in units if found.step > first), None)

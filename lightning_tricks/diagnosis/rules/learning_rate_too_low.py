@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity
+from lightning_tricks.diagnosis.history import progress
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
-from lightning_tricks.diagnosis.history.progress import (
-    all_losses,
-    guess_loss,
-    median,
-    recent_loss,
-    trained_weights,
-    typical_ratio,
-)
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.unnormalized_input import find_unnormalized_input
 from lightning_tricks.probes import Snapshot
@@ -38,30 +30,27 @@ class LIMITS:
     most: float = 1e6  # factor by which the learning rate is raised
 
 
-@rule(
-    "learning_rate_too_low",
-    "learning rate",
-    heading="learning rate too low",
-    clause="the learning rate is too low",
-    order=2,
-    table=(13, ""),
-)
+@rule("learning_rate_too_low", "learning rate", clause="the learning rate is too low", order=2, table=(13, ""))
 def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Updates that never were more than tiny though the loss depends on the weights, and a loss that hardly falls."""
     first, latest = history[0], history[-1]
-    ratios = [ratio for ratio in map(typical_ratio, history) if not math.isnan(ratio)]
+    ratios = [ratio for ratio in map(progress.typical_ratio, history) if not math.isnan(ratio)]
     if len(ratios) < HYSTERESIS or max(ratios) > LIMITS.once or _warms_up(history, ratios):
         return
-    ratio = statistics.median(ratios)
-    if not 0.0 < ratio < LIMITS.small or not 0.0 < ratios[-1] < LIMITS.small:
+    guess, now, passed = progress.guess_loss(first), progress.recent_loss(history), latest.step - first.step
+    ratio, begin = progress.median(ratios), progress.median(progress.all_losses(history[:HYSTERESIS]))
+    why = (
+        Criterion("update ratio, median over weights", ratio, "<", LIMITS.small),
+        Criterion("recent loss", now, ">", (1.0 - LIMITS.fallen) * begin),
+    )
+    if not all(criterion.holds for criterion in why) or not ratio > 0.0 or not 0.0 < ratios[-1] < LIMITS.small:
         return
-    if not median(map(_sensitivity, history)) >= LIMITS.sensitive or find_unnormalized_input(history[:1]):
+    extreme = max(ratios) < LIMITS.tiny
+    if begin < LIMITS.good_start * guess or not begin > 0.0:
         return
-    guess, begin, now = guess_loss(first), median(all_losses(history[:HYSTERESIS])), recent_loss(history)
-    if begin < LIMITS.good_start * guess or not begin > 0 or not now > (1.0 - LIMITS.fallen) * begin:
-        return
-    extreme, passed = max(ratios) < LIMITS.tiny, latest.step - first.step
     if not extreme and (passed < RECOVERY or math.isnan(guess)):
+        return
+    if not progress.median(map(_sensitivity, history)) >= LIMITS.sensitive or find_unnormalized_input(history[:1]):
         return
     evidence = {
         "learning rate": latest.learning_rate,
@@ -77,10 +66,6 @@ def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]
         "weights, but at this pace the training takes hundreds of times as long as it has to."
     )
     todo = (remedies.change_lr("raise", min(LIMITS.aim / ratio, LIMITS.most), latest.learning_rate),)
-    why = (
-        Criterion("update ratio, median over weights", ratio, "<", LIMITS.small),
-        Criterion("recent loss", now, ">", (1.0 - LIMITS.fallen) * begin),
-    )
     severity: Severity = "critical" if extreme and passed >= RECOVERY else "warning"
     yield Finding("learning_rate_too_low", None, severity, first.step, evidence, explanation, todo, decided_by=why)
 
@@ -89,8 +74,8 @@ def _sensitivity(snapshot: Snapshot) -> float:
     """Median over weights of the change of the loss, relative to it, if they grew by their size along the gradient."""
     if not snapshot.loss > 0:
         return math.nan
-    changes = (record.gradient * record.weight * math.prod(record.shape) for record in trained_weights(snapshot))
-    return median(change / snapshot.loss for change in changes)
+    weights = progress.trained_weights(snapshot)
+    return progress.median(r.gradient * r.weight * math.prod(r.shape) / snapshot.loss for r in weights)
 
 
 def _warms_up(history: Sequence[Snapshot], ratios: Sequence[float]) -> bool:

@@ -26,7 +26,6 @@ class LIMITS:
 @rule(
     "overfitting",
     "end",
-    heading="overfitting",
     clause="the network overfits",
     remedies=(
         Remedy("augment", "more data, or more varied data: random crops, flips, shifts or noise at every epoch"),
@@ -48,36 +47,34 @@ def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
         return
     best = min(known, key=lambda index: history[index].validation_loss)
     after = [history[index].validation_loss for index in known if index > best]
-    lowest, now, guess = history[best].validation_loss, history[known[-1]].validation_loss, guess_loss(history[0])
+    step, lowest, guess = history[best].step, history[best].validation_loss, guess_loss(history[0])
     if not lowest > 0 or len(after) < HYSTERESIS:
         return
     first = next((abs(snapshot.loss) for snapshot in history if math.isfinite(snapshot.loss)), math.inf)
     bound = max(LIMITS.risen * lowest, lowest + LIMITS.risen_of_guess * (guess if guess > 0 else first))
-    train, train_then = recent_loss(history), recent_loss(history[best : best + 1])
-    if not (train < LIMITS.below * now and train < LIMITS.still_falling * train_then):
-        return
-    if not min(after[-HYSTERESIS:]) >= bound:
-        return
-    evidence = {
-        "validation loss": now,
-        "its minimum": lowest,
-        "at step": history[best].step,
-        "training loss": train,
-        "training loss at that step": train_then,
-        "loss of a guess": guess,
-    }
-    explanation = (
-        f"Since step {history[best].step} the validation loss has risen from {lowest:.3g} to {now:.3g} while the "
-        f"training loss fell from {train_then:.3g} to {train:.3g}. The network learns its training examples by heart, "
-        "noise included, and grows sure of answers that are wrong elsewhere."
-    )
+    now, train, train_then = after[-1], recent_loss(history), recent_loss(history[best : best + 1])
     why = (
         Criterion("lowest of the last validation losses", min(after[-HYSTERESIS:]), ">=", bound),
         Criterion("training loss, by the validation loss", train, "<", LIMITS.below * now),
         Criterion("training loss, by that at the minimum", train, "<", LIMITS.still_falling * train_then),
     )
+    if not all(criterion.holds for criterion in why):
+        return
+    evidence = {
+        "validation loss": now,
+        "its minimum": lowest,
+        "at step": step,
+        "training loss": train,
+        "training loss at that step": train_then,
+        "loss of a guess": guess,
+    }
+    explanation = (
+        f"Since step {step} the validation loss has risen from {lowest:.3g} to {now:.3g} while the "
+        f"training loss fell from {train_then:.3g} to {train:.3g}. The network learns its training examples by heart, "
+        "noise included, and grows sure of answers that are wrong elsewhere."
+    )
     severity: Severity = "critical" if now >= LIMITS.far * lowest or now > guess else "warning"
-    yield Finding("overfitting", None, severity, history[best].step, evidence, explanation, decided_by=why)
+    yield Finding("overfitting", None, severity, step, evidence, explanation, decided_by=why)
 
 
 def validations(history: Sequence[Snapshot]) -> list[int]:

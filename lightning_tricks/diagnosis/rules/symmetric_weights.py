@@ -20,8 +20,7 @@ class LIMITS:
     "code",
     "poor_initialization linearity saturation dead_units bias_shift vanishing_gradient exploding_gradient "
     "learning_rate_too_low learning_rate_too_high output_mismatch",
-    "symmetric weights",
-    [Remedy("initialize", "start with random weights: lt.init.lecun_normal_(layer.weight)")],
+    remedies=[Remedy("initialize", "start with random weights: lt.init.lecun_normal_(layer.weight)")],
     clause="the units of a layer have equal weights",
     order=1,
     table=(8, "random initialisation"),
