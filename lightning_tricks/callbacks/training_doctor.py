@@ -12,6 +12,7 @@ from lightning_tricks.callbacks.monitoring import files
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import PROBLEMS, Finding, Rule, diagnose
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
+from lightning_tricks.diagnosis.rule import RuleError
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.probe import MAX_PATTERNS
 
@@ -82,6 +83,7 @@ class TrainingDoctor(Monitor):
         ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
         if on_problem not in get_args(OnProblem):
             raise ValueError(f"on_problem must be one of {', '.join(get_args(OnProblem))}, got {on_problem!r}")
+        rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
         diagnose([], rules=rules)  # a rule that is none is an error at once
         known = [*PROBLEMS, *(rule.problem for rule in rules)]
         unknown = [problem for problem in ignore if problem not in known]
@@ -90,7 +92,8 @@ class TrainingDoctor(Monitor):
         self.on_problem = on_problem
         self.report = report
         self.ignore = ignore
-        self.rules = tuple(rules)
+        self.rules = rules
+        self._rules_given = tuple(rule.problem for rule in rules)
         self._reported: set[tuple[str, str | None]] = set()
         self._new: list[Finding] = []
         self._diagnosis: Diagnosis | None = Diagnosis()
@@ -98,8 +101,16 @@ class TrainingDoctor(Monitor):
     @property
     def diagnosis(self) -> Diagnosis:
         """What the rules say to the history up to now."""
-        if self._diagnosis is None:
-            self._diagnosis = diagnose(self.history, ignore=self.ignore, rules=self.rules)
+        while self._diagnosis is None:
+            known = {*PROBLEMS, *(rule.problem for rule in self.rules)}
+            ignore = [problem for problem in self.ignore if problem in known]
+            try:
+                self._diagnosis = diagnose(self.history, ignore=ignore, rules=self.rules)
+            except RuleError as error:
+                if error.rule not in self.rules:
+                    raise
+                self.rules = tuple(rule for rule in self.rules if rule is not error.rule)
+                rank_zero_warn(f"{error}. It is left out from here on, the others go on.")
         return self._diagnosis
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
@@ -143,7 +154,8 @@ class TrainingDoctor(Monitor):
 
     @property
     def state_key(self) -> str:
-        return f"{super().state_key}{(self.on_problem, self.ignore)}"
+        own = (self._rules_given,) if self._rules_given else ()
+        return f"{super().state_key}{(self.on_problem, self.ignore, *own)}"
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "reported": [list(pair) for pair in sorted(self._reported, key=str)]}

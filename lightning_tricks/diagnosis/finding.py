@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import math
 import operator
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
+
+from lightning_tricks.probes.records.record import to_json
 
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[str, ...] = get_args(Severity)
@@ -149,7 +150,7 @@ class Finding:
 
 
 def plain(value: Any) -> Any:
-    """As JSON knows it: evidence may hold NumPy or torch numbers, and NaN or Inf."""
+    """Findings and what they hold as JSON knows them."""
     if isinstance(value, (Criterion, Remedy, Finding)):
         return plain(vars(value))
     if isinstance(value, Mapping):
@@ -158,10 +159,4 @@ def plain(value: Any) -> Any:
         return sorted(map(plain, value), key=str)
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if isinstance(value, Trait):
-        return value.value
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (str, bool, int)) else str(value)
+    return value.value if isinstance(value, Trait) else to_json(value)

@@ -43,6 +43,7 @@ def with_rules(rules: Sequence[Rule] = (), ignore: Collection[str] = ()) -> tupl
         TypeError: One of them is no Rule.
         ValueError: Two have one problem, or ``ignore`` names a problem of no rule.
     """
+    rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
     for each in rules:
         if not isinstance(each, Rule):
             raise TypeError(f"rules must be made by lightning_tricks.rule(...), got {each!r}")

@@ -32,6 +32,14 @@ class Words(NamedTuple):
     cure: str = ""
 
 
+class RuleError(RuntimeError):
+    """A rule failed, or gave what is no finding of its problem; ``rule`` is that rule."""
+
+    def __init__(self, rule: Rule, what: str) -> None:
+        super().__init__(f"the rule of {rule.problem} {what}")
+        self.rule = rule
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rule:
     """A function that finds one problem, called as that function; made by :func:`rule`, whose arguments are its fields.
@@ -53,7 +61,14 @@ class Rule:
     reads: Reads
 
     def __call__(self, history: Sequence[Snapshot]) -> list[Finding]:
-        found = first_of(self.judge(history)) if self.first_only else self.judge(history)
+        try:
+            found = list(self.judge(history))
+        except Exception as error:
+            raise RuleError(self, f"failed: {type(error).__name__}: {error}") from error
+        wrong = [each for each in found if not isinstance(each, Finding) or each.problem != self.problem]
+        if wrong:
+            raise RuleError(self, f"has to give findings of that problem, and gave {wrong[0]!r}")
+        found = first_of(found) if self.first_only else found
         return [each if each.remedies else dataclasses.replace(each, remedies=self.remedies) for each in found]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -116,6 +131,8 @@ def rule(
     for name in (stage, begun):
         if name not in STAGES:
             raise ValueError(f"unknown stage {name!r}; known are {', '.join(STAGES)}")
+    if reads not in get_args(Reads):
+        raise ValueError(f"reads must be one of {', '.join(get_args(Reads))}, got {reads!r}")
     heading, causes, follows = heading or problem.replace("_", " "), _names(brings_about), _names(follows_from)
     words = Words(heading, clause or heading, *table)
     place = (0 if causes else 9) if order is None else order

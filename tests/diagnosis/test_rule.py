@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks as lt
-from lightning_tricks.diagnosis.rule import KNOWN
+from lightning_tricks.diagnosis.rule import KNOWN, RuleError
 
 from .trainings import deep, digits, train
 
@@ -140,3 +140,36 @@ def test_what_is_no_rule_is_an_error_at_once(rules: Any, error: type[Exception],
     for use in (lambda given: lt.diagnose([], rules=given), lambda given: lt.TrainingDoctor(rules=given)):
         with pytest.raises(error, match=message):
             use(rules())
+
+
+def test_a_rule_that_fails_is_named():
+    @lt.rule("fails_always", "end")
+    def find_fails_always(history):
+        raise ZeroDivisionError("by nothing")
+
+    @lt.rule("gives_others", "end")
+    def find_gives_others(history):
+        return [lt.Finding("dead_units", None, "info", 0)]
+
+    with pytest.raises(RuleError, match="the rule of fails_always failed: ZeroDivisionError: by nothing"):
+        find_fails_always([lt.Snapshot()])
+    with pytest.raises(RuleError, match="the rule of gives_others has to give findings of that problem"):
+        find_gives_others([lt.Snapshot()])
+    with pytest.raises(ValueError, match="reads must be one of finite"):
+        lt.rule("reads_wrongly", "end", reads="Finite")  # type: ignore[arg-type]
+    assert lt.diagnose([lt.Snapshot()], rules=(each for each in [find_gives_others][:0])).healthy
+
+
+def test_a_doctor_goes_on_without_a_rule_that_fails():
+    @lt.rule("fails_in_a_doctor", "end")
+    def find_fails_in_a_doctor(history):
+        raise ZeroDivisionError
+
+    doctor = lt.TrainingDoctor(rules=find_fails_in_a_doctor, ignore=("fails_in_a_doctor",))
+    key = doctor.state_key
+    with pytest.warns(UserWarning, match="the rule of fails_in_a_doctor failed"):
+        doctor.on_snapshot(lt.Snapshot(0, loss=1.0))
+    assert doctor.diagnosis.history
+    doctor.on_snapshot(lt.Snapshot(1, loss=1.0))
+    assert doctor.rules == ()
+    assert doctor.state_key == key != lt.TrainingDoctor().state_key
