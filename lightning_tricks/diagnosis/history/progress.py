@@ -29,9 +29,8 @@ def guess_loss(snapshot: Snapshot) -> float:
     (record,) = snapshot.losses
     if not math.isnan(record.value) and not math.isclose(record.value, snapshot.loss, rel_tol=0.1):
         return math.nan  # a sum over patterns, or one of several terms
-    if math.isnan(record.chance) and record.function == "mse_loss":
-        return record.target_std**2
-    return record.chance
+    of_mean = math.isnan(record.chance) and record.function == "mse_loss"
+    return record.target_std**2 if of_mean else record.chance
 
 
 def is_stuck(history: Sequence[Snapshot]) -> bool:
@@ -45,9 +44,7 @@ def is_stuck(history: Sequence[Snapshot]) -> bool:
 def trained_weights(snapshot: Snapshot) -> list[ParameterRecord]:
     """The weights that are trained; biases and norms begin at zero or are few."""
     return [
-        record
-        for record in snapshot.parameters
-        if record.fan_in > 1 and record.trainable and record.optimized and not math.isnan(record.gradient)
+        r for r in snapshot.parameters if r.fan_in > 1 and r.trainable and r.optimized and not math.isnan(r.gradient)
     ]
 
 

@@ -30,6 +30,7 @@ TRAIN_MODE = Remedy("train_mode", "put the model into training mode: model.train
 DROPOUT_LAST = Remedy("move_dropout", "put dropout behind the last batch norm, right before the output layer")
 LESS_DROPOUT = Remedy("lower_dropout", "or lower its p, or leave it out: batch norm regularises too")
 NO_BIAS = Remedy("remove_bias", "leave the bias out: bias=False")
+_Holds = Callable[[NormalizationRecord], bool]
 
 
 @thresholds
@@ -204,9 +205,7 @@ def _calls(history: Sequence[Snapshot], name: str) -> list[tuple[Snapshot, Norma
     return [(snapshot, record) for snapshot in history for record in snapshot.normalizations if record.name == name]
 
 
-def _while(
-    history: Sequence[Snapshot], name: str, holds: Callable[[NormalizationRecord], bool], ready: int = 0
-) -> Persistence | None:
+def _while(history: Sequence[Snapshot], name: str, holds: _Holds, ready: int = 0) -> Persistence | None:
     return persistence(history, lambda s: s.step >= ready and any(holds(record) for _, record in _calls([s], name)))
 
 

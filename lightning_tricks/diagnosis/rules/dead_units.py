@@ -81,6 +81,6 @@ def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> Activation
     seen = [found for found in window if found is not None]
     known = [found for found in seen if found.sums is not None]
     if known:
-        return functools.reduce(lambda one, other: one.merge(other), known)
+        return functools.reduce(ActivationRecord.merge, known)
     patterns, dead = sum(found.patterns for found in seen), min(found.dead_share for found in seen)
     return record.with_values(patterns=patterns, dead_share=dead)

@@ -34,7 +34,8 @@ def find_symmetric_weights(history: Sequence[Snapshot]) -> Iterator[Finding]:
         layer = layers.get(record.layer or "")
         if layer is None or not record.symmetric or layer.units < LIMITS.units:
             continue
-        if record.weight == 0.0 and (layer.name == last or not _still_symmetric(history, record.name)):
+        later = [r.symmetric for snapshot in history[1:] for r in snapshot.parameters if r.name == record.name]
+        if record.weight == 0.0 and (layer.name == last or not any(later[-1:])):
             continue  # a branch or an output that begins at zero finds its own way
         evidence = {"units with equal weights": layer.units, "root mean square weight": record.weight}
         explanation = (
@@ -44,8 +45,3 @@ def find_symmetric_weights(history: Sequence[Snapshot]) -> Iterator[Finding]:
         why = (Criterion("units with equal weights", layer.units, ">=", LIMITS.units),)
         yield Finding("symmetric_weights", layer.name, "critical", first.step, evidence, explanation, decided_by=why)
         return
-
-
-def _still_symmetric(history: Sequence[Snapshot], weight: str) -> bool:
-    later = [record for snapshot in history[1:] for record in snapshot.parameters if record.name == weight]
-    return bool(later) and later[-1].symmetric
