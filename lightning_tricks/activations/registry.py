@@ -16,7 +16,10 @@ _NOTHING_KNOWN = Properties()
 
 
 def register(entry: Activation) -> Activation:
-    """Adds an activation of your own: probes see it, rules know its properties, ``swap_activation`` knows its module.
+    """Adds an activation of your own: rules know its properties, ``swap_activation`` its module, ``gain`` its moments.
+
+    Probes see the calls of torch's own functions, such as ``torch.erf``, under all names that torch has; one that
+    is composed of others in Python shows as those.
 
     Raises:
         ValueError: The name is taken.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lightning_tricks.diagnosis import Finding, Trait
+from lightning_tricks.diagnosis import Criterion, Finding, Trait
 from lightning_tricks.diagnosis.history.layers import is_ordinary
 from lightning_tricks.diagnosis.remedies import CLIP, initialize
 from lightning_tricks.diagnosis.wrong_start import name_by_effect
@@ -78,3 +78,19 @@ def test_the_weights_are_those_of_the_start() -> None:
 
 def test_without_a_wrong_start_nothing_changes() -> None:
     assert name_by_effect([LINEAR, VANISHING]) == [LINEAR, VANISHING]
+
+
+def test_numbers_that_are_taken_over_keep_their_layer():
+    start = Finding(
+        "poor_initialization",
+        "net.8",
+        "warning",
+        0,
+        traits=frozenset({Trait.ORDINARY_WEIGHTS}),
+        decided_by=(Criterion("pre-activation std", 0.01, "<", 0.03),),
+    )
+    effect = Finding(
+        "vanishing_gradient", "net.0", "critical", 0, decided_by=(Criterion("shrinks to", 1e-9, "<", 1e-3),)
+    )
+    (named,) = name_by_effect([start, effect])
+    assert [criterion.name for criterion in named.decided_by] == ["shrinks to", "pre-activation std at net.8"]
