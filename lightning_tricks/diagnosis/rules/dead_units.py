@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
-from lightning_tricks.diagnosis.history.layers import faulty_layers
+from lightning_tricks.diagnosis.history.layers import faulty_layers, varies, weighted_before
 from lightning_tricks.diagnosis.history.persistence import RECOVERY
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot
@@ -44,10 +44,11 @@ def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
     for record, found, before in faulty_layers(history, dying):
         pooled = _pooled(history, record)
         why = (
-            Criterion("share of dead units", pooled.dead_share, ">=", LIMITS.dead),
+            Criterion("share of dead units", pooled.dead_share, ">", LIMITS.dead),
             Criterion("patterns looked at", pooled.patterns, ">=", LIMITS.patterns),
         )
-        if not all(criterion.holds for criterion in why):
+        weighted = weighted_before(history[-1], record)
+        if not all(criterion.holds for criterion in why) or not varies(weighted):  # one pattern, however often
             continue
         evidence = {
             "dead units": f"{round(pooled.dead_share * pooled.units)} of {pooled.units}",
@@ -72,15 +73,32 @@ def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
 
 def dying(record: ActivationRecord | None) -> bool:
     """Whether over half of a layer's units were (almost) never active in one step."""
-    return record is not None and record.dead_share >= LIMITS.dead
+    return record is not None and record.dead_share > LIMITS.dead
 
 
 def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> ActivationRecord:
-    """The record over a window of steps; from a stored history, without sums, at most so many units are dead."""
-    window = [snapshot.activation(record.name) for snapshot in history[-LIMITS.window :]]
-    seen = [found for found in window if found is not None]
+    """The record over a window of steps; from a stored history, without sums, at most so many units are dead.
+
+    Where small batches make that too few patterns, over as many steps as it takes: what was never active is dead.
+    """
+    looks = [found for snapshot in history if (found := snapshot.activation(record.name)) is not None]
+    seen = looks[-LIMITS.window :]
     known = [found for found in seen if found.sums is not None]
     if known:
-        return functools.reduce(ActivationRecord.merge, known)
-    patterns, dead = sum(found.patterns for found in seen), min(found.dead_share for found in seen)
-    return record.with_values(patterns=patterns, dead_share=dead)
+        pooled = functools.reduce(ActivationRecord.merge, known)
+    else:
+        patterns, dead = sum(found.patterns for found in seen), min(found.dead_share for found in seen)
+        pooled = record.with_values(patterns=patterns, dead_share=dead)
+    return pooled if pooled.patterns >= LIMITS.patterns else _accumulated(looks) or pooled
+
+
+def _accumulated(looks: Sequence[ActivationRecord]) -> ActivationRecord | None:
+    """The latest looks that together have patterns enough; None where they have not, or tell of no units."""
+    patterns = active = 0
+    for look in reversed(looks):
+        if not look.awake or look.units != looks[-1].units:
+            return None
+        patterns, active = patterns + look.patterns, active | int(look.awake, 16)
+        if patterns >= LIMITS.patterns:
+            return look.with_values(patterns=patterns, dead_share=1.0 - active.bit_count() / look.units)
+    return None
