@@ -13,7 +13,6 @@ from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot
 
 LEAKY = Remedy("swap_activation", "use units that cannot die: SELU, or nn.LeakyReLU")
-RESET_BIAS = Remedy("reset_bias", "set the biases of this layer to 0: they hold its units on one side of zero")
 
 
 @thresholds
@@ -64,11 +63,24 @@ def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
         held = record.mean < min(LIMITS.held_down, -record.std)
         killed = found.since > history[0].step  # what was dead at the start no step killed
         slower = (remedies.LOWER_LR,) if killed else ()
-        todo = (*((RESET_BIAS,) if held else ()), LEAKY, *slower, remedies.initialize(before))
+        todo = (
+            *(_reset_bias(history[-1], before, record.mean) if held else ()),
+            LEAKY,
+            *slower,
+            remedies.initialize(before),
+        )
         severity = found.severity(critical=pooled.dead_share >= LIMITS.gone)
         if record.std < LIMITS.faint_std and not held and history[-1].step - found.since < RECOVERY:
             severity = "info"  # the signal is faint, so each unit is on or off for all patterns: a start that may mend
         yield found.finding("dead_units", record.name, severity, evidence, explanation, todo, why, related=before)
+
+
+def _reset_bias(snapshot: Snapshot, layer: str | None, mean: float) -> Iterator[Remedy]:
+    """Where biases hold the units under zero, and no large input."""
+    for bias in snapshot.parameters:
+        if layer is not None and bias.name == f"{layer}.bias" and bias.weight > 0.5 * abs(mean):
+            text = f"set the biases to 0, nn.init.zeros_({bias.name}): they hold these units under zero"
+            yield Remedy("reset_bias", text, layer)
 
 
 def dying(record: ActivationRecord | None) -> bool:

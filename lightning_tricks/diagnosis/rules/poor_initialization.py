@@ -34,7 +34,7 @@ class LIMITS:
 class Layer(NamedTuple):
     """A hidden layer: its weights with RMS(w) sqrt(fan_in), their ``scale``, and the units that they feed.
 
-    ``std`` is that of the pre-activations, over that of what came in faint by no weights.
+    ``std`` is that of the pre-activations without what no weights made smaller, which tells how signals fade.
     """
 
     weighted: WeightedRecord
@@ -86,14 +86,19 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     if slow:
         evidence["last step with the loss of the start"] = lost
         explanation += f" It learns, but slowly: up to step {lost} the loss had hardly left that of the first step."
+    usual = layers.is_ordinary(place.scale)
     kinds = {
         Trait.SLOW: slow,
         Trait.AT_ONE_LAYER: faulty.sudden,
-        Trait.ORDINARY_WEIGHTS: layers.is_ordinary(place.scale),
-        Trait.LOUD: place.std > LIMITS.over_one,
+        Trait.ORDINARY_WEIGHTS: usual,
+        Trait.LOUD: place.activation.std > LIMITS.over_one,
     }
     traits = [trait for trait, so in kinds.items() if so]
-    todo, why = remedies.of_a_start(place.activation.function), [faulty.criterion]
+    ordinary, why = usual or place.scale is None, [faulty.criterion]
+    todo = (
+        *remedies.of_a_start(first, place.activation.function, name, ordinary=ordinary),
+        *remedies.standardize(first),
+    )
     yield found.finding("poor_initialization", name, severity, evidence, explanation, todo, why, traits, related)
 
 
@@ -168,11 +173,19 @@ def _first_faulty(hidden: Sequence[Layer]) -> Fault | None:
         if layer.std < LIMITS.faint:
             why = Criterion("pre-activation std", layer.std, "<", LIMITS.faint)
             return Fault(_origin(hidden, layer), "fade away", False, why)
-        if layer.std > LIMITS.loud and layer.weighted.std / max(layer.weighted.input_std, 1e-30) > LIMITS.jump:
-            return Fault(layer, "are far too large", True, Criterion("pre-activation std", layer.std, ">", LIMITS.loud))
+        if (
+            layer.activation.std > LIMITS.loud
+            and layer.weighted.std / max(layer.weighted.input_std, 1e-30) > LIMITS.jump
+        ):
+            return Fault(
+                layer,
+                "are far too large",
+                True,
+                Criterion("pre-activation std", layer.activation.std, ">", LIMITS.loud),
+            )
         before = layer
-    if hidden and hidden[-1].std > LIMITS.loud:
-        why = Criterion("last pre-activation std", hidden[-1].std, ">", LIMITS.loud)
+    if hidden and hidden[-1].activation.std > LIMITS.loud:
+        why = Criterion("last pre-activation std", hidden[-1].activation.std, ">", LIMITS.loud)
         return Fault(hidden[0], "grow from layer to layer, beginning", False, why)
     return None
 
