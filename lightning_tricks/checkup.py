@@ -18,6 +18,8 @@ from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.probe import check_optimizer_of
+from lightning_tricks.probes.watch.error_guard import ErrorGuard
+from lightning_tricks.probes.watch.first_nonfinite import Place, first_nonfinite
 
 LossFunction = Callable[[Any, Any], Tensor]
 
@@ -119,6 +121,7 @@ def _train(
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = optimizer or (torch.optim.Adam(trained, lr=1e-3) if trained else None)
     history: list[Snapshot] = []
+    place = None
     for step, batch in enumerate(batches):
         x, y = _input_and_target(compat.move_data_to_device(batch, _device_of(model)))
         with Probe(model, optimizer, step=step) as probe:
@@ -126,10 +129,27 @@ def _train(
             model.zero_grad()
             if loss.requires_grad:
                 loss.backward()
+                if place is None and not _is_finite(loss, model):
+                    place = _first_nonfinite(probe, model, x, y, loss_fn)
                 if optimizer is not None:
                     optimizer.step()
-        history.append(probe.snapshot())
+        snapshot = probe.snapshot()
+        if place is not None and snapshot.suspicious:
+            snapshot = dataclasses.replace(snapshot, origin=place._asdict())
+        history.append(snapshot)
     return history
+
+
+def _is_finite(loss: Tensor, model: nn.Module) -> bool:
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return all(bool(tensor.isfinite().all()) for tensor in (loss, *gradients))
+
+
+def _first_nonfinite(probe: Probe, model: nn.Module, x: Any, y: Any, loss_fn: LossFunction) -> Place | None:
+    probe.pause()
+    with ErrorGuard(lambda error: None):
+        return first_nonfinite(lambda: loss_fn(model(x), y), model.parameters())
+    return None
 
 
 def _copy(model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:

@@ -136,6 +136,12 @@ class Probe:
             self._parameters.before(parameters, scale)
         self._read_rates()
 
+    def gradient_squares(self) -> Tensor:
+        """The sum of the squares of each gradient that was read, where it is."""
+        read = [tally.gradient for tally in self._parameters.read.values() if tally.gradient is not None]
+        squares = [torch.as_tensor(gradient.square).reshape(()) for gradient in read]
+        return torch.stack(squares) if squares else torch.zeros(0)
+
     def read_updates(self) -> None:
         """Read the weights right after the optimiser step."""
         with self._observer.guard("updates"):

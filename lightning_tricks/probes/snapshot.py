@@ -46,6 +46,7 @@ class Snapshot:
         validation_loss: The latest validation loss known when the next step was looked at, or when the training ended:
             that of a validation between the two, else the one known before; NaN where none is known.
         learning_rate: The largest learning rate among the optimisers' parameter groups; NaN where none is known.
+        origin: Of the first NaN or Inf: ``operation``, the call that made it, and ``line``; empty where nobody knows.
     """
 
     step: int = 0
@@ -61,6 +62,7 @@ class Snapshot:
     recent_losses: tuple[float, ...] = ()
     validation_loss: float = math.nan
     learning_rate: float = math.nan
+    origin: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         seen = f"{len(self.activations)} activations, {len(self.weighted)} weighted, {len(self.parameters)} parameters"
@@ -85,6 +87,7 @@ class Snapshot:
             "nonfinite_loss": self.nonfinite_loss,
             "loss_scale": self.loss_scale,
             "not_seen": dict(self.not_seen),
+            "origin": dict(self.origin),
             "recent_losses": to_json(self.recent_losses),
             "validation_loss": to_json(self.validation_loss),
             "learning_rate": to_json(self.learning_rate),
@@ -103,6 +106,7 @@ class Snapshot:
             nonfinite_loss=values["nonfinite_loss"],
             loss_scale=values["loss_scale"],
             not_seen=dict(values["not_seen"]),
+            origin=dict(values.get("origin", {})),
             recent_losses=tuple(_number(loss) for loss in values.get("recent_losses", ())),
             validation_loss=_number(values.get("validation_loss")),
             learning_rate=_number(values.get("learning_rate")),
@@ -126,6 +130,7 @@ class Snapshot:
             recent_losses=tuple((a + b) / 2 for a, b in zip(self.recent_losses, other.recent_losses, strict=False)),
             validation_loss=_mean(self.validation_loss, other.validation_loss),
             learning_rate=max(self.learning_rate, other.learning_rate),
+            origin=self.origin or other.origin,
         )
 
     def light(self) -> Snapshot:

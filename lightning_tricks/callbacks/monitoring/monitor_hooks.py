@@ -47,6 +47,11 @@ class MonitorHooks(Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self._shared_probe is not None:
             self._shared_probe.begin_batch(trainer, pl_module)
+            self._shared_probe.repeated_step.begin(batch, batch_idx)
+
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
+        if self._shared_probe is not None:
+            self._shared_probe.before_backward(trainer, pl_module, loss)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
         if self._shared_probe is not None:

@@ -14,6 +14,7 @@ from lightning_tricks._compat import trainer as compat
 from lightning_tricks._compat.torch_optim import unscales_itself
 from lightning_tricks.callbacks.monitoring.loss_history import ValidationLoss, loss_in
 from lightning_tricks.callbacks.monitoring.receiver import MonitorErrors, SnapshotReceiver
+from lightning_tricks.callbacks.monitoring.repeated_step import RepeatedStep
 from lightning_tricks.model.processes import gather_objects
 from lightning_tricks.probes import Probe, Snapshot
 
@@ -37,6 +38,7 @@ class SharedProbe:
         self._batches = 0
         self._loss: torch.Tensor | None = None  # of the batches of this accumulation window
         self._validation = ValidationLoss()
+        self.repeated_step = RepeatedStep()
 
     def begin_batch(self, trainer: Any, module: torch.nn.Module) -> None:
         """Before a batch: open a probe, or go on with the one of this accumulation window."""
@@ -56,6 +58,13 @@ class SharedProbe:
                 self._probe = self._new_probe(trainer, module, step)
                 self._probe.open()
 
+    def before_backward(self, trainer: Any, module: torch.nn.Module, loss: torch.Tensor) -> None:
+        """Where the loss is the first that is NaN or Inf, run the step again, while the weights are as they were."""
+        if not self._errors.failed and self.repeated_step.is_due(trainer, loss):
+            self.pause()
+            self.repeated_step.repeat(module)
+            self.resume()
+
     def before_step(self, trainer: Any, optimizer: torch.optim.Optimizer) -> None:
         """Gradients after accumulation, reduction and unscaling, before clipping."""
         if self._probe is None:
@@ -66,6 +75,8 @@ class SharedProbe:
             scale = self._probe.loss_scale if unscales_itself(optimizer) else 1.0
             self._probe.read_gradients([p for group in optimizer.param_groups for p in group["params"]], scale)
             self._probe.pause()  # what comes now repeats the closure, as LBFGS does
+            if self.repeated_step.is_due(trainer, self._probe.gradient_squares()):
+                self.repeated_step.repeat(trainer.lightning_module)
 
     def end_batch(self, trainer: Any, outputs: Any) -> None:
         """After a batch: when the optimiser has stepped, close the probe and hand out the snapshot."""
@@ -139,6 +150,8 @@ class SharedProbe:
                 self._probe.close()
                 self._probe.recent_losses = list(losses.values())
                 snapshot = self._probe.snapshot()
+                if snapshot.suspicious:
+                    snapshot = dataclasses.replace(snapshot, origin=self.repeated_step.origin)
         waiting = self._waiting
         self.stop()
         snapshot = merge_over_ranks(None if self._local.failed else snapshot, trainer.world_size)

@@ -59,7 +59,7 @@ def find_non_finite(history: Sequence[Snapshot]) -> Iterator[Finding]:
             f"The {tensor}{' of this layer' if layer else ''} is NaN or Inf somewhere, and {_nothing_else(tensor)}. "
             "Such a value reaches every weight within one step, after which nothing can be learned."
         )
-        evidence: dict[str, Any] = {"tensor": tensor, "loss": snapshot.loss}
+        evidence: dict[str, Any] = {"tensor": tensor, "loss": snapshot.loss, **snapshot.origin}
         todo, why = [_check(snapshot, layer, tensor)], [Criterion("tensors with NaN or Inf, at least", 1, ">", 0)]
         if snapshot.step:  # before the first step no step can have brought it about
             todo += [remedies.LOWER_LR, remedies.CLIP]
@@ -81,6 +81,9 @@ def _nothing_else(tensor: str) -> str:
 
 
 def _check(snapshot: Snapshot, layer: str | None, tensor: str) -> Remedy:
+    if snapshot.origin:
+        text = "look at {line}: {operation} is the first that is NaN or Inf although what comes in is not"
+        return Remedy("check_values", text.format(**snapshot.origin), layer)
     data = input_layer(snapshot)
     first = data.name if data is not None else next((record.name for record in snapshot.weighted), None)
     where = "data" if tensor == "input" and layer == first else tensor
