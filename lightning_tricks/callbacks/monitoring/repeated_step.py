@@ -45,7 +45,8 @@ class RepeatedStep:
     def repeat(self, module: torch.nn.Module) -> None:
         """Run the step again."""
         given, self._given, self._repeated = self._given, None, True
-        with ErrorGuard(lambda error: None), warnings.catch_warnings(), keep_random_numbers():
+        devices = {parameter.device for parameter in module.parameters()}
+        with ErrorGuard(lambda error: None), warnings.catch_warnings(), keep_random_numbers(devices):
             warnings.simplefilter("ignore")
             other: Any = copy.deepcopy(module)
             arguments = (given or ())[: len(inspect.signature(other.training_step).parameters)]
