@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,6 +47,8 @@ class Snapshot:
         validation_loss: The latest validation loss known when the next step was looked at, or when the training ended:
             that of a validation between the two, else the one known before; NaN where none is known.
         learning_rate: The largest learning rate among the optimisers' parameter groups; NaN where none is known.
+        epoch: Number of passes over the training data before this step; NaN where nobody counts them.
+        partial: Whether layers were left out by their names, so that its first and last layer need not be the model's.
     """
 
     step: int = 0
@@ -61,6 +64,8 @@ class Snapshot:
     recent_losses: tuple[float, ...] = ()
     validation_loss: float = math.nan
     learning_rate: float = math.nan
+    epoch: float = math.nan
+    partial: bool = False
 
     def __repr__(self) -> str:
         seen = f"{len(self.activations)} activations, {len(self.weighted)} weighted, {len(self.parameters)} parameters"
@@ -88,6 +93,8 @@ class Snapshot:
             "recent_losses": to_json(self.recent_losses),
             "validation_loss": to_json(self.validation_loss),
             "learning_rate": to_json(self.learning_rate),
+            "epoch": to_json(self.epoch),
+            "partial": self.partial,
             **{kind: [record.to_dict() for record in getattr(self, kind)] for kind in _KINDS},
         }
 
@@ -106,6 +113,8 @@ class Snapshot:
             recent_losses=tuple(_number(loss) for loss in values.get("recent_losses", ())),
             validation_loss=_number(values.get("validation_loss")),
             learning_rate=_number(values.get("learning_rate")),
+            epoch=_number(values.get("epoch")),
+            partial=values.get("partial", False),
             **records,
         )
 
@@ -126,6 +135,8 @@ class Snapshot:
             recent_losses=tuple((a + b) / 2 for a, b in zip(self.recent_losses, other.recent_losses, strict=False)),
             validation_loss=_mean(self.validation_loss, other.validation_loss),
             learning_rate=max(self.learning_rate, other.learning_rate),
+            epoch=max(self.epoch, other.epoch),
+            partial=self.partial or other.partial,
         )
 
     def light(self) -> Snapshot:
@@ -137,12 +148,22 @@ class Snapshot:
             parameters=tuple(record.light() for record in self.parameters),
         )
 
+    def matching(self, globs: Sequence[str]) -> Snapshot:
+        """The layers whose name matches one of these globs; the snapshot itself where that is all of it."""
+        if "*" in globs:
+            return self
+        return self.only(lambda name: any(fnmatchcase(name, glob) for glob in globs))
+
     def only(self, keep: Callable[[str], bool]) -> Snapshot:
         """The records of the layers whose name is kept, with the parameters of those layers; losses are no layers."""
+        activations = tuple(record for record in self.activations if keep(record.name))
+        weighted = tuple(record for record in self.weighted if keep(record.name))
+        left_out = len(activations) < len(self.activations) or len(weighted) < len(self.weighted)
         return dataclasses.replace(
             self,
-            activations=tuple(record for record in self.activations if keep(record.name)),
-            weighted=tuple(record for record in self.weighted if keep(record.name)),
+            partial=self.partial or left_out,
+            activations=activations,
+            weighted=weighted,
             parameters=tuple(r for r in self.parameters if keep(r.name) or (r.layer is not None and keep(r.layer))),
             normalizations=tuple(record for record in self.normalizations if keep(record.name)),
         )

@@ -40,6 +40,7 @@ class Observer:
         self.annotations = TensorAnnotations()
         self.mode: TorchFunctionMode | None = None  # that sees the calls
         self.inside_attention = False
+        self.partial = False  # whether a layer was left out by its name
         self.closed = False
         self.paused = False
         self.max_patterns = max_patterns
@@ -71,7 +72,10 @@ class Observer:
 
     def can_count(self, name: str, tensor: Tensor) -> bool:
         """Whether a layer is one of those to look at and its tensor has values."""
-        return any(fnmatchcase(name, glob) for glob in self._layers) and self.readable(name, tensor)
+        if any(fnmatchcase(name, glob) for glob in self._layers):
+            return self.readable(name, tensor)
+        self.partial = True
+        return False
 
     def readable(self, name: str, tensor: Tensor) -> bool:
         """Whether a tensor has values that can be counted; why not is listed under ``name``."""
