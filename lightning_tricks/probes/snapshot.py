@@ -154,7 +154,19 @@ class Snapshot:
         yield from self.parameters
 
     def activation(self, name: str) -> ActivationRecord | None:
-        return next((record for record in self.activations if record.name == name), None)
+        return self._activations.get(name)
+
+    @functools.cached_property
+    def _activations(self) -> Mapping[str, ActivationRecord]:
+        return {record.name: record for record in reversed(self.activations)}
+
+    @functools.cached_property
+    def remembered(self) -> dict[Any, Any]:
+        """What was worked out of this snapshot, by the function that did it; no part of what is stored."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 def _number(value: float | None) -> float:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import bisect
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.history.persistence import Persistence, persistence
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 # RMS(w) sqrt(fan_in): torch's default has .58, LeCun's scheme 1, He's 1.4; a normal of std .02 over 768 inputs .55
 ORDINARY_SCALE = (0.2, 5.0)
 FAR_OFF = 4.0  # factor outside of these: no scheme draws such weights
+_order = operator.attrgetter("order")
 _Holds = Callable[[ActivationRecord | None], bool]
 
 
+@remembered
 def hidden_activations(snapshot: Snapshot) -> list[ActivationRecord]:
     """Activations that further weights follow, without gates: the hidden layers.
 
@@ -52,8 +57,14 @@ def faulty_layers(
 
 def weighted_before(snapshot: Snapshot, activation: ActivationRecord) -> WeightedRecord | None:
     """The last weighted operation before an activation: the layer whose pre-activation it takes."""
-    before = [record for record in snapshot.weighted if record.order < activation.order]
-    return before[-1] if before else None
+    ordered = _in_order(snapshot)
+    index = bisect.bisect_left(ordered, activation.order, key=_order)
+    return ordered[index - 1] if index else None
+
+
+@remembered
+def _in_order(snapshot: Snapshot) -> list[WeightedRecord]:
+    return sorted(snapshot.weighted, key=_order)
 
 
 def fed_by(snapshot: Snapshot, activation: ActivationRecord | None) -> str | None:
@@ -64,10 +75,13 @@ def fed_by(snapshot: Snapshot, activation: ActivationRecord | None) -> str | Non
 
 def weight_scale(snapshot: Snapshot, layer: str | None) -> float | None:
     """RMS(w) sqrt(fan_in) of a weighted layer: the factor by which it scales the standard deviation of its input."""
-    for record in snapshot.parameters:
-        if layer is not None and record.layer == layer and record.fan_in and record.weight >= 0:
-            return record.weight * math.sqrt(record.fan_in)
-    return None
+    return _weight_scales(snapshot).get(layer)
+
+
+@remembered
+def _weight_scales(snapshot: Snapshot) -> dict[str | None, float]:
+    known = [record for record in snapshot.parameters if record.layer is not None and record.fan_in]
+    return {r.layer: r.weight * math.sqrt(r.fan_in) for r in reversed(known) if r.weight >= 0}
 
 
 def is_tiny(scale: float | None, factor: float = 1.0) -> bool:

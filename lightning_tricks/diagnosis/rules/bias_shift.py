@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.history.persistence import persistence
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
 
@@ -77,6 +78,7 @@ def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
         yield found.finding("bias_shift", name, severity, evidence, explanation, why=why, traits=traits)
 
 
+@remembered
 def _pairs(snapshot: Snapshot) -> dict[str, tuple[WeightedRecord, ParameterRecord]]:
     """Weighted layers that others follow, with their weight, by name: an output unit is meant to find its mean."""
     weights = {record.layer: record for record in snapshot.parameters if record.fan_in > 1}

@@ -11,6 +11,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Tra
 from lightning_tricks.diagnosis.history import layers
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading, persistence
 from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.dead_units import dying
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
@@ -110,10 +111,12 @@ def _may_learn(history: Sequence[Snapshot]) -> bool:
     return math.isnan(guess_loss(history[0])) or not is_stuck(history)
 
 
+@remembered
 def _is_faulty(snapshot: Snapshot) -> bool:
     return _first_faulty(_hidden_layers(snapshot)) is not None
 
 
+@remembered
 def _hidden_layers(snapshot: Snapshot) -> list[Layer]:
     """The hidden layers up to the first of dead units: behind those nothing tells of its own weights."""
     hidden: list[Layer] = []
