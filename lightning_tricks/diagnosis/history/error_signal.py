@@ -46,9 +46,12 @@ class ErrorSignalByLayer:
     @functools.cached_property
     def slope(self) -> float:
         """Decades the signal loses per layer on its way back (least squares over depth); negative where it grows."""
-        depths = [depth for depth, norm in enumerate(self.norms) if norm > 0]
-        decades = [math.log10(norm) for norm in self.norms if norm > 0]
-        return float(np.polyfit(depths, decades, 1)[0]) if len(depths) > 1 else math.nan
+        norms = np.array(self.norms)
+        depths = np.flatnonzero(norms > 0)
+        if len(depths) < 2:
+            return math.nan
+        apart = depths - depths.mean()
+        return float(apart @ np.log10(norms[depths]) / (apart @ apart))
 
     @property
     def place(self) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 
 from lightning_tricks.activations import properties_of
-from lightning_tricks.diagnosis.history.persistence import Persistence, persistence
+from lightning_tricks.diagnosis.history.persistence import Persistence, persistences
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
@@ -16,7 +17,7 @@ from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 ORDINARY_SCALE = (0.2, 5.0)
 FAR_OFF = 4.0  # factor outside of these: no scheme draws such weights
 _order = operator.attrgetter("order")
-_Holds = Callable[[ActivationRecord | None], bool]
+_Holds = Callable[[ActivationRecord], bool]
 
 
 @remembered
@@ -38,33 +39,33 @@ def _makes_positive(record: ActivationRecord) -> bool:
     return properties_of(record.function).makes_positive and record.name.rpartition(".")[2].startswith(record.function)
 
 
-def layer_persistence(
-    history: Sequence[Snapshot], name: str, holds: _Holds, *, from_start: bool = False
-) -> Persistence | None:
-    """The persistence of a problem of one activation."""
-    return persistence(history, lambda snapshot: holds(snapshot.activation(name)), from_start=from_start)
+@functools.cache
+def activations_that(holds: _Holds) -> Callable[[Snapshot], frozenset[str]]:
+    """The names of the activations for which a function of their records holds."""
+    return remembered(lambda snapshot: frozenset([record.name for record in snapshot.activations if holds(record)]))
 
 
 def faulty_layers(
     history: Sequence[Snapshot], holds: _Holds
 ) -> Iterator[tuple[ActivationRecord, Persistence, str | None]]:
     """The hidden layers in which a problem holds: the latest record, for how long, and the weights before it."""
-    for record in hidden_activations(history[-1]):
-        found = layer_persistence(history, record.name, holds) if holds(record) else None
-        if found is not None:
-            yield record, found, fed_by(history[-1], record)
+    found = persistences(history, activations_that(holds))
+    for record in hidden_activations(history[-1]) if found else ():
+        if record.name in found:
+            yield record, found[record.name], fed_by(history[-1], record)
 
 
 def weighted_before(snapshot: Snapshot, activation: ActivationRecord) -> WeightedRecord | None:
     """The last weighted operation before an activation: the layer whose pre-activation it takes."""
-    ordered = _in_order(snapshot)
-    index = bisect.bisect_left(ordered, activation.order, key=_order)
+    orders, ordered = _in_order(snapshot)
+    index = bisect.bisect_left(orders, activation.order)
     return ordered[index - 1] if index else None
 
 
 @remembered
-def _in_order(snapshot: Snapshot) -> list[WeightedRecord]:
-    return sorted(snapshot.weighted, key=_order)
+def _in_order(snapshot: Snapshot) -> tuple[list[int], list[WeightedRecord]]:
+    ordered = sorted(snapshot.weighted, key=_order)
+    return list(map(_order, ordered)), ordered
 
 
 def fed_by(snapshot: Snapshot, activation: ActivationRecord | None) -> str | None:

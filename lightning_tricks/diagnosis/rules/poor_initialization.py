@@ -36,8 +36,12 @@ class Layer(NamedTuple):
 
     weighted: WeightedRecord
     activation: ActivationRecord
-    scale: float | None
+    snapshot: Snapshot
     std: float
+
+    @property
+    def scale(self) -> float | None:
+        return layers.weight_scale(self.snapshot, self.weighted.name)
 
 
 class Fault(NamedTuple):
@@ -123,7 +127,7 @@ def _hidden_layers(snapshot: Snapshot) -> list[Layer]:
     for record in layers.hidden_activations(snapshot):
         weighted = layers.weighted_before(snapshot, record)
         if weighted is not None and record.std >= 0:
-            hidden.append(Layer(weighted, record, layers.weight_scale(snapshot, weighted.name), record.std))
+            hidden.append(Layer(weighted, record, snapshot, record.std))
         if dying(record):
             break
     return hidden
