@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
@@ -75,12 +77,16 @@ class Snapshot:
     @functools.cached_property
     def suspicious(self) -> bool:
         """Whether anything in this step was NaN or Inf: an output, an input, a weight, a gradient or the loss."""
-        layers = any(r.nonfinite for r in self.activations) or any(
-            r.nonfinite or r.nonfinite_input or (r.signal is not None and not math.isfinite(float(r.signal.square)))
-            for r in self.weighted
+        records = itertools.chain(self.activations, self.weighted, self.parameters)
+        values, inputs, gradients = (operator.attrgetter(f"nonfinite{what}") for what in ("", "_input", "_gradient"))
+        signals = (record.signal for record in self.weighted if record.signal is not None)
+        return (
+            self.nonfinite_loss
+            or any(map(values, records))
+            or any(map(inputs, self.weighted))
+            or any(map(gradients, self.parameters))
+            or not all(math.isfinite(float(signal.square)) for signal in signals)
         )
-        parameters = any(r.nonfinite or r.nonfinite_gradient for r in self.parameters)
-        return layers or parameters or self.nonfinite_loss
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -175,7 +181,19 @@ class Snapshot:
         yield from self.parameters
 
     def activation(self, name: str) -> ActivationRecord | None:
-        return next((record for record in self.activations if record.name == name), None)
+        return self._activations.get(name)
+
+    @functools.cached_property
+    def _activations(self) -> Mapping[str, ActivationRecord]:
+        return {record.name: record for record in reversed(self.activations)}
+
+    @functools.cached_property
+    def remembered(self) -> dict[Any, Any]:
+        """What was worked out of this snapshot, by the function that did it; no part of what is stored."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 def _number(value: float | None) -> float:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 
 from lightning_tricks.activations import properties_of
-from lightning_tricks.diagnosis.history.persistence import Persistence, persistence
+from lightning_tricks.diagnosis.history.persistence import Persistence, persistences
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 # RMS(w) sqrt(fan_in): torch's default has .58, LeCun's scheme 1, He's 1.4; a normal of std .02 over 768 inputs .55
 ORDINARY_SCALE = (0.2, 5.0)
 FAR_OFF = 4.0  # factor outside of these: no scheme draws such weights
-_Holds = Callable[[ActivationRecord | None], bool]
+_order = operator.attrgetter("order")
+_Holds = Callable[[ActivationRecord], bool]
 
 
+@remembered
 def hidden_activations(snapshot: Snapshot) -> list[ActivationRecord]:
     """Activations that further weights follow, without gates: the hidden layers.
 
@@ -33,27 +39,33 @@ def _makes_positive(record: ActivationRecord) -> bool:
     return properties_of(record.function).makes_positive and record.name.rpartition(".")[2].startswith(record.function)
 
 
-def layer_persistence(
-    history: Sequence[Snapshot], name: str, holds: _Holds, *, from_start: bool = False
-) -> Persistence | None:
-    """The persistence of a problem of one activation."""
-    return persistence(history, lambda snapshot: holds(snapshot.activation(name)), from_start=from_start)
+@functools.cache
+def activations_that(holds: _Holds) -> Callable[[Snapshot], frozenset[str]]:
+    """The names of the activations for which a function of their records holds."""
+    return remembered(lambda snapshot: frozenset([record.name for record in snapshot.activations if holds(record)]))
 
 
 def faulty_layers(
     history: Sequence[Snapshot], holds: _Holds
 ) -> Iterator[tuple[ActivationRecord, Persistence, str | None]]:
     """The hidden layers in which a problem holds: the latest record, for how long, and the weights before it."""
-    for record in hidden_activations(history[-1]):
-        found = layer_persistence(history, record.name, holds) if holds(record) else None
-        if found is not None:
-            yield record, found, fed_by(history[-1], record)
+    found = persistences(history, activations_that(holds))
+    for record in hidden_activations(history[-1]) if found else ():
+        if record.name in found:
+            yield record, found[record.name], fed_by(history[-1], record)
 
 
 def weighted_before(snapshot: Snapshot, activation: ActivationRecord) -> WeightedRecord | None:
     """The last weighted operation before an activation: the layer whose pre-activation it takes."""
-    before = [record for record in snapshot.weighted if record.order < activation.order]
-    return before[-1] if before else None
+    orders, ordered = _in_order(snapshot)
+    index = bisect.bisect_left(orders, activation.order)
+    return ordered[index - 1] if index else None
+
+
+@remembered
+def _in_order(snapshot: Snapshot) -> tuple[list[int], list[WeightedRecord]]:
+    ordered = sorted(snapshot.weighted, key=_order)
+    return list(map(_order, ordered)), ordered
 
 
 def fed_by(snapshot: Snapshot, activation: ActivationRecord | None) -> str | None:
@@ -64,10 +76,13 @@ def fed_by(snapshot: Snapshot, activation: ActivationRecord | None) -> str | Non
 
 def weight_scale(snapshot: Snapshot, layer: str | None) -> float | None:
     """RMS(w) sqrt(fan_in) of a weighted layer: the factor by which it scales the standard deviation of its input."""
-    for record in snapshot.parameters:
-        if layer is not None and record.layer == layer and record.fan_in and record.weight >= 0:
-            return record.weight * math.sqrt(record.fan_in)
-    return None
+    return _weight_scales(snapshot).get(layer)
+
+
+@remembered
+def _weight_scales(snapshot: Snapshot) -> dict[str | None, float]:
+    known = [record for record in snapshot.parameters if record.layer is not None and record.fan_in]
+    return {r.layer: r.weight * math.sqrt(r.fan_in) for r in reversed(known) if r.weight >= 0}
 
 
 def is_tiny(scale: float | None, factor: float = 1.0) -> bool:

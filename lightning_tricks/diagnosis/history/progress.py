@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.probes import ParameterRecord, Snapshot
 
 _LEVEL = 3  # probed steps over which a loss is a level and no single batch
@@ -41,6 +42,7 @@ def is_stuck(history: Sequence[Snapshot]) -> bool:
     return not now < STUCK * history[0].loss or now >= STUCK * guess_loss(history[0])
 
 
+@remembered
 def trained_weights(snapshot: Snapshot) -> list[ParameterRecord]:
     """The weights that are trained; biases and norms begin at zero or are few."""
     return [
@@ -48,6 +50,7 @@ def trained_weights(snapshot: Snapshot) -> list[ParameterRecord]:
     ]
 
 
+@remembered
 def typical_ratio(snapshot: Snapshot) -> float:
     """Median update ratio over the weights that are trained."""
     return median(record.update_ratio for record in trained_weights(snapshot))

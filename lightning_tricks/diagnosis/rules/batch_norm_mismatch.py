@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.history.persistence import RECOVERY, Persistence, persistence
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.remedies import LOWER_LR
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
@@ -71,9 +72,11 @@ def find_batch_norm_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
 def _tiny_batches(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Batch statistics over so few samples that they are noise, on most steps: a last, partial batch is no fault."""
     for layer in _layers(history[-1]):
+        if not layer.training or layer.samples > LIMITS.tiny:
+            continue
         seen = [(snapshot, r.samples) for snapshot, r in _calls(history, layer.name) if r.training]
         few = [(snapshot, size) for snapshot, size in seen if size <= LIMITS.tiny]
-        if 2 * len(few) <= len(seen) or not layer.training or layer.samples > LIMITS.tiny:
+        if 2 * len(few) <= len(seen):
             continue
         typical = sorted(size for _, size in few)[len(few) // 2]
         noise = math.sqrt(2.0 / max(typical - 1, 1))
@@ -141,7 +144,7 @@ def _frozen(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """
     left: dict[int, list[NormalizationRecord]] = {}
     for layer in _layers(history[-1]):
-        calls = _calls(history, layer.name)
+        calls = [] if layer.training else _calls(history, layer.name)
         still = list(itertools.takewhile(lambda call: not call[1].training, reversed(calls)))
         if still:
             left.setdefault(still[-1][0].step, []).append(calls[0][1] if len(still) == len(calls) else layer)
@@ -202,7 +205,15 @@ def _layers(snapshot: Snapshot) -> list[NormalizationRecord]:
 
 
 def _calls(history: Sequence[Snapshot], name: str) -> list[tuple[Snapshot, NormalizationRecord]]:
-    return [(snapshot, record) for snapshot in history for record in snapshot.normalizations if record.name == name]
+    return [(snapshot, record) for snapshot in history for record in _by_name(snapshot).get(name, ())]
+
+
+@remembered
+def _by_name(snapshot: Snapshot) -> dict[str, list[NormalizationRecord]]:
+    found: dict[str, list[NormalizationRecord]] = {}
+    for record in snapshot.normalizations:
+        found.setdefault(record.name, []).append(record)
+    return found
 
 
 def _while(history: Sequence[Snapshot], name: str, holds: _Holds, ready: int = 0) -> Persistence | None:

@@ -70,9 +70,9 @@ def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
         yield found.finding("dead_units", record.name, severity, evidence, explanation, todo, why, related=before)
 
 
-def dying(record: ActivationRecord | None) -> bool:
+def dying(record: ActivationRecord) -> bool:
     """Whether over half of a layer's units were (almost) never active in one step."""
-    return record is not None and record.dead_share >= LIMITS.dead
+    return record.dead_share >= LIMITS.dead
 
 
 def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> ActivationRecord:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
 
@@ -78,6 +79,8 @@ def find_disconnected_parameters(history: Sequence[Snapshot]) -> list[Finding]:
     At most one finding of each kind.
     """
     snapshots = [snapshot for snapshot in history if _went_back(snapshot)]
+    if not any(map(_lacks, snapshots)):
+        return []
     traces = _traces(snapshots)
     erased = _erased(snapshots, traces)
     if erased is not None:
@@ -236,7 +239,7 @@ def _traces(snapshots: Sequence[Snapshot]) -> list[Trace]:
         counting = [snapshot for snapshot, _, _, counts in looks if counts]
         ran = [use for _, _, use, counts in looks if counts and use is not None]
         use = next((use for use in ran if use.with_gradient), ran[0] if ran else None)
-        silent = all(math.isnan(r.gradient) and not r.nonfinite_gradient and not r.update > 0 for r in records)
+        silent = all(map(_is_silent, records))
         sizes = [r.weight for r in records if silent and r.layer == latest.layer and r.weight > 0]
         by_hand = bool(sizes) and max(sizes) > min(sizes) * (1.0 + LIMITS.by_hand)
         if counting and latest.trainable and not by_hand:
@@ -244,6 +247,18 @@ def _traces(snapshots: Sequence[Snapshot]) -> list[Trace]:
     return traces
 
 
+@remembered
+def _lacks(snapshot: Snapshot) -> bool:
+    """Whether any parameter that can be trained is without a gradient or an optimiser in this step."""
+    trainable = [record for record in snapshot.parameters if record.trainable]
+    return not trainable or any(not record.optimized or _is_silent(record) for record in trainable)
+
+
+def _is_silent(record: ParameterRecord) -> bool:
+    return math.isnan(record.gradient) and not record.nonfinite_gradient and not record.update > 0
+
+
+@remembered
 def _users(snapshot: Snapshot) -> Callable[[str], WeightedRecord | None]:
     """Which weighted record used a parameter, as its weight or by the module that both are of."""
     direct: dict[str, WeightedRecord] = {}
@@ -260,10 +275,12 @@ def _users(snapshot: Snapshot) -> Callable[[str], WeightedRecord | None]:
     return user
 
 
+@remembered
 def _went_back(snapshot: Snapshot) -> bool:
     return math.isfinite(snapshot.loss) or any(not math.isnan(record.gradient) for record in snapshot.parameters)
 
 
+@remembered
 def _stepped(snapshot: Snapshot) -> bool:
     return any(not math.isnan(record.update) for record in snapshot.parameters)
 

@@ -8,6 +8,7 @@ from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding
 from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.diagnosis.history.persistence import persistence
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
@@ -31,9 +32,7 @@ class LIMITS:
 )
 def find_exploding_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The error signal grows from layer to layer on its way back."""
-    found = persistence(
-        history, lambda snapshot: all(each.holds for each in _criteria(ErrorSignalByLayer.of(snapshot)))
-    )
+    found = persistence(history, _explodes)
     if found is None:
         return
     signal = ErrorSignalByLayer.of(history[-1])
@@ -45,6 +44,11 @@ def find_exploding_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
     )
     severity = found.severity(critical=signal.ratio > LIMITS.overflowing)
     yield found.finding("exploding_gradient", signal.place, severity, evidence, explanation, why=why)
+
+
+@remembered
+def _explodes(snapshot: Snapshot) -> bool:
+    return all(criterion.holds for criterion in _criteria(ErrorSignalByLayer.of(snapshot)))
 
 
 def _criteria(signal: ErrorSignalByLayer) -> Iterator[Criterion]:

@@ -9,6 +9,7 @@ from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity
 from lightning_tricks.diagnosis.history import progress
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.unnormalized_input import find_unnormalized_input
 from lightning_tricks.probes import Snapshot
@@ -70,6 +71,7 @@ def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]
     yield Finding("learning_rate_too_low", None, severity, first.step, evidence, explanation, todo, decided_by=why)
 
 
+@remembered
 def _sensitivity(snapshot: Snapshot) -> float:
     """Median over weights of the change of the loss, relative to it, if they grew by their size along the gradient."""
     if not snapshot.loss > 0:

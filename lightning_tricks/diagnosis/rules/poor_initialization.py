@@ -11,6 +11,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Tra
 from lightning_tricks.diagnosis.history import layers
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading, persistence
 from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.dead_units import dying
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
@@ -35,8 +36,12 @@ class Layer(NamedTuple):
 
     weighted: WeightedRecord
     activation: ActivationRecord
-    scale: float | None
+    snapshot: Snapshot
     std: float
+
+    @property
+    def scale(self) -> float | None:
+        return layers.weight_scale(self.snapshot, self.weighted.name)
 
 
 class Fault(NamedTuple):
@@ -110,17 +115,19 @@ def _may_learn(history: Sequence[Snapshot]) -> bool:
     return math.isnan(guess_loss(history[0])) or not is_stuck(history)
 
 
+@remembered
 def _is_faulty(snapshot: Snapshot) -> bool:
     return _first_faulty(_hidden_layers(snapshot)) is not None
 
 
+@remembered
 def _hidden_layers(snapshot: Snapshot) -> list[Layer]:
     """The hidden layers up to the first of dead units: behind those nothing tells of its own weights."""
     hidden: list[Layer] = []
     for record in layers.hidden_activations(snapshot):
         weighted = layers.weighted_before(snapshot, record)
         if weighted is not None and record.std >= 0:
-            hidden.append(Layer(weighted, record, layers.weight_scale(snapshot, weighted.name), record.std))
+            hidden.append(Layer(weighted, record, snapshot, record.std))
         if dying(record):
             break
     return hidden

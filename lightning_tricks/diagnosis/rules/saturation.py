@@ -49,7 +49,5 @@ def find_saturation(history: Sequence[Snapshot]) -> Iterator[Finding]:
         yield found.finding("saturation", record.name, severity, evidence, explanation, todo, why, related=before)
 
 
-def _saturated(record: ActivationRecord | None) -> bool:
-    if record is None or not properties_of(record.function).two_sided:  # one flat side is how a rectifier works
-        return False
-    return record.saturation >= LIMITS.saturated
+def _saturated(record: ActivationRecord) -> bool:  # one flat side is how a rectifier works
+    return record.saturation >= LIMITS.saturated and properties_of(record.function).two_sided

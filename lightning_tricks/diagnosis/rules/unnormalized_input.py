@@ -10,6 +10,7 @@ import numpy as np
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Trait
 from lightning_tricks.diagnosis.history.persistence import persistence
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot, WeightedRecord
 
@@ -39,7 +40,7 @@ def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
     The first weighted layer, where it reads data and not an embedding.
     """
     layer = _reader(history[-1])
-    found = persistence(history, lambda snapshot: any(each.holds for each in _criteria(_reader(snapshot))))
+    found = persistence(history, _is_far_off)
     if layer is None or found is None:
         return
     why = [criterion for criterion in _criteria(layer) if criterion.holds]
@@ -57,6 +58,11 @@ def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
     traits = [Trait.FAINT] if size < 1.0 else [Trait.OFF_CENTRE] if offset >= LIMITS.offset else []
     severity = found.severity(critical=size >= LIMITS.huge)
     yield found.finding("unnormalized_input", layer.name, severity, evidence, explanation, why=why, traits=traits)
+
+
+@remembered
+def _is_far_off(snapshot: Snapshot) -> bool:
+    return any(criterion.holds for criterion in _criteria(_reader(snapshot)))
 
 
 def _reader(snapshot: Snapshot) -> WeightedRecord | None:
