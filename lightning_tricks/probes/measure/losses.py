@@ -95,6 +95,8 @@ def _tally(
         outputs,
         None if weighted is None else weighted.name,
         None if activation is None else activation.name,
+        _reduction_of(given),
+        given["input"].numel() // (outputs if kind.whole or kind.outputs == "distribution" else 1),
     )
 
 

@@ -126,6 +126,8 @@ class LossTally:
     outputs: int
     weighted: str | None
     activation: str | None
+    reduction: str
+    terms: int
     calls: list[LossSums] = field(default_factory=list)
 
     def record(self, calls: list[LossSums]) -> LossRecord:
@@ -148,6 +150,8 @@ class LossTally:
             log_sum_error=_distance(sums.log_sums, 0.0),
             weighted=self.weighted,
             activation=self.activation,
+            reduction=self.reduction,
+            terms=self.terms,
             **sums.input.measures("input"),
             **sums.target_measures(),
         )

@@ -39,6 +39,9 @@ class LossRecord(StepRecord):
         weighted: The name of the weighted record whose output came in with nothing but linear operations between, or
             through the activation; where that is unknown, of the last one before the loss; None without any.
         activation: The name of the activation record whose output came in with nothing but linear operations between.
+        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batchmean"``, as the call asked for; empty in an old record.
+        terms: Number of losses that the call has before it reduces them: by patterns where a pattern has one loss, else
+            by elements. A sum is this many times the mean. 0 in an old record.
     """
 
     function: str = ""
@@ -62,6 +65,8 @@ class LossRecord(StepRecord):
     target_max: float = math.nan
     weighted: str | None = None
     activation: str | None = None
+    reduction: str = ""
+    terms: int = 0
 
     def merge(self, other: LossRecord) -> LossRecord:
         """The record of the patterns of both."""
