@@ -104,6 +104,8 @@ def build_snapshot(observer: Observer, parameters: Iterable[ParameterTally], con
             normalizations=tuple(record for record in loss_and_norm_records if isinstance(record, NormalizationRecord)),
             recent_losses=tuple(recent),
             learning_rate=max(rates, default=math.nan),
+            softmaxes=tuple(tallies.softmaxes.values()),
+            broadcasts=tuple(tallies.broadcasts.values()),
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from lightning_tricks.probes.records.activations import ActivationRecord
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
+from lightning_tricks.probes.records.loss_path import BroadcastRecord, SoftmaxRecord
 from lightning_tricks.probes.records.parameters import ParameterRecord
 from lightning_tricks.probes.records.record import StepRecord, to_json
 from lightning_tricks.probes.records.weighted import WeightedRecord
@@ -23,6 +24,8 @@ _KINDS: Mapping[str, type[StepRecord]] = {
     "parameters": ParameterRecord,
     "losses": LossRecord,
     "normalizations": NormalizationRecord,
+    "softmaxes": SoftmaxRecord,
+    "broadcasts": BroadcastRecord,
 }
 
 
@@ -46,6 +49,8 @@ class Snapshot:
         validation_loss: The latest validation loss known when the next step was looked at, or when the training ended:
             that of a validation between the two, else the one known before; NaN where none is known.
         learning_rate: The largest learning rate among the optimisers' parameter groups; NaN where none is known.
+        softmaxes: One record per call of a softmax.
+        broadcasts: Operations on the way to the loss that met the outputs of a batch with the targets of all others.
     """
 
     step: int = 0
@@ -61,6 +66,8 @@ class Snapshot:
     recent_losses: tuple[float, ...] = ()
     validation_loss: float = math.nan
     learning_rate: float = math.nan
+    softmaxes: tuple[SoftmaxRecord, ...] = ()
+    broadcasts: tuple[BroadcastRecord, ...] = ()
 
     def __repr__(self) -> str:
         seen = f"{len(self.activations)} activations, {len(self.weighted)} weighted, {len(self.parameters)} parameters"
@@ -126,6 +133,8 @@ class Snapshot:
             recent_losses=tuple((a + b) / 2 for a, b in zip(self.recent_losses, other.recent_losses, strict=False)),
             validation_loss=_mean(self.validation_loss, other.validation_loss),
             learning_rate=max(self.learning_rate, other.learning_rate),
+            softmaxes=_merge(self.softmaxes, other.softmaxes),
+            broadcasts=_merge(self.broadcasts, other.broadcasts),
         )
 
     def light(self) -> Snapshot:
