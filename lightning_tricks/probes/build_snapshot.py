@@ -105,6 +105,8 @@ def build_snapshot(observer: Observer, parameters: Iterable[ParameterTally], con
             recent_losses=tuple(recent),
             learning_rate=max(rates, default=math.nan),
             partial=observer.partial,
+            softmaxes=tuple(tallies.softmaxes.values()),
+            broadcasts=tuple(tallies.broadcasts.values()),
         )
 
 

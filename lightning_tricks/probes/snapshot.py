@@ -15,6 +15,7 @@ import numpy as np
 
 from lightning_tricks.probes.records.activations import ActivationRecord
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
+from lightning_tricks.probes.records.loss_path import BroadcastRecord, SoftmaxRecord
 from lightning_tricks.probes.records.parameters import ParameterRecord
 from lightning_tricks.probes.records.record import StepRecord, to_json
 from lightning_tricks.probes.records.weighted import WeightedRecord
@@ -26,6 +27,8 @@ _KINDS: Mapping[str, type[StepRecord]] = {
     "parameters": ParameterRecord,
     "losses": LossRecord,
     "normalizations": NormalizationRecord,
+    "softmaxes": SoftmaxRecord,
+    "broadcasts": BroadcastRecord,
 }
 
 
@@ -51,6 +54,8 @@ class Snapshot:
         learning_rate: The largest learning rate among the optimisers' parameter groups; NaN where none is known.
         epoch: Number of passes over the training data before this step; NaN where nobody counts them.
         partial: Whether layers were left out by their names, so that its first and last layer need not be the model's.
+        softmaxes: One record per call of a softmax.
+        broadcasts: Operations on the way to the loss that met the outputs of a batch with the targets of all others.
     """
 
     step: int = 0
@@ -68,6 +73,8 @@ class Snapshot:
     learning_rate: float = math.nan
     epoch: float = math.nan
     partial: bool = False
+    softmaxes: tuple[SoftmaxRecord, ...] = ()
+    broadcasts: tuple[BroadcastRecord, ...] = ()
 
     def __repr__(self) -> str:
         seen = f"{len(self.activations)} activations, {len(self.weighted)} weighted, {len(self.parameters)} parameters"
@@ -143,6 +150,8 @@ class Snapshot:
             learning_rate=max(self.learning_rate, other.learning_rate),
             epoch=max(self.epoch, other.epoch),
             partial=self.partial or other.partial,
+            softmaxes=_merge(self.softmaxes, other.softmaxes),
+            broadcasts=_merge(self.broadcasts, other.broadcasts),
         )
 
     def light(self) -> Snapshot:

@@ -18,6 +18,7 @@ from lightning_tricks.probes.measure.tallies import ActivationTally, Derived, Ta
 from lightning_tricks.probes.measure.weighted import WeightedCounter
 from lightning_tricks.probes.watch.annotations import TensorAnnotations
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
+from lightning_tricks.probes.watch.loss_path import LossPath
 from lightning_tricks.probes.watch.module_stack import ModuleStack
 from lightning_tricks.stats import unreadable
 
@@ -38,6 +39,7 @@ class Observer:
         self.activations = ActivationCounter(self.tallies, self.gradients, max_patterns)
         self.weighted = WeightedCounter(self.tallies, self.gradients, max_patterns)
         self.annotations = TensorAnnotations()
+        self.loss_path = LossPath(self.tallies)
         self.mode: TorchFunctionMode | None = None  # that sees the calls
         self.inside_attention = False
         self.partial = False  # whether a layer was left out by its name
@@ -58,6 +60,7 @@ class Observer:
         self.closed = True
         self.gradients.close()
         self.annotations.clear()
+        self.loss_path.clear()
 
     def guard(self, name: str) -> ErrorGuard:
         """A block whose errors are listed under ``name`` as not seen and go no further."""
@@ -104,9 +107,11 @@ class Observer:
         origin = origin_of(self.annotations.read(tensor))
         return origin if isinstance(origin, ActivationTally) else None
 
-    def derive(self, output: Any, annotation: Any, dropout: float = 0.0) -> None:
+    def derive(
+        self, output: Any, annotation: Any, dropout: float = 0.0, start: tuple[int, int] | None = (0, 0)
+    ) -> None:
         """Note that a linear operation made ``output`` of the tensor that ``annotation`` is about."""
-        derived = Derived(origin_of(annotation), dropout)
+        derived = Derived(origin_of(annotation), dropout, start)
         for tensor in output if isinstance(output, (tuple, list)) else (output,):
             if isinstance(tensor, Tensor):
                 self.annotations.write(tensor, derived)
