@@ -14,6 +14,7 @@ from lightning_tricks.probes.records.activations import ActivationRecord
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
 from lightning_tricks.probes.records.parameters import ParameterRecord
 from lightning_tricks.probes.records.record import StepRecord, to_json
+from lightning_tricks.probes.records.training import TrainingRecord, merged
 from lightning_tricks.probes.records.weighted import WeightedRecord
 
 R = TypeVar("R", bound=StepRecord)
@@ -46,6 +47,7 @@ class Snapshot:
         validation_loss: The latest validation loss known when the next step was looked at, or when the training ended:
             that of a validation between the two, else the one known before; NaN where none is known.
         learning_rate: The largest learning rate among the optimisers' parameter groups; NaN where none is known.
+        training: What happened around the forward pass; None in a history of a version that did not look there.
     """
 
     step: int = 0
@@ -61,6 +63,7 @@ class Snapshot:
     recent_losses: tuple[float, ...] = ()
     validation_loss: float = math.nan
     learning_rate: float = math.nan
+    training: TrainingRecord | None = None
 
     def __repr__(self) -> str:
         seen = f"{len(self.activations)} activations, {len(self.weighted)} weighted, {len(self.parameters)} parameters"
@@ -88,6 +91,7 @@ class Snapshot:
             "recent_losses": to_json(self.recent_losses),
             "validation_loss": to_json(self.validation_loss),
             "learning_rate": to_json(self.learning_rate),
+            "training": None if self.training is None else self.training.to_dict(),
             **{kind: [record.to_dict() for record in getattr(self, kind)] for kind in _KINDS},
         }
 
@@ -97,6 +101,7 @@ class Snapshot:
         records: dict[str, Any] = {
             kind: tuple(record.from_dict(each) for each in values.get(kind, ())) for kind, record in _KINDS.items()
         }
+        training = values.get("training")
         return cls(
             step=values["step"],
             loss=_number(values["loss"]),
@@ -106,6 +111,7 @@ class Snapshot:
             recent_losses=tuple(_number(loss) for loss in values.get("recent_losses", ())),
             validation_loss=_number(values.get("validation_loss")),
             learning_rate=_number(values.get("learning_rate")),
+            training=None if training is None else TrainingRecord.from_dict(training),
             **records,
         )
 
@@ -126,6 +132,7 @@ class Snapshot:
             recent_losses=tuple((a + b) / 2 for a, b in zip(self.recent_losses, other.recent_losses, strict=False)),
             validation_loss=_mean(self.validation_loss, other.validation_loss),
             learning_rate=max(self.learning_rate, other.learning_rate),
+            training=merged(self.training, other.training),
         )
 
     def light(self) -> Snapshot:
