@@ -18,6 +18,7 @@ from lightning_tricks.probes.records.loss_and_norm import LossRecord, Normalizat
 from lightning_tricks.probes.records.loss_path import BroadcastRecord, SoftmaxRecord
 from lightning_tricks.probes.records.parameters import ParameterRecord
 from lightning_tricks.probes.records.record import StepRecord, to_json
+from lightning_tricks.probes.records.training import TrainingRecord, merged
 from lightning_tricks.probes.records.weighted import WeightedRecord
 
 R = TypeVar("R", bound=StepRecord)
@@ -56,6 +57,7 @@ class Snapshot:
         partial: Whether layers were left out by their names, so that its first and last layer need not be the model's.
         softmaxes: One record per call of a softmax.
         broadcasts: Operations on the way to the loss that met the outputs of a batch with the targets of all others.
+        training: What happened around the forward pass; None in a history of a version that did not look there.
     """
 
     step: int = 0
@@ -75,6 +77,7 @@ class Snapshot:
     partial: bool = False
     softmaxes: tuple[SoftmaxRecord, ...] = ()
     broadcasts: tuple[BroadcastRecord, ...] = ()
+    training: TrainingRecord | None = None
 
     def __repr__(self) -> str:
         seen = f"{len(self.activations)} activations, {len(self.weighted)} weighted, {len(self.parameters)} parameters"
@@ -108,6 +111,7 @@ class Snapshot:
             "learning_rate": to_json(self.learning_rate),
             "epoch": to_json(self.epoch),
             "partial": self.partial,
+            "training": None if self.training is None else self.training.to_dict(),
             **{kind: [record.to_dict() for record in getattr(self, kind)] for kind in _KINDS},
         }
 
@@ -117,6 +121,7 @@ class Snapshot:
         records: dict[str, Any] = {
             kind: tuple(record.from_dict(each) for each in values.get(kind, ())) for kind, record in _KINDS.items()
         }
+        training = values.get("training")
         return cls(
             step=values["step"],
             loss=_number(values["loss"]),
@@ -128,6 +133,7 @@ class Snapshot:
             learning_rate=_number(values.get("learning_rate")),
             epoch=_number(values.get("epoch")),
             partial=values.get("partial", False),
+            training=None if training is None else TrainingRecord.from_dict(training),
             **records,
         )
 
@@ -152,6 +158,7 @@ class Snapshot:
             partial=self.partial or other.partial,
             softmaxes=_merge(self.softmaxes, other.softmaxes),
             broadcasts=_merge(self.broadcasts, other.broadcasts),
+            training=merged(self.training, other.training),
         )
 
     def light(self) -> Snapshot:

@@ -14,6 +14,7 @@ from lightning_tricks._compat import torch_functions, torch_tensors
 from lightning_tricks._compat.torch_modules import strip_wrappers
 from lightning_tricks.probes.measure.activations import ActivationCounter
 from lightning_tricks.probes.measure.gradient_hooks import GradientHooks
+from lightning_tricks.probes.measure.loop import LoopTally
 from lightning_tricks.probes.measure.tallies import ActivationTally, Derived, Tallies, origin_of
 from lightning_tricks.probes.measure.weighted import WeightedCounter
 from lightning_tricks.probes.watch.annotations import TensorAnnotations
@@ -48,7 +49,9 @@ class Observer:
         self.max_patterns = max_patterns
         self.axis: int | None = None  # the dimension of the units in the layer before
         self._layers = tuple(layers)
-        self._parameters = {id(p): strip_wrappers(name) for name, p in model.named_parameters()}
+        named = [(strip_wrappers(name), p) for name, p in model.named_parameters()]
+        self._parameters = {id(p): name for name, p in named}
+        self.loop = LoopTally(model, named)
         self._model = model
         self._buffers: set[int] | None = None
 
