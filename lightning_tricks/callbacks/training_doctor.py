@@ -142,7 +142,7 @@ class TrainingDoctor(Monitor):
                 rank_zero_warn(str(finding))
 
     def summary(self, snapshot: Snapshot) -> dict[str, float]:
-        """How many findings are above info, the highest severity (0 to 2: none, warning, critical), and 1 for healthy."""
+        """Findings above info, the highest severity (0 to 2: none, warning, critical), 1 if healthy."""
         ranks = [finding.rank for finding in self.diagnosis.findings]
         return {
             "findings": float(sum(rank > 0 for rank in ranks)),

@@ -82,7 +82,10 @@ def guess_of(history: Sequence[Snapshot]) -> float:
 
 def _of_the_best_constant(records: Sequence[LossRecord]) -> float:
     """The entropy of binary targets: what the same output for all patterns loses; infinite where it is not known."""
-    record, mean = records[-1], float(np.average([r.target_mean for r in records], weights=[r.patterns for r in records]))
+    record, mean = (
+        records[-1],
+        float(np.average([r.target_mean for r in records], weights=[r.patterns for r in records])),
+    )
     binary = record.function.startswith("binary_cross_entropy") and math.isclose(record.chance, math.log(2.0))
     if not binary or not 0.0 < mean < 1.0:
         return math.inf

@@ -89,7 +89,7 @@ class TrainingRecord:
         return cls(**restored)
 
     def merge(self, other: TrainingRecord | None) -> TrainingRecord:
-        """The record of two ranks of one step, or of two steps: the larger count; the later tuples where they differ."""
+        """The record of two ranks of a step, or of two steps: the larger count; the later tuples where they differ."""
         if other is None:
             return self
         counts = {
