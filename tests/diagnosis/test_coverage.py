@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import lightning_tricks as lt
+from lightning_tricks.diagnosis import PROBLEMS
 from lightning_tricks.diagnosis.coverage import coverage, doubt
 
 from .custom import fit
@@ -48,6 +49,17 @@ def test_what_no_pattern_went_to_is_named_while_the_looks_are_few() -> None:
     assert coverage(history[:9]).without_gradient == ("idle.weight", "idle.bias")
     assert coverage(history).without_gradient == ()
     assert coverage(history).gradient == 0.5
+
+
+def test_a_rule_judges_where_what_it_reads_was_seen() -> None:
+    history = train(deep(nn.ReLU, 2), steps=3, every=1)
+    seen = lt.diagnose(history).coverage
+    assert set(seen.not_judged) == {"overfitting", "batch_norm_mismatch"}
+    assert set(seen.judged) | set(seen.not_judged) == set(PROBLEMS)
+    validated = [dataclasses.replace(snapshot, validation_loss=1.0) for snapshot in history]
+    assert "overfitting" in lt.diagnose(validated).coverage.judged
+    assert lt.diagnose([]).coverage.judged == ()
+    assert f"{len(seen.judged)} of {len(PROBLEMS)} rules could judge" in str(lt.diagnose(history))
 
 
 def test_nothing_seen_is_no_health() -> None:

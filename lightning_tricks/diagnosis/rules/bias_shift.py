@@ -40,6 +40,7 @@ class LIMITS:
     order=3,
     first_only=True,
     table=(6, "zero-mean units, batch norm"),
+    needs="layers",
 )
 def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """One update moves a unit's mean by a good part of its standard deviation."""

@@ -35,6 +35,7 @@ class LIMITS:
     order=2,
     first_only=True,
     table=(3, "SELU or leaky ReLU, lower learning rate"),
+    needs="activations",
 )
 def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Over half of a layer's units are active on under 1 % of the patterns.

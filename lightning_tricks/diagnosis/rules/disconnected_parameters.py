@@ -72,6 +72,7 @@ class Trace:
     order=2,
     reads="thinned",
     table=(11, "the `detach`, the optimiser's list"),
+    needs="gradients",
 )
 def find_disconnected_parameters(history: Sequence[Snapshot]) -> list[Finding]:
     """Parameters that no gradient reaches, or that no optimiser holds.

@@ -29,6 +29,7 @@ class LIMITS:
     at_start="first gradient",
     order=1,
     table=(5, ""),
+    needs="error signals",
 )
 def find_exploding_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The error signal grows from layer to layer on its way back."""

@@ -31,7 +31,14 @@ class LIMITS:
     most: float = 1e6  # factor by which the learning rate is raised
 
 
-@rule("learning_rate_too_low", "learning rate", clause="the learning rate is too low", order=2, table=(13, ""))
+@rule(
+    "learning_rate_too_low",
+    "learning rate",
+    clause="the learning rate is too low",
+    order=2,
+    table=(13, ""),
+    needs=("updates", "losses"),
+)
 def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Updates that never were more than tiny though the loss depends on the weights, and a loss that hardly falls."""
     first, latest = history[0], history[-1]

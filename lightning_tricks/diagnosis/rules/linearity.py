@@ -36,6 +36,7 @@ class LIMITS:
     order=4,
     first_only=True,
     table=(1, "initialise for the activation"),
+    needs="activations",
 )
 def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """A layer is a linear filter on every pattern it sees, or has no activation at all."""

@@ -39,6 +39,7 @@ _TODO = (
     follows_from="*",
     table=(99, "targets that belong to the inputs"),
     remedies=_TODO,
+    needs="losses",
 )
 def find_not_learning(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The loss stays at that of a guess, and no other rule says why."""

@@ -55,6 +55,7 @@ _LOGITS = ("cross_entropy", *_WITH_LOGITS)
     order=5,
     reads="thinned",
     table=(14, "the line to change"),
+    needs="losses",
 )
 def find_output_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Softmax before cross-entropy, a bounded output, shapes that broadcast, too many outputs, a loud last layer.

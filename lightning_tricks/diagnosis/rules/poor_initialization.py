@@ -59,6 +59,7 @@ class Fault(NamedTuple):
     "linearity saturation dead_units vanishing_gradient bias_shift learning_rate_too_low",
     clause="the weights begin at the wrong scale",
     table=(7, "scheme for the activation"),
+    needs="layers",
 )
 def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Pre-activations leave the order of 1 at the start, and stay there."""

@@ -28,6 +28,7 @@ class LIMITS:
     order=1,
     first_only=True,
     table=(2, "smaller initial weights, SELU, batch norm"),
+    needs="activations",
 )
 def find_saturation(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Units sit on the flat sides of their curve."""

@@ -33,6 +33,7 @@ class LIMITS:
     clause="the input is not normalized",
     order=3,
     table=(9, "`lt.nn.Standardize`"),
+    needs="layers",
 )
 def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The first layer reads features far from mean 0 and standard deviation 1.

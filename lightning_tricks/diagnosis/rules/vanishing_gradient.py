@@ -31,6 +31,7 @@ class LIMITS:
     clause="the gradient vanishes",
     order=2,
     table=(4, "initialise, SELU, batch norm; clip"),
+    needs="error signals",
 )
 def find_vanishing_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The error signal is lost, or grows, on its way back."""
