@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, Level, level
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
@@ -61,7 +61,7 @@ def find_not_learning(history: Sequence[Snapshot]) -> Iterator[Finding]:
             else "Whatever the network has learned, it says nothing about the targets."
         )
     )
-    severity = "info" if learns_little else "warning"
+    severity: Severity = "info" if learns_little else "warning"
     yield Finding("not_learning", None, severity, now.since, evidence, explanation, decided_by=why)
 
 
