@@ -18,6 +18,7 @@ STAGES: tuple[str, ...] = get_args(Stage)
 # Which snapshots a rule is given: those before the first NaN or Inf; the same, thinned where they are many; with the
 # losses on the way to the first NaN or Inf; or every snapshot.
 Reads = Literal["finite", "thinned", "last losses", "whole"]
+ANY = "*"  # in follows_from: of whatever is more than information
 T = TypeVar("T")
 Judge = Callable[[Sequence[Snapshot]], Iterable[Finding]]
 KNOWN: dict[str, Rule] = {}  # every rule that was made, by its problem
@@ -107,7 +108,7 @@ def rule(
         heading: The problem in the table, such as ``"dead units"``.
         remedies: What to do, for findings that bring no remedies of their own.
         clause: The problem as a clause, ``"units are dead"``.
-        follows_from: Problems under which it is folded, though their own rules do not say so.
+        follows_from: Problems under which it is folded, though their own rules do not say so; ``"*"`` for all.
         at_start: The stage of findings that began with the first step.
         order: Its place among those of one stage and layer; the first if it brings anything about, else the last.
         table: Its place in the README's table, and the first remedy in a few words; without, it shares the row before.

@@ -7,15 +7,18 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import numpy as np
 
 from lightning_tricks.probes.records.activations import ActivationRecord
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
+from lightning_tricks.probes.records.loss_path import BroadcastRecord, SoftmaxRecord
 from lightning_tricks.probes.records.parameters import ParameterRecord
 from lightning_tricks.probes.records.record import StepRecord, to_json
+from lightning_tricks.probes.records.training import TrainingRecord, merged
 from lightning_tricks.probes.records.weighted import WeightedRecord
 
 R = TypeVar("R", bound=StepRecord)
@@ -25,6 +28,8 @@ _KINDS: Mapping[str, type[StepRecord]] = {
     "parameters": ParameterRecord,
     "losses": LossRecord,
     "normalizations": NormalizationRecord,
+    "softmaxes": SoftmaxRecord,
+    "broadcasts": BroadcastRecord,
 }
 
 
@@ -48,6 +53,11 @@ class Snapshot:
         validation_loss: The latest validation loss known when the next step was looked at, or when the training ended:
             that of a validation between the two, else the one known before; NaN where none is known.
         learning_rate: The largest learning rate among the optimisers' parameter groups; NaN where none is known.
+        epoch: Number of passes over the training data before this step; NaN where nobody counts them.
+        partial: Whether layers were left out by their names, so that its first and last layer need not be the model's.
+        softmaxes: One record per call of a softmax.
+        broadcasts: Operations on the way to the loss that met the outputs of a batch with the targets of all others.
+        training: What happened around the forward pass; None in a history of a version that did not look there.
     """
 
     step: int = 0
@@ -63,6 +73,11 @@ class Snapshot:
     recent_losses: tuple[float, ...] = ()
     validation_loss: float = math.nan
     learning_rate: float = math.nan
+    epoch: float = math.nan
+    partial: bool = False
+    softmaxes: tuple[SoftmaxRecord, ...] = ()
+    broadcasts: tuple[BroadcastRecord, ...] = ()
+    training: TrainingRecord | None = None
 
     def __repr__(self) -> str:
         seen = f"{len(self.activations)} activations, {len(self.weighted)} weighted, {len(self.parameters)} parameters"
@@ -94,6 +109,9 @@ class Snapshot:
             "recent_losses": to_json(self.recent_losses),
             "validation_loss": to_json(self.validation_loss),
             "learning_rate": to_json(self.learning_rate),
+            "epoch": to_json(self.epoch),
+            "partial": self.partial,
+            "training": None if self.training is None else self.training.to_dict(),
             **{kind: [record.to_dict() for record in getattr(self, kind)] for kind in _KINDS},
         }
 
@@ -103,6 +121,7 @@ class Snapshot:
         records: dict[str, Any] = {
             kind: tuple(record.from_dict(each) for each in values.get(kind, ())) for kind, record in _KINDS.items()
         }
+        training = values.get("training")
         return cls(
             step=values["step"],
             loss=_number(values["loss"]),
@@ -112,6 +131,9 @@ class Snapshot:
             recent_losses=tuple(_number(loss) for loss in values.get("recent_losses", ())),
             validation_loss=_number(values.get("validation_loss")),
             learning_rate=_number(values.get("learning_rate")),
+            epoch=_number(values.get("epoch")),
+            partial=values.get("partial", False),
+            training=None if training is None else TrainingRecord.from_dict(training),
             **records,
         )
 
@@ -132,6 +154,11 @@ class Snapshot:
             recent_losses=tuple((a + b) / 2 for a, b in zip(self.recent_losses, other.recent_losses, strict=False)),
             validation_loss=_mean(self.validation_loss, other.validation_loss),
             learning_rate=max(self.learning_rate, other.learning_rate),
+            epoch=max(self.epoch, other.epoch),
+            partial=self.partial or other.partial,
+            softmaxes=_merge(self.softmaxes, other.softmaxes),
+            broadcasts=_merge(self.broadcasts, other.broadcasts),
+            training=merged(self.training, other.training),
         )
 
     def light(self) -> Snapshot:
@@ -143,12 +170,22 @@ class Snapshot:
             parameters=tuple(record.light() for record in self.parameters),
         )
 
+    def matching(self, globs: Sequence[str]) -> Snapshot:
+        """The layers whose name matches one of these globs; the snapshot itself where that is all of it."""
+        if "*" in globs:
+            return self
+        return self.only(lambda name: any(fnmatchcase(name, glob) for glob in globs))
+
     def only(self, keep: Callable[[str], bool]) -> Snapshot:
         """The records of the layers whose name is kept, with the parameters of those layers; losses are no layers."""
+        activations = tuple(record for record in self.activations if keep(record.name))
+        weighted = tuple(record for record in self.weighted if keep(record.name))
+        left_out = len(activations) < len(self.activations) or len(weighted) < len(self.weighted)
         return dataclasses.replace(
             self,
-            activations=tuple(record for record in self.activations if keep(record.name)),
-            weighted=tuple(record for record in self.weighted if keep(record.name)),
+            partial=self.partial or left_out,
+            activations=activations,
+            weighted=weighted,
             parameters=tuple(r for r in self.parameters if keep(r.name) or (r.layer is not None and keep(r.layer))),
             normalizations=tuple(record for record in self.normalizations if keep(record.name)),
         )

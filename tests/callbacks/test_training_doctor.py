@@ -45,8 +45,8 @@ def messages(module, callback, **options):
 
 def test_there_is_always_a_diagnosis():
     callback = doctor()
-    assert callback.diagnosis.healthy
-    assert str(callback.diagnosis) == "Nothing was looked at yet."
+    assert callback.diagnosis.state == "unknown"
+    assert str(callback.diagnosis) == "Unknown: nothing was looked at yet."
     assert callback.diagnosis.findings == callback.history == []
     fit(healthy(), [callback], batches(6, 64))
     assert callback.diagnosis.healthy
@@ -110,7 +110,7 @@ def test_without_report_nothing_is_shown_or_written(tmp_path, capsys):
 def test_report_says_where_the_files_are(tmp_path, capsys):
     fit(healthy(), [doctor()], batches(6, 64), default_root_dir=tmp_path / "root")
     out = capsys.readouterr().out
-    assert "Healthy: no warnings in 6 probed steps (0 to 5)." in out
+    assert "Healthy so far: no fault found in 6 steps, too early to tell whether it learns." in out
     assert f"Pictures and history: {tmp_path / 'root' / 'doctor'}" in out
     assert (tmp_path / "root" / "doctor" / "history.csv").exists()
 

@@ -12,7 +12,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Sever
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
 from lightning_tricks.diagnosis.rule import rule, thresholds
-from lightning_tricks.diagnosis.rules.target_mismatch import PROBLEM, TARGET_CHECKS, no_activation
+from lightning_tricks.diagnosis.rules.output_mismatch_targets import PROBLEM, TARGET_CHECKS, no_activation
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 

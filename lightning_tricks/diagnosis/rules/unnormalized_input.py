@@ -67,7 +67,7 @@ def _is_far_off(snapshot: Snapshot) -> bool:
 
 def _reader(snapshot: Snapshot) -> WeightedRecord | None:
     """The first weighted operation, unless an embedding or an activation comes before its input."""
-    first = next(iter(snapshot.weighted), None)
+    first = None if snapshot.partial else next(iter(snapshot.weighted), None)
     if first is None or math.isnan(first.input_mean) or any(a.order < first.order for a in snapshot.activations):
         return None
     return first
