@@ -27,16 +27,15 @@ def hidden_activations(snapshot: Snapshot) -> list[ActivationRecord]:
     What stands behind the last weighted operation belongs to the output or the loss, and a sigmoid there is meant to
     saturate in the end. A softplus that is called as a function makes a scale, or a loss, positive.
     """
-    last = max((record.order for record in snapshot.weighted), default=math.inf)  # none: only activations are looked at
-    return [
-        record
-        for record in snapshot.activations
-        if record.order < last and not record.gate and record.patterns and not _makes_positive(record)
-    ]
+    last = max(map(_order, snapshot.weighted), default=math.inf)  # none: only activations are looked at
+    hidden = [record for record in snapshot.activations if record.order < last and not record.gate and record.patterns]
+    positive = {name for name in {record.function for record in hidden} if properties_of(name).makes_positive}
+    return [record for record in hidden if record.function not in positive or not _is_called(record)]
 
 
-def _makes_positive(record: ActivationRecord) -> bool:
-    return properties_of(record.function).makes_positive and record.name.rpartition(".")[2].startswith(record.function)
+def _is_called(record: ActivationRecord) -> bool:
+    """Whether it is called as a function, not by a module: it is then named after the function."""
+    return record.name.rpartition(".")[2].startswith(record.function)
 
 
 @functools.cache
@@ -57,15 +56,15 @@ def faulty_layers(
 
 def weighted_before(snapshot: Snapshot, activation: ActivationRecord) -> WeightedRecord | None:
     """The last weighted operation before an activation: the layer whose pre-activation it takes."""
-    orders, ordered = _in_order(snapshot)
-    index = bisect.bisect_left(orders, activation.order)
-    return ordered[index - 1] if index else None
+    return _weighted_before(snapshot).get(activation.order)
 
 
 @remembered
-def _in_order(snapshot: Snapshot) -> tuple[list[int], list[WeightedRecord]]:
-    ordered = sorted(snapshot.weighted, key=_order)
-    return list(map(_order, ordered)), ordered
+def _weighted_before(snapshot: Snapshot) -> dict[int, WeightedRecord]:
+    weighted = sorted(snapshot.weighted, key=_order)
+    orders = list(map(_order, weighted))
+    places = ((record.order, bisect.bisect_left(orders, record.order)) for record in snapshot.activations)
+    return {order: weighted[place - 1] for order, place in places if place}
 
 
 def fed_by(snapshot: Snapshot, activation: ActivationRecord | None) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
@@ -11,6 +12,7 @@ from lightning_tricks.diagnosis.history.layers import faulty_layers
 from lightning_tricks.diagnosis.history.persistence import RECOVERY
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot
+from lightning_tricks.probes.records.activations import DEAD
 
 LEAKY = Remedy("swap_activation", "use units that cannot die: SELU, or nn.LeakyReLU")
 RESET_BIAS = Remedy("reset_bias", "set the biases of this layer to 0: they hold its units on one side of zero")
@@ -82,6 +84,14 @@ def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> Activation
     seen = [found for found in window if found is not None]
     known = [found for found in seen if found.sums is not None]
     if known:
-        return functools.reduce(ActivationRecord.merge, known)
+        return _merged(known)
     patterns, dead = sum(found.patterns for found in seen), min(found.dead_share for found in seen)
     return record.with_values(patterns=patterns, dead_share=dead)
+
+
+def _merged(records: Sequence[ActivationRecord]) -> ActivationRecord:
+    """The patterns of all of them, as far as dead units go: the other sums are many."""
+    patterns = sum(record.patterns for record in records)
+    active = sum(record.sums.active for record in records if record.sums is not None)
+    dead = float(np.mean(active / max(patterns, 1) < DEAD))
+    return records[0].with_values(patterns=patterns, dead_share=dead)

@@ -31,6 +31,10 @@ class LIMITS:
     over_one: float = 1.0  # std of a pre-activation from which on what follows is too large, not too small
 
 
+_STD, _JUMP = "pre-activation std", "std over that of the layer before"
+_LAST = f"last {_STD}"
+
+
 class Layer(NamedTuple):
     """A hidden layer: its weights with RMS(w) sqrt(fan_in), their ``scale``, and the units that they feed."""
 
@@ -118,7 +122,7 @@ def _may_learn(history: Sequence[Snapshot]) -> bool:
 
 @remembered
 def _is_faulty(snapshot: Snapshot) -> bool:
-    return _first_faulty(_hidden_layers(snapshot)) is not None
+    return _first_sign(_hidden_layers(snapshot)) is not None
 
 
 @remembered
@@ -135,24 +139,37 @@ def _hidden_layers(snapshot: Snapshot) -> list[Layer]:
 
 
 def _first_faulty(hidden: Sequence[Layer]) -> Fault | None:
+    sign = _first_sign(hidden)
+    if sign is None:
+        return None
+    layer, why = sign
+    if why.name == _JUMP:
+        first, verb = _first_alike(hidden, layer), "shrink" if why.comparison == "<" else "grow"
+        what = f"{verb} suddenly" if first is layer else f"{verb} from layer to layer, beginning"
+        return Fault(first, what, first is layer, why)
+    if why.comparison == "<":
+        return Fault(_origin(hidden, layer), "fade away", False, why)
+    if why.name == _LAST:
+        return Fault(hidden[0], "grow from layer to layer, beginning", False, why)
+    return Fault(layer, "are far too large", True, why)
+
+
+def _first_sign(hidden: Sequence[Layer]) -> tuple[Layer, Criterion] | None:
+    """The first layer whose pre-activations are out of order, and how; where that begins is for _first_faulty."""
     before: Layer | None = None
     for layer in hidden:
         factor = layer.std / before.std if before is not None and before.std > 0 else 1.0
         if not 1.0 / LIMITS.jump <= factor <= LIMITS.jump:
-            first, verb = _first_alike(hidden, layer), "shrink" if factor < 1.0 else "grow"
-            what = f"{verb} suddenly" if first is layer else f"{verb} from layer to layer, beginning"
-            name, least, most = "std over that of the layer before", 1.0 / LIMITS.jump, LIMITS.jump
-            why = Criterion(name, factor, "<", least) if factor < 1.0 else Criterion(name, factor, ">", most)
-            return Fault(first, what, first is layer, why)
+            shrinks = factor < 1.0
+            bound = 1.0 / LIMITS.jump if shrinks else LIMITS.jump
+            return layer, Criterion(_JUMP, factor, "<" if shrinks else ">", bound)
         if layer.std < LIMITS.faint:
-            why = Criterion("pre-activation std", layer.std, "<", LIMITS.faint)
-            return Fault(_origin(hidden, layer), "fade away", False, why)
+            return layer, Criterion(_STD, layer.std, "<", LIMITS.faint)
         if layer.std > LIMITS.loud and layer.weighted.std / max(layer.weighted.input_std, 1e-30) > LIMITS.jump:
-            return Fault(layer, "are far too large", True, Criterion("pre-activation std", layer.std, ">", LIMITS.loud))
+            return layer, Criterion(_STD, layer.std, ">", LIMITS.loud)
         before = layer
     if hidden and hidden[-1].std > LIMITS.loud:
-        why = Criterion("last pre-activation std", hidden[-1].std, ">", LIMITS.loud)
-        return Fault(hidden[0], "grow from layer to layer, beginning", False, why)
+        return hidden[-1], Criterion(_LAST, hidden[-1].std, ">", LIMITS.loud)
     return None
 
 
