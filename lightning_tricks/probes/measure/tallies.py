@@ -214,6 +214,19 @@ class Tallies:
         for tally in self.activations.values():
             tally.gate = tally.gate or (tally.weights is not None and tally.weights.weight in fed)
 
+    def in_front_of_trained(self) -> set[str]:
+        """The weights whose output, through activations and linear operations, enters a weight that is trained."""
+        found: set[str] = set()
+        waiting = [tally for tally in self.weighted.values() if tally.call.weight.requires_grad]
+        while waiting:
+            tally = waiting.pop()
+            direct = self.weighted.get(tally.follows or "")
+            for before in (direct, None if tally.reads is None else tally.reads.weights):
+                if before is not None and before.weight is not None and before.weight not in found:
+                    found.add(before.weight)
+                    waiting.append(before)
+        return found
+
     def next_order(self) -> int:
         self.order += 1
         return self.order

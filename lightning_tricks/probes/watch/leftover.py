@@ -1,4 +1,4 @@
-"""Gradients that are still there when the next backward pass begins: nobody has cleared them since the step they made."""
+"""Gradients that are still there when the next backward pass begins: nobody cleared them after their step."""
 
 from __future__ import annotations
 
