@@ -81,6 +81,9 @@ def _users(snapshot: Snapshot) -> Callable[[str], WeightedRecord | None]:
 
 
 def went_back(snapshot: Snapshot) -> bool:
+    training = snapshot.training
+    if training is not None and training.detached and not training.backwards:
+        return False
     return math.isfinite(snapshot.loss) or any(not math.isnan(record.gradient) for record in snapshot.parameters)
 
 

@@ -73,12 +73,13 @@ def _detached(looks: Sequence[Snapshot]) -> Finding | None:
     if not all(training.detached and not training.backwards for training in _training(looks)) or _moved(looks):
         return None
     weighted = looks[-1].weighted
+    layer: str | None = None
     without = bool(weighted) and not any(record.with_gradient for record in weighted)
     if without:
         layer, cause = weighted[0].name, "the forward pass ran with gradients switched off"
         text = "take torch.no_grad() or torch.inference_mode() away from around the forward pass"
     else:
-        layer, cause = weighted[-1].name if weighted else None, "it was cut from the graph behind the last layer"
+        cause = "it was cut from the graph behind the last layer"
         text = "keep the loss in the graph: no detach(), .data, .item(), numpy(), torch.tensor(...) or argmax before it"
     explanation = f"The loss needs no gradient, as {cause}. So nothing goes backward and no step changes anything."
     evidence = {"losses without a gradient": sum(t.detached for t in _training(looks)), "looks": len(looks)}

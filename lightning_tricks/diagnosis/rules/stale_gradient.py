@@ -19,6 +19,7 @@ CLEAR = Remedy(
 
 @thresholds
 class LIMITS:
+    mended: int = 3  # looks in a row with new gradients; one has them by itself, as a validation clears them
     looks: int = 2  # steps 0, 1 and 2 are looked at, which makes two pairs of successive steps
 
 
@@ -36,13 +37,11 @@ def find_stale_gradient(history: Sequence[Snapshot]) -> list[Finding]:
     """A step is made with what was left of the gradient of the step before.
 
     A parameter is stepped twice by its own optimiser, and its gradient was neither cleared nor overwritten in between.
-    Only looks that tell are read: at others, steps between the looks may have cleared it.
+    Only looks that tell are read: before others, steps that nobody looked at may have cleared it.
     """
     told = [(s, s.training) for s in history if s.training is not None and s.training.cleared + s.training.stale > 0]
-    stale: list[tuple[Snapshot, TrainingRecord]] = []
-    for snapshot, training in told:
-        stale = [*stale, (snapshot, training)] if training.stale else []
-    if not stale:
+    stale = [(snapshot, training) for snapshot, training in told if training.stale]
+    if not any(training.stale for _, training in told[-LIMITS.mended :]):
         return []
     persistence, latest = Persistence.over([snapshot for snapshot, _ in stale]), stale[-1][1]
     long = Criterion("steps with a gradient left from the step before", len(stale), ">=", LIMITS.looks)
