@@ -32,6 +32,8 @@ _SURE_AT_ONCE = ("exploding_gradient", "poor_initialization", "unnormalized_inpu
 _HOLDS_BACK = {
     "symmetric_weights",
     "disconnected_parameters",
+    "no_update",
+    "stale_gradient",
     "batch_norm_mismatch",
     "learning_rate_too_low",
     "learning_rate_too_high",
