@@ -45,7 +45,7 @@ def weighted(operation: Operation, observer: Observer, func: Function, args: Arg
                 if not call.inner:  # what a recurrent kernel gives is no pre-activation: it has activations inside
                     observer.annotations.write(y, tally)
                 observer.loss_path.note_tokens(operation.name, args)
-    elif observer.active and len(args) > 1:
+    if observer.active and len(args) > 1:
         observer.loss_path.note_product(args[0], args[1], output)
     return output
 

@@ -110,12 +110,16 @@ class LossPath:
 
     def note_product(self, one: Any, other: Any, output: Any) -> None:
         """Note a product of such vectors: cosines."""
+        if not self._directions:
+            return
         (kind, length), (other_kind, other_length) = self._direction(one), self._direction(other)
         if {kind, other_kind} == {"weights", "patterns"} and isinstance(output, Tensor):
             self._directions.write(output, ("cosines", length * other_length))
 
     def note_scale(self, args: tuple[Any, ...], output: Any, *, inverse: bool = False) -> None:
         """Note that such vectors, or cosines, were multiplied by a number; a tensor as factor may be learned."""
+        if not self._directions:
+            return
         factor = next((each for each in args if isinstance(each, (int, float)) and each), None)
         kind, length = next((self._direction(x) for x in args if isinstance(x, Tensor)), _UNKNOWN)
         if factor is not None and kind and isinstance(output, Tensor):
