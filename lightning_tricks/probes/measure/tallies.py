@@ -137,7 +137,7 @@ class LossTally:
     reduction: str
     terms: int
     resolution: float
-    cosines: bool = False
+    bound: float = math.nan
     calls: list[LossSums] = field(default_factory=list)
 
     def record(self, calls: list[LossSums]) -> LossRecord:
@@ -163,7 +163,7 @@ class LossTally:
             activation=self.activation,
             reduction=self.reduction,
             terms=self.terms,
-            cosines=self.cosines,
+            bound=self.bound,
             input_variation=sums.variation,
             input_resolution=self.resolution,
             shift=_shift(sums),

@@ -39,6 +39,18 @@ def bce(output: Tensor, y: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(output, one_hot(y))
 
 
+class Cosines(nn.Module):
+    """Cosines of the patterns and of a weight for every class, times a number."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.body, self.head = deep(nn.ReLU, 1), nn.Parameter(torch.randn(10, 10))
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * F.normalize(self.body(x)) @ F.normalize(self.head).T
+
+
 FAULTS: dict[str, tuple[Callable[[], nn.Module], Loss, str, str]] = {
     "softmax before cross_entropy": (lambda: net(nn.Softmax(1)), F.cross_entropy, "critical", "4"),
     "softmax before the sigmoid loss": (lambda: net(nn.Softmax(1)), bce, "critical", "4"),
@@ -68,6 +80,13 @@ FAULTS: dict[str, tuple[Callable[[], nn.Module], Loss, str, str]] = {
         "critical",
         "4",
     ),
+    "[N, 1] against [N], by hand": (
+        lambda: net(outputs=1),
+        lambda output, y: ((output - standard(y)) ** 2).mean(),
+        "critical",
+        "4",
+    ),
+    "cosines without a scale": (Cosines, F.cross_entropy, "warning", "body.2"),
     "negative targets behind relu": (
         lambda: net(nn.ReLU(), outputs=1),
         lambda output, y: F.mse_loss(output[:, 0], standard(y)),
