@@ -76,7 +76,7 @@ class _Attribution:
             severity = max(top.severity, finding.severity, key=SEVERITIES.index)
             whole = dataclasses.replace(top, severity=severity, consequences=(*top.consequences, finding))
             tops = [whole if each is top else each for each in tops]
-        return tuple(sorted(tops, key=lambda top: -top.rank))
+        return tuple(sorted(tops, key=lambda top: (-top.rank, Trait.SLOW not in top.traits)))
 
     def _precedence(self, finding: Finding) -> tuple[int, int, int]:
         stage = "depth" if self._leads(finding) else self._stage(finding)

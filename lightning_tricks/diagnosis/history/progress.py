@@ -42,6 +42,14 @@ def is_stuck(history: Sequence[Snapshot]) -> bool:
     return not now < STUCK * history[0].loss or now >= STUCK * guess_loss(history[0])
 
 
+def last_at_start(history: Sequence[Snapshot]) -> int | None:
+    """The step of the last look before the loss had come down from where it began; None where it never has."""
+    for index in range(_LEVEL, len(history)):
+        if recent_loss(history[: index + 1]) < STUCK * history[0].loss:
+            return history[index - _LEVEL // 2 - 1].step  # a median shows a fall as late as half of its looks
+    return None
+
+
 @remembered
 def trained_weights(snapshot: Snapshot) -> list[ParameterRecord]:
     """The weights that are trained; biases and norms begin at zero or are few."""
