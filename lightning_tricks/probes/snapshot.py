@@ -46,6 +46,7 @@ class Snapshot:
         validation_loss: The latest validation loss known when the next step was looked at, or when the training ended:
             that of a validation between the two, else the one known before; NaN where none is known.
         learning_rate: The largest learning rate among the optimisers' parameter groups; NaN where none is known.
+        ended: Whether the training ended before the next step was looked at.
     """
 
     step: int = 0
@@ -61,6 +62,7 @@ class Snapshot:
     recent_losses: tuple[float, ...] = ()
     validation_loss: float = math.nan
     learning_rate: float = math.nan
+    ended: bool = False
 
     def __repr__(self) -> str:
         seen = f"{len(self.activations)} activations, {len(self.weighted)} weighted, {len(self.parameters)} parameters"
@@ -88,6 +90,7 @@ class Snapshot:
             "recent_losses": to_json(self.recent_losses),
             "validation_loss": to_json(self.validation_loss),
             "learning_rate": to_json(self.learning_rate),
+            "ended": self.ended,
             **{kind: [record.to_dict() for record in getattr(self, kind)] for kind in _KINDS},
         }
 
@@ -106,6 +109,7 @@ class Snapshot:
             recent_losses=tuple(_number(loss) for loss in values.get("recent_losses", ())),
             validation_loss=_number(values.get("validation_loss")),
             learning_rate=_number(values.get("learning_rate")),
+            ended=values.get("ended", False),
             **records,
         )
 
@@ -126,6 +130,7 @@ class Snapshot:
             recent_losses=tuple((a + b) / 2 for a, b in zip(self.recent_losses, other.recent_losses, strict=False)),
             validation_loss=_mean(self.validation_loss, other.validation_loss),
             learning_rate=max(self.learning_rate, other.learning_rate),
+            ended=self.ended or other.ended,
         )
 
     def light(self) -> Snapshot:
