@@ -130,6 +130,10 @@ class TrainingDoctor(Monitor):
         super().on_validation_loss(loss)
         self._diagnosis = None
 
+    def on_training_end(self) -> None:
+        super().on_training_end()
+        self._diagnosis = None
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         new, self._new = self._new, []

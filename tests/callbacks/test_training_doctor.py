@@ -54,6 +54,22 @@ def test_there_is_always_a_diagnosis():
     assert len(callback.history) == 6
 
 
+class WarmsUp(Classifier):
+    """A learning rate that would arrive after 4000 steps."""
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), 0.1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 4000))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def test_what_the_end_of_a_training_tells_is_in_its_diagnosis():
+    callback = lt.TrainingDoctor(every_n_steps=25, report=False, on_problem="raise")
+    fit(WarmsUp(healthy().net), [callback], batches(120, 64))
+    assert [snapshot.ended for snapshot in callback.history[-2:]] == [False, True]
+    assert [finding.problem for finding in callback.diagnosis.findings] == ["learning_rate_too_low"]
+
+
 def test_warns_once_for_each_problem_and_layer():
     callback = doctor()
     trainer, told = messages(equal_weights(), callback, max_epochs=2)

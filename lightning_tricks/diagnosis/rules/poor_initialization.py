@@ -198,8 +198,9 @@ def _first_sign(hidden: Sequence[Layer]) -> tuple[Layer, Criterion] | None:
             return layer, Criterion(_JUMP, factor, "<" if shrinks else ">", bound)
         if layer.std < LIMITS.faint:
             return layer, Criterion(_STD, layer.std, "<", LIMITS.faint)
-        if layer.activation.std > LIMITS.loud and layer.weighted.std / max(layer.weighted.input_std, 1e-30) > LIMITS.jump:
-            return layer, Criterion(_STD, layer.activation.std, ">", LIMITS.loud)
+        loud, gain = layer.activation.std, layer.weighted.std / max(layer.weighted.input_std, 1e-30)
+        if loud > LIMITS.loud and gain > LIMITS.jump:
+            return layer, Criterion(_STD, loud, ">", LIMITS.loud)
         before = layer
     if hidden and hidden[-1].activation.std > LIMITS.loud:
         return hidden[-1], Criterion(_LAST, hidden[-1].activation.std, ">", LIMITS.loud)

@@ -32,6 +32,7 @@ class LIMITS:
     order=1,
     reads="whole",
     table=(11, "`zero_grad()` before `backward()`"),
+    needs="gradients",
 )
 def find_stale_gradient(history: Sequence[Snapshot]) -> list[Finding]:
     """A step is made with what was left of the gradient of the step before.
