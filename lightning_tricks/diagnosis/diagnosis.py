@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, TextIO, TypeVar, get_args
 
 from lightning_tricks.diagnosis.coverage import Coverage, coverage, doubt, looked_at
-from lightning_tricks.diagnosis.finding import Finding, plain
+from lightning_tricks.diagnosis.finding import Finding, Trait, plain
 from lightning_tricks.diagnosis.history.learning import TOLD_AFTER
 from lightning_tricks.diagnosis.registry import RULES, wording
 from lightning_tricks.probes import Snapshot
@@ -101,6 +101,9 @@ class Diagnosis:
         steps = self.history[-1].step - self.history[0].step + 1
         if steps < TOLD_AFTER:
             return f"Healthy so far: no fault found in {_count(steps, 'step')}, too early to tell whether it learns."
+        slow = next((root for root in self.findings if Trait.SLOW in root.traits), None)
+        if slow is not None:
+            return f"Healthy: it learns, but slowly: {_cause(slow)}."
         return f"Healthy: no warnings in {looked_at(self.history)}."
 
     @functools.cached_property

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lightning_tricks.diagnosis import Finding
+from lightning_tricks.diagnosis.finding import Trait
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report import Diagnosis
 
@@ -32,6 +33,14 @@ def test_silence_is_not_health():
 def test_one_step_is_too_few(sigmoids):
     verdict = "Healthy so far: no fault found in 1 step, too early to tell whether it learns."
     assert Diagnosis([], sigmoids[:1]).verdict == verdict
+
+
+def test_a_slow_training_is_healthy_with_a_but(sigmoids):
+    later = [*sigmoids, dataclasses.replace(sigmoids[-1], step=499)]
+    slow = info(problem="poor_initialization", layer="net.0", traits=frozenset({Trait.SLOW}))
+    diagnosis = Diagnosis([slow], later)
+    assert diagnosis.healthy
+    assert diagnosis.verdict == "Healthy: it learns, but slowly: the weights begin at the wrong scale at net.0."
 
 
 def test_the_verdict_names_the_symptom_and_its_cause(cause, second, sigmoids):
