@@ -133,6 +133,8 @@ def _train(
                     place = _first_nonfinite(probe, model, x, y, loss_fn)
                 if optimizer is not None:
                     optimizer.step()
+            else:
+                probe.note_loss(loss)
         snapshot = probe.snapshot()
         if place is not None and snapshot.suspicious:
             snapshot = dataclasses.replace(snapshot, origin=place._asdict())

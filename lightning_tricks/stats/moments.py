@@ -62,6 +62,15 @@ class MomentSums(Sums):
         return self.variance**0.5
 
     @property
+    def variation(self) -> float:
+        """Largest std over the largest root mean square of any unit: 0 where all patterns are equal (host arrays)."""
+        variance = np.asarray(self.variance, np.float64)
+        if not variance.size or not np.isfinite(variance).all():
+            return float("nan")
+        size = float((np.square(self.mean, dtype=np.float64) + variance).max())
+        return float((variance.max() / size) ** 0.5) if size > 0 else 0.0
+
+    @property
     def mean_energy(self) -> float:
         """norm(E x)^2 / E norm(x)^2: 0 for centred inputs, 1 where all patterns look alike (host arrays)."""
         of_mean = float(np.square(self.mean, dtype=np.float64).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +24,14 @@ class WeightedSums(Sums):
         output: MomentSums per unit.
         total: Sum of every output, to see a NaN or an Inf anywhere in the tensor.
         input_total: Sum of every input where the moments are of a sample of given data; None elsewhere.
+        resolution: Relative rounding error of the output's number format.
     """
 
     input: MomentSums | None
     output: MomentSums
     total: Any
     input_total: Any = None
+    resolution: float = 0.0
 
     @classmethod
     def of(
@@ -39,7 +42,11 @@ class WeightedSums(Sums):
         if isinstance(x, Sample):
             x = MomentSums.of(x.values, x.dim)
         given = None if whole_input is None else whole_input.detach().sum(dtype=dtype)
-        return cls(x, MomentSums.of(output.values, output.dim), whole.detach().sum(dtype=dtype), given)
+        total, resolution = whole.detach().sum(dtype=dtype), torch.finfo(whole.dtype).eps
+        return cls(x, MomentSums.of(output.values, output.dim), total, given, resolution)
+
+    def merge(self, other: WeightedSums) -> WeightedSums:
+        return dataclasses.replace(super().merge(other), resolution=max(self.resolution, other.resolution))
 
 
 @dataclass(frozen=True)

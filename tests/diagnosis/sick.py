@@ -74,8 +74,30 @@ def memorised() -> list[Snapshot]:
     return [dataclasses.replace(snapshot, validation_loss=losses[snapshot.step]) for snapshot in history]
 
 
+def senseless() -> list[Snapshot]:
+    """Labels that do not belong to the inputs, over five passes."""
+    x, y = digits()
+    wrong = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))]
+    network = deep(nn.ReLU, 2)
+    stepper = sgd(0.01)(list(network.parameters()))
+    history = fit(network, optimizer=stepper, data=(x, wrong), steps=150, every=4)
+    return [dataclasses.replace(snapshot, epoch=snapshot.step / 28) for snapshot in history]
+
+
 def slow(network: nn.Module) -> list[Snapshot]:
     return train(network, optimizer=sgd(0.01))
+
+
+def labels_one_and_two(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(output[:, 0], 1.0 + (y > 4).float())
+
+
+def to_unit_interval(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return nn.functional.mse_loss(output[:, 0], y / 9.0)
+
+
+def one_output(last: nn.Module) -> nn.Sequential:
+    return nn.Sequential(*deep(nn.ReLU, 2)[:-1], nn.Linear(64, 1), last)
 
 
 SICK: dict[str, Sick] = {
@@ -102,6 +124,9 @@ SICK: dict[str, Sick] = {
     "steps too small": Sick("learning_rate_too_low", lambda: train(deep(nn.ReLU, 3), optimizer=sgd(1e-6))),
     "two softmaxes": Sick("output_mismatch", lambda: fit(nn.Sequential(deep(nn.ReLU, 2), nn.Softmax(1)))),
     "loud output": Sick("output_mismatch", lambda: fit(scaled(deep(nn.ReLU, 2), 100.0, 4))),
+    "labels 1 and 2": Sick("target_mismatch", lambda: fit(deep(nn.ReLU, 2), labels_one_and_two)),
+    "one entry": Sick("collapsed_output", lambda: fit(one_output(nn.Softmax(1)), to_unit_interval)),
     "by heart": Sick("overfitting", memorised),
+    "wrong labels": Sick("not_learning", senseless),
     "tiny batches": Sick("batch_norm_mismatch", lambda: fit(deep(nn.ReLU, 2, norm=nn.BatchNorm1d), batch=2)),
 }

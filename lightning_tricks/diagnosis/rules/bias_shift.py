@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +9,8 @@ from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.history.layers import input_layer
-from lightning_tricks.diagnosis.history.persistence import persistence
+from lightning_tricks.diagnosis.history.persistence import persistences
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
 
@@ -41,13 +41,15 @@ class LIMITS:
     order=3,
     first_only=True,
     table=(6, "zero-mean units, batch norm"),
+    needs="layers",
 )
 def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """One update moves a unit's mean by a good part of its standard deviation."""
-    for name in _pairs(history[0]):
-        found = persistence(history, functools.partial(_shifts, name=name), from_start=True)
-        if found is None:
+    everywhere = persistences(history, _shifting, from_start=True)
+    for name in _pairs(history[0]) if everywhere else ():
+        if name not in everywhere:
             continue
+        found = everywhere[name]
         pairs = [_pairs(snapshot)[name] for snapshot in history if found.since <= snapshot.step <= found.at.step]
         energy, weight = pairs[0][0].mean_energy, pairs[-1][1]
         drift = max((each.mean_drift for _, each in pairs if not math.isnan(each.mean_drift)), default=math.nan)
@@ -93,19 +95,24 @@ def _remedies(snapshot: Snapshot, name: str) -> Iterator[Remedy]:
     yield remedies.LOWER_LR
 
 
+@remembered
 def _pairs(snapshot: Snapshot) -> dict[str, tuple[WeightedRecord, ParameterRecord]]:
     """Weighted layers that others follow, with their weight, by name: an output unit is meant to find its mean."""
     weights = {record.layer: record for record in snapshot.parameters if record.fan_in > 1}
     return {layer.name: (layer, weights[layer.name]) for layer in snapshot.weighted[:-1] if layer.name in weights}
 
 
-def _shifts(snapshot: Snapshot, name: str) -> bool:
-    pair = _pairs(snapshot).get(name)
-    if pair is None or not pair[0].std >= LIMITS.faded:
+@remembered
+def _shifting(snapshot: Snapshot) -> frozenset[str]:
+    """The layers whose units' means an update moves."""
+    return frozenset([name for name, pair in _pairs(snapshot).items() if _shifts(*pair)])
+
+
+def _shifts(layer: WeightedRecord, weight: ParameterRecord) -> bool:
+    if not (layer.std >= LIMITS.faded and layer.mean_energy >= LIMITS.alike):
         return False
-    layer, weight = pair
     bound = min(LIMITS.together / math.sqrt(weight.fan_in), LIMITS.coherent)
     together = not weight.update_coherence < bound  # NaN: it moves no more
     if layer.mean_energy >= LIMITS.one_sided:  # a norm behind it parts the weights' ways, the mean jumps all the same
         return together or weight.mean_drift >= LIMITS.noticed
-    return layer.mean_energy >= LIMITS.alike and weight.mean_drift >= LIMITS.drift and together
+    return weight.mean_drift >= LIMITS.drift and together

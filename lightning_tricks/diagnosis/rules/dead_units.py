@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
@@ -11,6 +12,7 @@ from lightning_tricks.diagnosis.history.layers import faulty_layers, varies, wei
 from lightning_tricks.diagnosis.history.persistence import RECOVERY
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot
+from lightning_tricks.probes.records.activations import DEAD
 
 LEAKY = Remedy("swap_activation", "use units that cannot die: SELU, or nn.LeakyReLU")
 
@@ -34,6 +36,7 @@ class LIMITS:
     order=2,
     first_only=True,
     table=(3, "SELU or leaky ReLU, lower learning rate"),
+    needs="activations",
 )
 def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Over half of a layer's units are active on under 1 % of the patterns.
@@ -83,9 +86,9 @@ def _reset_bias(snapshot: Snapshot, layer: str | None, mean: float) -> Iterator[
             yield Remedy("reset_bias", text, layer)
 
 
-def dying(record: ActivationRecord | None) -> bool:
+def dying(record: ActivationRecord) -> bool:
     """Whether over half of a layer's units were (almost) never active in one step."""
-    return record is not None and record.dead_share > LIMITS.dead
+    return record.dead_share > LIMITS.dead
 
 
 def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> ActivationRecord:
@@ -97,11 +100,19 @@ def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> Activation
     seen = looks[-LIMITS.window :]
     known = [found for found in seen if found.sums is not None]
     if known:
-        pooled = functools.reduce(ActivationRecord.merge, known)
+        pooled = _merged(known)
     else:
         patterns, dead = sum(found.patterns for found in seen), min(found.dead_share for found in seen)
         pooled = record.with_values(patterns=patterns, dead_share=dead)
     return pooled if pooled.patterns >= LIMITS.patterns else _accumulated(looks) or pooled
+
+
+def _merged(records: Sequence[ActivationRecord]) -> ActivationRecord:
+    """The patterns of all of them, as far as dead units go: the other sums are many."""
+    patterns = sum(record.patterns for record in records)
+    active = sum(record.sums.active for record in records if record.sums is not None)
+    dead = float(np.mean(active / max(patterns, 1) < DEAD))
+    return records[0].with_values(patterns=patterns, dead_share=dead)
 
 
 def _accumulated(looks: Sequence[ActivationRecord]) -> ActivationRecord | None:

@@ -39,6 +39,7 @@ class LIMITS:
     order=1,
     reads="whole",
     table=(10, "look at that layer, lower learning rate"),
+    needs="layers",
 )
 def find_non_finite(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The first tensor, in the order of execution, with NaN or Inf.

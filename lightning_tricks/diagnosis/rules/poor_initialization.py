@@ -11,6 +11,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Tra
 from lightning_tricks.diagnosis.history import layers
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading, persistence
 from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck, last_at_start
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.dead_units import dying
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
@@ -31,6 +32,10 @@ class LIMITS:
     faded: float = 100.0  # std of the first pre-activation over the last: 20 ReLU layers by torch's default have 1e6
 
 
+_STD, _JUMP = "pre-activation std", "std over that of the layer before"
+_LAST = f"last {_STD}"
+
+
 class Layer(NamedTuple):
     """A hidden layer: its weights with RMS(w) sqrt(fan_in), their ``scale``, and the units that they feed.
 
@@ -39,8 +44,12 @@ class Layer(NamedTuple):
 
     weighted: WeightedRecord
     activation: ActivationRecord
-    scale: float | None
+    snapshot: Snapshot
     std: float
+
+    @property
+    def scale(self) -> float | None:
+        return layers.weight_scale(self.snapshot, self.weighted.name)
 
 
 class Fault(NamedTuple):
@@ -58,6 +67,7 @@ class Fault(NamedTuple):
     "linearity saturation dead_units vanishing_gradient bias_shift learning_rate_too_low",
     clause="the weights begin at the wrong scale",
     table=(7, "scheme for the activation"),
+    needs="layers",
 )
 def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Pre-activations leave the order of 1 at the start, and stay there."""
@@ -125,10 +135,12 @@ def _may_learn(history: Sequence[Snapshot]) -> bool:
     return math.isnan(guess_loss(history[0])) or not is_stuck(history)
 
 
+@remembered
 def _is_faulty(snapshot: Snapshot) -> bool:
-    return _first_faulty(_hidden_layers(snapshot)) is not None
+    return _first_sign(_hidden_layers(snapshot)) is not None
 
 
+@remembered
 def _hidden_layers(snapshot: Snapshot) -> list[Layer]:
     """The hidden layers up to where nothing tells of its own weights any more: behind dead units, or without input.
 
@@ -145,8 +157,7 @@ def _hidden_layers(snapshot: Snapshot) -> list[Layer]:
         if weighted is not None and record.std >= 0:
             if hidden and _made_faint(snapshot, hidden[-1], record, base):
                 base = record.std / hidden[-1].std  # as if nothing had been between
-            scale = layers.weight_scale(snapshot, weighted.name)
-            hidden.append(Layer(weighted, record, scale, record.std / base))
+            hidden.append(Layer(weighted, record, snapshot, record.std / base))
         if dying(record):
             break
     return hidden
@@ -161,32 +172,38 @@ def _made_faint(snapshot: Snapshot, before: Layer, record: ActivationRecord, bas
 
 
 def _first_faulty(hidden: Sequence[Layer]) -> Fault | None:
+    sign = _first_sign(hidden)
+    if sign is None:
+        return None
+    layer, why = sign
+    if why.name == _JUMP:
+        first, verb = _first_alike(hidden, layer), "shrink" if why.comparison == "<" else "grow"
+        what = f"{verb} suddenly" if first is layer else f"{verb} from layer to layer, beginning"
+        return Fault(first, what, first is layer, why)
+    if why.comparison == "<":
+        return Fault(_origin(hidden, layer), "fade away", False, why)
+    if why.name == _LAST:
+        return Fault(hidden[0], "grow from layer to layer, beginning", False, why)
+    return Fault(layer, "are far too large", True, why)
+
+
+def _first_sign(hidden: Sequence[Layer]) -> tuple[Layer, Criterion] | None:
+    """The first layer whose pre-activations are out of order, and how; where that begins is for _first_faulty."""
     before: Layer | None = None
     for layer in hidden:
         factor = layer.std / before.std if before is not None and before.std > 0 else 1.0
         if not 1.0 / LIMITS.jump <= factor <= LIMITS.jump:
-            first, verb = _first_alike(hidden, layer), "shrink" if factor < 1.0 else "grow"
-            what = f"{verb} suddenly" if first is layer else f"{verb} from layer to layer, beginning"
-            name, least, most = "std over that of the layer before", 1.0 / LIMITS.jump, LIMITS.jump
-            why = Criterion(name, factor, "<", least) if factor < 1.0 else Criterion(name, factor, ">", most)
-            return Fault(first, what, first is layer, why)
+            shrinks = factor < 1.0
+            bound = 1.0 / LIMITS.jump if shrinks else LIMITS.jump
+            return layer, Criterion(_JUMP, factor, "<" if shrinks else ">", bound)
         if layer.std < LIMITS.faint:
-            why = Criterion("pre-activation std", layer.std, "<", LIMITS.faint)
-            return Fault(_origin(hidden, layer), "fade away", False, why)
-        if (
-            layer.activation.std > LIMITS.loud
-            and layer.weighted.std / max(layer.weighted.input_std, 1e-30) > LIMITS.jump
-        ):
-            return Fault(
-                layer,
-                "are far too large",
-                True,
-                Criterion("pre-activation std", layer.activation.std, ">", LIMITS.loud),
-            )
+            return layer, Criterion(_STD, layer.std, "<", LIMITS.faint)
+        loud, gain = layer.activation.std, layer.weighted.std / max(layer.weighted.input_std, 1e-30)
+        if loud > LIMITS.loud and gain > LIMITS.jump:
+            return layer, Criterion(_STD, loud, ">", LIMITS.loud)
         before = layer
     if hidden and hidden[-1].activation.std > LIMITS.loud:
-        why = Criterion("last pre-activation std", hidden[-1].activation.std, ">", LIMITS.loud)
-        return Fault(hidden[0], "grow from layer to layer, beginning", False, why)
+        return hidden[-1], Criterion(_LAST, hidden[-1].activation.std, ">", LIMITS.loud)
     return None
 
 

@@ -28,6 +28,7 @@ class LIMITS:
     order=1,
     first_only=True,
     table=(2, "smaller initial weights, SELU, batch norm"),
+    needs="activations",
 )
 def find_saturation(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Units sit on the flat sides of their curve."""
@@ -54,7 +55,5 @@ def find_saturation(history: Sequence[Snapshot]) -> Iterator[Finding]:
         yield found.finding("saturation", record.name, severity, evidence, explanation, todo, why, related=before)
 
 
-def _saturated(record: ActivationRecord | None) -> bool:
-    if record is None or not properties_of(record.function).two_sided:  # one flat side is how a rectifier works
-        return False
-    return record.saturation >= LIMITS.saturated
+def _saturated(record: ActivationRecord) -> bool:  # one flat side is how a rectifier works
+    return record.saturation >= LIMITS.saturated and properties_of(record.function).two_sided

@@ -23,6 +23,7 @@ class LIMITS:
     clause="the units of a layer have equal weights",
     order=1,
     table=(8, "random initialisation"),
+    needs="gradients",
 )
 def find_symmetric_weights(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """All units of a layer begin with the same weights."""

@@ -1,205 +1,127 @@
-"""output_mismatch, seen from the targets: shapes, ranges and numbers that the outputs cannot meet."""
+"""target_mismatch: the targets are not what the loss is made for."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
 
-from lightning_tricks.activations import properties_of
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
-from lightning_tricks.diagnosis.history.loss_calls import LossCalls
-from lightning_tricks.diagnosis.history.persistence import RECOVERY
-from lightning_tricks.diagnosis.rule import thresholds
-from lightning_tricks.probes.records.loss_and_norm import LossRecord
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
+from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.probes import LossRecord, Snapshot
 
-PROBLEM = "output_mismatch"
-SAME_SHAPE = Remedy("reshape_target", "give both the same shape: output.squeeze(1), or target.unsqueeze(1)")
-SCALE_TARGETS = Remedy("scale_targets", "normalise the targets with the training data's mean and standard deviation")
-SHUFFLE = Remedy("check_data", "check the labels, and shuffle: DataLoader(..., shuffle=True)")
+PROBLEM = "target_mismatch"
+_BINARY = ("binary_cross_entropy", "binary_cross_entropy_with_logits", "multilabel_soft_margin_loss")
+_SIGNED = ("soft_margin_loss", "hinge_embedding_loss")
 
 
 @thresholds
 class LIMITS:
-    outside: float = 0.5  # standard deviations of the targets by which some of them lie out of reach
-    near: float = 0.1  # of a unit, by which an output comes to its bound: then it is felt
-    spare: float = 3.0  # outputs over classes seen; bytes of English text use 123 of 256, a background class adds one
-    patterns: int = 500  # were the classes above those seen 3 % of the data, one had come, but for 1 in 10^6
-    large_targets: float = 30.0  # root mean square; normalised targets have 1
-    grows: float = 2.0  # times the first loss: the training diverges, and may not live to the third step looked at
+    outside: float = 0.5  # from [0, 1]: halfway to the next label; noisy labels of GANs go from -.3 to 1.2
+    several: float = 0.3  # share of the rows that name several classes
+    shifted: float = 2.0  # positions: a language model predicts the next one
 
 
-_REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
-_CLASSES = ("cross_entropy", "nll_loss")
+@rule(
+    PROBLEM,
+    "code",
+    "output_mismatch exploding_gradient learning_rate_too_high learning_rate_too_low saturation vanishing_gradient "
+    "linearity non_finite overfitting dead_units",
+    "targets do not fit the loss",
+    clause="the targets do not fit the loss",
+    order=6,
+    table=(15, "the line to change"),
+    needs="losses",
+)
+def find_target_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """Binary targets outside of [0, 1], several classes a row under cross-entropy, tokens shifted by two and more."""
+    every = loss_calls(history)
+    for calls in every:
+        found = out_of_range(calls) or zero_for_minus_one(calls) or several_classes(calls) or shifted(calls, every)
+        if found is not None:
+            evidence = {"loss function": calls.latest.function, **found.evidence}
+            yield Finding(**{**vars(found), "evidence": evidence})
 
 
-def no_activation(function: str) -> Remedy:
-    """For an activation left behind the last layer."""
-    return Remedy("remove_output_activation", f"take the {function} behind the last layer away")
-
-
-def change_outputs(number: str) -> Remedy:
-    """For a last layer with the wrong number of units."""
-    return Remedy("change_outputs", f"give the last layer the right number of outputs: {number}")
-
-
-def broadcast(calls: LossCalls) -> Finding | None:
-    """[N, 1] against [N]: every output is compared with every target."""
-    known = calls.latest.function in (*_REGRESSION, "poisson_nll_loss", "gaussian_nll_loss")
-    found = calls.persistence(lambda record: _joint(record) is not None) if known else None
+def out_of_range(calls: LossCalls) -> Finding | None:
+    """Targets of a loss that takes them for probabilities."""
+    found = calls.persistence(_outside) if calls.latest.function in _BINARY else None
     if found is None:
         return None
-    latest = calls.latest
-    ours, theirs, joint = list(latest.input_shape), list(latest.target_shape), list(_joint(latest) or ())
-    evidence = {"shape of the outputs": str(ours), "shape of the targets": str(theirs), "compared as": str(joint)}
-    outer = math.prod(joint) > max(math.prod(ours), math.prod(theirs))
+    low, high = calls.pooled.target_min, calls.pooled.target_max
+    distance = max(high - 1.0, -low)
     explanation = (
-        f"Outputs of shape {ours} and targets of shape {theirs} are broadcast to {joint}, so every output is compared "
-        f"with {'every target of the batch' if outer else 'targets that are not its own'}. "
-        "The best the network can do then is to predict their mean."
+        f"{calls.latest.function} takes its targets for probabilities, and they go from {low:.3g} to {high:.3g}. "
+        "Its loss then has no lower bound: outputs grow without end in the direction that such targets ask for."
     )
-    severity: Severity = "critical" if outer else "warning"
-    why = Criterion("elements compared", math.prod(joint), ">", min(math.prod(ours), math.prod(theirs)))
-    return found.finding(PROBLEM, latest.weighted, severity, evidence, explanation, [SAME_SHAPE], [why])
+    why = Criterion("distance of the targets from [0, 1]", distance, ">", LIMITS.outside)
+    evidence, todo = {"smallest and largest target": f"{low:.3g}, {high:.3g}"}, [_into_range(low, high)]
+    return found.finding(PROBLEM, calls.latest.weighted, "critical", evidence, explanation, todo, [why])
 
 
-def out_of_reach(calls: LossCalls) -> Finding | None:
-    """Targets outside of what the last activation can give."""
-    function, properties = calls.function, properties_of(calls.function)
-    low, high = properties.range
-    if calls.latest.function not in _REGRESSION or function is None or not (math.isfinite(low) or math.isfinite(high)):
+def zero_for_minus_one(calls: LossCalls) -> Finding | None:
+    """Labels 0 and 1 for a loss that wants -1 and 1."""
+    pooled, function = calls.pooled, calls.latest.function
+    if function not in _SIGNED or (pooled.target_min, pooled.target_max) != (0.0, 1.0):
         return None
-    latest, pooled = calls.latest, calls.pooled
-    slack = 1e-3 + 1e-3 * abs(low if math.isfinite(low) else high)
-    if pooled.input_min < low - slack or pooled.input_max > high + slack:
-        return None  # scaled or shifted behind the activation
-    std = max(pooled.target_std, 1e-12)  # of constant targets 0
-    below, above = (low - pooled.target_min) / std, (pooled.target_max - high) / std
-    felt = calls.straight and properties.two_sided
-    under = below > LIMITS.outside and (felt or latest.input_min <= low + LIMITS.near)
-    over = above > LIMITS.outside and (felt or latest.input_max >= high - LIMITS.near)
-    if not under and not over:
-        return None
-    why = Criterion("standard deviations out of reach", max(below, above), ">", LIMITS.outside)
-    evidence = {
-        "activation": function,
-        "smallest and largest target": f"{pooled.target_min:.3g}, {pooled.target_max:.3g}",
-        "smallest and largest output": f"{pooled.input_min:.3g}, {pooled.input_max:.3g}",
-        why.name: why.value,
-    }
     explanation = (
-        f"The targets go from {pooled.target_min:.3g} to {pooled.target_max:.3g}, but {function} can only give values "
-        f"{_range(low, high)}. Those outside are never met, and an output at its bound gets no gradient."
+        f"{function} wants labels of -1 and 1, and is given 0 and 1. "
+        "A pattern with the label 0 does not tell it to which side it belongs."
     )
-    found, todo = calls.all(), (no_activation(function), SCALE_TARGETS)
-    severity = found.severity(critical=not low <= pooled.target_mean <= high)
-    return found.finding(PROBLEM, calls.layer, severity, evidence, explanation, todo, [why])
+    why = Criterion("smallest target", pooled.target_min, ">", -1.0)
+    todo = [Remedy("change_targets", "make labels of -1 and 1 of them: target * 2 - 1")]
+    evidence = {"smallest and largest target": "0, 1"}
+    return calls.all().finding(PROBLEM, calls.latest.weighted, "critical", evidence, explanation, todo, [why])
 
 
-def single_output(calls: LossCalls) -> Finding | None:
-    """cross_entropy over one output: its softmax is 1 whatever the network says."""
-    latest = calls.latest
-    if latest.function not in _CLASSES or latest.outputs != 1:
-        return None
-    evidence, why = {"outputs": 1, "loss": latest.value}, Criterion("outputs", 1, "<", 2)
-    explanation = (
-        f"{latest.function} has a single output to choose from, so the probability of the right class is always 1. "
-        "The loss is constant and nothing is learned."
-    )
-    todo = change_outputs("one a class, or one with binary_cross_entropy_with_logits")
-    return calls.all().finding(PROBLEM, latest.weighted, "critical", evidence, explanation, [todo], [why])
-
-
-def spare_outputs(calls: LossCalls) -> Finding | None:
-    """Classes that no target ever names, or a single class that all targets name."""
-    layer, first = _head(calls), calls.records[0]
-    soft = len(first.target_shape) == len(first.input_shape)  # probabilities, not class numbers
-    if layer is None or first.function not in _CLASSES or first.outputs < 2 or soft:
-        return None
-    pooled = calls.pooled
-    patterns = sum(map(_independent, calls.records))
-    classes = int(pooled.target_max) + 1 if math.isfinite(pooled.target_max) else pooled.outputs
-    single = pooled.target_min == pooled.target_max
-    spare = classes * LIMITS.spare <= pooled.outputs
-    if patterns < LIMITS.patterns or not (single or spare):
-        return None
-    found = calls.all()
-    severity = found.severity() if single or found.at.step - found.since >= RECOVERY else "info"
-    evidence = {"outputs": pooled.outputs, "largest class in a target": classes - 1, "patterns looked at": patterns}
-    explanation = (
-        f"All {patterns} targets looked at name class {classes - 1}. A constant output is then the best answer: the "
-        "labels are wrong, or the data come in the order of their classes."
-        if single
-        else f"The network has {pooled.outputs} outputs, but no target among {patterns} names a class above "
-        f"{classes - 1}. Outputs that nobody asks for only learn to be silent; are labels missing, or is the number "
-        "of classes wrong?"
-    )
-    todo, why = [SHUFFLE], Criterion("patterns that name one class", patterns, ">=", LIMITS.patterns)
-    if not single:
-        todo = [change_outputs(f"{classes}"), SHUFFLE]
-        why = Criterion("outputs", pooled.outputs, ">=", classes * LIMITS.spare)
-    return found.finding(PROBLEM, layer, severity, evidence, explanation, todo, [why])
-
-
-def large_targets(calls: LossCalls) -> Finding | None:
-    """Targets so far from zero that the network has not even come to their mean."""
-    pooled = calls.pooled
-    large = math.hypot(pooled.target_mean, pooled.target_std) > LIMITS.large_targets
-    of_mean = pooled.target_std**2 if pooled.function == "mse_loss" else pooled.target_std
-    judged = large and of_mean > 0 and pooled.function in _REGRESSION
-    found = calls.persistence(lambda record: record.value > of_mean) if judged else None
+def several_classes(calls: LossCalls) -> Finding | None:
+    """Rows that name several classes, each with a whole 1, for a loss under which probabilities compete."""
+    found = calls.persistence(_names_several)
     if found is None:
         return None
-    evidence = {
-        "target mean": pooled.target_mean,
-        "target std": pooled.target_std,
-        "output mean": calls.latest.input_mean,
-        "output std": calls.latest.input_std,
-        "loss": calls.latest.value,
-        "loss of predicting the mean": of_mean,
-    }
+    share = calls.pooled.several_share
     explanation = (
-        f"The targets have mean {pooled.target_mean:.3g} and standard deviation {pooled.target_std:.3g}, the outputs "
-        f"{calls.latest.input_mean:.3g} and {calls.latest.input_std:.3g}: predicting the mean would still be better. "
-        "Weights that fit normalised targets have a long way to go to such values, at huge gradients."
+        f"{share:.0%} of the target rows name several classes with a 1 each, and {calls.latest.function} wants "
+        "probabilities that add up to 1: its softmax lets the classes of one pattern compete, and none of them can be "
+        "sure."
     )
-    diverges = calls.latest.value > LIMITS.grows * calls.records[0].value
-    why = Criterion("loss", calls.latest.value, ">", of_mean)
-    severity = "warning" if diverges else found.severity()
-    return found.finding(PROBLEM, pooled.weighted, severity, evidence, explanation, [SCALE_TARGETS], [why])
+    todo = [
+        Remedy("change_loss", "several labels a pattern: F.binary_cross_entropy_with_logits, nn.BCEWithLogitsLoss"),
+        Remedy("change_targets", "or shares of one label: target / target.sum(1, keepdim=True)"),
+    ]
+    why = Criterion("share of rows that name several classes", share, ">", LIMITS.several)
+    return found.finding(PROBLEM, calls.latest.weighted, "critical", {why.name: share}, explanation, todo, [why])
 
 
-TARGET_CHECKS = (broadcast, single_output, out_of_reach, spare_outputs, large_targets)
-
-
-def _joint(record: LossRecord) -> tuple[int, ...] | None:
-    """The shape that both are broadcast to, where outputs meet targets of other patterns; None where all is well.
-
-    A target that is stretched over the outputs (one label for a map of them, a constant) is often meant so.
-    """
-    ours, theirs = record.input_shape, record.target_shape
-    if ours == theirs or not ours or not theirs:
+def shifted(calls: LossCalls, every: Sequence[LossCalls]) -> Finding | None:
+    """The token wanted is not the next one; heads for several tokens ahead have one for the next."""
+    if any(record.shift == 1.0 for each in every for record in each.records):
         return None
-    length = max(len(ours), len(theirs))
-    pairs = list(zip((1,) * (length - len(ours)) + ours, (1,) * (length - len(theirs)) + theirs, strict=True))
-    if any(one != other and 1 not in (one, other) for one, other in pairs):
+    found = calls.persistence(lambda record: record.shift >= LIMITS.shifted)
+    if found is None:
         return None
-    joint = tuple(max(pair) for pair in pairs)
-    per_pattern = len(ours) == len(theirs) == 2 and ours[0] == theirs[0] > 1
-    return joint if math.prod(joint) > math.prod(ours) or (per_pattern and theirs[1] == 1) else None
+    shift = int(calls.latest.shift)
+    explanation = (
+        f"The targets are the tokens that stand {shift} positions later in the input, so the next token is never "
+        "learned. That is so where the data are shifted by one and the model, or the loss, shifts them once more."
+    )
+    todo = [Remedy("change_targets", "shift once only: logits[:, :-1] against tokens[:, 1:], or tokens moved already")]
+    why = Criterion("positions between token and target", shift, ">=", LIMITS.shifted)
+    return found.finding(PROBLEM, calls.latest.weighted, found.severity(), {why.name: shift}, explanation, todo, [why])
 
 
-def _head(calls: LossCalls) -> str | None:
-    """The layer whose units are the outputs; a contrastive loss compares patterns and has none."""
-    name = calls.latest.weighted
-    units = next((record.units for record in calls.snapshots[-1].weighted if record.name == name), 0)
-    return name if name is not None and units == calls.latest.outputs else None
+def _outside(record: LossRecord) -> bool:
+    return record.target_min < -LIMITS.outside or record.target_max > 1.0 + LIMITS.outside
 
 
-def _independent(record: LossRecord) -> int:
-    """Patterns that tell something new: the pixels of one image name the same few classes."""
-    return record.input_shape[0] if len(record.input_shape) > 2 else record.patterns
+def _names_several(record: LossRecord) -> bool:
+    return record.several_share > LIMITS.several and record.target_min >= 0.0
 
 
-def _range(low: float, high: float) -> str:
-    if math.isinf(high):
-        return f"above {low:g}"
-    return f"below {high:g}" if math.isinf(low) else f"from {low:g} to {high:g}"
+def _into_range(low: float, high: float) -> Remedy:
+    if (low, high) == (1.0, 2.0):
+        return Remedy("change_targets", "labels 1 and 2 become 0 and 1: target - 1")
+    if (low, high) == (-1.0, 1.0):
+        return Remedy("change_targets", "labels -1 and 1 become 0 and 1: (target + 1) / 2")
+    if low >= 0.0:
+        return Remedy("change_targets", f"bring them into [0, 1]: target / {high:g}; or cross_entropy for classes")
+    return Remedy("change_targets", "bring the targets into [0, 1], or use F.mse_loss for values")

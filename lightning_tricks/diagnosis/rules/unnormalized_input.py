@@ -12,6 +12,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.history.layers import input_layer, varies
 from lightning_tricks.diagnosis.history.persistence import Persistence, persistence
 from lightning_tricks.diagnosis.history.progress import is_stuck
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot, WeightedRecord
 
@@ -38,6 +39,7 @@ class LIMITS:
     clause="the input is not normalized",
     order=3,
     table=(9, "`lt.nn.Standardize`"),
+    needs="layers",
 )
 def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The first layer reads features far from mean 0 and standard deviation 1.
@@ -46,7 +48,7 @@ def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """
     layer = input_layer(history[-1])
     same = persistence(history, _is_constant)
-    found = persistence(history, lambda snapshot: any(each.holds for each in _criteria(input_layer(snapshot))))
+    found = persistence(history, _is_far_off)
     if layer is not None and same is not None:
         yield _constant(history, same, layer)
     if layer is None or same is not None or found is None:
@@ -68,6 +70,12 @@ def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
     yield found.finding("unnormalized_input", layer.name, severity, evidence, explanation, why=why, traits=traits)
 
 
+@remembered
+def _is_far_off(snapshot: Snapshot) -> bool:
+    return any(criterion.holds for criterion in _criteria(input_layer(snapshot)))
+
+
+@remembered
 def _is_constant(snapshot: Snapshot) -> bool:
     """Whether all patterns are the same, in every layer: one branch may well have a constant input."""
     data = input_layer(snapshot)

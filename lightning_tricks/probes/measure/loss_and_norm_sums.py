@@ -12,6 +12,8 @@ from torch import Tensor
 
 from lightning_tricks.stats import MomentSums, Sums
 
+MOST_COUNTED = 100  # classes of which a record tells how often each was wanted
+
 
 def extremes(values: Tensor) -> Tensor:
     """The smallest and the largest of some numbers; NaN where one of them is."""
@@ -50,9 +52,12 @@ class LossSums(Sums):
         input: Of all inputs looked at.
         nonzero: Number of inputs that are not zero.
         sums, log_sums: Smallest and largest sum, and log sum exp, over the outputs of a pattern.
+        spread: Over outputs, the largest variance over patterns and the largest mean square.
         target: Of all targets looked at; None for numbers of classes.
         classes: The numbers of the classes themselves: a few thousand of them, which the host sees through faster.
         ignored: The number that is none of a class.
+        several: Number of target rows of nothing but 0 and several 1; None where targets are no rows of classes.
+        along_rows, along_columns: Tokens and what is wanted for them, for either dimension that may be time.
     """
 
     patterns: int
@@ -63,22 +68,42 @@ class LossSums(Sums):
     nonzero: Any
     sums: Any = None
     log_sums: Any = None
+    spread: Any = None
     target: ValueSummary | None = None
     classes: Any = None
     ignored: int | None = None
+    several: Any = None
+    along_rows: Sums | None = None
+    along_columns: Sums | None = None
 
-    def target_measures(self) -> dict[str, float]:
+    @property
+    def variation(self) -> float:
+        """Largest std over patterns of an output over the largest root mean square: 0 where all patterns are equal."""
+        variance, size = (float(each) for each in self.spread)
+        return math.sqrt(variance / size) if size > 0 else size
+
+    def target_measures(self, outputs: int) -> dict[str, Any]:
+        """What is known of the targets, by the names of a record's fields."""
         if self.target is not None:
-            return self.target.measures("target")
+            share = math.nan if self.several is None else float(self.several) / max(self.patterns, 1)
+            return {**self.target.measures("target"), "several_share": share}
         known = self.classes if self.ignored is None else self.classes[self.classes != self.ignored]
         count = len(known)
         if not count:
             return {}
         mean = float(known.sum(dtype=np.float64)) / count
         centred = known - mean
-        return ValueSummary(mean, float(centred @ centred) / count, np.array((known.min(), known.max()))).measures(
-            "target"
-        )
+        whole = ValueSummary(mean, float(centred @ centred) / count, np.array((known.min(), known.max())))
+        return {**whole.measures("target"), **_counts(known, outputs)}
+
+
+def _counts(classes: Any, outputs: int) -> dict[str, Any]:
+    if classes.min() < 0:
+        return {}
+    counts = np.bincount(classes.astype(np.int64))
+    few = outputs <= MOST_COUNTED
+    told = tuple(np.pad(counts, (0, max(0, outputs - len(counts)))).tolist()) if few else ()
+    return {"distinct_classes": int(np.count_nonzero(counts)), "class_counts": told}
 
 
 @dataclass(frozen=True)

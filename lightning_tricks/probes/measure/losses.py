@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from lightning_tricks._compat import torch_functions
 from lightning_tricks._compat.torch_functions import Function
 from lightning_tricks.probes.measure.loss_and_norm_sums import LossSums, ValueSummary, extremes
 from lightning_tricks.probes.measure.tallies import ActivationTally, LossTally, Tallies, WeightedTally, origin_of
+from lightning_tricks.probes.measure.targets import targets, tokens
 from lightning_tricks.stats import sample
 
 MAX_INPUTS = 2**20  # of a call are looked at: large vocabularies are thinned along the patterns
@@ -51,7 +53,8 @@ def count(
     output: Tensor,
     annotation: Any,
     max_patterns: int | None,
-) -> None:
+    embedded: Sequence[Tensor] = (),
+) -> LossTally:
     """Count one call.
 
     Args:
@@ -63,6 +66,7 @@ def count(
         output: What it returned.
         annotation: What is known of the input: the tally whose output it is or was made of, or anything else.
         max_patterns: The most patterns per output that are looked at.
+        embedded: The tokens that went into the network.
     """
     x = given["input"]
     axis = _axis(kind, x, annotation)
@@ -70,7 +74,11 @@ def count(
     tally = tallies.losses.get(name)
     if tally is None:
         tally = tallies.losses[name] = _tally(name, kind, tallies, given, annotation, outputs)
-    tally.calls.append(_sums(kind, func, given, output, axis, outputs, max_patterns))
+    sums = _sums(kind, func, given, output, axis, outputs, max_patterns)
+    if embedded and _by_number(kind, given["target"]):
+        sums = dataclasses.replace(sums, **tokens(annotation, embedded, given["target"], given.get("ignore_index")))
+    tally.calls.append(sums)
+    return tally
 
 
 def arguments(func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +103,9 @@ def _tally(
         outputs,
         None if weighted is None else weighted.name,
         None if activation is None else activation.name,
+        _reduction_of(given),
+        given["input"].numel() // (outputs if kind.whole or kind.outputs == "distribution" else 1),
+        torch.finfo(given["input"].dtype).eps,
     )
 
 
@@ -132,19 +143,14 @@ def _sums(
         torch.count_nonzero(values),
         sums,
         log_sums,
-        **_targets(kind, given, axis, most),
+        _spread(values, lies),
+        **targets(_by_number(kind, given["target"]), kind.outputs == "classes", given, axis, most),
     )
 
 
-def _targets(kind: LossFunction, given: Mapping[str, Any], axis: int, most: int | None) -> dict[str, Any]:
-    target = given["target"]
-    if _by_number(kind, target):
-        target = target.reshape(-1)
-        step = 1 if most is None else max(1, math.ceil(len(target) / most))
-        return {"classes": target[::step].float(), "ignored": given.get("ignore_index")}
-    target = target if target.is_floating_point() else target.float()
-    values = sample(target, axis if -axis <= target.dim() else 0, most).values
-    return {"target": ValueSummary.of(values)}
+def _spread(values: Tensor, lies: int) -> Tensor:
+    variance, mean = torch.var_mean(values, lies, correction=0)
+    return torch.stack((variance.amax(), (variance + mean * mean).amax()))
 
 
 def _value(kind: LossFunction, given: Mapping[str, Any], output: Tensor, outputs: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from lightning_tricks.probes.measure.loss_and_norm_sums import LossSums, NormalizationSums
 from lightning_tricks.probes.measure.operations import WeightedCall
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
+from lightning_tricks.probes.records.loss_path import BroadcastRecord, SoftmaxRecord
 from lightning_tricks.stats import ActivationSums, MomentSums, SquareSums, WeightedSums
 
 
@@ -38,6 +40,7 @@ class ActivationTally:
     Args:
         gate: Whether the output is a factor, or only leads to one.
         weights: The weighted operation whose output it takes as it is; None for any other input.
+        behind: The weighted operation whose output it takes, nothing but linear operations between; None else.
         readers: The weighted operations that take its output.
         outputs: MomentSums of the outputs of the last micro-batch alone: the next layer's input.
     """
@@ -49,6 +52,7 @@ class ActivationTally:
     signal: ErrorSignal
     gate: bool = False
     weights: WeightedTally | None = None
+    behind: WeightedTally | None = None
     readers: set[str] = field(default_factory=set)
     sums: ActivationSums | None = None
     outputs: MomentSums | None = None
@@ -75,6 +79,7 @@ class WeightedTally:
         reads: The activation whose output it takes, nothing but linear operations between; None else.
         with_gradient: Whether gradients were switched on at any call.
         outputs: MomentSums of the outputs of the last micro-batch alone.
+        shape: Of the output in the last micro-batch.
     """
 
     name: str
@@ -90,6 +95,7 @@ class WeightedTally:
     with_gradient: bool = False
     sums: WeightedSums | None = None
     outputs: MomentSums | None = None
+    shape: tuple[int, ...] = ()
 
     def add(self, sums: WeightedSums) -> None:
         self.outputs = sums.output
@@ -103,10 +109,12 @@ class Derived:
     Args:
         origin: Of which counted output; None where it was none.
         dropout: p of the dropout that was this operation; 0 else.
+        start: Where along the first two dimensions of that output it begins; None where that is unknown.
     """
 
     origin: WeightedTally | ActivationTally | None
     dropout: float = 0.0
+    start: tuple[int, int] | None = (0, 0)
 
 
 def origin_of(annotation: Any) -> Any:
@@ -126,6 +134,10 @@ class LossTally:
     outputs: int
     weighted: str | None
     activation: str | None
+    reduction: str
+    terms: int
+    resolution: float
+    bound: float = math.nan
     calls: list[LossSums] = field(default_factory=list)
 
     def record(self, calls: list[LossSums]) -> LossRecord:
@@ -133,6 +145,7 @@ class LossTally:
         return functools.reduce(lambda one, other: one.merge(other), map(self._record, calls))
 
     def _record(self, sums: LossSums) -> LossRecord:
+        known: dict[str, Any] = {**sums.input.measures("input"), **sums.target_measures(self.outputs)}
         return LossRecord(
             self.name,
             self.function,
@@ -148,8 +161,13 @@ class LossTally:
             log_sum_error=_distance(sums.log_sums, 0.0),
             weighted=self.weighted,
             activation=self.activation,
-            **sums.input.measures("input"),
-            **sums.target_measures(),
+            reduction=self.reduction,
+            terms=self.terms,
+            bound=self.bound,
+            input_variation=sums.variation,
+            input_resolution=self.resolution,
+            shift=_shift(sums),
+            **known,
         )
 
 
@@ -204,6 +222,8 @@ class Tallies:
     weighted: dict[str, WeightedTally] = field(default_factory=dict)
     losses: dict[str, LossTally] = field(default_factory=dict)
     normalizations: dict[str, NormalizationTally] = field(default_factory=dict)
+    softmaxes: dict[str, SoftmaxRecord] = field(default_factory=dict)
+    broadcasts: dict[str, BroadcastRecord] = field(default_factory=dict)
     not_seen: dict[str, str] = field(default_factory=dict)
     loss: Tensor | None = None
     order: int = 0
@@ -214,9 +234,29 @@ class Tallies:
         for tally in self.activations.values():
             tally.gate = tally.gate or (tally.weights is not None and tally.weights.weight in fed)
 
+    def in_front_of(self, trained: Collection[str]) -> set[str]:
+        """The weights whose output, through activations and linear operations, enters one of these."""
+        found: set[str] = set()
+        waiting = [tally for tally in self.weighted.values() if tally.weight in trained]
+        while waiting:
+            tally = waiting.pop()
+            direct = self.weighted.get(tally.follows or "")
+            for before in (direct, None if tally.reads is None else tally.reads.behind):
+                if before is not None and before.weight is not None and before.weight not in found:
+                    found.add(before.weight)
+                    waiting.append(before)
+        return found
+
     def next_order(self) -> int:
         self.order += 1
         return self.order
+
+
+def _shift(sums: LossSums) -> float:
+    """By how many positions the targets are the input's tokens shifted: 1 where either dimension may be time."""
+    along = [getattr(sums, name) for name in ("along_rows", "along_columns")]
+    shifts = [each.shift() for each in along if each is not None]
+    return 1.0 if 1.0 in shifts else next((shift for shift in shifts if not math.isnan(shift)), math.nan)
 
 
 def _distance(extremes: Any, wanted: float) -> float:

@@ -55,6 +55,7 @@ class WeightedCounter:
             tally = self._tally(name, operation, call, weight, follows)
         tally.add(WeightedSums.of(moments, sample(y, call.output_axis, self.max_patterns), y, unsampled))
         tally.elements += y.numel()
+        tally.shape = tuple(y.shape)
         tally.with_gradient |= torch.is_grad_enabled()
         if isinstance(origin, ActivationTally):
             tally.reads = origin

@@ -159,6 +159,24 @@ class ActivationRecord(StepRecord):
         """norm(E x)^2 / E norm(x)^2 of the output x."""
         return sums.joint.activation.mean_energy
 
+    @measure()
+    @staticmethod
+    def input_variation(sums: ActivationSums) -> float:
+        """Largest std over patterns of a unit's pre-activation, over the largest root mean square."""
+        return sums.joint.preactivation.variation
+
+    @measure()
+    @staticmethod
+    def variation(sums: ActivationSums) -> float:
+        """The same of the output x: 0 where all patterns give the same."""
+        return sums.joint.activation.variation
+
+    @measure()
+    @staticmethod
+    def resolution(sums: ActivationSums) -> float:
+        """Relative rounding error of the output's number format."""
+        return sums.resolution
+
     nonfinite: bool = False
     histogram: tuple[float, ...] = ()
     awake: str = ""

@@ -36,9 +36,23 @@ class LossRecord(StepRecord):
         log_sum_error: Largest abs(log sum exp over outputs of input): under 1e-3 where they are log-probabilities.
         target_mean, target_std, target_min, target_max: Over all targets looked at; class numbers count as numbers,
             those to be ignored are left out.
+        input_variation: Largest std over patterns of an output, over the largest root mean square of an output: 0 where
+            the loss is given the same for every pattern. Of several batches the largest.
+        input_resolution: Relative rounding error of the input's number format.
+        several_share: Share of the target rows that are nothing but 0 and several 1; NaN where targets are no rows of
+            classes.
+        shift: By how many positions later the targets stand among the tokens that went in (1 wherever that fits); NaN
+            where none fits, or it is not known which output belongs to which token.
+        distinct_classes: Number of classes among the targets looked at; 0 where these are no class numbers.
+        class_counts: How often each class is among them; empty where there are more than 100.
         weighted: The name of the weighted record whose output came in with nothing but linear operations between, or
             through the activation; where that is unknown, of the last one before the loss; None without any.
         activation: The name of the activation record whose output came in with nothing but linear operations between.
+        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batchmean"``, as the call asked for; empty in an old record.
+        bound: The largest size of the input where it is cosines of patterns and weights, times a number: that number;
+            NaN for any other input, and where a tensor scales them.
+        terms: Number of losses that the call has before it reduces them: by patterns where a pattern has one loss, else
+            by elements. A sum is this many times the mean. 0 in an old record.
     """
 
     function: str = ""
@@ -60,8 +74,17 @@ class LossRecord(StepRecord):
     target_std: float = math.nan
     target_min: float = math.nan
     target_max: float = math.nan
+    input_variation: float = math.nan
+    input_resolution: float = math.nan
+    several_share: float = math.nan
+    shift: float = math.nan
+    distinct_classes: int = 0
+    class_counts: tuple[int, ...] = ()
     weighted: str | None = None
     activation: str | None = None
+    reduction: str = ""
+    terms: int = 0
+    bound: float = math.nan
 
     def merge(self, other: LossRecord) -> LossRecord:
         """The record of the patterns of both."""
@@ -69,11 +92,22 @@ class LossRecord(StepRecord):
         numbers = {
             name: _mean(self, other, name, weights) for name in ("value", "input_mean", "zero_share", "target_mean")
         }
+        numbers["several_share"] = _mean(self, other, "several_share", weights)
         numbers |= {f"{kind}_std": _joint_std(self, other, kind, weights) for kind in ("input", "target")}
-        lowest, highest = ("input_min", "target_min"), ("input_max", "target_max", "sum_error", "log_sum_error")
+        lowest = ("input_min", "target_min")
+        highest = ("input_max", "target_max", "sum_error", "log_sum_error", "input_variation", "input_resolution")
         numbers |= {name: float(np.minimum(getattr(self, name), getattr(other, name))) for name in lowest}
         numbers |= {name: float(np.maximum(getattr(self, name), getattr(other, name))) for name in highest}
-        changed: dict[str, Any] = {"patterns": sum(weights), **numbers}
+        numbers["shift"] = float(np.fmin(self.shift, other.shift))
+        counts = self.class_counts, other.class_counts
+        added = tuple(map(sum, zip(*counts, strict=True))) if len(counts[0]) == len(counts[1]) else ()
+        distinct = sum(map(bool, added)) or max(self.distinct_classes, other.distinct_classes)
+        changed: dict[str, Any] = {
+            "patterns": sum(weights),
+            "class_counts": added,
+            "distinct_classes": distinct,
+            **numbers,
+        }
         return dataclasses.replace(self, **changed)
 
 

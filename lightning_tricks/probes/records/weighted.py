@@ -74,6 +74,24 @@ class WeightedRecord(StepRecord):
         """Root of the mean over units of var(y)."""
         return record.root(record.mean(sums.output.variance))
 
+    @measure()
+    @staticmethod
+    def input_variation(sums: WeightedSums) -> float:
+        """Largest std over patterns of an input feature, over the largest root mean square: 0 for equal patterns."""
+        return math.nan if sums.input is None else sums.input.variation
+
+    @measure()
+    @staticmethod
+    def variation(sums: WeightedSums) -> float:
+        """Largest std over patterns of a unit's output, over the largest root mean square: 0 for equal patterns."""
+        return sums.output.variation
+
+    @measure()
+    @staticmethod
+    def resolution(sums: WeightedSums) -> float:
+        """Relative rounding error of the output's number format."""
+        return sums.resolution
+
     @measure(monitor="gradients")
     @staticmethod
     def error_signal(signal: SquareSums) -> float:

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_tricks._compat import torch_functions
+from lightning_tricks._compat import torch_functions, torch_tensors
 from lightning_tricks.activations import Activation, by_name, properties_of
 from lightning_tricks.probes.measure import losses, normalizations
 from lightning_tricks.probes.measure.activations import ActivationCall
 from lightning_tricks.probes.measure.losses import LossFunction
 from lightning_tricks.probes.measure.operations import Operation
 from lightning_tricks.probes.measure.tallies import ActivationTally
-from lightning_tricks.probes.watch.annotations import custom_functions
+from lightning_tricks.probes.measure.targets import start_of
+from lightning_tricks.probes.watch.annotations import graph_behind
+from lightning_tricks.probes.watch.loss_path import depends_on_network, softmax_axis
 from lightning_tricks.probes.watch.observer import Observer
 from lightning_tricks.stats import unreadable
 
@@ -42,6 +44,9 @@ def weighted(operation: Operation, observer: Observer, func: Function, args: Arg
                 tally = observer.weighted.count(name, operation, call, y, source, weight)
                 if not call.inner:  # what a recurrent kernel gives is no pre-activation: it has activations inside
                     observer.annotations.write(y, tally)
+                observer.loss_path.note_tokens(operation.name, args)
+    if observer.active and len(args) > 1:
+        observer.loss_path.note_product(args[0], args[1], output)
     return output
 
 
@@ -75,7 +80,11 @@ def loss(kind: LossFunction, observer: Observer, func: Function, args: Arguments
         with observer.guard(name), torch.no_grad():
             if observer.readable(name, x):
                 given, source = losses.arguments(func, args, kwargs), observer.annotations.read(x)
-                losses.count(name, kind, observer.tallies, func, given, output.detach(), source, observer.max_patterns)
+                path, most = observer.loss_path, observer.max_patterns
+                tally = losses.count(
+                    name, kind, observer.tallies, func, given, output.detach(), source, most, path.embedded
+                )
+                tally.bound = path.bound(x)
     return output
 
 
@@ -117,7 +126,7 @@ def dropout(observer: Observer, func: Function, args: Arguments, kwargs: Keyword
         p = float(rate) if training and isinstance(rate, (int, float)) else 0.0
     output = func(*args, **kwargs)
     if p > 0 or source is not None:
-        observer.derive(output, source, p)
+        observer.derive(output, source, p, getattr(source, "start", (0, 0)))
     return output
 
 
@@ -129,7 +138,52 @@ def linear(observer: Observer, func: Function, args: Arguments, kwargs: Keywords
         source = observer.annotations.read(tensors[0]) if len(tensors) == 1 else None
     output = func(*args, **kwargs)
     if source is not None:
-        observer.derive(output, source)
+        start = start_of(func.__name__, args, getattr(source, "start", (0, 0)))
+        observer.derive(output, source, start=start)
+    if observer.active and args and isinstance(args[0], Tensor):
+        observer.loss_path.note_shape(args[0], output)
+    return output
+
+
+def addition(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """Linear, and elementwise."""
+    output = linear(observer, func, args, kwargs)
+    _compare(observer, func, args, output)
+    return output
+
+
+def elementwise(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """Only the shapes of its operands are looked at."""
+    output = func(*args, **kwargs)
+    _compare(observer, func, args, output)
+    return output
+
+
+def division(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """Elementwise; by a number it scales."""
+    output = elementwise(observer, func, args, kwargs)
+    if observer.active:
+        observer.loss_path.note_scale(args[:2], output, inverse=True)
+    return output
+
+
+def softmax(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    output = func(*args, **kwargs)
+    x = _input(args, kwargs)
+    if observer.active and isinstance(x, Tensor) and x.requires_grad and x.dim():
+        name = observer.modules.name("softmax", func.__name__)
+        with observer.guard(name):
+            axis = softmax_axis(x, args, kwargs)
+            observer.loss_path.softmax(name, func.__name__, x, axis, observer.annotations.read(x))
+    return output
+
+
+def normalize(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """Vectors of length 1, whose products are cosines."""
+    output = func(*args, **kwargs)
+    x = _input(args, kwargs)
+    if observer.active and isinstance(x, Tensor) and x.requires_grad:
+        observer.loss_path.note_direction(output, weights=observer.is_parameter(x))
     return output
 
 
@@ -143,6 +197,8 @@ def multiplication(observer: Observer, func: Function, args: Arguments, kwargs: 
         with observer.guard("gates"):
             _multiply(observer, one, args[1], other, output)
             _multiply(observer, other, args[0], one, output)
+    observer.loss_path.note_scale(args, output)
+    _compare(observer, func, args, output)
     return output
 
 
@@ -160,9 +216,12 @@ def backward(observer: Observer, func: Function, args: Arguments, kwargs: Keywor
     if observer.closed or observer.paused or torch_functions.in_backward():
         return func(*args, **kwargs)
     given = args[0] if args else kwargs.get("tensors")
+    leaves: list[Tensor] = []
     with observer.guard("loss"):
         for value in [given] if isinstance(given, Tensor) else list(given or ()):
-            _note_loss(observer, value)
+            leaves += _note_loss(observer, value)
+    with observer.guard("training loop"), torch.no_grad():
+        observer.loop.before_backward(leaves)
     flags = dict(zip(("retain_graph", "create_graph"), args[2:], strict=False))
     flags.update(kwargs)
     keeps = flags.get("retain_graph")
@@ -171,6 +230,22 @@ def backward(observer: Observer, func: Function, args: Arguments, kwargs: Keywor
         return func(*args, **kwargs)
     finally:
         observer.gradients.keeps_graph = False
+        with observer.guard("training loop"):
+            observer.loop.leftover.after_backward()
+
+
+def _compare(observer: Observer, func: Function, args: Arguments, output: Any) -> None:
+    """Whether an elementwise operation broadcasts the outputs of a batch against its targets."""
+    pair = args[-2:]
+    if len(pair) < 2 or not observer.active or not observer.loss_path.may_cross(*pair):
+        return
+    for x, target in (pair, pair[::-1]):
+        given = (target, torch_tensors.base(target))
+        fixed = any(observer.is_buffer(tensor) or observer.is_parameter(tensor) for tensor in given)
+        if depends_on_network(x) and not target.requires_grad and not fixed:
+            function = func.__name__.strip("_")
+            name, source = observer.modules.name("broadcast", function), observer.annotations.read(x)
+            observer.loss_path.cross(name, function, x, target, source, output)
 
 
 def _multiply(
@@ -186,13 +261,17 @@ def _multiply(
         source.become_gate(rival)
 
 
-def _note_loss(observer: Observer, loss: Tensor) -> None:
+def _note_loss(observer: Observer, loss: Tensor) -> list[Tensor]:
+    """Keep the value of a loss; what it depends on."""
     tallies = observer.tallies
     if loss.numel() == 1 and unreadable(loss) is None:
         value = loss.detach().reshape(())
         tallies.loss = value if tallies.loss is None else tallies.loss + value
-    for name in custom_functions(loss):
+    observer.loss_path.arrive(loss)
+    functions, leaves = graph_behind(loss)
+    for name in functions:
         tallies.not_seen[name] = "custom autograd function: nothing inside it is seen"
+    return leaves
 
 
 def _input(args: Arguments, kwargs: Mapping[str, Any]) -> Any:

@@ -18,7 +18,12 @@ from lightning_tricks.probes.watch.observer import Observer
 _ATTENTION = "functional.multi_head_attention_forward"
 _OTHERS: tuple[tuple[Handler, str, str], ...] = (  # handler, places, names in each of them
     (handlers.multiplication, "torch Tensor", "mul mul_ multiply __mul__ __rmul__ __imul__"),
-    (handlers.linear, "torch Tensor", "add sub rsub neg __add__ __radd__ __sub__ __rsub__ __neg__ mean sum"),
+    (handlers.addition, "torch Tensor", "add sub subtract rsub __add__ __radd__ __sub__ __rsub__"),
+    (handlers.division, "torch Tensor", "div divide true_divide __truediv__"),
+    (handlers.elementwise, "torch Tensor", "__rtruediv__ pow __pow__ __rpow__ where minimum maximum float_power"),
+    (handlers.softmax, "functional torch Tensor", "softmax log_softmax"),
+    (handlers.normalize, "functional", "normalize"),
+    (handlers.linear, "torch Tensor", "neg __neg__ mean sum"),
     (handlers.linear, "torch Tensor", "view reshape unsqueeze squeeze expand flatten permute transpose view_as"),
     (handlers.linear, "torch Tensor", "expand_as __getitem__ contiguous clone to float chunk split tensor_split"),
     (handlers.linear, "torch Tensor joined", "unbind movedim swapaxes narrow split"),
@@ -56,10 +61,14 @@ class ObserverMode(TorchFunctionMode):
         if frame is not None:
             frame.seen += 1
         handler = self._table.get(func)
-        if handler is not None:
-            return handler(observer, func, args, kwargs or {})
-        self._list_unseen(func)
-        return func(*args, **(kwargs or {}))
+        if handler is None:
+            self._list_unseen(func)
+            output = func(*args, **(kwargs or {}))
+        else:
+            output = handler(observer, func, args, kwargs or {})
+        if observer.loss_path.following:
+            observer.loss_path.follow(args, output)
+        return output
 
     def _list_unseen(self, func: Function) -> None:
         observer = self._observer
