@@ -137,7 +137,7 @@ def _train(
                 probe.note_loss(loss)
         snapshot = probe.snapshot()
         if place is not None and snapshot.suspicious:
-            snapshot = dataclasses.replace(snapshot, origin=place._asdict())
+            snapshot = dataclasses.replace(snapshot, origin=dataclasses.asdict(place))
         history.append(snapshot)
     return history
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import warnings
 from collections.abc import Mapping
@@ -57,4 +58,4 @@ class RepeatedStep:
                 return loss
 
             place = first_nonfinite(run, other.parameters())
-            self.origin = {} if place is None else place._asdict()
+            self.origin = {} if place is None else dataclasses.asdict(place)

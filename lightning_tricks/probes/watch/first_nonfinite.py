@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import linecache
 import math
 import pathlib
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ _OWN = {"torch", __name__.partition(".")[0]}  # packages whose lines are nobody'
 _MOST_NODES = 20_000
 
 
-class Place(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Place:
     """A call of a torch function; ``line`` is the user's: ``"model.py:12: x.log()"``."""
 
     operation: str
@@ -100,7 +102,7 @@ def _going_backward(loss: Tensor, wanted: list[Tensor], nodes: dict[Any, Place])
     for node, place in nodes.items():
         node.register_hook(look(place))
     torch.autograd.grad(loss, wanted, allow_unused=True)
-    return found[0]._replace(operation=f"{found[0].operation} (backward)") if found else None
+    return dataclasses.replace(found[0], operation=f"{found[0].operation} (backward)") if found else None
 
 
 def _leaves(tree: Any) -> Iterator[Any]:
