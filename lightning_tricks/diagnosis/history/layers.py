@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
 
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.history.persistence import Persistence, persistences
@@ -56,15 +57,16 @@ def faulty_layers(
 
 def weighted_before(snapshot: Snapshot, activation: ActivationRecord) -> WeightedRecord | None:
     """The last weighted operation before an activation: the layer whose pre-activation it takes."""
-    return _weighted_before(snapshot).get(activation.order)
+    return weights_before(snapshot).get(activation.order)
 
 
 @remembered
-def _weighted_before(snapshot: Snapshot) -> dict[int, WeightedRecord]:
+def weights_before(snapshot: Snapshot) -> dict[int, WeightedRecord]:
+    """The last weighted operation before every activation, by the activation's order."""
     weighted = sorted(snapshot.weighted, key=_order)
-    orders = list(map(_order, weighted))
-    places = ((record.order, bisect.bisect_left(orders, record.order)) for record in snapshot.activations)
-    return {order: weighted[place - 1] for order, place in places if place}
+    orders, own = list(map(_order, weighted)), list(map(_order, snapshot.activations))
+    places = np.searchsorted(orders, own).tolist()
+    return {order: weighted[place - 1] for order, place in zip(own, places, strict=True) if place}
 
 
 def fed_by(snapshot: Snapshot, activation: ActivationRecord | None) -> str | None:

@@ -124,12 +124,12 @@ def _is_faulty(snapshot: Snapshot) -> bool:
     return _first_sign(_hidden_layers(snapshot)) is not None
 
 
-@remembered
 def _hidden_layers(snapshot: Snapshot) -> list[Layer]:
     """The hidden layers up to the first of dead units: behind those nothing tells of its own weights."""
     hidden: list[Layer] = []
+    before = layers.weights_before(snapshot)
     for record in layers.hidden_activations(snapshot):
-        weighted = layers.weighted_before(snapshot, record)
+        weighted = before.get(record.order)
         if weighted is not None and record.std >= 0:
             hidden.append(Layer(weighted, record, snapshot, record.std))
         if dying(record):
