@@ -130,6 +130,10 @@ class TrainingDoctor(Monitor):
         super().on_validation_loss(loss)
         self._diagnosis = None
 
+    def on_training_end(self) -> None:
+        super().on_training_end()
+        self._diagnosis = None
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         new, self._new = self._new, []
@@ -142,7 +146,7 @@ class TrainingDoctor(Monitor):
                 rank_zero_warn(str(finding))
 
     def summary(self, snapshot: Snapshot) -> dict[str, float]:
-        """How many findings are above info, the highest severity (0 to 2: none, warning, critical), and 1 for healthy."""
+        """Findings above info, the highest severity (0 to 2: none, warning, critical), 1 if healthy."""
         ranks = [finding.rank for finding in self.diagnosis.findings]
         return {
             "findings": float(sum(rank > 0 for rank in ranks)),

@@ -32,6 +32,8 @@ _SURE_AT_ONCE = ("exploding_gradient", "poor_initialization", "unnormalized_inpu
 _HOLDS_BACK = {
     "symmetric_weights",
     "disconnected_parameters",
+    "no_update",
+    "stale_gradient",
     "batch_norm_mismatch",
     "learning_rate_too_low",
     "learning_rate_too_high",
@@ -74,7 +76,7 @@ class _Attribution:
             severity = max(top.severity, finding.severity, key=SEVERITIES.index)
             whole = dataclasses.replace(top, severity=severity, consequences=(*top.consequences, finding))
             tops = [whole if each is top else each for each in tops]
-        return tuple(sorted(tops, key=lambda top: -top.rank))
+        return tuple(sorted(tops, key=lambda top: (-top.rank, Trait.SLOW not in top.traits)))
 
     def _precedence(self, finding: Finding) -> tuple[int, int, int]:
         stage = "depth" if self._leads(finding) else self._stage(finding)

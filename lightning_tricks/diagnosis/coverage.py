@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from lightning_tricks.diagnosis.history.learning import level
 from lightning_tricks.probes import Snapshot
 
+_SEEN: Mapping[str, Callable[[Snapshot], bool]] = {
+    "layers": lambda s: bool(s.weighted or s.activations),
+    "activations": lambda s: bool(s.activations),
+    "error signals": lambda s: any(not math.isnan(record.error_signal) for record in s.weighted),
+    "gradients": lambda s: any(not math.isnan(record.gradient) for record in s.parameters),
+    "updates": lambda s: any(not math.isnan(record.update) for record in s.parameters),
+    "losses": lambda s: not math.isnan(s.loss) or s.nonfinite_loss,
+    "validation": lambda s: not math.isnan(s.validation_loss),
+    "batch norms": lambda s: bool(s.normalizations),
+}
 _FEW = 10  # looks under which experts that no pattern went to, and heads of other tasks, are named and not judged
 
 
@@ -25,6 +35,8 @@ class Coverage:
         update: Share of them, over all looks, that moved.
         without_gradient: Trainable tensors that never had one, of under 10 looks.
         not_seen: The number of places of which nothing is known.
+        judged: Problems whose rule could judge: what it reads was seen.
+        not_judged: Those whose rule could not, such as overfitting without a validation.
     """
 
     looks: int = 0
@@ -35,21 +47,27 @@ class Coverage:
     update: float = 0.0
     without_gradient: tuple[str, ...] = ()
     not_seen: int = 0
+    judged: tuple[str, ...] = ()
+    not_judged: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         frozen = f", {self.frozen} frozen" if self.frozen else ""
+        rules = len(self.judged + self.not_judged)
+        judged = f"; {len(self.judged)} of {rules} rules could judge" if rules else ""
         return (
             f"{_count(self.layers, 'layer')}, {_count(self.trainable, 'trainable tensor')} (gradient seen in "
-            f"{self.gradient:.0%}, update in {self.update:.0%}){frozen}"
+            f"{self.gradient:.0%}, update in {self.update:.0%}){frozen}{judged}"
         )
 
 
-def coverage(history: Sequence[Snapshot]) -> Coverage:
-    """What was seen in these snapshots.
+def coverage(history: Sequence[Snapshot], needs: Mapping[str, Collection[str]] | None = None) -> Coverage:
+    """What was seen in these snapshots; ``needs`` says of each problem what its rule has to see.
 
-    >>> print(coverage([]))
-    0 layers, 0 trainable tensors (gradient seen in 0%, update in 0%)
+    >>> print(coverage([], {"overfitting": ["losses", "validation"]}))
+    0 layers, 0 trainable tensors (gradient seen in 0%, update in 0%); 0 of 1 rules could judge
     """
+    seen = {what for what, shows in _SEEN.items() if any(map(shows, history))}
+    judged = {problem: bool(history) and seen.issuperset(needed) for problem, needed in (needs or {}).items()}
     layers = {record.name for s in history for record in (*s.weighted, *s.activations)}
     trainable = [record for snapshot in history for record in snapshot.parameters if record.trainable]
     frozen = {record.name for snapshot in history for record in snapshot.parameters if not record.trainable}
@@ -67,6 +85,8 @@ def coverage(history: Sequence[Snapshot]) -> Coverage:
         moved / max(len(trainable), 1),
         tuple(never) if len(history) < _FEW else (),
         len({name for snapshot in history for name in snapshot.not_seen}),
+        tuple(problem for problem, could in judged.items() if could),
+        tuple(problem for problem, could in judged.items() if not could),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, TextIO, TypeVar, get_args
 from lightning_tricks.diagnosis.coverage import Coverage, coverage, doubt, looked_at
 from lightning_tricks.diagnosis.finding import Finding, plain
 from lightning_tricks.diagnosis.history.learning import TOLD_AFTER
-from lightning_tricks.diagnosis.registry import wording
+from lightning_tricks.diagnosis.registry import RULES, wording
 from lightning_tricks.probes import Snapshot
 
 ViewName = Literal["text", "rich", "show", "csv"]
@@ -87,7 +87,7 @@ class Diagnosis:
     @functools.cached_property
     def coverage(self) -> Coverage:
         """How much of the training was seen."""
-        return coverage(self.history)
+        return coverage(self.history, {rule.problem: rule.needs for rule in RULES})
 
     @property
     def verdict(self) -> str:

@@ -30,6 +30,7 @@ class Trait(enum.Enum):
     NEARLY_ONE_SIDED = "nearly one-sided"  # inputs of one sign by which an update also throws the means
     LOUD = "loud"  # signals over their healthy size
     FAINT = "faint"  # signals under it
+    SLOW = "slow"  # a training that learns, but lost steps by how it began
     OFF_CENTRE = "off centre"  # signals whose mean is larger than they vary
 
 

@@ -67,7 +67,7 @@ def build_snapshot(observer: Observer, parameters: Iterable[ParameterTally], con
     loss, scale, *others = [math.nan if number is None else float(number) for number in known]
     rates, recent = others[: len(rates)], others[len(rates) :]
     sums = iter([tree.with_arrays(arrays) for tree in trees])
-    training = observer.loop.record(arrays, rates, observer.modules.forwards)
+    training = observer.loop.record(arrays, rates, observer.modules.forwards, tallies.in_front_of)
     with np.errstate(all="ignore"):  # NaN and Inf are what some of these numbers are there to show
         seen: list[Any] = [(t, next(sums)) for t in (*activations, *weighted)]
         records = [(t, next(sums)) for t in trained]

@@ -86,6 +86,7 @@ class Probe:
             check_optimizer(one)
         self.stepped = False  # whether one of them has made its step
         self._observer = Observer(model, globs, max_patterns)
+        self._observer.loop.leftover.step = step
         self._mode: ObserverMode | None = None
         self._parameters = ParameterReader(model, self._observer.tallies, self._observer.guard, self._optimizers)
         self._open = self._pushed = self._attached = False

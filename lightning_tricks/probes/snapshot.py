@@ -58,6 +58,7 @@ class Snapshot:
         softmaxes: One record per call of a softmax.
         broadcasts: Operations on the way to the loss that met the outputs of a batch with the targets of all others.
         training: What happened around the forward pass; None in a history of a version that did not look there.
+        ended: Whether the training ended before the next step was looked at.
     """
 
     step: int = 0
@@ -78,6 +79,7 @@ class Snapshot:
     softmaxes: tuple[SoftmaxRecord, ...] = ()
     broadcasts: tuple[BroadcastRecord, ...] = ()
     training: TrainingRecord | None = None
+    ended: bool = False
 
     def __repr__(self) -> str:
         seen = f"{len(self.activations)} activations, {len(self.weighted)} weighted, {len(self.parameters)} parameters"
@@ -112,6 +114,7 @@ class Snapshot:
             "epoch": to_json(self.epoch),
             "partial": self.partial,
             "training": None if self.training is None else self.training.to_dict(),
+            "ended": self.ended,
             **{kind: [record.to_dict() for record in getattr(self, kind)] for kind in _KINDS},
         }
 
@@ -134,6 +137,7 @@ class Snapshot:
             epoch=_number(values.get("epoch")),
             partial=values.get("partial", False),
             training=None if training is None else TrainingRecord.from_dict(training),
+            ended=values.get("ended", False),
             **records,
         )
 
@@ -159,6 +163,7 @@ class Snapshot:
             softmaxes=_merge(self.softmaxes, other.softmaxes),
             broadcasts=_merge(self.broadcasts, other.broadcasts),
             training=merged(self.training, other.training),
+            ended=self.ended or other.ended,
         )
 
     def light(self) -> Snapshot:

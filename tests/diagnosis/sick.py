@@ -88,6 +88,18 @@ def slow(network: nn.Module) -> list[Snapshot]:
     return train(network, optimizer=sgd(0.01))
 
 
+def labels_one_and_two(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(output[:, 0], 1.0 + (y > 4).float())
+
+
+def to_unit_interval(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return nn.functional.mse_loss(output[:, 0], y / 9.0)
+
+
+def one_output(last: nn.Module) -> nn.Sequential:
+    return nn.Sequential(*deep(nn.ReLU, 2)[:-1], nn.Linear(64, 1), last)
+
+
 SICK: dict[str, Sick] = {
     "weights too small": Sick("linearity", lambda: slow(scaled(lecun(deep(nn.Tanh, 8)), 1e-4, 6))),
     "no activation": Sick("linearity", lambda: train(nn.Sequential(*(nn.Linear(64, 64) for _ in range(3))))),
@@ -112,6 +124,8 @@ SICK: dict[str, Sick] = {
     "steps too small": Sick("learning_rate_too_low", lambda: train(deep(nn.ReLU, 3), optimizer=sgd(1e-6))),
     "two softmaxes": Sick("output_mismatch", lambda: fit(nn.Sequential(deep(nn.ReLU, 2), nn.Softmax(1)))),
     "loud output": Sick("output_mismatch", lambda: fit(scaled(deep(nn.ReLU, 2), 100.0, 4))),
+    "labels 1 and 2": Sick("target_mismatch", lambda: fit(deep(nn.ReLU, 2), labels_one_and_two)),
+    "one entry": Sick("collapsed_output", lambda: fit(one_output(nn.Softmax(1)), to_unit_interval)),
     "by heart": Sick("overfitting", memorised),
     "wrong labels": Sick("not_learning", senseless),
     "tiny batches": Sick("batch_norm_mismatch", lambda: fit(deep(nn.ReLU, 2, norm=nn.BatchNorm1d), batch=2)),

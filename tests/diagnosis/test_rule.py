@@ -157,6 +157,8 @@ def test_a_rule_that_fails_is_named():
         find_gives_others([lt.Snapshot()])
     with pytest.raises(ValueError, match="reads must be one of finite"):
         lt.rule("reads_wrongly", "end", reads="Finite")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="needs must be of layers, activations"):
+        lt.rule("needs_wrongly", "end", needs="update")  # type: ignore[arg-type]
     assert lt.diagnose([lt.Snapshot()], rules=(each for each in [find_gives_others][:0])).findings == []
 
 

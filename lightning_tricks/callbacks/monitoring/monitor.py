@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,11 @@ class Monitor(MonitorHooks):
     def on_validation_loss(self, loss: float) -> None:
         selection.set_validation_loss(self.history, loss)
 
+    def on_training_end(self) -> None:
+        """The training is over: no step follows."""
+        if self.history:
+            self.history[-1] = dataclasses.replace(self.history[-1], ended=True)
+
     def to_csv(self, path: str | Path) -> Path:
         """Write the history as a tidy table: one row per step, layer and measure."""
         return write_csv(self.history, path)
@@ -98,6 +104,7 @@ class Monitor(MonitorHooks):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         super().on_train_end(trainer, pl_module)
+        self.on_training_end()
         self._finish(trainer)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:

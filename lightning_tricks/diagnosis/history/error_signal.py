@@ -19,7 +19,8 @@ class ErrorSignalByLayer:
     """Norm of the error signal of every weighted layer, in the order of execution.
 
     The norm over the whole output, not the mean over its elements: an early convolution spreads the same signal over a
-    thousand positions.
+    thousand positions. A call whose signal is exactly zero while another of the same weights has one leads into no
+    loss by its values: a gradient penalty goes back through its slopes alone.
     """
 
     names: tuple[str, ...]
@@ -33,6 +34,8 @@ class ErrorSignalByLayer:
             for record in snapshot.weighted
             if math.isfinite(record.error_signal) and record.operation not in ("embedding", "embedding_bag")
         ]
+        reached = {record.weight for record in layers if record.weight is not None and record.error_signal > 0}
+        layers = [record for record in layers if record.error_signal > 0 or record.weight not in reached]
         norms = tuple(record.error_signal * math.sqrt(record.elements) for record in layers)
         return ErrorSignalByLayer(tuple(record.name for record in layers), norms)
 

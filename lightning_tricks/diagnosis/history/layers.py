@@ -1,4 +1,4 @@
-"""The layers of a snapshot as the rules read them: which are hidden, what feeds them, how large their weights are."""
+"""The layers of a snapshot as the rules read them: which are judged, what feeds them, how large their weights are."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 # RMS(w) sqrt(fan_in): torch's default has .58, LeCun's scheme 1, He's 1.4; a normal of std .02 over 768 inputs .55
 ORDINARY_SCALE = (0.2, 5.0)
 FAR_OFF = 4.0  # factor outside of these: no scheme draws such weights
+ROUNDING = 1e-12  # share of an input's energy that rounding makes vary: a standard deviation of 1e-6 of its size
 _order = operator.attrgetter("order")
 _Holds = Callable[[ActivationRecord], bool]
 
@@ -45,12 +46,43 @@ def activations_that(holds: _Holds) -> Callable[[Snapshot], frozenset[str]]:
     return remembered(lambda snapshot: frozenset([record.name for record in snapshot.activations if holds(record)]))
 
 
+@remembered
+def judged_activations(snapshot: Snapshot) -> list[ActivationRecord]:
+    """The hidden layers that a training can do something about.
+
+    Not those before which, their own weights included, all is frozen: no gradient goes there, and what only hurts
+    training hurts nothing. A frozen layer behind trainable ones hands the gradient on and is judged as any other.
+    """
+    orders = {record.name: record.order for record in snapshot.weighted}
+    first = min((orders[r.layer] for r in snapshot.parameters if r.layer in orders), default=math.inf)
+    trained = min((orders[r.layer] for r in snapshot.parameters if r.layer in orders and r.trainable), default=math.inf)
+    return [
+        record
+        for record in hidden_activations(snapshot)
+        if record.order > trained or record.order <= first or not math.isnan(record.error_signal)
+    ]
+
+
+@remembered
+def input_layer(snapshot: Snapshot) -> WeightedRecord | None:
+    """The first weighted operation, unless an embedding or an activation comes before its input."""
+    first = None if snapshot.partial else next(iter(snapshot.weighted), None)
+    if first is None or math.isnan(first.input_mean) or any(a.order < first.order for a in snapshot.activations):
+        return None
+    return first
+
+
+def varies(layer: WeightedRecord | None) -> bool:
+    """Whether a layer's input differs from pattern to pattern; what is not known does."""
+    return layer is None or not (layer.input_std == 0.0 or 1.0 - layer.mean_energy <= ROUNDING)
+
+
 def faulty_layers(
     history: Sequence[Snapshot], holds: _Holds
 ) -> Iterator[tuple[ActivationRecord, Persistence, str | None]]:
-    """The hidden layers in which a problem holds: the latest record, for how long, and the weights before it."""
+    """The judged layers in which a problem holds: the latest record, for how long, and the weights before it."""
     found = persistences(history, activations_that(holds))
-    for record in hidden_activations(history[-1]) if found else ():
+    for record in judged_activations(history[-1]) if found else ():
         if record.name in found:
             yield record, found[record.name], fed_by(history[-1], record)
 

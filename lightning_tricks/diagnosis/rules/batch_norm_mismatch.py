@@ -60,7 +60,8 @@ class LIMITS:
     "overfitting learning_rate_too_high bias_shift exploding_gradient dead_units saturation linearity",
     clause="batch norm differs between training and evaluation",
     order=4,
-    table=(16, "population statistics, group norm"),
+    table=(18, "population statistics, group norm"),
+    needs="batch norms",
 )
 def find_batch_norm_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Statistics that do not fit: tiny batches, slow, shared or frozen running ones, dropout right before.

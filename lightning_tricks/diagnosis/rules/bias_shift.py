@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
+from lightning_tricks.diagnosis.history.layers import input_layer
 from lightning_tricks.diagnosis.history.persistence import persistences
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
 
-CENTRE = Remedy("centre_input", "centre what the layer receives: zero-mean units (SELU, tanh) or a normalised input")
+CENTRE = Remedy("centre_input", "centre what the layer receives: subtract its mean, or normalise it")
 
 
 @thresholds
@@ -35,11 +37,11 @@ class LIMITS:
     "units",
     "dead_units saturation linearity learning_rate_too_high",
     "bias shift (bias problem)",
-    (CENTRE, remedies.SELU, remedies.BATCH_NORM, remedies.LOWER_LR),
     clause="each update shifts the units' means",
     order=3,
     first_only=True,
     table=(6, "zero-mean units, batch norm"),
+    needs="layers",
 )
 def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """One update moves a unit's mean by a good part of its standard deviation."""
@@ -76,7 +78,22 @@ def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
         nearly = energy >= LIMITS.nearly and drift >= LIMITS.thrown
         kinds = {Trait.ONE_SIDED} if one_sided else {Trait.NEARLY_ONE_SIDED} if nearly else ()
         traits = () if found.since else kinds
-        yield found.finding("bias_shift", name, severity, evidence, explanation, why=why, traits=traits)
+        todo = _remedies(found.at, name)
+        yield found.finding("bias_shift", name, severity, evidence, explanation, todo, why, traits)
+
+
+def _remedies(snapshot: Snapshot, name: str) -> Iterator[Remedy]:
+    """The input is normalised where it is the data, and zero-mean units help behind others."""
+    layer, data = _pairs(snapshot)[name][0], input_layer(snapshot)
+    if data is not None and data.name == name:
+        yield remedies.STANDARDIZE
+    else:
+        yield CENTRE
+        for units in [a.function for a in snapshot.activations if a.order < layer.order][-1:]:
+            if properties_of(units).range[0] >= 0.0 or properties_of(units).rectifier:
+                yield from remedies.self_normalize(units)
+    yield from remedies.batch_norm(snapshot, name)
+    yield remedies.LOWER_LR
 
 
 @remembered

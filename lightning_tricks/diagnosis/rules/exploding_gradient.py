@@ -24,11 +24,11 @@ class LIMITS:
     "exploding_gradient",
     "gradient",
     "non_finite dead_units saturation bias_shift linearity learning_rate_too_high output_mismatch",
-    remedies=(remedies.initialize(), remedies.CLIP, remedies.LOWER_LR),
     clause="the gradient explodes",
     at_start="first gradient",
     order=1,
     table=(5, ""),
+    needs="error signals",
 )
 def find_exploding_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The error signal grows from layer to layer on its way back."""
@@ -43,7 +43,9 @@ def find_exploding_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
         "One step then throws the first layers far off, and the loss jumps or overflows."
     )
     severity = found.severity(critical=signal.ratio > LIMITS.overflowing)
-    yield found.finding("exploding_gradient", signal.place, severity, evidence, explanation, why=why)
+    begun = (remedies.initialize(),) if found.since == history[0].step else ()
+    todo = (*begun, remedies.CLIP, remedies.LOWER_LR)
+    yield found.finding("exploding_gradient", signal.place, severity, evidence, explanation, todo, why)
 
 
 @remembered

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Trait
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
 from lightning_tricks.diagnosis.history import layers
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading_in, persistences
 from lightning_tricks.diagnosis.rule import rule, thresholds
@@ -36,6 +36,7 @@ class LIMITS:
     order=4,
     first_only=True,
     table=(1, "initialise for the activation"),
+    needs="activations",
 )
 def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """A layer is a linear filter on every pattern it sees, or has no activation at all."""
@@ -43,7 +44,7 @@ def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
     if by_construction is not None:
         yield by_construction
         return
-    hidden = layers.hidden_activations(history[-1])
+    hidden = layers.judged_activations(history[-1])
     linear = sum(map(_linear, hidden))
     faded = sum(math.isnan(record.linearity) and 0 < record.std < LIMITS.tiny_std for record in hidden)
     everywhere = (
@@ -83,7 +84,12 @@ def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
         }
         traits = [trait for trait, so in kinds.items() if so]
         why = [Criterion("linearity", record.linearity, ">=", LIMITS.linear)]
-        severity, todo = found.severity() if settled else "info", remedies.of_a_start(record.function)
+        severity: Severity = found.severity() if settled else "info"
+        ordinary = scale is None or layers.is_ordinary(scale)
+        todo = (
+            *remedies.of_a_start(found.at, record.function, before, ordinary=ordinary),
+            *remedies.standardize(found.at),
+        )
         yield found.finding("linearity", name, severity, evidence, explanation, todo, why, traits, before)
 
 
@@ -125,5 +131,8 @@ def _without_activation(history: Sequence[Snapshot]) -> Finding | None:
     found = Persistence(history[0].step, 1, history[-1])
     why = [Criterion("weighted layers in a row", len(chain) + (chain[0].follows is not None), ">", 1)]
     severity: Severity = "info" if low_rank else "critical"
-    todo, traits = [remedies.SELU], [Trait.IN_CODE]
+    names = [record.name for record in chain]
+    first, second = names[:2] if len(chain) > 1 else (chain[0].follows, names[0])  # what it follows may not be shown
+    todo = [Remedy("insert_activation", f"put an activation between {first} and {second}, such as nn.ReLU()", first)]
+    traits = [Trait.IN_CODE]
     return found.finding("linearity", chain[0].name, severity, evidence, explanation, todo, why, traits)

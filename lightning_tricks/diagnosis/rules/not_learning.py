@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, Level, level
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
@@ -39,6 +39,7 @@ _TODO = (
     follows_from="*",
     table=(99, "targets that belong to the inputs"),
     remedies=_TODO,
+    needs="losses",
 )
 def find_not_learning(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The loss stays at that of a guess, and no other rule says why."""
@@ -60,7 +61,7 @@ def find_not_learning(history: Sequence[Snapshot]) -> Iterator[Finding]:
             else "Whatever the network has learned, it says nothing about the targets."
         )
     )
-    severity = "info" if learns_little else "warning"
+    severity: Severity = "info" if learns_little else "warning"
     yield Finding("not_learning", None, severity, now.since, evidence, explanation, decided_by=why)
 
 

@@ -35,7 +35,8 @@ class LIMITS:
         Remedy("bagging", "average several networks, each from a sample of the data: lt.BaggingEnsemble"),
     ),
     order=2,
-    table=(15, "augmentation, dropout, early stopping, bagging"),
+    table=(17, "augmentation, dropout, early stopping, bagging"),
+    needs=("losses", "validation"),
 )
 def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The validation loss rises for long while the training loss falls.

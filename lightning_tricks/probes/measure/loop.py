@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,7 @@ class LoopTally:
         self._stepping: list[Tensor] = []
         self._draws: list[Draw] = []
         self._loose: list[Draw] = []
+        self._trained = {name for name, p in ready if p.requires_grad}
         self.leftover = LeftoverGradients(model, [p for _, p in ready if p.requires_grad])
 
     def before_backward(self, leaves: Iterable[Tensor]) -> None:
@@ -131,9 +132,16 @@ class LoopTally:
         """All that is on the device, besides the rates."""
         return [*(draw.numbers for draw in (*self._draws, *self._loose)), *self.leftover.arrays()]
 
-    def record(self, arrays: Iterator[np.ndarray[Any, Any]], rates: Sequence[float], forwards: int) -> TrainingRecord:
-        """The record, given the arrays and the rates on the host."""
-        fresh = tuple(draw.name for draw in self._draws if draw.is_fresh(next(arrays)))
+    def record(
+        self,
+        arrays: Iterator[np.ndarray[Any, Any]],
+        rates: Sequence[float],
+        forwards: int,
+        in_front_of: Callable[[Collection[str]], Collection[str]],
+    ) -> TrainingRecord:
+        """The record; arrays and rates are on the host, ``in_front_of`` finds the weights in front of others."""
+        draws = [draw.name for draw in self._draws if draw.is_fresh(next(arrays))]
+        fresh = tuple(sorted(set(draws) & set(in_front_of(self._trained)))) if draws else ()
         loose = tuple(draw.loose(next(arrays)) for draw in self._loose)
         cleared, stale = self.leftover.counts([float(count) for count in arrays])
         first = [rate if math.isnan(first) else first for first, rate in zip(self.first_rates, rates, strict=True)]

@@ -126,7 +126,7 @@ class ParameterReader:
                     tally.sums = _sums(tally, stepped)
 
     def _held(self) -> dict[int, int] | None:
-        """In which of the optimisers' groups what is; None where they hold none of the model's own, or are not known."""
+        """In which of the optimisers' groups what is; None where they hold none of the model's."""
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         held = {id(p): index for index, group in enumerate(groups) for p in group["params"]}
         return held if any(id(p) in held for p in self.model.parameters()) else None

@@ -49,7 +49,8 @@ class LossRecord(StepRecord):
             through the activation; where that is unknown, of the last one before the loss; None without any.
         activation: The name of the activation record whose output came in with nothing but linear operations between.
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batchmean"``, as the call asked for; empty in an old record.
-        cosines: Whether the input is the product of normalised patterns and normalised weights, as it is: in [-1, 1].
+        bound: The largest size of the input where it is cosines of patterns and weights, times a number: that number;
+            NaN for any other input, and where a tensor scales them.
         terms: Number of losses that the call has before it reduces them: by patterns where a pattern has one loss, else
             by elements. A sum is this many times the mean. 0 in an old record.
     """
@@ -83,7 +84,7 @@ class LossRecord(StepRecord):
     activation: str | None = None
     reduction: str = ""
     terms: int = 0
-    cosines: bool = False
+    bound: float = math.nan
 
     def merge(self, other: LossRecord) -> LossRecord:
         """The record of the patterns of both."""

@@ -46,7 +46,7 @@ class TrainingRecord:
         foreign_with_gradient: How many of those had a gradient at a step.
         foreign_shapes: The shapes of those without.
         loose: Weights that are neither the model's parameters nor an optimiser's, and that the loss depends on.
-        fresh: Frozen weights that still are a fresh draw.
+        fresh: Frozen weights that still are a fresh draw, and whose output enters weights that are trained.
         cleared: Parameters stepped with a gradient that is known to be new since their step before.
         stale: Parameters stepped with a gradient that still holds that of their step before.
     """
@@ -89,7 +89,7 @@ class TrainingRecord:
         return cls(**restored)
 
     def merge(self, other: TrainingRecord | None) -> TrainingRecord:
-        """The record of two ranks of one step, or of two steps: the larger count; the later tuples where they differ."""
+        """The record of two ranks, or of two steps: the larger counts, and the other tuples."""
         if other is None:
             return self
         counts = {

@@ -33,6 +33,9 @@ class TensorAnnotations:
             return None
         return annotation if version == torch_tensors.version(tensor) else None
 
+    def __len__(self) -> int:
+        return len(self._annotations)
+
     def clear(self) -> None:
         self._annotations.clear()
 

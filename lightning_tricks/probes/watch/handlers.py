@@ -45,7 +45,7 @@ def weighted(operation: Operation, observer: Observer, func: Function, args: Arg
                 if not call.inner:  # what a recurrent kernel gives is no pre-activation: it has activations inside
                     observer.annotations.write(y, tally)
                 observer.loss_path.note_tokens(operation.name, args)
-    elif observer.active and len(args) > 1:
+    if observer.active and len(args) > 1:
         observer.loss_path.note_product(args[0], args[1], output)
     return output
 
@@ -84,7 +84,7 @@ def loss(kind: LossFunction, observer: Observer, func: Function, args: Arguments
                 tally = losses.count(
                     name, kind, observer.tallies, func, given, output.detach(), source, most, path.embedded
                 )
-                tally.cosines = path.are_cosines(x)
+                tally.bound = path.bound(x)
     return output
 
 
@@ -159,6 +159,14 @@ def elementwise(observer: Observer, func: Function, args: Arguments, kwargs: Key
     return output
 
 
+def division(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """Elementwise; by a number it scales."""
+    output = elementwise(observer, func, args, kwargs)
+    if observer.active:
+        observer.loss_path.note_scale(args[:2], output, inverse=True)
+    return output
+
+
 def softmax(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     output = func(*args, **kwargs)
     x = _input(args, kwargs)
@@ -189,6 +197,7 @@ def multiplication(observer: Observer, func: Function, args: Arguments, kwargs: 
         with observer.guard("gates"):
             _multiply(observer, one, args[1], other, output)
             _multiply(observer, other, args[0], one, output)
+    observer.loss_path.note_scale(args, output)
     _compare(observer, func, args, output)
     return output
 

@@ -1,4 +1,4 @@
-"""Gradients that are still there when the next backward pass begins: nobody has cleared them since the step they made."""
+"""Gradients that are still there when the next backward pass begins: nobody cleared them after their step."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ class SteppedGradient:
     """The gradient with which a parameter was stepped last: which tensor, and how often it had been written to.
 
     Args:
+        step: The number of that step.
         nonzero: How many of its entries were not zero whenever a backward pass began since, on the device.
     """
 
     tensor: weakref.ref[Tensor]
     version: int
+    step: int
     nonzero: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def of(cls, gradient: Tensor) -> SteppedGradient:
-        return cls(weakref.ref(gradient), torch_tensors.version(gradient))
+    def of(cls, gradient: Tensor, step: int) -> SteppedGradient:
+        return cls(weakref.ref(gradient), torch_tensors.version(gradient), step)
 
 
 # Of every model that a probe has seen, by the identity of the parameter. It holds no tensor alive.
@@ -38,11 +40,12 @@ class LeftoverGradients:
 
     A gradient is cleared where it is None, another tensor, or zero when a backward pass begins. That a gradient is
     there then is no fault by itself: a generator's loss leaves one in the discriminator, which is cleared before the
-    discriminator's own pass. A gradient that was written to since the last probed step, where nobody looked, tells
-    nothing.
+    discriminator's own pass. A gradient that was written to between two probed steps, where nobody looked, tells
+    nothing; nor does one that is gone after more than one step.
     """
 
     def __init__(self, model: nn.Module, parameters: Sequence[Tensor]) -> None:
+        self.step = 0
         self._known = _stepped.setdefault(model, {})
         self._parameters = parameters
         self._cleared: set[int] = set()
@@ -61,7 +64,7 @@ class LeftoverGradients:
             last.nonzero.append(torch.count_nonzero(gradient))
             return
         del self._known[key]
-        if not same:
+        if not same and self.step - last.step <= 1:  # over a longer time a validation may have cleared it
             self._cleared.add(key)
 
     def after_backward(self) -> None:
@@ -83,7 +86,7 @@ class LeftoverGradients:
     def after_step(self, parameters: Iterable[Tensor]) -> None:
         for parameter in parameters:
             if parameter.grad is not None:
-                self._known[id(parameter)] = SteppedGradient.of(parameter.grad)
+                self._known[id(parameter)] = SteppedGradient.of(parameter.grad, self.step)
                 self._cleared.discard(id(parameter))
 
     def arrays(self) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from lightning_tricks._compat import torch_tensors
 from lightning_tricks.probes.measure.tallies import ActivationTally, Tallies, WeightedTally, origin_of
 from lightning_tricks.probes.records.loss_path import BroadcastRecord, SoftmaxRecord, stretched
 from lightning_tricks.probes.watch.annotations import TensorAnnotations
+
+_UNKNOWN = ("", math.nan)
 
 
 @dataclass
@@ -103,20 +106,34 @@ class LossPath:
 
     def note_direction(self, output: Tensor, *, weights: bool) -> None:
         """Note vectors that were divided by their length; ``weights``: whether they are weights."""
-        self._directions.write(output, "weights" if weights else "patterns")
+        self._directions.write(output, ("weights" if weights else "patterns", 1.0))
 
     def note_product(self, one: Any, other: Any, output: Any) -> None:
         """Note a product of such vectors: cosines."""
-        kinds = {self._direction(x) for x in (one, other) if isinstance(x, Tensor)}
-        if kinds == {"weights", "patterns"} and isinstance(output, Tensor):
-            self._directions.write(output, "cosines")
+        if not self._directions:
+            return
+        (kind, length), (other_kind, other_length) = self._direction(one), self._direction(other)
+        if {kind, other_kind} == {"weights", "patterns"} and isinstance(output, Tensor):
+            self._directions.write(output, ("cosines", length * other_length))
 
-    def are_cosines(self, x: Tensor) -> bool:
-        """Whether these are the cosines of patterns and weights, as they are."""
-        return self._direction(x) == "cosines"
+    def note_scale(self, args: tuple[Any, ...], output: Any, *, inverse: bool = False) -> None:
+        """Note that such vectors, or cosines, were multiplied by a number; a tensor as factor may be learned."""
+        if not self._directions:
+            return
+        factor = next((each for each in args if isinstance(each, (int, float)) and each), None)
+        kind, length = next((self._direction(x) for x in args if isinstance(x, Tensor)), _UNKNOWN)
+        if factor is not None and kind and isinstance(output, Tensor):
+            self._directions.write(output, (kind, abs(length / factor if inverse else length * factor)))
 
-    def _direction(self, x: Tensor) -> Any:
-        return self._directions.read(x) or self._directions.read(torch_tensors.base(x))
+    def bound(self, x: Tensor) -> float:
+        """How large the cosines of patterns and weights can become that these are; NaN where they are none."""
+        kind, length = self._direction(x)
+        return length if kind == "cosines" else math.nan
+
+    def _direction(self, x: Any) -> tuple[str, float]:
+        if not isinstance(x, Tensor):
+            return _UNKNOWN
+        return self._directions.read(x) or self._directions.read(torch_tensors.base(x)) or _UNKNOWN
 
 
 def softmax_axis(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

@@ -19,8 +19,8 @@ _ATTENTION = "functional.multi_head_attention_forward"
 _OTHERS: tuple[tuple[Handler, str, str], ...] = (  # handler, places, names in each of them
     (handlers.multiplication, "torch Tensor", "mul mul_ multiply __mul__ __rmul__ __imul__"),
     (handlers.addition, "torch Tensor", "add sub subtract rsub __add__ __radd__ __sub__ __rsub__"),
-    (handlers.elementwise, "torch Tensor", "div divide true_divide __truediv__ __rtruediv__ pow __pow__ __rpow__"),
-    (handlers.elementwise, "torch Tensor", "where minimum maximum float_power"),
+    (handlers.division, "torch Tensor", "div divide true_divide __truediv__"),
+    (handlers.elementwise, "torch Tensor", "__rtruediv__ pow __pow__ __rpow__ where minimum maximum float_power"),
     (handlers.softmax, "functional torch Tensor", "softmax log_softmax"),
     (handlers.normalize, "functional", "normalize"),
     (handlers.linear, "torch Tensor", "neg __neg__ mean sum"),

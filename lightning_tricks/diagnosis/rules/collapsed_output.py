@@ -1,0 +1,186 @@
+"""collapsed_output: the network gives the same answer to every pattern."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from lightning_tricks.activations import properties_of
+from lightning_tricks.diagnosis import remedies
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
+from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence, persistence
+from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.diagnosis.rules.output_mismatch_targets import no_activation
+from lightning_tricks.probes import ActivationRecord, LossRecord, Snapshot, WeightedRecord
+from lightning_tricks.probes.records.loss_path import SoftmaxRecord
+
+PROBLEM = "collapsed_output"
+Layer = ActivationRecord | WeightedRecord
+LEAKY = Remedy("swap_activation", "use units that cannot die: SELU, or nn.LeakyReLU")
+
+
+@thresholds
+class LIMITS:
+    equal: float = 1e-6  # std over patterns over the size of the output; float32 rounds by 6e-8
+    equal_in_half: float = 1e-3  # the same where numbers have 8 to 11 bits
+    half: float = 1e-4  # a rounding error above this is that of such numbers
+    begun: int = 10  # optimiser steps in which a head that begins at zero has moved
+
+
+@rule(
+    PROBLEM,
+    "units",
+    "learning_rate_too_low vanishing_gradient output_mismatch",
+    "collapsed output",
+    clause="the output is the same for every input",
+    follows_from="symmetric_weights learning_rate_too_high poor_initialization dead_units saturation",
+    order=0,
+    table=(16, "the activation behind the last layer"),
+    needs="losses",
+)
+def find_collapsed_output(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """All patterns give the same output though the inputs differ; a softmax over a single entry."""
+    found = [one_entry(calls) or equal_outputs(calls) for calls in loss_calls(history)]
+    if not history[-1].losses:
+        found.append(equal_at_the_end(history))
+    places = {finding.layer: finding for finding in reversed(found) if finding is not None}
+    yield from places.values()
+
+
+def one_entry(calls: LossCalls) -> Finding | None:
+    """A softmax over an axis of length 1 whose output is what the loss is given: always 1."""
+    found = _persistence(calls, lambda snapshot, record: _single(snapshot, record) is not None)
+    softmax = None if found is None else _single(found.at, calls.latest)
+    if found is None or softmax is None:
+        return None
+    shape = list(softmax.shape)
+    evidence = {"shape": str(shape), "axis": softmax.axis, "smallest and largest output": calls.latest.input_max}
+    explanation = (
+        f"{softmax.function} at {softmax.name} runs over dimension {softmax.axis} of {shape}, a single entry. "
+        f"It gives {calls.latest.input_max:g} whatever the network says, and lets no gradient through."
+    )
+    line = "nn.Softmax" if softmax.function == "softmax" else "nn.LogSoftmax"
+    todo = (
+        Remedy("change_output", f"nn.Sigmoid() in place of {line}(dim={softmax.axis}), with F.binary_cross_entropy"),
+        Remedy("change_loss", "or take it away and use F.binary_cross_entropy_with_logits on the raw output"),
+    )
+    why = [Criterion("entries along the axis of the softmax", softmax.length, "<", 2)]
+    return found.finding(
+        PROBLEM, softmax.name, "critical", evidence, explanation, todo, why, [Trait.IN_CODE], softmax.scores
+    )
+
+
+def equal_outputs(calls: LossCalls) -> Finding | None:
+    """What the loss is given does not differ between patterns, though they and their targets do."""
+    found = _persistence(calls, _collapsed)
+    if found is None or not _lasts(calls.snapshots[-found.run :]):
+        return None
+    place, latest = _place(found.at, calls.latest.order, (calls.latest.activation, calls.latest.weighted)), calls.latest
+    if place is None:
+        return None
+    evidence = {"output": latest.input_mean, "target mean": latest.target_mean, "target std": latest.target_std}
+    behind = isinstance(place, ActivationRecord) and place.order > _last_weighted(found.at, latest.order)
+    return _finding(found, place, latest.input_variation, evidence, behind)
+
+
+def equal_at_the_end(history: Sequence[Snapshot]) -> Finding | None:
+    """The same of the last layer, where the loss is written by hand."""
+    found = persistence(history, lambda snapshot: _ends_equal(snapshot) is not None)
+    place = None if found is None or not _lasts(history[-found.run :]) else _ends_equal(found.at)
+    if found is None or place is None:
+        return None
+    behind = isinstance(place, ActivationRecord) and place.order > _last_weighted(found.at, math.inf)
+    return _finding(found, place, place.variation, {"loss": found.at.loss}, behind)
+
+
+def _finding(found: Persistence, place: Layer, variation: float, evidence: dict[str, float], behind: bool) -> Finding:
+    why = Criterion("std over patterns relative to the output", variation, "<=", _limit(place.resolution))
+    numbers = {**evidence, why.name: why.value, "the same before that layer": place.input_variation}
+    cut = isinstance(place, ActivationRecord) and properties_of(place.function).cuts_at_zero
+    what = f"{place.function if isinstance(place, ActivationRecord) else place.operation} at {place.name}"
+    explanation = f"All patterns are equal behind {what}, though they differ before it: the output is a constant."
+    if cut:
+        explanation += " Every unit there is zero for every pattern, so no gradient comes back that could change it."
+    todo: list[Remedy] = []
+    if cut and behind and isinstance(place, ActivationRecord):
+        todo.append(no_activation(place.function))
+    elif cut:
+        todo += [LEAKY, remedies.LOWER_LR]
+    else:
+        todo.append(Remedy("check_weights", f"look at the weights of {place.name}: they let nothing through"))
+    traits = [Trait.IN_CODE] if behind else []
+    severity = found.severity(critical=True)
+    return found.finding(
+        PROBLEM, place.name, severity, numbers, explanation, [*todo, remedies.initialize()], [why], traits
+    )
+
+
+def _persistence(calls: LossCalls, holds: Callable[[Snapshot, LossRecord], bool]) -> Persistence | None:
+    by_step = dict(zip(map(id, calls.snapshots), calls.records, strict=True))
+    return persistence(calls.snapshots, lambda snapshot: holds(snapshot, by_step[id(snapshot)]))
+
+
+def _single(snapshot: Snapshot, record: LossRecord) -> SoftmaxRecord | None:
+    """The softmax over one entry behind the last layer that the loss can only have got its constant from."""
+    begin = _last_weighted(snapshot, record.order)
+    for softmax in snapshot.softmaxes:
+        constant = 1.0 if softmax.function == "softmax" else 0.0
+        here = begin <= softmax.after < record.order and softmax.length == 1
+        if here and record.input_min == record.input_max == constant:
+            return softmax
+    return None
+
+
+def _collapsed(snapshot: Snapshot, record: LossRecord) -> bool:
+    """Where the targets of a call are all one, as a discriminator's, a constant is the right answer."""
+    differ = record.patterns > 1 and (record.target_min < record.target_max)
+    equal = record.input_variation <= _limit(record.input_resolution)
+    return differ and equal and _place(snapshot, record.order) is not None
+
+
+def _place(snapshot: Snapshot, before: float, own: Sequence[str | None] = ()) -> Layer | None:
+    """The layer at which patterns become equal and stay so: none where the output does not come from the input."""
+    layers = [layer for layer in _in_order(snapshot) if layer.order < before and layer.patterns > 1]
+    equal = [layer for layer in layers if _is_equal(layer) and layer.input_variation > _limit(layer.resolution)]
+    varying = max((layer.order for layer in layers if layer.variation > _limit(layer.resolution)), default=0)
+    at_once = [layer for layer in equal if layer.name in own]
+    after = [layer for layer in equal if layer.order > varying]
+    return next(iter([*at_once, *after, *reversed(equal)]), None)
+
+
+def _ends_equal(snapshot: Snapshot) -> Layer | None:
+    """What a loss is made of in the end may be zero by right, as a hinge: unless the loss is not, and nothing moves."""
+    layers = [layer for layer in _in_order(snapshot) if not math.isnan(layer.error_signal)]
+    if not layers or snapshot.losses or not _is_equal(layers[-1]):
+        return None
+    is_weighted = isinstance(layers[-1], WeightedRecord)
+    return _place(snapshot, math.inf) if is_weighted or (snapshot.loss != 0 and _stands_still(snapshot)) else None
+
+
+def _lasts(snapshots: Sequence[Snapshot]) -> bool:
+    """Whether no start explains it: it held for long enough after the first steps, or no weight got a gradient."""
+    late = sum(snapshot.step > LIMITS.begun for snapshot in snapshots)
+    return late >= HYSTERESIS or (len(snapshots) >= HYSTERESIS and all(map(_stands_still, snapshots)))
+
+
+def _stands_still(snapshot: Snapshot) -> bool:
+    gradients = [record.gradient for record in snapshot.parameters if record.trainable]
+    known = [gradient for gradient in gradients if not math.isnan(gradient)]
+    return bool(known) and not any(known)
+
+
+def _in_order(snapshot: Snapshot) -> list[Layer]:
+    return sorted((*snapshot.weighted, *snapshot.activations), key=lambda layer: layer.order)
+
+
+def _last_weighted(snapshot: Snapshot, before: float) -> int:
+    return max((record.order for record in snapshot.weighted if record.order < before), default=0)
+
+
+def _is_equal(layer: Layer) -> bool:
+    return layer.patterns > 1 and layer.variation <= _limit(layer.resolution)
+
+
+def _limit(resolution: float) -> float:
+    return LIMITS.equal_in_half if resolution > LIMITS.half else LIMITS.equal

@@ -1,0 +1,127 @@
+"""target_mismatch: the targets are not what the loss is made for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
+from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.probes import LossRecord, Snapshot
+
+PROBLEM = "target_mismatch"
+_BINARY = ("binary_cross_entropy", "binary_cross_entropy_with_logits", "multilabel_soft_margin_loss")
+_SIGNED = ("soft_margin_loss", "hinge_embedding_loss")
+
+
+@thresholds
+class LIMITS:
+    outside: float = 0.5  # from [0, 1]: halfway to the next label; noisy labels of GANs go from -.3 to 1.2
+    several: float = 0.3  # share of the rows that name several classes
+    shifted: float = 2.0  # positions: a language model predicts the next one
+
+
+@rule(
+    PROBLEM,
+    "code",
+    "output_mismatch exploding_gradient learning_rate_too_high learning_rate_too_low saturation vanishing_gradient "
+    "linearity non_finite overfitting dead_units",
+    "targets do not fit the loss",
+    clause="the targets do not fit the loss",
+    order=6,
+    table=(15, "the line to change"),
+    needs="losses",
+)
+def find_target_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """Binary targets outside of [0, 1], several classes a row under cross-entropy, tokens shifted by two and more."""
+    every = loss_calls(history)
+    for calls in every:
+        found = out_of_range(calls) or zero_for_minus_one(calls) or several_classes(calls) or shifted(calls, every)
+        if found is not None:
+            evidence = {"loss function": calls.latest.function, **found.evidence}
+            yield Finding(**{**vars(found), "evidence": evidence})
+
+
+def out_of_range(calls: LossCalls) -> Finding | None:
+    """Targets of a loss that takes them for probabilities."""
+    found = calls.persistence(_outside) if calls.latest.function in _BINARY else None
+    if found is None:
+        return None
+    low, high = calls.pooled.target_min, calls.pooled.target_max
+    distance = max(high - 1.0, -low)
+    explanation = (
+        f"{calls.latest.function} takes its targets for probabilities, and they go from {low:.3g} to {high:.3g}. "
+        "Its loss then has no lower bound: outputs grow without end in the direction that such targets ask for."
+    )
+    why = Criterion("distance of the targets from [0, 1]", distance, ">", LIMITS.outside)
+    evidence, todo = {"smallest and largest target": f"{low:.3g}, {high:.3g}"}, [_into_range(low, high)]
+    return found.finding(PROBLEM, calls.latest.weighted, "critical", evidence, explanation, todo, [why])
+
+
+def zero_for_minus_one(calls: LossCalls) -> Finding | None:
+    """Labels 0 and 1 for a loss that wants -1 and 1."""
+    pooled, function = calls.pooled, calls.latest.function
+    if function not in _SIGNED or (pooled.target_min, pooled.target_max) != (0.0, 1.0):
+        return None
+    explanation = (
+        f"{function} wants labels of -1 and 1, and is given 0 and 1. "
+        "A pattern with the label 0 does not tell it to which side it belongs."
+    )
+    why = Criterion("smallest target", pooled.target_min, ">", -1.0)
+    todo = [Remedy("change_targets", "make labels of -1 and 1 of them: target * 2 - 1")]
+    evidence = {"smallest and largest target": "0, 1"}
+    return calls.all().finding(PROBLEM, calls.latest.weighted, "critical", evidence, explanation, todo, [why])
+
+
+def several_classes(calls: LossCalls) -> Finding | None:
+    """Rows that name several classes, each with a whole 1, for a loss under which probabilities compete."""
+    found = calls.persistence(_names_several)
+    if found is None:
+        return None
+    share = calls.pooled.several_share
+    explanation = (
+        f"{share:.0%} of the target rows name several classes with a 1 each, and {calls.latest.function} wants "
+        "probabilities that add up to 1: its softmax lets the classes of one pattern compete, and none of them can be "
+        "sure."
+    )
+    todo = [
+        Remedy("change_loss", "several labels a pattern: F.binary_cross_entropy_with_logits, nn.BCEWithLogitsLoss"),
+        Remedy("change_targets", "or shares of one label: target / target.sum(1, keepdim=True)"),
+    ]
+    why = Criterion("share of rows that name several classes", share, ">", LIMITS.several)
+    return found.finding(PROBLEM, calls.latest.weighted, "critical", {why.name: share}, explanation, todo, [why])
+
+
+def shifted(calls: LossCalls, every: Sequence[LossCalls]) -> Finding | None:
+    """The token wanted is not the next one; heads for several tokens ahead have one for the next."""
+    if any(record.shift == 1.0 for each in every for record in each.records):
+        return None
+    found = calls.persistence(lambda record: record.shift >= LIMITS.shifted)
+    if found is None:
+        return None
+    shift = int(calls.latest.shift)
+    explanation = (
+        f"The targets are the tokens that stand {shift} positions later in the input, so the next token is never "
+        "learned. That is so where the data are shifted by one and the model, or the loss, shifts them once more."
+    )
+    todo = [Remedy("change_targets", "shift once only: logits[:, :-1] against tokens[:, 1:], or tokens moved already")]
+    why = Criterion("positions between token and target", shift, ">=", LIMITS.shifted)
+    return found.finding(PROBLEM, calls.latest.weighted, found.severity(), {why.name: shift}, explanation, todo, [why])
+
+
+def _outside(record: LossRecord) -> bool:
+    return record.target_min < -LIMITS.outside or record.target_max > 1.0 + LIMITS.outside
+
+
+def _names_several(record: LossRecord) -> bool:
+    return record.several_share > LIMITS.several and record.target_min >= 0.0
+
+
+def _into_range(low: float, high: float) -> Remedy:
+    if (low, high) == (1.0, 2.0):
+        return Remedy("change_targets", "labels 1 and 2 become 0 and 1: target - 1")
+    if (low, high) == (-1.0, 1.0):
+        return Remedy("change_targets", "labels -1 and 1 become 0 and 1: (target + 1) / 2")
+    if low >= 0.0:
+        return Remedy("change_targets", f"bring them into [0, 1]: target / {high:g}; or cross_entropy for classes")
+    return Remedy("change_targets", "bring the targets into [0, 1], or use F.mse_loss for values")
