@@ -2,10 +2,10 @@
 
     python tests/benchmarks/diagnosis_cost.py [--rounds 5]
 
-Networks of 100 layers are trained for 256 probed steps; of densenet121, whose batch norms and branches make many records,
-eight steps are probed and repeated. Steps and diagnoses take turns, round by round, and are timed by the processor time of
-this process, so that neighbours on the machine count little; given are medians. From scratch means that nothing of the
-snapshots was worked out before; one more look is the one that is judged after k - 1 others were, each in turn.
+Networks of 100 layers are trained for 256 probed steps; of densenet121, whose batch norms and branches make many
+records, eight steps are probed and repeated. Steps and diagnoses take turns, round by round, and are timed by the
+processor time of this process, so that neighbours on the machine count little; given are medians. From scratch means
+that nothing of the snapshots was worked out before; one more look is the k-th of a history whose others were judged.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def _merged(records: Sequence[ActivationRecord]) -> ActivationRecord:
 
 
 def _accumulated(looks: Sequence[ActivationRecord]) -> ActivationRecord | None:
-    """Of looks, the latest first, those that together have patterns enough; None where they have not, or tell of no units."""
+    """Of looks, the latest first, those that together have patterns enough; None where these are too few."""
     patterns = active = 0
     for look in looks:
         if not look.awake or look.units != looks[0].units:
