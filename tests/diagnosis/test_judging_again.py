@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from lightning_tricks.callbacks.monitoring import selection
-from lightning_tricks.diagnosis import find
+from lightning_tricks.diagnosis import find, registry
 from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes.records.loss_and_norm import LossRecord
+from lightning_tricks.probes.records.record import StepRecord
 
 from .sick import SICK
+
+READS_ALL = ("collapsed_output",)  # reads the layers of every look anew, which is yet to be mended
 
 
 def told(history: Sequence[Snapshot]) -> list[dict[str, Any]]:
@@ -40,3 +44,42 @@ def test_after_a_validation_and_after_a_step_back_as_from_scratch() -> None:
     for snapshot in unseen(SICK["steps too large"].history())[-4:]:  # taken up again at an earlier step, and ruined
         selection.append(kept, dataclasses.replace(snapshot, step=snapshot.step // 2))
         assert told(kept) == told(unseen(kept))
+
+
+@pytest.mark.parametrize("name", ["weights too small", "weights too large", "always on", "shifted", "cut", "dead"])
+def test_one_more_look_reads_no_more_records_after_many_looks_than_after_few(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How often a number of a layer or a parameter is read, in a sick training that stays as it is."""
+    judged = tuple(rule for rule in registry.RULES if rule.problem not in READS_ALL)
+    monkeypatch.setattr(registry, "RULES", judged)
+    *first, last = unseen(SICK[name].history())
+    kept: list[Snapshot] = []
+    reads: dict[int, int] = {}
+    for look in range(160):
+        snapshot = first[look] if look < len(first) else dataclasses.replace(last, step=last.step + look)
+        selection.append(kept, snapshot)
+        if look in (38, 158):
+            find(kept)
+        if look in (39, 159):
+            counted = Reads()
+            with monkeypatch.context() as patch:
+                patch.setattr(StepRecord, "__getattribute__", counted.read)
+                find(kept)
+            reads[look] = counted.number
+    assert 0 < reads[159] <= 1.1 * reads[39]  # a thinned history has a few looks more or less
+
+
+class Reads:
+    """Counts the reads of records; a step has few losses."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    @property
+    def read(self) -> Callable[[StepRecord, str], Any]:
+        def read(record: StepRecord, name: str) -> Any:
+            self.number += type(record) is not LossRecord
+            return object.__getattribute__(record, name)
+
+        return read

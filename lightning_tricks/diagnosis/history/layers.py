@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
 
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.history.persistence import Persistence, persistences
@@ -53,13 +54,13 @@ def judged_activations(snapshot: Snapshot) -> list[ActivationRecord]:
     training hurts nothing. A frozen layer behind trainable ones hands the gradient on and is judged as any other.
     """
     orders = {record.name: record.order for record in snapshot.weighted}
-    weights = [(orders[r.layer], r.trainable) for r in snapshot.parameters if r.layer in orders]
-    judged = []
-    for record in hidden_activations(snapshot):
-        before = [trainable for order, trainable in weights if order < record.order]
-        if any(before) or not before or not math.isnan(record.error_signal):
-            judged.append(record)
-    return judged
+    first = min((orders[r.layer] for r in snapshot.parameters if r.layer in orders), default=math.inf)
+    trained = min((orders[r.layer] for r in snapshot.parameters if r.layer in orders and r.trainable), default=math.inf)
+    return [
+        record
+        for record in hidden_activations(snapshot)
+        if record.order > trained or record.order <= first or not math.isnan(record.error_signal)
+    ]
 
 
 @remembered
@@ -88,15 +89,16 @@ def faulty_layers(
 
 def weighted_before(snapshot: Snapshot, activation: ActivationRecord) -> WeightedRecord | None:
     """The last weighted operation before an activation: the layer whose pre-activation it takes."""
-    return _weighted_before(snapshot).get(activation.order)
+    return weights_before(snapshot).get(activation.order)
 
 
 @remembered
-def _weighted_before(snapshot: Snapshot) -> dict[int, WeightedRecord]:
+def weights_before(snapshot: Snapshot) -> dict[int, WeightedRecord]:
+    """The last weighted operation before every activation, by the activation's order."""
     weighted = sorted(snapshot.weighted, key=_order)
-    orders = list(map(_order, weighted))
-    places = ((record.order, bisect.bisect_left(orders, record.order)) for record in snapshot.activations)
-    return {order: weighted[place - 1] for order, place in places if place}
+    orders, own = list(map(_order, weighted)), list(map(_order, snapshot.activations))
+    places = np.searchsorted(orders, own).tolist()
+    return {order: weighted[place - 1] for order, place in zip(own, places, strict=True) if place}
 
 
 def fed_by(snapshot: Snapshot, activation: ActivationRecord | None) -> str | None:

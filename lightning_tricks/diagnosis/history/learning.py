@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,16 +53,16 @@ def level(history: Sequence[Snapshot]) -> Level | None:
     guess = guess_of(history)
     if math.isnan(guess):
         return None
-    losses = np.array([pair for pair in _by_step(history) if math.isfinite(pair[1])])
+    steps, losses = _by_step(history)
     first, last = history[0].step, history[-1].step
-    later = losses[losses[:, 0] >= (first + last) / 2] if len(losses) else losses
-    if len(later) < 2:
+    later = np.isfinite(losses) & (steps >= (first + last) / 2)
+    values, half = losses[later], int(later.sum()) // 2
+    if len(values) < 2:
         return None
-    values, half = later[:, 1], len(later) // 2
     fall = float(values[:half].mean() - values[half:].mean())
     spread = math.hypot(_error(values[:half]), _error(values[half:]))
     in_errors = fall / spread if spread > 0 else math.copysign(math.inf, fall) if fall else 0.0
-    return Level(guess, float(values.mean()), _error(values), in_errors, int(later[0, 0]), last - first + 1)
+    return Level(guess, float(values.mean()), _error(values), in_errors, int(steps[later][0]), last - first + 1)
 
 
 def guess_of(history: Sequence[Snapshot]) -> float:
@@ -97,14 +98,15 @@ def _tells_patterns_apart(record: LossRecord) -> bool:
     return record.outputs > 1 and record.outputs == record.patterns and record.target_max == record.patterns - 1
 
 
-def _by_step(history: Sequence[Snapshot]) -> Iterator[tuple[float, float]]:
+def _by_step(history: Sequence[Snapshot]) -> tuple[np.ndarray, np.ndarray]:
     """Steps and losses, those between the looks included; these are spread evenly over the steps."""
-    before = history[0].step - 1
-    for snapshot in history:
-        losses = snapshot.recent_losses or (snapshot.loss,)
-        steps = np.linspace(before, snapshot.step, len(losses) + 1)[1:]
-        yield from zip(steps.tolist(), losses, strict=True)
-        before = snapshot.step
+    losses = [snapshot.recent_losses or (snapshot.loss,) for snapshot in history]
+    counts = np.array([len(each) for each in losses])
+    ends = np.array([snapshot.step for snapshot in history], np.float64)
+    before = np.append(history[0].step - 1, ends[:-1])
+    place = np.arange(1, counts.sum() + 1) - np.repeat(np.cumsum(counts) - counts, counts)  # 1, 2, ... in each look
+    steps = np.repeat(before, counts) + place * np.repeat((ends - before) / counts, counts)
+    return steps, np.fromiter(itertools.chain.from_iterable(losses), np.float64)
 
 
 def _error(values: np.ndarray) -> float:

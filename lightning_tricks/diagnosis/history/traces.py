@@ -55,7 +55,7 @@ def traces_of(snapshots: Sequence[Snapshot]) -> list[Trace]:
         counting = [snapshot for snapshot, _, _, counts in looks if counts]
         ran = [use for _, _, use, counts in looks if counts and use is not None]
         use = next((use for use in ran if use.with_gradient), ran[0] if ran else None)
-        erased = all(math.isnan(r.gradient) and not r.nonfinite_gradient and not r.update > 0 for r in records)
+        erased = all(map(_is_erased, records))
         sizes = [r.weight for r in records if erased and r.layer == latest.layer and r.weight > 0]
         by_hand = bool(sizes) and max(sizes) > min(sizes) * (1.0 + _BY_HAND)
         # A loss that went backward depends on it: an optimiser that steps inside of the pass leaves no gradient.
@@ -63,6 +63,17 @@ def traces_of(snapshots: Sequence[Snapshot]) -> list[Trace]:
         if counting and latest.trainable and not by_hand:
             traces.append(Trace(name, latest, tuple(counting), use, silent, erased))
     return traces
+
+
+@remembered
+def lacks(snapshot: Snapshot) -> bool:
+    """Whether any parameter that can be trained is without a gradient or an optimiser in this step."""
+    trainable = [record for record in snapshot.parameters if record.trainable]
+    return not trainable or any(not record.optimized or _is_erased(record) for record in trainable)
+
+
+def _is_erased(record: ParameterRecord) -> bool:
+    return math.isnan(record.gradient) and not record.nonfinite_gradient and not record.update > 0
 
 
 @remembered

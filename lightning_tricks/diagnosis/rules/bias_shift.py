@@ -50,9 +50,10 @@ def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
         if name not in everywhere:
             continue
         found = everywhere[name]
-        pairs = [_pairs(snapshot)[name] for snapshot in history if found.since <= snapshot.step <= found.at.step]
-        energy, weight = pairs[0][0].mean_energy, pairs[-1][1]
-        drift = max((each.mean_drift for _, each in pairs if not math.isnan(each.mean_drift)), default=math.nan)
+        looks = [snapshot for snapshot in history if found.since <= snapshot.step <= found.at.step]
+        energy, weight = _pairs(looks[0])[name][0].mean_energy, _pairs(looks[-1])[name][1]
+        drifts = [_drifts(snapshot)[name] for snapshot in looks]
+        drift = max((each for each in drifts if not math.isnan(each)), default=math.nan)
         if not drift >= LIMITS.noticed:
             continue
         evidence = {
@@ -100,6 +101,11 @@ def _pairs(snapshot: Snapshot) -> dict[str, tuple[WeightedRecord, ParameterRecor
     """Weighted layers that others follow, with their weight, by name: an output unit is meant to find its mean."""
     weights = {record.layer: record for record in snapshot.parameters if record.fan_in > 1}
     return {layer.name: (layer, weights[layer.name]) for layer in snapshot.weighted[:-1] if layer.name in weights}
+
+
+@remembered
+def _drifts(snapshot: Snapshot) -> dict[str, float]:
+    return {name: weight.mean_drift for name, (_, weight) in _pairs(snapshot).items()}
 
 
 @remembered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -96,15 +97,15 @@ def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> Activation
 
     Where small batches make that too few patterns, over as many steps as it takes: what was never active is dead.
     """
-    looks = [found for snapshot in history if (found := snapshot.activation(record.name)) is not None]
-    seen = looks[-LIMITS.window :]
+    looks = (found for snapshot in reversed(history) if (found := snapshot.activation(record.name)) is not None)
+    seen = list(itertools.islice(looks, LIMITS.window))[::-1]
     known = [found for found in seen if found.sums is not None]
     if known:
         pooled = _merged(known)
     else:
         patterns, dead = sum(found.patterns for found in seen), min(found.dead_share for found in seen)
         pooled = record.with_values(patterns=patterns, dead_share=dead)
-    return pooled if pooled.patterns >= LIMITS.patterns else _accumulated(looks) or pooled
+    return pooled if pooled.patterns >= LIMITS.patterns else _accumulated([*reversed(seen), *looks]) or pooled
 
 
 def _merged(records: Sequence[ActivationRecord]) -> ActivationRecord:
@@ -116,10 +117,10 @@ def _merged(records: Sequence[ActivationRecord]) -> ActivationRecord:
 
 
 def _accumulated(looks: Sequence[ActivationRecord]) -> ActivationRecord | None:
-    """The latest looks that together have patterns enough; None where they have not, or tell of no units."""
+    """Of looks, the latest first, those that together have patterns enough; None where these are too few."""
     patterns = active = 0
-    for look in reversed(looks):
-        if not look.awake or look.units != looks[-1].units:
+    for look in looks:
+        if not look.awake or look.units != looks[0].units:
             return None
         patterns, active = patterns + look.patterns, active | int(look.awake, 16)
         if patterns >= LIMITS.patterns:

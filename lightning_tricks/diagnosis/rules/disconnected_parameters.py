@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence
-from lightning_tricks.diagnosis.history.traces import Trace, has_stepped, traces_of, went_back
+from lightning_tricks.diagnosis.history.traces import Trace, has_stepped, lacks, traces_of, went_back
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
@@ -50,8 +50,9 @@ def find_disconnected_parameters(history: Sequence[Snapshot]) -> list[Finding]:
     At most one finding of each kind.
     """
     snapshots = [snapshot for snapshot in history if went_back(snapshot)]
-    traces = traces_of(snapshots)
-    erased = _erased(snapshots, traces)
+    lacking = any(map(lacks, snapshots))
+    traces = traces_of(snapshots) if lacking else []
+    erased = _erased(snapshots, traces) if lacking else None
     if erased is not None:
         return [erased]
     silent = [trace for trace in traces if trace.silent and trace.record.optimized]

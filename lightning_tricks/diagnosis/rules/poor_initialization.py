@@ -140,7 +140,6 @@ def _is_faulty(snapshot: Snapshot) -> bool:
     return _first_sign(_hidden_layers(snapshot)) is not None
 
 
-@remembered
 def _hidden_layers(snapshot: Snapshot) -> list[Layer]:
     """The hidden layers up to where nothing tells of its own weights any more: behind dead units, or without input.
 
@@ -148,10 +147,10 @@ def _hidden_layers(snapshot: Snapshot) -> list[Layer]:
     doing, and left out of the standard deviations from there on.
     """
     hidden: list[Layer] = []
-    data = layers.input_layer(snapshot)
+    before, data = layers.weights_before(snapshot), layers.input_layer(snapshot)
     base = 1.0 if data is None or not data.input_std > 0 else min(data.input_std, 1.0)
     for record in layers.judged_activations(snapshot):
-        weighted = layers.weighted_before(snapshot, record)
+        weighted = before.get(record.order)
         if not layers.varies(weighted):
             break
         if weighted is not None and record.std >= 0:
