@@ -10,6 +10,9 @@ from lightning_tricks.probes import ParameterRecord, Snapshot
 
 _LEVEL = 3  # probed steps over which a loss is a level and no single batch
 STUCK = 0.9  # loss over its start, or over that of a guess
+_GUESSING = 0.98  # loss over that of a guess; deep random features under a trained layer reach less
+_FALLS = 2.0  # standard errors by which the loss falls from one half of what is compared to the other
+_FEWEST = 100  # steps
 
 
 def recent_loss(history: Sequence[Snapshot]) -> float:
@@ -39,6 +42,24 @@ def is_stuck(history: Sequence[Snapshot]) -> bool:
         return False
     now = recent_loss(history)
     return not now < STUCK * history[0].loss or now >= STUCK * guess_loss(history[0])
+
+
+def guess_or_start(history: Sequence[Snapshot]) -> float:
+    """The loss of a guess; where none is known, that of the start."""
+    guess = guess_loss(history[0])
+    return history[0].loss if math.isnan(guess) else guess
+
+
+def stands_still(history: Sequence[Snapshot]) -> bool:
+    """Whether the second half of the losses lies at that of a guess and does not fall any more."""
+    losses = all_losses(history)
+    latest = losses[len(losses) // 2 :]
+    if len(latest) < 4 or history[-1].step - history[0].step < _FEWEST:
+        return False
+    before, after = latest[: len(latest) // 2], latest[len(latest) // 2 :]
+    error = math.sqrt(sum(statistics.pvariance(half) / len(half) for half in (before, after)))
+    fell = statistics.fmean(before) - statistics.fmean(after) > _FALLS * error
+    return statistics.fmean(latest) >= _GUESSING * guess_or_start(history) and not fell
 
 
 def trained_weights(snapshot: Snapshot) -> list[ParameterRecord]:

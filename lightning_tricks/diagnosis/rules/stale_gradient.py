@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.persistence import Persistence
 from lightning_tricks.diagnosis.rule import rule, thresholds
-from lightning_tricks.probes import Snapshot, TrainingRecord
+from lightning_tricks.probes import Snapshot
 
 PROBLEM = "stale_gradient"
 CLEAR = Remedy(
