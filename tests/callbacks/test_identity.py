@@ -35,6 +35,52 @@ class Validated(Classifier):
         self.log("val_loss", self.loss(batch))
 
 
+class NeverCleared(Classifier):
+    """Steps by hand with whatever gradient is there."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        self.manual_backward(self.loss(batch))
+        self.optimizers().step()
+
+
+class StepsInBackward(Classifier):
+    """Every parameter has an optimiser, which makes its step as soon as the gradient is there."""
+
+    def __init__(self):
+        super().__init__(cnn())
+        self.automatic_optimization = False
+
+    def configure_optimizers(self):
+        optimizers = {parameter: torch.optim.Adam([parameter]) for parameter in self.parameters()}
+
+        def step_at_once(parameter):
+            optimizers[parameter].step()
+            parameter.grad = None
+
+        for parameter in self.parameters():
+            parameter.register_post_accumulate_grad_hook(step_at_once)
+        return list(optimizers.values())
+
+    def training_step(self, batch, batch_idx):
+        self.manual_backward(self.loss(batch))
+
+
+class Frozen(Classifier):
+    """Frozen fresh layers, and one in a Python list."""
+
+    def __init__(self):
+        super().__init__()
+        self.net[0].requires_grad_(False)
+        self.hidden = [torch.nn.Linear(3, 3)]
+
+    def loss(self, batch):
+        return torch.nn.functional.cross_entropy(self.hidden[0](self.net(batch[0])), batch[1])
+
+
 CASES = {
     "mlp with dropout": (Classifier, {}),
     "cnn with batch norm and in-place relu": (lambda: Classifier(cnn()), {}),
@@ -48,6 +94,9 @@ CASES = {
     "double": (Classifier, {"precision": "64-true"}),
     "two optimisers by hand": (Gan, {}),
     "accumulation by hand": (AccumulatesByHand, {}),
+    "gradients never cleared": (NeverCleared, {}),
+    "steps inside of the backward pass": (StepsInBackward, {}),
+    "frozen layers and layers in a list": (Frozen, {}),
     "lbfgs": (lambda: Classifier(optimizer=lbfgs), {}),
     "compiled network": (CompiledInside, {}),
     "configure_model": (ConfiguredLate, {}),

@@ -54,6 +54,17 @@ class Breaks(nn.Module):
         return (x - 1e9).log()
 
 
+def never_cleared() -> list[Snapshot]:
+    network = deep(nn.ReLU, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+
+    def take_step(x: torch.Tensor, y: torch.Tensor, step: int) -> None:
+        nn.functional.cross_entropy(network(x), y).backward()
+        optimizer.step()
+
+    return look(network, take_step, [optimizer])
+
+
 def memorised() -> list[Snapshot]:
     """Few patterns with labels at random; the validation loss is that on the same patterns rightly labelled."""
     generator = torch.Generator().manual_seed(0)
@@ -120,6 +131,8 @@ SICK: dict[str, Sick] = {
     "nan": Sick("non_finite", lambda: train(nn.Sequential(deep(nn.ReLU, 2), Breaks(), nn.Linear(10, 10)), steps=3)),
     "blown up": Sick("non_finite", lambda: train(deep(nn.ReLU, 5), optimizer=sgd(1e5))),
     "cut": Sick("disconnected_parameters", lambda: fit(nn.Sequential(deep(nn.ReLU, 2), Cut(), nn.Linear(10, 10)))),
+    "rate of zero": Sick("no_update", lambda: train(deep(nn.ReLU, 2), optimizer=sgd(0.0))),
+    "never cleared": Sick("stale_gradient", never_cleared),
     "steps too large": Sick("learning_rate_too_high", lambda: train(deep(nn.ReLU, 3), optimizer=sgd(30.0))),
     "steps too small": Sick("learning_rate_too_low", lambda: train(deep(nn.ReLU, 3), optimizer=sgd(1e-6))),
     "two softmaxes": Sick("output_mismatch", lambda: fit(nn.Sequential(deep(nn.ReLU, 2), nn.Softmax(1)))),

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
-from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence
-from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck, recent_loss, trained_weights
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence
+from lightning_tricks.diagnosis.history.progress import guess_or_start, recent_loss, stands_still, trained_weights
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ParameterRecord, Snapshot, TrainingRecord
 
@@ -25,7 +25,7 @@ class LIMITS:
     still: float = 6e-8  # update over weight: half of the distance between two numbers in float32
     slow: float = 1e-6  # a rate under which updates that small come from the rate, not from the gradient
     accumulated: int = 64  # backward passes without a step: hardly anybody accumulates over more by hand
-    whole: int = 65_536  # entries: larger weights are read in part, and a table's rows move when they are looked up
+    long: int = 1000  # steps: slow ones leave the loss of a guess later than after some hundred
 
 
 Kind = Callable[[Sequence[Snapshot]], "Finding | None"]
@@ -190,7 +190,7 @@ def _schedule_at_zero(looks: Sequence[Snapshot]) -> Finding | None:
 def _fresh_and_frozen(looks: Sequence[Snapshot]) -> Finding | None:
     """Layers in front of trained ones, frozen before they have learned anything, in a training that stands still."""
     latest, first = looks[-1], looks[0]
-    if latest.training is None or latest.step - first.step < RECOVERY or not is_stuck(looks):
+    if latest.training is None or not latest.training.fresh or not stands_still(looks):
         return None
     sizes = [(record.shape, record.weight) for record in first.parameters]
     begun = {record.name: sizes.count((record.shape, record.weight)) for record in first.parameters}
@@ -205,8 +205,9 @@ def _fresh_and_frozen(looks: Sequence[Snapshot]) -> Finding | None:
     name = layers[0].name
     text = f"{name}.requires_grad_(True), or load the weights it is to have before it is frozen"
     evidence = {"frozen layers with random weights": ", ".join(record.name for record in layers)}
-    why = Criterion("frozen layers with random weights", len(layers), ">", 0)
-    return _finding(looks, name, evidence, explanation, [Remedy("unfreeze", text, name)], why, critical=False)
+    long = Criterion("steps at the loss of a guess", latest.step - first.step, ">=", LIMITS.long)
+    todo = [Remedy("unfreeze", text, name)]
+    return _finding(looks, name, evidence, explanation, todo, long, critical=False, sure=long.holds)
 
 
 def _never_moves(looks: Sequence[Snapshot]) -> Finding | None:
@@ -284,5 +285,4 @@ def _records(looks: Sequence[Snapshot]) -> Iterator[ParameterRecord]:
 
 def _lags(looks: Sequence[Snapshot]) -> bool:
     """Whether there is something left to learn: the loss is over half of a guess's, or of its start."""
-    guess = guess_loss(looks[0])
-    return recent_loss(looks) > LIMITS.lagging * (looks[0].loss if math.isnan(guess) else guess)
+    return recent_loss(looks) > LIMITS.lagging * guess_or_start(looks)
