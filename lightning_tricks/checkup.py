@@ -128,6 +128,8 @@ def _train(
                 loss.backward()
                 if optimizer is not None:
                     optimizer.step()
+            else:
+                probe.note_loss(loss)
         history.append(probe.snapshot())
     return history
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -47,7 +48,7 @@ class TrainingDoctor(Monitor):
         rules: Rules of your own, made by ``lightning_tricks.rule``, beside those of the package.
         every_n_steps: Probe optimiser steps 0, 1, 2, 4, 8, ... up to this number, then at every multiple of it; None
             for the Trainer's ``log_every_n_steps``.
-        layers: A glob, or several, of the names to show, such as ``"encoder.*"``.
+        layers: A glob, or several, of the names to show, such as ``"encoder.*"``; judged are all layers.
         max_patterns: The most patterns (batch x space x time) per unit that are read; None for all.
         log_per_layer: Accepted as by every monitor; the doctor logs whole-model numbers only.
 
@@ -59,8 +60,8 @@ class TrainingDoctor(Monitor):
         ValueError: ``on_problem`` or a name in ``ignore`` is unknown, or there is a rule for a problem already.
 
     >>> doctor = TrainingDoctor(ignore=("bias_shift",))
-    >>> doctor.diagnosis.healthy
-    True
+    >>> doctor.diagnosis.state
+    'unknown'
     """
 
     prefix = "doctor"
@@ -89,6 +90,7 @@ class TrainingDoctor(Monitor):
         unknown = [problem for problem in ignore if problem not in known]
         if unknown:
             raise ValueError(f"ignore names unknown problems {unknown}; known are {', '.join(known)}")
+        self.globs = ("*",)
         self.on_problem = on_problem
         self.report = report
         self.ignore = ignore
@@ -105,7 +107,8 @@ class TrainingDoctor(Monitor):
             known = {*PROBLEMS, *(rule.problem for rule in self.rules)}
             ignore = [problem for problem in self.ignore if problem in known]
             try:
-                self._diagnosis = diagnose(self.history, ignore=ignore, rules=self.rules)
+                found = diagnose(self.history, ignore=ignore, rules=self.rules)
+                self._diagnosis = dataclasses.replace(found, layers=self.shown)
             except RuleError as error:
                 if error.rule not in self.rules:
                     raise
@@ -127,6 +130,10 @@ class TrainingDoctor(Monitor):
         super().on_validation_loss(loss)
         self._diagnosis = None
 
+    def on_training_end(self) -> None:
+        super().on_training_end()
+        self._diagnosis = None
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         new, self._new = self._new, []
@@ -139,9 +146,16 @@ class TrainingDoctor(Monitor):
                 rank_zero_warn(str(finding))
 
     def summary(self, snapshot: Snapshot) -> dict[str, float]:
-        """The number of findings above info, and the highest severity (0 info or none, 1 warning, 2 critical)."""
+        """Findings above info, the highest severity (0 to 2: none, warning, critical), 1 if healthy."""
         ranks = [finding.rank for finding in self.diagnosis.findings]
-        return {"findings": float(sum(rank > 0 for rank in ranks)), "severity": float(max(ranks, default=0))}
+        return {
+            "findings": float(sum(rank > 0 for rank in ranks)),
+            "severity": float(max(ranks, default=0)),
+            "healthy": float(self.diagnosis.healthy),
+        }
+
+    def to_csv(self, path: str | Path) -> Path:
+        return self.diagnosis.to_csv(path)
 
     def show(self, trainer: Any, folder: Path | None) -> None:
         if not self.report:
@@ -149,7 +163,8 @@ class TrainingDoctor(Monitor):
         self.diagnosis.show()
         if folder is not None:
             figures = {name: getattr(report, name) for name in _FIGURES}
-            files.save_pictures(trainer, figures, self.history, folder, self._name)
+            history = [snapshot.matching(self.shown) for snapshot in self.history]
+            files.save_pictures(trainer, figures, history, folder, self._name)
             print(f"Pictures and history: {self.to_csv(folder / 'history.csv').parent}")
 
     @property

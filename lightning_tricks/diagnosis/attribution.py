@@ -9,7 +9,7 @@ from typing import Any
 from lightning_tricks.diagnosis.finding import SEVERITIES, Finding, Trait
 from lightning_tricks.diagnosis.history.layers import hidden_activations
 from lightning_tricks.diagnosis.registry import RULES
-from lightning_tricks.diagnosis.rule import STAGES, Rule, Stage
+from lightning_tricks.diagnosis.rule import ANY, STAGES, Rule, Stage
 from lightning_tricks.diagnosis.wrong_start import AT_ONCE, name_by_effect
 from lightning_tricks.probes import Snapshot
 
@@ -32,6 +32,8 @@ _SURE_AT_ONCE = ("exploding_gradient", "poor_initialization", "unnormalized_inpu
 _HOLDS_BACK = {
     "symmetric_weights",
     "disconnected_parameters",
+    "no_update",
+    "stale_gradient",
     "batch_norm_mismatch",
     "learning_rate_too_low",
     "learning_rate_too_high",
@@ -74,7 +76,7 @@ class _Attribution:
             severity = max(top.severity, finding.severity, key=SEVERITIES.index)
             whole = dataclasses.replace(top, severity=severity, consequences=(*top.consequences, finding))
             tops = [whole if each is top else each for each in tops]
-        return tuple(sorted(tops, key=lambda top: -top.rank))
+        return tuple(sorted(tops, key=lambda top: (-top.rank, Trait.SLOW not in top.traits)))
 
     def _precedence(self, finding: Finding) -> tuple[int, int, int]:
         stage = "depth" if self._leads(finding) else self._stage(finding)
@@ -104,6 +106,8 @@ class _Attribution:
         return any(finding.step <= other.step + AT_ONCE and _usual_start(other) for other in linear)
 
     def _brings(self, cause: Finding, finding: Finding) -> bool:
+        if (ANY, finding.problem) in self.brings:
+            return cause.rank > 0
         if self._stands_alone(finding) and cause.problem != "symmetric_weights":
             return False
         if _usual_start(finding) and cause.rank and (cause.problem in _HOLDS_BACK or cause.traits & _ONE_SIDED):

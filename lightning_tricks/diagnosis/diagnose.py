@@ -28,8 +28,8 @@ def diagnose(history: Sequence[Snapshot], *, ignore: Collection[str] = (), rules
     Raises:
         ValueError: ``ignore`` names an unknown problem, or a rule one that has a rule already.
 
-    >>> diagnose([]).healthy
-    True
+    >>> diagnose([]).state
+    'unknown'
     """
     return Diagnosis(list(find(history, ignore, rules)), list(history))
 

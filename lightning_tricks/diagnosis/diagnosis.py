@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TextIO, TypeVar, get_args
 
-from lightning_tricks.diagnosis.finding import Finding, plain
-from lightning_tricks.diagnosis.registry import wording
+from lightning_tricks.diagnosis.coverage import Coverage, coverage, doubt, looked_at
+from lightning_tricks.diagnosis.finding import Finding, Trait, plain
+from lightning_tricks.diagnosis.history.learning import TOLD_AFTER
+from lightning_tricks.diagnosis.registry import RULES, wording
 from lightning_tricks.probes import Snapshot
 
 ViewName = Literal["text", "rich", "show", "csv"]
+State = Literal["healthy", "sick", "not_learning", "unknown"]
 View = TypeVar("View", bound=Callable[..., Any])
 _views: dict[str, Callable[..., Any]] = {}
 
@@ -42,9 +46,10 @@ class Diagnosis:
     Args:
         findings: The findings, the cause first; what follows from one is folded under it.
         history: The probed steps, the oldest first.
+        layers: Globs of the names to show; judged are all.
 
     >>> print(Diagnosis())
-    Nothing was looked at yet.
+    Unknown: nothing was looked at yet.
     >>> finding = Finding("vanishing_gradient", "net.38", "critical", 4, {"slope": -0.51})
     >>> diagnosis = Diagnosis([finding])
     >>> diagnosis.healthy, diagnosis.verdict
@@ -53,6 +58,7 @@ class Diagnosis:
 
     findings: list[Finding] = dataclasses.field(default_factory=list)
     history: list[Snapshot] = dataclasses.field(default_factory=list)
+    layers: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
         # Lists of its own: the history that it was made from grows while the training goes on.
@@ -60,29 +66,53 @@ class Diagnosis:
         object.__setattr__(self, "history", list(self.history))
 
     @property
+    def state(self) -> State:
+        """One word for it.
+
+        ``"healthy"``: layers, gradients and updates were seen, the loss is not known to stand at that of a guess, and
+        no finding, folded ones included, is at "warning" or "critical". ``"sick"``: one is. ``"not_learning"``: the
+        only one is that the loss stays at that of a guess. ``"unknown"``: there is none, and what was seen is not
+        enough to call it healthy.
+        """
+        problems = {finding.problem for root in self.findings for finding in _tree(root) if finding.rank}
+        if problems:
+            return "not_learning" if problems == {"not_learning"} else "sick"
+        return "healthy" if self._doubt is None else "unknown"
+
+    @property
     def healthy(self) -> bool:
-        """Whether no finding, folded ones included, is at "warning" or "critical"."""
-        return not any(finding.rank for root in self.findings for finding in _tree(root))
+        """Whether the state is "healthy"."""
+        return self.state == "healthy"
+
+    @functools.cached_property
+    def coverage(self) -> Coverage:
+        """How much of the training was seen."""
+        return coverage(self.history, {rule.problem: rule.needs for rule in RULES})
 
     @property
     def verdict(self) -> str:
-        """The diagnosis in one sentence."""
+        """The diagnosis in one sentence; it begins with the state."""
         sick = [root for root in self.findings if any(finding.rank for finding in _tree(root))]
         if sick:
-            return f"Sick: {_cause(sick[0])}{_and_more(len(sick) - 1)}."
-        steps = [snapshot.step for snapshot in self.history]
-        if not steps:
-            return "Healthy: no warnings." if self.findings else "Nothing was looked at yet."
-        looked = f"{len(steps)} probed steps ({steps[0]} to {steps[-1]})"
-        if len(steps) == 1:
-            looked = f"1 probed step ({steps[0]}): too few to tell"
-        if not any(True for snapshot in self.history for _ in snapshot.records()):
-            return f"Unknown: no layer was seen in {looked}."
-        return f"Healthy: no warnings in {looked}."
+            name = "Not learning" if self.state == "not_learning" else "Sick"
+            return f"{name}: {_cause(sick[0])}{_and_more(len(sick) - 1)}."
+        if self._doubt is not None:
+            return f"Unknown: {self._doubt}."
+        steps = self.history[-1].step - self.history[0].step + 1
+        if steps < TOLD_AFTER:
+            return f"Healthy so far: no fault found in {_count(steps, 'step')}, too early to tell whether it learns."
+        slow = next((root for root in self.findings if Trait.SLOW in root.traits), None)
+        if slow is not None:
+            return f"Healthy: it learns, but slowly: {_cause(slow)}."
+        return f"Healthy: no warnings in {looked_at(self.history)}."
+
+    @functools.cached_property
+    def _doubt(self) -> str | None:
+        return doubt(self.history)
 
     def __repr__(self) -> str:
-        state = self.verdict.split(":")[0].lower() if self.findings or self.history else "unknown"
-        return f"Diagnosis({state}, {_count(self.findings, 'finding')}, {_count(self.history, 'snapshot')})"
+        counts = _count(len(self.findings), "finding"), _count(len(self.history), "snapshot")
+        return f"Diagnosis({', '.join((self.state, *counts))})"
 
     def __str__(self) -> str:
         return str(_views["text"](self))
@@ -95,9 +125,15 @@ class Diagnosis:
         _views["show"](self, sys.stdout if file is None else file)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: verdict, findings and history."""
-        history = [snapshot.to_dict() for snapshot in self.history]
-        whole = {"healthy": self.healthy, "verdict": self.verdict, "findings": self.findings, "history": history}
+        """Plain JSON: state, verdict, coverage, findings and history."""
+        whole = {
+            "healthy": self.healthy,
+            "state": self.state,
+            "verdict": self.verdict,
+            "coverage": dataclasses.asdict(self.coverage),
+            "findings": self.findings,
+            "history": [snapshot.to_dict() for snapshot in self.history],
+        }
         return {name: plain(part) for name, part in whole.items()}
 
     def to_csv(self, path: str | pathlib.Path) -> pathlib.Path:
@@ -142,8 +178,8 @@ def _cause(root: Finding) -> str:
     return f"{wording(symptom.problem).clause} because {cause}"
 
 
-def _count(items: list[Any], what: str) -> str:
-    return f"{len(items)} {what}{'' if len(items) == 1 else 's'}"
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _and_more(count: int) -> str:

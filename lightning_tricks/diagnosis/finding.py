@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import operator
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -29,6 +30,7 @@ class Trait(enum.Enum):
     NEARLY_ONE_SIDED = "nearly one-sided"  # inputs of one sign by which an update also throws the means
     LOUD = "loud"  # signals over their healthy size
     FAINT = "faint"  # signals under it
+    SLOW = "slow"  # a training that learns, but lost steps by how it began
     OFF_CENTRE = "off centre"  # signals whose mean is larger than they vary
 
 
@@ -53,7 +55,10 @@ class Criterion:
         return bool(_COMPARE[self.comparison](self.value, self.threshold))
 
     def __str__(self) -> str:
-        side = "over" if self.value >= self.threshold else "under"
+        if math.isnan(self.value) or math.isnan(self.threshold) or self.value == self.threshold:
+            far = "on it" if self.value == self.threshold else "not known"
+            return f"{self.name} {self.value:.4g}, threshold {self.threshold:.4g}: {far}"
+        side = "over" if self.value > self.threshold else "under"
         small, large = sorted((abs(self.value), abs(self.threshold)))
         by = f"{abs(self.value - self.threshold):.2g}"
         if self.value * self.threshold > 0 and large >= 2 * small:
@@ -134,7 +139,7 @@ class Finding:
         info: linearity at net.1
         - linearity 1, threshold 0.9: over by 0.1
         """
-        lines = [self._title, *(f"- {criterion}" for criterion in self.decided_by)]
+        lines = [self._title, *dict.fromkeys(f"- {criterion}" for criterion in self.decided_by)]
         if self.traits:
             lines.append(f"- traits: {', '.join(sorted(trait.value for trait in self.traits))}")
         return "\n".join(lines)

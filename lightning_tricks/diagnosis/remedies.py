@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.finding import Remedy
+from lightning_tricks.diagnosis.history.layers import input_layer
+from lightning_tricks.probes import Snapshot
 
+OFF = 0.5  # of a mean or a standard deviation: within this it is about 0 or 1
 STANDARDIZE = Remedy("standardize_input", "normalise the input: put lt.nn.Standardize.fit(train_loader) first")
-SELU = Remedy(
-    "swap_activation",
-    "use self-normalising units: lt.nn.SELULinear, or lt.surgery.self_normalize(model) for ReLU networks",
-)
-BATCH_NORM = Remedy("insert_batch_norm", "put batch normalisation before the activation: nn.BatchNorm1d / 2d")
 LOWER_LR = Remedy("lower_learning_rate", "lower the learning rate, by a factor of 3 to 10")
 CLIP = Remedy("clip_gradients", "clip the gradient: Trainer(gradient_clip_val=1.0)")
 
@@ -23,11 +21,38 @@ def initialize(layer: str | None = None) -> Remedy:
     return Remedy("initialize", text, layer)
 
 
-def of_a_start(function: str) -> tuple[Remedy, ...]:
-    """For signals that fade or grow from layer to layer: other units where weights alone cannot help."""
-    if properties_of(function).fading:  # no initial weights carry such slopes deep
-        return SELU, BATCH_NORM, initialize(), STANDARDIZE
-    return initialize(), BATCH_NORM, SELU, STANDARDIZE
+def of_a_start(
+    snapshot: Snapshot, function: str, layer: str | None = None, *, ordinary: bool = True
+) -> tuple[Remedy, ...]:
+    """For signals that fade or grow from layer to layer: other units first where weights alone cannot help."""
+    others = (*self_normalize(function), *batch_norm(snapshot, layer))
+    if properties_of(function).fading and ordinary:  # no initial weights carry such slopes deep
+        return *others, initialize()
+    return initialize(), *reversed(others)
+
+
+def self_normalize(function: str) -> tuple[Remedy, ...]:
+    """Other units in place of these, unless they are SELU."""
+    if function == "selu":
+        return ()
+    old = "" if properties_of(function).rectifier else f", old={function!r}"
+    how = f", or lt.surgery.self_normalize(model{old})" if function else ""
+    return (Remedy("swap_activation", f"use self-normalising units: lt.nn.SELULinear{how}"),)
+
+
+def batch_norm(snapshot: Snapshot, layer: str | None) -> tuple[Remedy, ...]:
+    """Behind a weighted layer, unless one is there."""
+    if any(layer is not None and record.follows == layer for record in snapshot.normalizations):
+        return ()
+    return (Remedy("insert_batch_norm", "put batch normalisation before the activation: nn.BatchNorm1d / 2d"),)
+
+
+def standardize(snapshot: Snapshot) -> tuple[Remedy, ...]:
+    """Where data come in whose mean is not about 0 or whose standard deviation is not about 1."""
+    data = input_layer(snapshot)
+    if data is None or (abs(data.input_mean) <= OFF and 1.0 - OFF <= data.input_std <= 1.0 / (1.0 - OFF)):
+        return ()
+    return (STANDARDIZE,)
 
 
 def change_lr(how: str, factor: float, now: float) -> Remedy:

@@ -18,6 +18,9 @@ STAGES: tuple[str, ...] = get_args(Stage)
 # Which snapshots a rule is given: those before the first NaN or Inf; the same, thinned where they are many; with the
 # losses on the way to the first NaN or Inf; or every snapshot.
 Reads = Literal["finite", "thinned", "last losses", "whole"]
+# What has to have been seen for a rule to judge.
+Need = Literal["layers", "activations", "error signals", "gradients", "updates", "losses", "validation", "batch norms"]
+ANY = "*"  # in follows_from: of whatever is more than information
 T = TypeVar("T")
 Judge = Callable[[Sequence[Snapshot]], Iterable[Finding]]
 KNOWN: dict[str, Rule] = {}  # every rule that was made, by its problem
@@ -59,6 +62,7 @@ class Rule:
     order: int
     first_only: bool
     reads: Reads
+    needs: frozenset[str]
 
     def __call__(self, history: Sequence[Snapshot]) -> list[Finding]:
         try:
@@ -95,6 +99,7 @@ def rule(
     table: tuple[int, str] = (99, ""),
     first_only: bool = False,
     reads: Reads = "finite",
+    needs: Need | Iterable[Need] = (),
 ) -> Callable[[Judge], Rule]:
     """Make a rule of a function from snapshots, the oldest first, to findings of one problem.
 
@@ -107,13 +112,14 @@ def rule(
         heading: The problem in the table, such as ``"dead units"``.
         remedies: What to do, for findings that bring no remedies of their own.
         clause: The problem as a clause, ``"units are dead"``.
-        follows_from: Problems under which it is folded, though their own rules do not say so.
+        follows_from: Problems under which it is folded, though their own rules do not say so; ``"*"`` for all.
         at_start: The stage of findings that began with the first step.
         order: Its place among those of one stage and layer; the first if it brings anything about, else the last.
         table: Its place in the README's table, and the first remedy in a few words; without, it shares the row before.
         first_only: Whether of several findings only the first is kept, of those above info if there are any.
         reads: Which snapshots it is given: ``"finite"``, those before the first NaN or Inf; ``"thinned"``, the same,
             fewer where they are many; ``"last losses"``, also the losses up to the NaN; ``"whole"``, all.
+        needs: What has to have been seen for it to judge, ``"updates"`` or several of such; the coverage counts by it.
 
     Raises:
         ValueError: ``problem`` is no name or has a rule elsewhere, or a stage is unknown.
@@ -133,6 +139,9 @@ def rule(
             raise ValueError(f"unknown stage {name!r}; known are {', '.join(STAGES)}")
     if reads not in get_args(Reads):
         raise ValueError(f"reads must be one of {', '.join(get_args(Reads))}, got {reads!r}")
+    needed = frozenset([needs] if isinstance(needs, str) else needs)
+    if not needed <= set(get_args(Need)):
+        raise ValueError(f"needs must be of {', '.join(get_args(Need))}, got {needs!r}")
     heading, causes, follows = heading or problem.replace("_", " "), _names(brings_about), _names(follows_from)
     words = Words(heading, clause or heading, *table)
     place = (0 if causes else 9) if order is None else order
@@ -140,7 +149,9 @@ def rule(
     def make(judge: Judge) -> Rule:
         if problem in KNOWN and KNOWN[problem].judge.__module__ != judge.__module__:  # not a notebook's cell run again
             raise ValueError(f"there is a rule for {problem} already: give the problem of yours another name")
-        KNOWN[problem] = Rule(judge, problem, stage, causes, words, todo, follows, begun, place, first_only, reads)
+        KNOWN[problem] = Rule(
+            judge, problem, stage, causes, words, todo, follows, begun, place, first_only, reads, needed
+        )
         return KNOWN[problem]
 
     return make

@@ -24,7 +24,7 @@ def name_by_effect(findings: Sequence[Finding]) -> list[Finding]:
     effect = None if start is None else _effect(start, findings)
     if start is None or effect is None:
         return findings
-    weights = {Trait.ORDINARY_WEIGHTS}
+    weights = {Trait.ORDINARY_WEIGHTS, Trait.SLOW}
     named = dataclasses.replace(
         effect,
         severity=max(start.severity, effect.severity, key=SEVERITIES.index),

@@ -30,14 +30,12 @@ class StepContext:
         step: The number that the snapshot carries.
         loss_scale: The factor on the loss that went backward.
         ranks: The number of processes over which gradients are averaged.
-        rates: The learning rates of all parameter groups.
         recent_losses: The losses of the steps since the last look.
     """
 
     step: int
     loss_scale: Tensor | float = 1.0
     ranks: int = 1
-    rates: Sequence[Any] = ()
     recent_losses: Sequence[Any] = ()
 
 
@@ -58,15 +56,18 @@ def build_snapshot(observer: Observer, parameters: Iterable[ParameterTally], con
     trained = [tally for tally in parameters if tally.sums is not None]
     loss_and_norm: list[Any] = [*tallies.losses.values(), *tallies.normalizations.values()]
     signals = _whole_signals([*activations, *weighted], tallies.not_seen)
-    numbers = [tallies.loss, context.loss_scale, *context.rates, *context.recent_losses]
+    rates = observer.loop.rates or []
+    numbers = [tallies.loss, context.loss_scale, *rates, *context.recent_losses]
     on_device = [number for number in numbers if isinstance(number, Tensor)]
     trees: list[Any] = [t.sums for t in (*activations, *weighted, *trained, *signals)]
     trees += [call for tally in loss_and_norm for call in tally.calls]
-    arrays = iter(to_host([*on_device, *(array for tree in trees for array in tree.arrays())]))
+    of_trees = [array for tree in trees for array in tree.arrays()]
+    arrays = iter(to_host([*on_device, *of_trees, *observer.loop.arrays()]))
     known = [next(arrays) if isinstance(number, Tensor) else number for number in numbers]
     loss, scale, *others = [math.nan if number is None else float(number) for number in known]
-    rates, recent = others[: len(context.rates)], others[len(context.rates) :]
+    rates, recent = others[: len(rates)], others[len(rates) :]
     sums = iter([tree.with_arrays(arrays) for tree in trees])
+    training = observer.loop.record(arrays, rates, observer.modules.forwards, tallies.in_front_of)
     with np.errstate(all="ignore"):  # NaN and Inf are what some of these numbers are there to show
         seen: list[Any] = [(t, next(sums)) for t in (*activations, *weighted)]
         records = [(t, next(sums)) for t in trained]
@@ -98,14 +99,16 @@ def build_snapshot(observer: Observer, parameters: Iterable[ParameterTally], con
                 )
                 for t, s in seen[len(activations) :]
             ),
-            tuple(_parameter_record(t, s) for t, s in records),
+            tuple(_parameter_record(t, s, observer) for t, s in records),
             dict(tallies.not_seen),
             losses=tuple(record for record in loss_and_norm_records if isinstance(record, LossRecord)),
             normalizations=tuple(record for record in loss_and_norm_records if isinstance(record, NormalizationRecord)),
             recent_losses=tuple(recent),
-            learning_rate=max(rates, default=math.nan),
+            partial=observer.partial,
             softmaxes=tuple(tallies.softmaxes.values()),
             broadcasts=tuple(tallies.broadcasts.values()),
+            learning_rate=training.rate,
+            training=training,
         )
 
 
@@ -137,8 +140,20 @@ def _scaled(signal: SquareSums, factor: float) -> SquareSums:
     return dataclasses.replace(signal, square=signal.square * factor**2)
 
 
-def _parameter_record(tally: ParameterTally, sums: Any) -> ParameterRecord:
-    layer = tally.layer
-    name, fan_in = (None, 0) if layer is None else (layer.name, layer.call.fan_in)
-    shape = tuple(tally.parameter.shape)
-    return ParameterRecord.of(tally.name, name, shape, fan_in, sums, tally.parameter.requires_grad, tally.optimized)
+def _parameter_record(tally: ParameterTally, sums: Any, observer: Observer) -> ParameterRecord:
+    layer, name = tally.layer, tally.name
+    used_by, fan_in = (None, 0) if layer is None else (layer.name, layer.call.fan_in)
+    ran = layer is not None or tally.gradient is not None or name.rpartition(".")[0] in observer.modules.ran
+    return ParameterRecord.of(
+        name,
+        used_by,
+        tuple(tally.parameter.shape),
+        fan_in,
+        sums,
+        tally.parameter.requires_grad,
+        tally.optimized,
+        group=tally.group,
+        ran=ran,
+        reached=name in observer.loop.reached,
+        altered=tally.altered,
+    )

@@ -84,9 +84,9 @@ class Probe:
         self._optimizers = _optimizers(optimizer)
         for one in self._optimizers:
             check_optimizer(one)
-        self._rates: list[Any] | None = None
         self.stepped = False  # whether one of them has made its step
         self._observer = Observer(model, globs, max_patterns)
+        self._observer.loop.leftover.step = step
         self._mode: ObserverMode | None = None
         self._parameters = ParameterReader(model, self._observer.tallies, self._observer.guard, self._optimizers)
         self._open = self._pushed = self._attached = False
@@ -119,6 +119,12 @@ class Probe:
         """Name the optimisers of a step that ``read_gradients`` and ``read_updates`` tell about."""
         self._parameters.optimizers = list(optimizers)
 
+    def note_loss(self, loss: Tensor) -> None:
+        """A loss from which nothing is going backward, such as one that needs no gradient."""
+        with self._observer.guard("loss"), torch.no_grad():
+            self._observer.loop.detached += not loss.requires_grad
+            self._observer.tallies.loss = loss.detach().reshape(()).clone()
+
     def pause(self) -> None:
         """From here on nothing is looked at: an optimiser's own arithmetic, a validation amid an accumulation."""
         self._observer.pause(True)
@@ -132,14 +138,18 @@ class Probe:
 
     def read_gradients(self, parameters: Iterable[Tensor] | None = None, scale: Tensor | float = 1.0) -> None:
         """Read gradients and weights right before the optimiser step; ``scale``: what is still on the gradients."""
+        stepped = None if parameters is None else list(parameters)
         with self._observer.guard("gradients"):
-            self._parameters.before(parameters, scale)
-        self._read_rates()
+            self._parameters.before(stepped, scale)
+        with self._observer.guard("training loop"):
+            self._observer.loop.before_step(stepped, self._parameters.optimizers)
 
     def read_updates(self) -> None:
         """Read the weights right after the optimiser step."""
         with self._observer.guard("updates"):
             self._parameters.after(stepped=True)
+        with self._observer.guard("training loop"):
+            self._observer.loop.after_step()
 
     def close(self) -> None:
         """Detach; nothing of the probe is left on the model, the optimiser or in torch."""
@@ -150,7 +160,9 @@ class Probe:
             self._exits.close()
         finally:
             self._observer.close()
-        self._read_rates()
+        with self._observer.guard("training loop"):
+            self._observer.loop.read_optimizers(self._parameters.optimizers)
+            self._observer.loop.close()
         with self._observer.guard("parameters"):  # those that no optimiser has stepped
             self._parameters.before()
             self._parameters.after(stepped=False)
@@ -168,19 +180,12 @@ class Probe:
         if self._snapshot is None:
             read = self._parameters.read.values()
             with self._observer.guard("step"):
-                context = StepContext(self.step, self.loss_scale, self.ranks, self._rates or (), self.recent_losses)
+                context = StepContext(self.step, self.loss_scale, self.ranks, self.recent_losses)
                 self._snapshot = build_snapshot(self._observer, read, context)
             if self._snapshot is None:
                 self._snapshot = Snapshot(self.step, not_seen=dict(self._observer.tallies.not_seen))
             del self._parameters, self._observer, self._mode
         return self._snapshot
-
-    def _read_rates(self) -> None:
-        """Before the step: a schedule may change them right after it."""
-        if self._rates is None:
-            with self._observer.guard("learning rates"):
-                rates = [g.get("lr") for optimizer in self._parameters.optimizers for g in optimizer.param_groups]
-                self._rates = [r.detach().clone() if isinstance(r, Tensor) else r for r in rates if r is not None]
 
     def _push(self) -> None:
         if not self._pushed and self._mode is not None:
@@ -204,6 +209,9 @@ class Probe:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         scale = self.loss_scale if unscales_itself(optimizer) else 1.0
         given = (*args[1:], kwargs.get("closure"))[0]
+        if torch_functions.in_backward():  # the pass goes on for the layers before: it stays looked at
+            self.read_gradients(parameters, scale)
+            return None
         if not callable(given):
             self.read_gradients(parameters, scale)
             self.pause()
@@ -222,7 +230,8 @@ class Probe:
         return args, {**kwargs, "closure": closure}
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self.resume()
+        if not torch_functions.in_backward():
+            self.resume()
         self.stepped = True
         self.read_updates()
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +18,7 @@ from lightning_tricks.probes.records.loss_and_norm import LossRecord, Normalizat
 from lightning_tricks.probes.records.loss_path import BroadcastRecord, SoftmaxRecord
 from lightning_tricks.probes.records.parameters import ParameterRecord
 from lightning_tricks.probes.records.record import StepRecord, to_json
+from lightning_tricks.probes.records.training import TrainingRecord, merged
 from lightning_tricks.probes.records.weighted import WeightedRecord
 
 R = TypeVar("R", bound=StepRecord)
@@ -49,8 +53,12 @@ class Snapshot:
         validation_loss: The latest validation loss known when the next step was looked at, or when the training ended:
             that of a validation between the two, else the one known before; NaN where none is known.
         learning_rate: The largest learning rate among the optimisers' parameter groups; NaN where none is known.
+        epoch: Number of passes over the training data before this step; NaN where nobody counts them.
+        partial: Whether layers were left out by their names, so that its first and last layer need not be the model's.
         softmaxes: One record per call of a softmax.
         broadcasts: Operations on the way to the loss that met the outputs of a batch with the targets of all others.
+        training: What happened around the forward pass; None in a history of a version that did not look there.
+        ended: Whether the training ended before the next step was looked at.
     """
 
     step: int = 0
@@ -66,8 +74,12 @@ class Snapshot:
     recent_losses: tuple[float, ...] = ()
     validation_loss: float = math.nan
     learning_rate: float = math.nan
+    epoch: float = math.nan
+    partial: bool = False
     softmaxes: tuple[SoftmaxRecord, ...] = ()
     broadcasts: tuple[BroadcastRecord, ...] = ()
+    training: TrainingRecord | None = None
+    ended: bool = False
 
     def __repr__(self) -> str:
         seen = f"{len(self.activations)} activations, {len(self.weighted)} weighted, {len(self.parameters)} parameters"
@@ -77,12 +89,16 @@ class Snapshot:
     @functools.cached_property
     def suspicious(self) -> bool:
         """Whether anything in this step was NaN or Inf: an output, an input, a weight, a gradient or the loss."""
-        layers = any(r.nonfinite for r in self.activations) or any(
-            r.nonfinite or r.nonfinite_input or (r.signal is not None and not math.isfinite(float(r.signal.square)))
-            for r in self.weighted
+        records = itertools.chain(self.activations, self.weighted, self.parameters)
+        values, inputs, gradients = (operator.attrgetter(f"nonfinite{what}") for what in ("", "_input", "_gradient"))
+        signals = (record.signal for record in self.weighted if record.signal is not None)
+        return (
+            self.nonfinite_loss
+            or any(map(values, records))
+            or any(map(inputs, self.weighted))
+            or any(map(gradients, self.parameters))
+            or not all(math.isfinite(float(signal.square)) for signal in signals)
         )
-        parameters = any(r.nonfinite or r.nonfinite_gradient for r in self.parameters)
-        return layers or parameters or self.nonfinite_loss
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -95,6 +111,10 @@ class Snapshot:
             "recent_losses": to_json(self.recent_losses),
             "validation_loss": to_json(self.validation_loss),
             "learning_rate": to_json(self.learning_rate),
+            "epoch": to_json(self.epoch),
+            "partial": self.partial,
+            "training": None if self.training is None else self.training.to_dict(),
+            "ended": self.ended,
             **{kind: [record.to_dict() for record in getattr(self, kind)] for kind in _KINDS},
         }
 
@@ -104,6 +124,7 @@ class Snapshot:
         records: dict[str, Any] = {
             kind: tuple(record.from_dict(each) for each in values.get(kind, ())) for kind, record in _KINDS.items()
         }
+        training = values.get("training")
         return cls(
             step=values["step"],
             loss=_number(values["loss"]),
@@ -113,6 +134,10 @@ class Snapshot:
             recent_losses=tuple(_number(loss) for loss in values.get("recent_losses", ())),
             validation_loss=_number(values.get("validation_loss")),
             learning_rate=_number(values.get("learning_rate")),
+            epoch=_number(values.get("epoch")),
+            partial=values.get("partial", False),
+            training=None if training is None else TrainingRecord.from_dict(training),
+            ended=values.get("ended", False),
             **records,
         )
 
@@ -133,8 +158,12 @@ class Snapshot:
             recent_losses=tuple((a + b) / 2 for a, b in zip(self.recent_losses, other.recent_losses, strict=False)),
             validation_loss=_mean(self.validation_loss, other.validation_loss),
             learning_rate=max(self.learning_rate, other.learning_rate),
+            epoch=max(self.epoch, other.epoch),
+            partial=self.partial or other.partial,
             softmaxes=_merge(self.softmaxes, other.softmaxes),
             broadcasts=_merge(self.broadcasts, other.broadcasts),
+            training=merged(self.training, other.training),
+            ended=self.ended or other.ended,
         )
 
     def light(self) -> Snapshot:
@@ -146,12 +175,22 @@ class Snapshot:
             parameters=tuple(record.light() for record in self.parameters),
         )
 
+    def matching(self, globs: Sequence[str]) -> Snapshot:
+        """The layers whose name matches one of these globs; the snapshot itself where that is all of it."""
+        if "*" in globs:
+            return self
+        return self.only(lambda name: any(fnmatchcase(name, glob) for glob in globs))
+
     def only(self, keep: Callable[[str], bool]) -> Snapshot:
         """The records of the layers whose name is kept, with the parameters of those layers; losses are no layers."""
+        activations = tuple(record for record in self.activations if keep(record.name))
+        weighted = tuple(record for record in self.weighted if keep(record.name))
+        left_out = len(activations) < len(self.activations) or len(weighted) < len(self.weighted)
         return dataclasses.replace(
             self,
-            activations=tuple(record for record in self.activations if keep(record.name)),
-            weighted=tuple(record for record in self.weighted if keep(record.name)),
+            partial=self.partial or left_out,
+            activations=activations,
+            weighted=weighted,
             parameters=tuple(r for r in self.parameters if keep(r.name) or (r.layer is not None and keep(r.layer))),
             normalizations=tuple(record for record in self.normalizations if keep(record.name)),
         )
@@ -163,7 +202,19 @@ class Snapshot:
         yield from self.parameters
 
     def activation(self, name: str) -> ActivationRecord | None:
-        return next((record for record in self.activations if record.name == name), None)
+        return self._activations.get(name)
+
+    @functools.cached_property
+    def _activations(self) -> Mapping[str, ActivationRecord]:
+        return {record.name: record for record in reversed(self.activations)}
+
+    @functools.cached_property
+    def remembered(self) -> dict[Any, Any]:
+        """What was worked out of this snapshot, by the function that did it; no part of what is stored."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 def _number(value: float | None) -> float:

@@ -52,7 +52,7 @@ def write_csv(history: Sequence[Snapshot], path: str | pathlib.Path) -> pathlib.
 
 @view("csv")
 def _csv_of(diagnosis: Diagnosis, path: str | pathlib.Path) -> pathlib.Path:
-    return write_csv(diagnosis.history, path)
+    return write_csv([snapshot.matching(diagnosis.layers) for snapshot in diagnosis.history], path)
 
 
 def _kind(record: StepRecord) -> tuple[str, str]:

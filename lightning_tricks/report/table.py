@@ -69,10 +69,10 @@ def show(diagnosis: Diagnosis, file: TextIO) -> None:
 
 def _lines(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
     width = min(max(width, NARROW), WIDE + 20)
-    style = "healthy" if diagnosis.healthy else _worst(diagnosis.findings)
-    if not diagnosis.verdict.startswith(("Healthy", "Sick")):
-        style = "info"
+    style = {"healthy": "healthy", "unknown": "info"}.get(diagnosis.state) or _worst(diagnosis.findings)
     yield from (Line(part, style) for part in _wrap(diagnosis.verdict, width))
+    if diagnosis.history:
+        yield from (Line(part, "quiet") for part in _wrap(f"Seen: {diagnosis.coverage}.", width))
     for i, finding in enumerate(diagnosis.findings[:_MOST_FINDINGS], 1):
         yield Line("")
         yield from _finding(i, finding, width)
@@ -128,7 +128,7 @@ def _entry(label: str, content: str, width: int, hang: int = 0) -> Iterator[Line
 
 
 def _layers(diagnosis: Diagnosis, faulty: dict[str, str], width: int) -> Iterator[Line]:
-    last = diagnosis.history[-1]
+    last = diagnosis.history[-1].matching(diagnosis.layers)
     rows = layer_rows(last)
     if not rows:
         return

@@ -45,13 +45,29 @@ def messages(module, callback, **options):
 
 def test_there_is_always_a_diagnosis():
     callback = doctor()
-    assert callback.diagnosis.healthy
-    assert str(callback.diagnosis) == "Nothing was looked at yet."
+    assert callback.diagnosis.state == "unknown"
+    assert str(callback.diagnosis) == "Unknown: nothing was looked at yet."
     assert callback.diagnosis.findings == callback.history == []
     fit(healthy(), [callback], batches(6, 64))
     assert callback.diagnosis.healthy
     assert callback.diagnosis.history == callback.history
     assert len(callback.history) == 6
+
+
+class WarmsUp(Classifier):
+    """A learning rate that would arrive after 4000 steps."""
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), 0.1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 4000))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def test_what_the_end_of_a_training_tells_is_in_its_diagnosis():
+    callback = lt.TrainingDoctor(every_n_steps=25, report=False, on_problem="raise")
+    fit(WarmsUp(healthy().net), [callback], batches(120, 64))
+    assert [snapshot.ended for snapshot in callback.history[-2:]] == [False, True]
+    assert [finding.problem for finding in callback.diagnosis.findings] == ["learning_rate_too_low"]
 
 
 def test_warns_once_for_each_problem_and_layer():
@@ -110,7 +126,7 @@ def test_without_report_nothing_is_shown_or_written(tmp_path, capsys):
 def test_report_says_where_the_files_are(tmp_path, capsys):
     fit(healthy(), [doctor()], batches(6, 64), default_root_dir=tmp_path / "root")
     out = capsys.readouterr().out
-    assert "Healthy: no warnings in 6 probed steps (0 to 5)." in out
+    assert "Healthy so far: no fault found in 6 steps, too early to tell whether it learns." in out
     assert f"Pictures and history: {tmp_path / 'root' / 'doctor'}" in out
     assert (tmp_path / "root" / "doctor" / "history.csv").exists()
 
@@ -267,3 +283,30 @@ def test_the_other_class_tree():
     assert [snapshot.step for snapshot in callback.history] == list(range(6))
     assert "doctor/severity" in trainer.callback_metrics
     assert len(lt.checkup(Other(), batches(2), num_batches=3).history) == 3
+
+
+def test_layers_limit_what_is_shown_and_not_what_is_judged(capsys, tmp_path):
+    """The second of three layers is no input, and the fault of a layer that is not shown is found."""
+    scaled = [(200.0 * x, y) for x, y in batches(12)]  # the input of the network, not of what is shown
+    limited, whole = doctor(layers="net.3", on_problem="log"), doctor(on_problem="log")
+    fit(Classifier(), [limited, whole], scaled, default_root_dir=tmp_path)
+    assert limited.diagnosis.findings == whole.diagnosis.findings
+    assert (limited.diagnosis.state, limited.diagnosis.findings[0].layer) == ("sick", "net.0")
+    assert [len(each.history[0].weighted) for each in (limited, whole)] == [3, 3]
+    rows = (tmp_path / "doctor" / "history.csv").read_text(encoding="utf-8")
+    assert ",net.3," in rows
+    assert ",net.0," not in rows
+
+
+def test_a_part_of_a_network_has_no_input_layer():
+    """What a monitor of some layers kept, or a probe: their first layer reads no features."""
+    big = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3))
+    nn.init.constant_(big[0].bias, 50.0)
+    monitor = lt.ActivationMonitor(layers=["net.2", "net.3", "net.4"], every_n_steps=1)
+    fit(Classifier(big), [monitor], batches(6))
+    assert all(snapshot.partial for snapshot in monitor.history)
+    assert "unnormalized_input" not in {finding.problem for finding in lt.diagnose(monitor.history).findings}
+    with lt.probe(big, layers="2") as p:
+        F.cross_entropy(big(torch.randn(32, 6)), torch.randint(3, (32,))).backward()
+    assert p.snapshot().partial
+    assert not lt.Snapshot().partial

@@ -74,6 +74,16 @@ def memorised() -> list[Snapshot]:
     return [dataclasses.replace(snapshot, validation_loss=losses[snapshot.step]) for snapshot in history]
 
 
+def senseless() -> list[Snapshot]:
+    """Labels that do not belong to the inputs, over five passes."""
+    x, y = digits()
+    wrong = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))]
+    network = deep(nn.ReLU, 2)
+    stepper = sgd(0.01)(list(network.parameters()))
+    history = fit(network, optimizer=stepper, data=(x, wrong), steps=150, every=4)
+    return [dataclasses.replace(snapshot, epoch=snapshot.step / 28) for snapshot in history]
+
+
 def slow(network: nn.Module) -> list[Snapshot]:
     return train(network, optimizer=sgd(0.01))
 
@@ -117,5 +127,6 @@ SICK: dict[str, Sick] = {
     "labels 1 and 2": Sick("target_mismatch", lambda: fit(deep(nn.ReLU, 2), labels_one_and_two)),
     "one entry": Sick("collapsed_output", lambda: fit(one_output(nn.Softmax(1)), to_unit_interval)),
     "by heart": Sick("overfitting", memorised),
+    "wrong labels": Sick("not_learning", senseless),
     "tiny batches": Sick("batch_norm_mismatch", lambda: fit(deep(nn.ReLU, 2, norm=nn.BatchNorm1d), batch=2)),
 }

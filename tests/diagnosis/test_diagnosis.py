@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lightning_tricks.diagnosis import Finding
+from lightning_tricks.diagnosis.finding import Trait
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report import Diagnosis
 
@@ -17,17 +18,29 @@ def info(**changes):
 def test_a_healthy_run_names_what_was_looked_at(sigmoids):
     diagnosis = Diagnosis([], sigmoids)
     assert diagnosis.healthy
-    assert diagnosis.verdict == "Healthy: no warnings in 3 probed steps (0 to 2)."
+    assert diagnosis.verdict == "Healthy so far: no fault found in 3 steps, too early to tell whether it learns."
     assert Diagnosis([info()], sigmoids).verdict == diagnosis.verdict
+    later = [*sigmoids, dataclasses.replace(sigmoids[-1], step=99)]
+    assert Diagnosis([], later).verdict == "Healthy: no warnings in 4 probed steps (0 to 99)."
 
 
 def test_silence_is_not_health():
-    assert Diagnosis().verdict == "Nothing was looked at yet."
+    assert Diagnosis().verdict == "Unknown: nothing was looked at yet."
+    assert Diagnosis([info()]).state == "unknown"
     assert Diagnosis([], [Snapshot(0), Snapshot(1)]).verdict.startswith("Unknown: no layer was seen in 2 probed steps")
 
 
 def test_one_step_is_too_few(sigmoids):
-    assert Diagnosis([], sigmoids[:1]).verdict == "Healthy: no warnings in 1 probed step (0): too few to tell."
+    verdict = "Healthy so far: no fault found in 1 step, too early to tell whether it learns."
+    assert Diagnosis([], sigmoids[:1]).verdict == verdict
+
+
+def test_a_slow_training_is_healthy_with_a_but(sigmoids):
+    later = [*sigmoids, dataclasses.replace(sigmoids[-1], step=499)]
+    slow = info(problem="poor_initialization", layer="net.0", traits=frozenset({Trait.SLOW}))
+    diagnosis = Diagnosis([slow], later)
+    assert diagnosis.healthy
+    assert diagnosis.verdict == "Healthy: it learns, but slowly: the weights begin at the wrong scale at net.0."
 
 
 def test_the_verdict_names_the_symptom_and_its_cause(cause, second, sigmoids):

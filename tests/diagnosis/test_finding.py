@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -37,10 +38,19 @@ def test_every_number_that_decided_is_on_the_bad_side_of_its_threshold(name: str
         (Criterion("grows to", 5000.0, ">", 100.0), "grows to 5000, threshold 100: over by a factor of 50"),
         (Criterion("shrinks to", 1e-9, "<", 1e-3), "shrinks to 1e-09, threshold 0.001: under by a factor of 1e+06"),
         (Criterion("overflows", 0.0, "<", 1.0), "overflows 0, threshold 1: under by 1"),
+        (Criterion("share", 0.5, ">=", 0.5), "share 0.5, threshold 0.5: on it"),
+        (Criterion("loss", math.nan, ">", 2.0), "loss nan, threshold 2: not known"),
+        (Criterion("loss", math.inf, ">", 2.0), "loss inf, threshold 2: over by a factor of inf"),
     ],
 )
 def test_a_criterion_says_how_far(criterion: Criterion, text: str) -> None:
     assert str(criterion) == text
+
+
+def test_a_number_that_decided_twice_is_named_once() -> None:
+    number = Criterion("linearity", 1.0, ">=", 0.9)
+    finding = Finding("linearity", "1", "warning", 0, decided_by=(number, number))
+    assert finding.why().count("linearity 1, threshold 0.9") == 1
 
 
 def test_why_names_the_traits() -> None:

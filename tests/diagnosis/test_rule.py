@@ -157,7 +157,9 @@ def test_a_rule_that_fails_is_named():
         find_gives_others([lt.Snapshot()])
     with pytest.raises(ValueError, match="reads must be one of finite"):
         lt.rule("reads_wrongly", "end", reads="Finite")  # type: ignore[arg-type]
-    assert lt.diagnose([lt.Snapshot()], rules=(each for each in [find_gives_others][:0])).healthy
+    with pytest.raises(ValueError, match="needs must be of layers, activations"):
+        lt.rule("needs_wrongly", "end", needs="update")  # type: ignore[arg-type]
+    assert lt.diagnose([lt.Snapshot()], rules=(each for each in [find_gives_others][:0])).findings == []
 
 
 def test_a_doctor_goes_on_without_a_rule_that_fails():

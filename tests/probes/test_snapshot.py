@@ -91,7 +91,7 @@ def test_what_older_records_lack_has_its_default():
     x, target = torch.randn(4, 2, 8, 8), torch.tensor([0, 1, 2, 1])
     snapshot = take(net, x, lambda y: torch.nn.functional.cross_entropy(y, target))
     values = json.loads(json.dumps(snapshot.to_dict()))
-    for key in ("losses", "normalizations", "recent_losses", "validation_loss", "learning_rate"):
+    for key in ("losses", "normalizations", "recent_losses", "validation_loss", "learning_rate", "ended"):
         del values[key]
     for parameter in values["parameters"]:
         del parameter["trainable"], parameter["optimized"]
@@ -100,6 +100,7 @@ def test_what_older_records_lack_has_its_default():
     old = Snapshot.from_dict(values)
     assert old.losses == old.normalizations == old.recent_losses == ()
     assert math.isnan(old.validation_loss)
+    assert not old.ended
     assert old.parameters[0].optimized
     assert old.weighted[0].with_gradient
     assert [r.name for r in snapshot.normalizations] == ["1", "5"]
@@ -108,11 +109,11 @@ def test_what_older_records_lack_has_its_default():
 
 
 def test_losses_between_go_out_and_come_back():
-    snapshot = Snapshot(3, recent_losses=(0.5, math.nan, math.inf), validation_loss=0.25, learning_rate=0.1)
+    snapshot = Snapshot(3, recent_losses=(0.5, math.nan, math.inf), validation_loss=0.25, learning_rate=0.1, ended=True)
     back = Snapshot.from_dict(json.loads(json.dumps(snapshot.to_dict(), allow_nan=False)))
     assert back.recent_losses[0] == 0.5
     assert [math.isfinite(loss) for loss in back.recent_losses] == [True, False, False]
-    assert (back.validation_loss, back.learning_rate) == (0.25, 0.1)
+    assert (back.validation_loss, back.learning_rate, back.ended) == (0.25, 0.1, True)
     assert math.isnan(snapshot.merge(snapshot).recent_losses[1])
 
 

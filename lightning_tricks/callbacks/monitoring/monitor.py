@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Monitor(MonitorHooks):
         super().__init__()
         selection.check_count("every_n_steps", every_n_steps, "None for the Trainer's log_every_n_steps")
         selection.check_count("max_patterns", max_patterns, "None for all patterns")
-        self.globs = selection.as_globs("layers", layers)
+        self.shown = self.globs = selection.as_globs("layers", layers)  # what is shown, and what is to be looked at
         self.every_n_steps = every_n_steps
         self.layers = layers
         self.max_patterns = max_patterns
@@ -67,14 +68,19 @@ class Monitor(MonitorHooks):
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         """Keep a snapshot; called once per probed step."""
-        own = selection.matching(snapshot, self.globs)
-        if not self.history and own is not snapshot and not any(True for _ in own.records()):
+        shown = snapshot.matching(self.shown)
+        if not self.history and shown is not snapshot and not any(True for _ in shown.records()):
             rank_zero_warn(f"{type(self).__name__}: {selection.no_layer_matches(snapshot, self.layers)}")
-        selection.append(self.history, own)
+        selection.append(self.history, snapshot.matching(self.globs))
         self._fresh = self._to_show = True
 
     def on_validation_loss(self, loss: float) -> None:
         selection.set_validation_loss(self.history, loss)
+
+    def on_training_end(self) -> None:
+        """The training is over: no step follows."""
+        if self.history:
+            self.history[-1] = dataclasses.replace(self.history[-1], ended=True)
 
     def to_csv(self, path: str | Path) -> Path:
         """Write the history as a tidy table: one row per step, layer and measure."""
@@ -98,6 +104,7 @@ class Monitor(MonitorHooks):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         super().on_train_end(trainer, pl_module)
+        self.on_training_end()
         self._finish(trainer)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:

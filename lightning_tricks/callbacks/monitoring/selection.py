@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from lightning_tricks.probes import Snapshot
@@ -46,13 +44,6 @@ def as_globs(name: str, value: Any) -> tuple[str, ...]:
     if not found or not all(isinstance(glob, str) and glob for glob in found):
         raise ValueError(f"{name} must be a glob such as 'encoder.*' or a list of them, got {value!r}")
     return found
-
-
-def matching(snapshot: Snapshot, globs: Sequence[str]) -> Snapshot:
-    """The part of a snapshot whose names match; the snapshot itself where that is all of it."""
-    if "*" in globs:
-        return snapshot
-    return snapshot.only(lambda name: any(fnmatchcase(name, glob) for glob in globs))
 
 
 def no_layer_matches(snapshot: Snapshot, layers: Any) -> str:

@@ -149,7 +149,8 @@ class SharedProbe:
             own = tuple(values[id(loss)] for loss in monitor.loss_history.losses if id(loss) in values)
             monitor.loss_history.clear()
             with monitor.errors:
-                monitor.on_snapshot(dataclasses.replace(snapshot, recent_losses=own))
+                epoch = snapshot.step * trainer.accumulate_grad_batches / trainer.num_training_batches
+                monitor.on_snapshot(dataclasses.replace(snapshot, recent_losses=own, epoch=epoch))
 
     def _add_loss(self, trainer: Any, outputs: Any) -> None:
         """Keep the loss of a step: its window's sum, as the Trainer has divided each batch's by their number."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.probes import Snapshot
 
 SUDDEN = 0.5  # share of the whole loss, in decades, at one layer: then that layer is the place
@@ -17,35 +19,42 @@ class ErrorSignalByLayer:
     """Norm of the error signal of every weighted layer, in the order of execution.
 
     The norm over the whole output, not the mean over its elements: an early convolution spreads the same signal over a
-    thousand positions.
+    thousand positions. A call whose signal is exactly zero while another of the same weights has one leads into no
+    loss by its values: a gradient penalty goes back through its slopes alone.
     """
 
     names: tuple[str, ...]
     norms: tuple[float, ...]
 
-    @classmethod
-    def of(cls, snapshot: Snapshot) -> ErrorSignalByLayer:
+    @staticmethod
+    @remembered
+    def of(snapshot: Snapshot) -> ErrorSignalByLayer:
         layers = [
             record
             for record in snapshot.weighted
             if math.isfinite(record.error_signal) and record.operation not in ("embedding", "embedding_bag")
         ]
+        reached = {record.weight for record in layers if record.weight is not None and record.error_signal > 0}
+        layers = [record for record in layers if record.error_signal > 0 or record.weight not in reached]
         norms = tuple(record.error_signal * math.sqrt(record.elements) for record in layers)
-        return cls(tuple(record.name for record in layers), norms)
+        return ErrorSignalByLayer(tuple(record.name for record in layers), norms)
 
-    @property
+    @functools.cached_property
     def ratio(self) -> float:
         """First layer over last layer; NaN for a single layer."""
         if len(self.norms) < 2 or not self.norms[-1] > 0:
             return math.nan
         return self.norms[0] / self.norms[-1]
 
-    @property
+    @functools.cached_property
     def slope(self) -> float:
         """Decades the signal loses per layer on its way back (least squares over depth); negative where it grows."""
-        depths = [depth for depth, norm in enumerate(self.norms) if norm > 0]
-        decades = [math.log10(norm) for norm in self.norms if norm > 0]
-        return float(np.polyfit(depths, decades, 1)[0]) if len(depths) > 1 else math.nan
+        norms = np.array(self.norms)
+        depths = np.flatnonzero(norms > 0)
+        if len(depths) < 2:
+            return math.nan
+        apart = depths - depths.mean()
+        return float(apart @ np.log10(norms[depths]) / (apart @ apart))
 
     @property
     def place(self) -> str:

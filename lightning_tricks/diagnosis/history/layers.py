@@ -1,59 +1,102 @@
-"""The layers of a snapshot as the rules read them: which are hidden, what feeds them, how large their weights are."""
+"""The layers of a snapshot as the rules read them: which are judged, what feeds them, how large their weights are."""
 
 from __future__ import annotations
 
+import bisect
+import functools
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 
 from lightning_tricks.activations import properties_of
-from lightning_tricks.diagnosis.history.persistence import Persistence, persistence
+from lightning_tricks.diagnosis.history.persistence import Persistence, persistences
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 # RMS(w) sqrt(fan_in): torch's default has .58, LeCun's scheme 1, He's 1.4; a normal of std .02 over 768 inputs .55
 ORDINARY_SCALE = (0.2, 5.0)
 FAR_OFF = 4.0  # factor outside of these: no scheme draws such weights
-_Holds = Callable[[ActivationRecord | None], bool]
+ROUNDING = 1e-12  # share of an input's energy that rounding makes vary: a standard deviation of 1e-6 of its size
+_order = operator.attrgetter("order")
+_Holds = Callable[[ActivationRecord], bool]
 
 
+@remembered
 def hidden_activations(snapshot: Snapshot) -> list[ActivationRecord]:
     """Activations that further weights follow, without gates: the hidden layers.
 
     What stands behind the last weighted operation belongs to the output or the loss, and a sigmoid there is meant to
     saturate in the end. A softplus that is called as a function makes a scale, or a loss, positive.
     """
-    last = max((record.order for record in snapshot.weighted), default=math.inf)  # none: only activations are looked at
-    return [
-        record
-        for record in snapshot.activations
-        if record.order < last and not record.gate and record.patterns and not _makes_positive(record)
-    ]
+    last = max(map(_order, snapshot.weighted), default=math.inf)  # none: only activations are looked at
+    hidden = [record for record in snapshot.activations if record.order < last and not record.gate and record.patterns]
+    positive = {name for name in {record.function for record in hidden} if properties_of(name).makes_positive}
+    return [record for record in hidden if record.function not in positive or not _is_called(record)]
 
 
-def _makes_positive(record: ActivationRecord) -> bool:
-    return properties_of(record.function).makes_positive and record.name.rpartition(".")[2].startswith(record.function)
+def _is_called(record: ActivationRecord) -> bool:
+    """Whether it is called as a function, not by a module: it is then named after the function."""
+    return record.name.rpartition(".")[2].startswith(record.function)
 
 
-def layer_persistence(
-    history: Sequence[Snapshot], name: str, holds: _Holds, *, from_start: bool = False
-) -> Persistence | None:
-    """The persistence of a problem of one activation."""
-    return persistence(history, lambda snapshot: holds(snapshot.activation(name)), from_start=from_start)
+@functools.cache
+def activations_that(holds: _Holds) -> Callable[[Snapshot], frozenset[str]]:
+    """The names of the activations for which a function of their records holds."""
+    return remembered(lambda snapshot: frozenset([record.name for record in snapshot.activations if holds(record)]))
+
+
+@remembered
+def judged_activations(snapshot: Snapshot) -> list[ActivationRecord]:
+    """The hidden layers that a training can do something about.
+
+    Not those before which, their own weights included, all is frozen: no gradient goes there, and what only hurts
+    training hurts nothing. A frozen layer behind trainable ones hands the gradient on and is judged as any other.
+    """
+    orders = {record.name: record.order for record in snapshot.weighted}
+    weights = [(orders[r.layer], r.trainable) for r in snapshot.parameters if r.layer in orders]
+    judged = []
+    for record in hidden_activations(snapshot):
+        before = [trainable for order, trainable in weights if order < record.order]
+        if any(before) or not before or not math.isnan(record.error_signal):
+            judged.append(record)
+    return judged
+
+
+@remembered
+def input_layer(snapshot: Snapshot) -> WeightedRecord | None:
+    """The first weighted operation, unless an embedding or an activation comes before its input."""
+    first = None if snapshot.partial else next(iter(snapshot.weighted), None)
+    if first is None or math.isnan(first.input_mean) or any(a.order < first.order for a in snapshot.activations):
+        return None
+    return first
+
+
+def varies(layer: WeightedRecord | None) -> bool:
+    """Whether a layer's input differs from pattern to pattern; what is not known does."""
+    return layer is None or not (layer.input_std == 0.0 or 1.0 - layer.mean_energy <= ROUNDING)
 
 
 def faulty_layers(
     history: Sequence[Snapshot], holds: _Holds
 ) -> Iterator[tuple[ActivationRecord, Persistence, str | None]]:
-    """The hidden layers in which a problem holds: the latest record, for how long, and the weights before it."""
-    for record in hidden_activations(history[-1]):
-        found = layer_persistence(history, record.name, holds) if holds(record) else None
-        if found is not None:
-            yield record, found, fed_by(history[-1], record)
+    """The judged layers in which a problem holds: the latest record, for how long, and the weights before it."""
+    found = persistences(history, activations_that(holds))
+    for record in judged_activations(history[-1]) if found else ():
+        if record.name in found:
+            yield record, found[record.name], fed_by(history[-1], record)
 
 
 def weighted_before(snapshot: Snapshot, activation: ActivationRecord) -> WeightedRecord | None:
     """The last weighted operation before an activation: the layer whose pre-activation it takes."""
-    before = [record for record in snapshot.weighted if record.order < activation.order]
-    return before[-1] if before else None
+    return _weighted_before(snapshot).get(activation.order)
+
+
+@remembered
+def _weighted_before(snapshot: Snapshot) -> dict[int, WeightedRecord]:
+    weighted = sorted(snapshot.weighted, key=_order)
+    orders = list(map(_order, weighted))
+    places = ((record.order, bisect.bisect_left(orders, record.order)) for record in snapshot.activations)
+    return {order: weighted[place - 1] for order, place in places if place}
 
 
 def fed_by(snapshot: Snapshot, activation: ActivationRecord | None) -> str | None:
@@ -64,10 +107,13 @@ def fed_by(snapshot: Snapshot, activation: ActivationRecord | None) -> str | Non
 
 def weight_scale(snapshot: Snapshot, layer: str | None) -> float | None:
     """RMS(w) sqrt(fan_in) of a weighted layer: the factor by which it scales the standard deviation of its input."""
-    for record in snapshot.parameters:
-        if layer is not None and record.layer == layer and record.fan_in and record.weight >= 0:
-            return record.weight * math.sqrt(record.fan_in)
-    return None
+    return _weight_scales(snapshot).get(layer)
+
+
+@remembered
+def _weight_scales(snapshot: Snapshot) -> dict[str | None, float]:
+    known = [record for record in snapshot.parameters if record.layer is not None and record.fan_in]
+    return {r.layer: r.weight * math.sqrt(r.fan_in) for r in reversed(known) if r.weight >= 0}
 
 
 def is_tiny(scale: float | None, factor: float = 1.0) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from lightning_tricks.probes import Snapshot
 RECOVERY = 100  # optimiser steps within which a faint start, as torch's default gives deeper networks, mends itself
 HYSTERESIS = 3  # probed steps over which a problem has to hold before it is more than information
 _Holds = Callable[[Snapshot], bool]
+_Named = Callable[[Snapshot], Set[str]]
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,36 @@ def leading(history: Sequence[Snapshot], holds: _Holds) -> Persistence | None:
     """The persistence of a problem from the first probed step on, if not until the last."""
     run = list(itertools.takewhile(holds, history))
     return Persistence.over(run) if run else None
+
+
+def persistences(history: Sequence[Snapshot], named: _Named, *, from_start: bool = False) -> dict[str, Persistence]:
+    """As :func:`persistence`, of all layers in one walk: ``named`` gives those in which the problem shows."""
+    found = {name: Persistence.over(history[-run:]) for name, run in _runs(reversed(history), named)}
+    if from_start and named(history[0]) - found.keys() and is_stuck(history):
+        first = {name: start for name, start in leading_in(history, named).items() if start.run >= HYSTERESIS}
+        return first | found
+    return found
+
+
+def leading_in(history: Sequence[Snapshot], named: _Named) -> dict[str, Persistence]:
+    """As :func:`leading`, of all layers in one walk."""
+    return {name: Persistence.over(history[:run]) for name, run in _runs(history, named)}
+
+
+def _runs(snapshots: Iterable[Snapshot], named: _Named) -> Iterator[tuple[str, int]]:
+    """Every layer that the first of these snapshots names, with the number of those in a row that do."""
+    left: Set[str] | None = None
+    run = 0
+    for snapshot in snapshots:
+        names = named(snapshot)
+        left = names if left is None else left
+        if not left <= names:
+            yield from ((name, run) for name in left - names)
+            left &= names
+        if not left:
+            return
+        run += 1
+    yield from ((name, run) for name in left or ())
 
 
 def first_of(findings: Iterable[Finding]) -> list[Finding]:

@@ -6,9 +6,12 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.probes import ParameterRecord, Snapshot
 
 _LEVEL = 3  # probed steps over which a loss is a level and no single batch
+_ALIKE = 1.2  # of shares of the gradient: weight decay adds a little of its own
+_ROUNDING = 2.0**-23  # of a weight, where an update is that small
 STUCK = 0.9  # loss over its start, or over that of a guess
 
 
@@ -41,6 +44,15 @@ def is_stuck(history: Sequence[Snapshot]) -> bool:
     return not now < STUCK * history[0].loss or now >= STUCK * guess_loss(history[0])
 
 
+def last_at_start(history: Sequence[Snapshot]) -> int | None:
+    """The step of the last look before the loss had come down from where it began; None where it never has."""
+    for index in range(_LEVEL, len(history)):
+        if recent_loss(history[: index + 1]) < STUCK * history[0].loss:
+            return history[index - _LEVEL // 2 - 1].step  # a median shows a fall as late as half of its looks
+    return None
+
+
+@remembered
 def trained_weights(snapshot: Snapshot) -> list[ParameterRecord]:
     """The weights that are trained; biases and norms begin at zero or are few."""
     return [
@@ -48,9 +60,29 @@ def trained_weights(snapshot: Snapshot) -> list[ParameterRecord]:
     ]
 
 
+@remembered
 def typical_ratio(snapshot: Snapshot) -> float:
     """Median update ratio over the weights that are trained."""
     return median(record.update_ratio for record in trained_weights(snapshot))
+
+
+def gradient_norm(snapshot: Snapshot) -> float:
+    """The norm of the gradient of all parameters together, before clipping."""
+    known = [r for r in snapshot.parameters if r.trainable and not math.isnan(r.gradient)]
+    return math.sqrt(sum(r.gradient**2 * math.prod(r.shape) for r in known))
+
+
+def gradient_share(snapshot: Snapshot) -> float:
+    """Update over learning rate times gradient: 1 where a step is just that, less where the gradient is clipped.
+
+    NaN where weights differ in it, as their steps are then of a size of their own (Adam), or no rate is known.
+    """
+    rate, weights = snapshot.learning_rate, [r for r in trained_weights(snapshot) if r.gradient > 0 and r.update > 0]
+    if not weights or not rate > 0:
+        return math.nan
+    shares = [r.update / (rate * r.gradient) for r in weights]
+    alike = _ALIKE + _ROUNDING / min(r.update_ratio for r in weights)
+    return median(shares) if max(shares) <= alike * min(shares) else math.nan
 
 
 def median(values: Iterable[float]) -> float:

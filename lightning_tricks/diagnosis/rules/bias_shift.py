@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 
+from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
-from lightning_tricks.diagnosis.history.persistence import persistence
+from lightning_tricks.diagnosis.history.layers import input_layer
+from lightning_tricks.diagnosis.history.persistence import persistences
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
 
-CENTRE = Remedy("centre_input", "centre what the layer receives: zero-mean units (SELU, tanh) or a normalised input")
+CENTRE = Remedy("centre_input", "centre what the layer receives: subtract its mean, or normalise it")
 
 
 @thresholds
@@ -35,18 +37,19 @@ class LIMITS:
     "units",
     "dead_units saturation linearity learning_rate_too_high",
     "bias shift (bias problem)",
-    (CENTRE, remedies.SELU, remedies.BATCH_NORM, remedies.LOWER_LR),
     clause="each update shifts the units' means",
     order=3,
     first_only=True,
     table=(6, "zero-mean units, batch norm"),
+    needs="layers",
 )
 def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """One update moves a unit's mean by a good part of its standard deviation."""
-    for name in _pairs(history[0]):
-        found = persistence(history, functools.partial(_shifts, name=name), from_start=True)
-        if found is None:
+    everywhere = persistences(history, _shifting, from_start=True)
+    for name in _pairs(history[0]) if everywhere else ():
+        if name not in everywhere:
             continue
+        found = everywhere[name]
         pairs = [_pairs(snapshot)[name] for snapshot in history if found.since <= snapshot.step <= found.at.step]
         energy, weight = pairs[0][0].mean_energy, pairs[-1][1]
         drift = max((each.mean_drift for _, each in pairs if not math.isnan(each.mean_drift)), default=math.nan)
@@ -74,22 +77,42 @@ def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
         nearly = energy >= LIMITS.nearly and drift >= LIMITS.thrown
         kinds = {Trait.ONE_SIDED} if one_sided else {Trait.NEARLY_ONE_SIDED} if nearly else ()
         traits = () if found.since else kinds
-        yield found.finding("bias_shift", name, severity, evidence, explanation, why=why, traits=traits)
+        todo = _remedies(found.at, name)
+        yield found.finding("bias_shift", name, severity, evidence, explanation, todo, why, traits)
 
 
+def _remedies(snapshot: Snapshot, name: str) -> Iterator[Remedy]:
+    """The input is normalised where it is the data, and zero-mean units help behind others."""
+    layer, data = _pairs(snapshot)[name][0], input_layer(snapshot)
+    if data is not None and data.name == name:
+        yield remedies.STANDARDIZE
+    else:
+        yield CENTRE
+        for units in [a.function for a in snapshot.activations if a.order < layer.order][-1:]:
+            if properties_of(units).range[0] >= 0.0 or properties_of(units).rectifier:
+                yield from remedies.self_normalize(units)
+    yield from remedies.batch_norm(snapshot, name)
+    yield remedies.LOWER_LR
+
+
+@remembered
 def _pairs(snapshot: Snapshot) -> dict[str, tuple[WeightedRecord, ParameterRecord]]:
     """Weighted layers that others follow, with their weight, by name: an output unit is meant to find its mean."""
     weights = {record.layer: record for record in snapshot.parameters if record.fan_in > 1}
     return {layer.name: (layer, weights[layer.name]) for layer in snapshot.weighted[:-1] if layer.name in weights}
 
 
-def _shifts(snapshot: Snapshot, name: str) -> bool:
-    pair = _pairs(snapshot).get(name)
-    if pair is None or not pair[0].std >= LIMITS.faded:
+@remembered
+def _shifting(snapshot: Snapshot) -> frozenset[str]:
+    """The layers whose units' means an update moves."""
+    return frozenset([name for name, pair in _pairs(snapshot).items() if _shifts(*pair)])
+
+
+def _shifts(layer: WeightedRecord, weight: ParameterRecord) -> bool:
+    if not (layer.std >= LIMITS.faded and layer.mean_energy >= LIMITS.alike):
         return False
-    layer, weight = pair
     bound = min(LIMITS.together / math.sqrt(weight.fan_in), LIMITS.coherent)
     together = not weight.update_coherence < bound  # NaN: it moves no more
     if layer.mean_energy >= LIMITS.one_sided:  # a norm behind it parts the weights' ways, the mean jumps all the same
         return together or weight.mean_drift >= LIMITS.noticed
-    return layer.mean_energy >= LIMITS.alike and weight.mean_drift >= LIMITS.drift and together
+    return weight.mean_drift >= LIMITS.drift and together

@@ -37,6 +37,7 @@ class LIMITS:
     follows_from="symmetric_weights learning_rate_too_high poor_initialization dead_units saturation",
     order=0,
     table=(16, "the activation behind the last layer"),
+    needs="losses",
 )
 def find_collapsed_output(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """All patterns give the same output though the inputs differ; a softmax over a single entry."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
-from lightning_tricks.diagnosis.history.layers import faulty_layers
+from lightning_tricks.diagnosis.history.layers import faulty_layers, varies, weighted_before
 from lightning_tricks.diagnosis.history.persistence import RECOVERY
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot
+from lightning_tricks.probes.records.activations import DEAD
 
 LEAKY = Remedy("swap_activation", "use units that cannot die: SELU, or nn.LeakyReLU")
-RESET_BIAS = Remedy("reset_bias", "set the biases of this layer to 0: they hold its units on one side of zero")
 
 
 @thresholds
@@ -35,6 +36,7 @@ class LIMITS:
     order=2,
     first_only=True,
     table=(3, "SELU or leaky ReLU, lower learning rate"),
+    needs="activations",
 )
 def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Over half of a layer's units are active on under 1 % of the patterns.
@@ -44,10 +46,11 @@ def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
     for record, found, before in faulty_layers(history, dying):
         pooled = _pooled(history, record)
         why = (
-            Criterion("share of dead units", pooled.dead_share, ">=", LIMITS.dead),
+            Criterion("share of dead units", pooled.dead_share, ">", LIMITS.dead),
             Criterion("patterns looked at", pooled.patterns, ">=", LIMITS.patterns),
         )
-        if not all(criterion.holds for criterion in why):
+        weighted = weighted_before(history[-1], record)
+        if not all(criterion.holds for criterion in why) or not varies(weighted):  # one pattern, however often
             continue
         evidence = {
             "dead units": f"{round(pooled.dead_share * pooled.units)} of {pooled.units}",
@@ -63,24 +66,62 @@ def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
         held = record.mean < min(LIMITS.held_down, -record.std)
         killed = found.since > history[0].step  # what was dead at the start no step killed
         slower = (remedies.LOWER_LR,) if killed else ()
-        todo = (*((RESET_BIAS,) if held else ()), LEAKY, *slower, remedies.initialize(before))
+        todo = (
+            *(_reset_bias(history[-1], before, record.mean) if held else ()),
+            LEAKY,
+            *slower,
+            remedies.initialize(before),
+        )
         severity = found.severity(critical=pooled.dead_share >= LIMITS.gone)
         if record.std < LIMITS.faint_std and not held and history[-1].step - found.since < RECOVERY:
             severity = "info"  # the signal is faint, so each unit is on or off for all patterns: a start that may mend
         yield found.finding("dead_units", record.name, severity, evidence, explanation, todo, why, related=before)
 
 
-def dying(record: ActivationRecord | None) -> bool:
+def _reset_bias(snapshot: Snapshot, layer: str | None, mean: float) -> Iterator[Remedy]:
+    """Where biases hold the units under zero, and no large input."""
+    for bias in snapshot.parameters:
+        if layer is not None and bias.name == f"{layer}.bias" and bias.weight > 0.5 * abs(mean):
+            text = f"set the biases to 0, nn.init.zeros_({bias.name}): they hold these units under zero"
+            yield Remedy("reset_bias", text, layer)
+
+
+def dying(record: ActivationRecord) -> bool:
     """Whether over half of a layer's units were (almost) never active in one step."""
-    return record is not None and record.dead_share >= LIMITS.dead
+    return record.dead_share > LIMITS.dead
 
 
 def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> ActivationRecord:
-    """The record over a window of steps; from a stored history, without sums, at most so many units are dead."""
-    window = [snapshot.activation(record.name) for snapshot in history[-LIMITS.window :]]
-    seen = [found for found in window if found is not None]
+    """The record over a window of steps; from a stored history, without sums, at most so many units are dead.
+
+    Where small batches make that too few patterns, over as many steps as it takes: what was never active is dead.
+    """
+    looks = [found for snapshot in history if (found := snapshot.activation(record.name)) is not None]
+    seen = looks[-LIMITS.window :]
     known = [found for found in seen if found.sums is not None]
     if known:
-        return functools.reduce(ActivationRecord.merge, known)
-    patterns, dead = sum(found.patterns for found in seen), min(found.dead_share for found in seen)
-    return record.with_values(patterns=patterns, dead_share=dead)
+        pooled = _merged(known)
+    else:
+        patterns, dead = sum(found.patterns for found in seen), min(found.dead_share for found in seen)
+        pooled = record.with_values(patterns=patterns, dead_share=dead)
+    return pooled if pooled.patterns >= LIMITS.patterns else _accumulated(looks) or pooled
+
+
+def _merged(records: Sequence[ActivationRecord]) -> ActivationRecord:
+    """The patterns of all of them, as far as dead units go: the other sums are many."""
+    patterns = sum(record.patterns for record in records)
+    active = sum(record.sums.active for record in records if record.sums is not None)
+    dead = float(np.mean(active / max(patterns, 1) < DEAD))
+    return records[0].with_values(patterns=patterns, dead_share=dead)
+
+
+def _accumulated(looks: Sequence[ActivationRecord]) -> ActivationRecord | None:
+    """The latest looks that together have patterns enough; None where they have not, or tell of no units."""
+    patterns = active = 0
+    for look in reversed(looks):
+        if not look.awake or look.units != looks[-1].units:
+            return None
+        patterns, active = patterns + look.patterns, active | int(look.awake, 16)
+        if patterns >= LIMITS.patterns:
+            return look.with_values(patterns=patterns, dead_share=1.0 - active.bit_count() / look.units)
+    return None

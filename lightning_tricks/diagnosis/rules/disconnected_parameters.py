@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence
+from lightning_tricks.diagnosis.history.traces import Trace, has_stepped, traces_of, went_back
 from lightning_tricks.diagnosis.rule import rule, thresholds
-from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
+from lightning_tricks.probes import Snapshot
 
 PROBLEM = "disconnected_parameters"
 ZERO_GRAD_FIRST = Remedy("reorder_zero_grad", "call optimizer.zero_grad() before loss.backward(), never after it")
 ADD_TO_OPTIMIZER = Remedy("add_to_optimizer", "give the optimiser all parameters: torch.optim.Adam(model.parameters())")
 SWITCH_ON = Remedy("reconnect", "if it is to learn, run it outside of torch.no_grad()")
+REMAKE = Remedy(
+    "remake_optimizer",
+    "make the optimiser after the last change of the model's layers, from what the model has then: "
+    "torch.optim.Adam(model.parameters())",
+)
 USE_OR_REMOVE = Remedy("use_or_remove", "use the layer in forward, or take it out of the model")
 _by_order = operator.attrgetter("order")
 _DID_NOT_RUN = "it did not run in this step"
@@ -26,41 +31,7 @@ class LIMITS:
     most: float = 0.5  # of the weighted layers: whoever leaves more out of the optimiser wants it so
     agree: int = 2  # probed steps, where optimisers are known: of two towers in turn, one looks cut off at the first
     rare: int = 10  # probed steps, where blocks come and go (layer drop, experts): by then one in two was seen
-    by_hand: float = 1e-6  # relative change of the weights' root mean square; rounding in float32 stays below
     listed: int = 8  # layers that the evidence names
-
-
-@dataclass(frozen=True)
-class Trace:
-    """One parameter over the probed steps in which a gradient could have come to it."""
-
-    name: str
-    record: ParameterRecord  # the latest
-    snapshots: tuple[Snapshot, ...]  # in which a backward pass ran and, where known, its own optimiser stepped
-    use: WeightedRecord | None  # the first that used it, or its module, with gradients if any did; None: it never ran
-    silent: bool  # no gradient ever came
-
-    @property
-    def module(self) -> str:
-        return self.name.rpartition(".")[0] or self.name
-
-    @property
-    def layer(self) -> str:
-        return self.module if self.use is None else self.use.name
-
-    @property
-    def order(self) -> float:
-        return math.inf if self.use is None else self.use.order
-
-    @property
-    def persistence(self) -> Persistence:
-        return Persistence.over(self.snapshots)
-
-    @property
-    def freeze(self) -> Remedy:
-        """Where it is meant to be so."""
-        text = f"if it is not to be trained, say so: {self.module}.requires_grad_(False)"
-        return Remedy("freeze", text, self.module)
 
 
 @rule(
@@ -71,28 +42,32 @@ class Trace:
     order=2,
     reads="thinned",
     table=(11, "the `detach`, the optimiser's list"),
+    needs="gradients",
 )
 def find_disconnected_parameters(history: Sequence[Snapshot]) -> list[Finding]:
     """Parameters that no gradient reaches, or that no optimiser holds.
 
     At most one finding of each kind.
     """
-    snapshots = [snapshot for snapshot in history if _went_back(snapshot)]
-    traces = _traces(snapshots)
+    snapshots = [snapshot for snapshot in history if went_back(snapshot)]
+    traces = traces_of(snapshots)
     erased = _erased(snapshots, traces)
     if erased is not None:
         return [erased]
     silent = [trace for trace in traces if trace.silent and trace.record.optimized]
-    kinds = (_cut(traces, silent), _never_run(snapshots, silent), _unheld(snapshots, traces))
+    kinds = (
+        *(_cut(traces, silent), _never_run(snapshots, silent), _unheld(snapshots, traces)),
+        *(_none_held(snapshots), _loose(snapshots)),
+    )
     found = [finding for finding in kinds if finding is not None]
     return [_unused(silent)] if silent and not found else found
 
 
 def _erased(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding | None:
     """Error signals came to the layers, yet the optimiser found no gradient anywhere."""
-    stepped = [snapshot for snapshot in snapshots if _stepped(snapshot)]
+    stepped = [snapshot for snapshot in snapshots if has_stepped(snapshot)]
     reached = all(any(r.error_signal > 0 for r in snapshot.weighted) for snapshot in stepped)
-    if not stepped or not reached or not all(trace.silent for trace in traces):
+    if not stepped or not reached or not all(trace.erased for trace in traces):
         return None
     if any(record.update > 0 for snapshot in stepped for record in snapshot.parameters):
         return None  # the gradients are kept elsewhere, as by sharded optimisers
@@ -110,7 +85,7 @@ def _cut(traces: Sequence[Trace], silent: Sequence[Trace]) -> Finding | None:
     running = sorted((trace for trace in silent if trace.use is not None), key=_by_order)
     loose = [trace for trace in running if trace.use and trace.use.with_gradient]
     if not loose:
-        return _without_gradient(running) if running else None
+        return _without_gradient(running, traces) if running else None
     first, layers, looks = loose[0], _layers(loose), len(loose[0].snapshots)
     learning = [trace for trace in traces if not trace.silent and trace.use is not None]
     behind = min((trace for trace in learning if trace.order > first.order), key=_by_order, default=None)
@@ -118,7 +93,7 @@ def _cut(traces: Sequence[Trace], silent: Sequence[Trace]) -> Finding | None:
     cut = f"{last} and {'the loss' if behind is None else behind.layer}"
     trunk = not any(trace.order < first.order for trace in learning)
     long = looks >= HYSTERESIS
-    agreed = looks >= (LIMITS.agree if learning else 1) and any(map(_stepped, first.snapshots))
+    agreed = looks >= (LIMITS.agree if learning else 1) and any(map(has_stepped, first.snapshots))
     severity: Severity = "critical" if trunk and (long or agreed) else "warning" if long else "info"
     evidence = {
         "layers cut off": _listed(layers),
@@ -137,20 +112,35 @@ def _cut(traces: Sequence[Trace], silent: Sequence[Trace]) -> Finding | None:
         "graph"
     )
     why = [Criterion("parameters without a gradient", len(silent), ">", 0)]
-    todo = (Remedy("reconnect", text, last), first.freeze)
+    todo = (Remedy("reconnect", text, last), _freeze(first))
     return first.persistence.finding(PROBLEM, layers[0], severity, evidence, explanation, todo, why)
 
 
-def _without_gradient(running: Sequence[Trace]) -> Finding:
-    layers = _layers(running)
-    evidence = {"layers": _listed(layers), "number of layers": len(layers)}
+def _without_gradient(running: Sequence[Trace], traces: Sequence[Trace]) -> Finding | None:
+    """Held by an optimiser and never moved; copies of layers that are trained, such as a target network, are not."""
+    running = [trace for trace in running if not _is_copy(trace, traces)]
+    if not running:
+        return None
+    layers, first = _layers(running), running[0]
+    looks = [look for look in first.snapshots if has_stepped(look)]
+    long = Criterion("probed steps without a gradient and a change", len(looks), ">=", HYSTERESIS)
+    evidence = {"layers": _listed(layers), "number of layers": len(layers), "looks": len(looks)}
     explanation = (
-        f"{_count(layers)} only ran while gradients were switched off, although an optimiser holds the weights. That "
-        "is right for a network that is not to be trained, and else the reason why it is not."
+        f"{_count(layers)} only ran while gradients were switched off, although an optimiser holds the weights, and "
+        "never changed. That is right for a network that is not to be trained, and else the reason why it is not."
     )
-    why = [Criterion("layers that only ran without gradients", len(layers), ">", 0)]
-    todo = (running[0].freeze, SWITCH_ON)
-    return running[0].persistence.finding(PROBLEM, layers[0], "info", evidence, explanation, todo, why)
+    why = [Criterion("layers that only ran without gradients", len(layers), ">", 0), *([long] if long.holds else [])]
+    severity: Severity = "warning" if long.holds else "info"
+    todo = (SWITCH_ON, _freeze(first))
+    return first.persistence.finding(PROBLEM, layers[0], severity, evidence, explanation, todo, why)
+
+
+def _is_copy(trace: Trace, traces: Sequence[Trace]) -> bool:
+    """Whether it began with exactly the weights of something that is trained."""
+    first, size = trace.snapshots[0], trace.record.shape
+    begun = {record.name: record.weight for record in first.parameters if record.shape == size}
+    trained = {other.name for other in traces if not other.silent}
+    return any(name in trained and weight == begun.get(trace.name) for name, weight in begun.items())
 
 
 def _never_run(snapshots: Sequence[Snapshot], silent: Sequence[Trace]) -> Finding | None:
@@ -170,7 +160,7 @@ def _never_run(snapshots: Sequence[Snapshot], silent: Sequence[Trace]) -> Findin
     )
     why = [Criterion("modules that never ran", len(absent), ">", 0), *([long] if long.holds else [])]
     severity: Severity = "warning" if long.holds else "info"
-    todo = (USE_OR_REMOVE, first.freeze)
+    todo = (USE_OR_REMOVE, _freeze(first))
     return first.persistence.finding(PROBLEM, absent[0], severity, evidence, explanation, todo, why)
 
 
@@ -187,7 +177,8 @@ def _unheld(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding |
     records = [record for snapshot in snapshots for record in snapshot.parameters]
     held_once = {record.name for record in records if record.optimized and record.trainable}
     grows = any(not record.optimized and record.name in held_once for record in records)
-    deliberate = not learnable or share > LIMITS.most or grows
+    replaced = _foreign(snapshots)
+    deliberate = not replaced and (not learnable or share > LIMITS.most or grows)
     layers = _layers(used) or list(dict.fromkeys(trace.module for trace in chosen))
     evidence = {
         "layers in no optimiser": _listed(layers),
@@ -201,12 +192,74 @@ def _unheld(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding |
         "the network learns around them."
     )
     why = [Criterion("layers in no optimiser", len(layers), ">", 0)]
-    if not deliberate:
+    if replaced:
+        evidence["tensors in the optimiser that are not the model's"] = replaced
+        explanation += f" The optimiser holds {replaced} tensors instead that are no part of the model any more."
+        why.append(Criterion("tensors in the optimiser without a gradient", replaced, ">", 0))
+    elif not deliberate:
         why.append(Criterion("share of the layers", share, "<=", LIMITS.most))
     severity: Severity = "info" if deliberate else "warning"
     first = min(used or chosen, key=_by_order)
-    todo = (ADD_TO_OPTIMIZER, first.freeze)
+    todo = (REMAKE if replaced else ADD_TO_OPTIMIZER, _freeze(first))
     return first.persistence.finding(PROBLEM, layers[0], severity, evidence, explanation, todo, why)
+
+
+def _foreign(snapshots: Sequence[Snapshot]) -> int:
+    """Tensors in an optimiser that are no parameters of the model and never get a gradient, as latents would."""
+    training = [snapshot.training for snapshot in snapshots if snapshot.training is not None]
+    never = bool(training) and not any(record.foreign_with_gradient for record in training)
+    return training[-1].foreign if never else 0
+
+
+def _none_held(snapshots: Sequence[Snapshot]) -> Finding | None:
+    """An optimiser that holds nothing of the model, whose weights stay as they are: no sharded copies of them."""
+    looks = [s for s in snapshots if s.training is not None and s.training.optimizers and not s.training.held]
+    foreign = _foreign(snapshots)
+    if not foreign or len(looks) < len(snapshots):
+        return None
+    sizes: dict[str, set[float]] = {}
+    for record in (record for look in looks for record in look.parameters if record.trainable):
+        sizes.setdefault(record.name, set()).add(record.weight)
+    if any(len(seen) > 1 for seen in sizes.values()):
+        return None
+    long = Criterion("probed steps without a change", len(looks), ">=", HYSTERESIS)
+    evidence = {"tensors in the optimiser that are not the model's": foreign, "looks": len(looks)}
+    explanation = (
+        f"The optimiser holds {foreign} tensors of which none is a parameter of the model, and none has a gradient: it "
+        "was made from other layers than those that run, and no step changes the model."
+    )
+    severity: Severity = "critical" if long.holds else "info"
+    why = [Criterion("parameters of the model in the optimiser", 0, "<", 1), *([long] if long.holds else [])]
+    return Persistence.over(looks).finding(PROBLEM, None, severity, evidence, explanation, [REMAKE], why)
+
+
+def _loose(snapshots: Sequence[Snapshot]) -> Finding | None:
+    """Weights in a Python list: no part of the model for torch, so that nobody trains, moves or saves them."""
+    looks = [snapshot for snapshot in snapshots if snapshot.training is not None and snapshot.training.loose]
+    sizes: dict[str, list[float]] = {}
+    for weight in (weight for look in looks if look.training for weight in look.training.loose):
+        sizes.setdefault(weight.name, []).append(weight.size)
+    latest = looks[-1].training if looks else None
+    if latest is None:
+        return None
+    still = [weight for weight in latest.loose if len(set(sizes[weight.name])) == 1]
+    fresh = [weight for weight in still if weight.fresh]  # what somebody has trained before is there to be used
+    if not still:
+        return None
+    shown, looked = fresh or still, min(len(sizes[weight.name]) for weight in fresh or still)
+    long = Criterion("probed steps without a change", looked, ">=", HYSTERESIS)
+    severity: Severity = "warning" if fresh and long.holds else "info"
+    holder = shown[0].name.rpartition("[")[0] or shown[0].name.rpartition(".")[0]
+    evidence = {"weights outside of the model": _listed([weight.name for weight in shown]), "looks": looked}
+    explanation = (
+        f"{len(shown)} weights that the loss depends on are in {holder}, where torch does not find them: "
+        "model.parameters() leaves them out, so no optimiser trains them, and they are neither saved nor moved."
+    )
+    text = f"make {holder} a torch.nn.ModuleList (ModuleDict, ParameterList) instead of a list or dict"
+    why = [Criterion("weights outside of the model", len(shown), ">", 0), *([long] if long.holds else [])]
+    todo = [Remedy("register", text, shown[0].module or None)]
+    persistence = Persistence.over(looks)
+    return persistence.finding(PROBLEM, shown[0].module or None, severity, evidence, explanation, todo, why)
 
 
 def _unused(silent: Sequence[Trace]) -> Finding:
@@ -218,54 +271,14 @@ def _unused(silent: Sequence[Trace]) -> Finding:
         "gradient in any look. They take no part in the loss."
     )
     why = [Criterion("parameters without a gradient", len(silent), ">", 0)]
-    todo = (USE_OR_REMOVE, first.freeze)
+    todo = (USE_OR_REMOVE, _freeze(first))
     return first.persistence.finding(PROBLEM, first.module, "info", evidence, explanation, todo, why)
 
 
-def _traces(snapshots: Sequence[Snapshot]) -> list[Trace]:
-    """What can be trained and does not change by hand, as an average or a copy of other weights does."""
-    seen: dict[str, list[tuple[Snapshot, ParameterRecord, WeightedRecord | None, bool]]] = {}
-    for snapshot in snapshots:
-        used_by, stepped = _users(snapshot), _stepped(snapshot)
-        for r in snapshot.parameters:
-            counts = r.trainable and not (stepped and r.optimized and math.isnan(r.update))
-            seen.setdefault(r.name, []).append((snapshot, r, used_by(r.name), counts))
-    traces: list[Trace] = []
-    for name, looks in seen.items():
-        records, latest = [record for _, record, _, _ in looks], looks[-1][1]
-        counting = [snapshot for snapshot, _, _, counts in looks if counts]
-        ran = [use for _, _, use, counts in looks if counts and use is not None]
-        use = next((use for use in ran if use.with_gradient), ran[0] if ran else None)
-        silent = all(math.isnan(r.gradient) and not r.nonfinite_gradient and not r.update > 0 for r in records)
-        sizes = [r.weight for r in records if silent and r.layer == latest.layer and r.weight > 0]
-        by_hand = bool(sizes) and max(sizes) > min(sizes) * (1.0 + LIMITS.by_hand)
-        if counting and latest.trainable and not by_hand:
-            traces.append(Trace(name, latest, tuple(counting), use, silent))
-    return traces
-
-
-def _users(snapshot: Snapshot) -> Callable[[str], WeightedRecord | None]:
-    """Which weighted record used a parameter, as its weight or by the module that both are of."""
-    direct: dict[str, WeightedRecord] = {}
-    for record in snapshot.weighted:
-        if record.weight is not None and not (record.weight in direct and direct[record.weight].with_gradient):
-            direct[record.weight] = record
-    modules = {name.rpartition(".")[0]: record for name, record in reversed(direct.items())}
-    modules |= {record.name: record for record in reversed(snapshot.weighted)}
-
-    def user(name: str) -> WeightedRecord | None:
-        path = name.rpartition(".")[0]
-        return direct.get(name) or modules.get(path) or modules.get(path.partition(".parametrizations.")[0])
-
-    return user
-
-
-def _went_back(snapshot: Snapshot) -> bool:
-    return math.isfinite(snapshot.loss) or any(not math.isnan(record.gradient) for record in snapshot.parameters)
-
-
-def _stepped(snapshot: Snapshot) -> bool:
-    return any(not math.isnan(record.update) for record in snapshot.parameters)
+def _freeze(trace: Trace) -> Remedy:
+    """Where it is meant to be so."""
+    text = f"if it is not to be trained, say so: {trace.module}.requires_grad_(False)"
+    return Remedy("freeze", text, trace.module)
 
 
 def _layers(traces: Sequence[Trace]) -> list[str]:

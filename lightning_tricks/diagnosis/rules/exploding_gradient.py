@@ -8,6 +8,7 @@ from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding
 from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.diagnosis.history.persistence import persistence
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
@@ -23,17 +24,15 @@ class LIMITS:
     "exploding_gradient",
     "gradient",
     "non_finite dead_units saturation bias_shift linearity learning_rate_too_high output_mismatch",
-    remedies=(remedies.initialize(), remedies.CLIP, remedies.LOWER_LR),
     clause="the gradient explodes",
     at_start="first gradient",
     order=1,
     table=(5, ""),
+    needs="error signals",
 )
 def find_exploding_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The error signal grows from layer to layer on its way back."""
-    found = persistence(
-        history, lambda snapshot: all(each.holds for each in _criteria(ErrorSignalByLayer.of(snapshot)))
-    )
+    found = persistence(history, _explodes)
     if found is None:
         return
     signal = ErrorSignalByLayer.of(history[-1])
@@ -44,7 +43,14 @@ def find_exploding_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
         "One step then throws the first layers far off, and the loss jumps or overflows."
     )
     severity = found.severity(critical=signal.ratio > LIMITS.overflowing)
-    yield found.finding("exploding_gradient", signal.place, severity, evidence, explanation, why=why)
+    begun = (remedies.initialize(),) if found.since == history[0].step else ()
+    todo = (*begun, remedies.CLIP, remedies.LOWER_LR)
+    yield found.finding("exploding_gradient", signal.place, severity, evidence, explanation, todo, why)
+
+
+@remembered
+def _explodes(snapshot: Snapshot) -> bool:
+    return all(criterion.holds for criterion in _criteria(ErrorSignalByLayer.of(snapshot)))
 
 
 def _criteria(signal: ErrorSignalByLayer) -> Iterator[Criterion]:

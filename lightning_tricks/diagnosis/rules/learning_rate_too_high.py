@@ -57,6 +57,7 @@ class LIMITS:
     order=1,
     reads="last losses",
     table=(12, "a rate, as a number"),
+    needs=("updates", "losses"),
 )
 def find_learning_rate_too_high(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The size of the updates against what the loss makes of them.

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Trait
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
 from lightning_tricks.diagnosis.history import layers
-from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading_in, persistences
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
@@ -36,6 +36,7 @@ class LIMITS:
     order=4,
     first_only=True,
     table=(1, "initialise for the activation"),
+    needs="activations",
 )
 def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """A layer is a linear filter on every pattern it sees, or has no activation at all."""
@@ -43,17 +44,18 @@ def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
     if by_construction is not None:
         yield by_construction
         return
-    hidden = layers.hidden_activations(history[-1])
+    hidden = layers.judged_activations(history[-1])
     linear = sum(map(_linear, hidden))
     faded = sum(math.isnan(record.linearity) and 0 < record.std < LIMITS.tiny_std for record in hidden)
-    for name in (record.name for record in hidden):
-        found = (
-            layers.layer_persistence(history, name, _linear)
-            or layers.layer_persistence(history, name, _always_on, from_start=True)
-            or _lost_time(history, name)
-        )
-        record = None if found is None else found.at.activation(name)
-        if found is None or record is None:
+    everywhere = (
+        _lost_time(history)
+        | persistences(history, layers.activations_that(_always_on), from_start=True)
+        | persistences(history, layers.activations_that(_linear))
+    )
+    for name in (record.name for record in hidden if record.name in everywhere):
+        found = everywhere[name]
+        record = found.at.activation(name)
+        if record is None:
             continue
         before, always_on = layers.fed_by(found.at, record), _always_on(record)
         straight, scale = record.linearity >= LIMITS.straight, layers.weight_scale(history[0], before)
@@ -82,27 +84,34 @@ def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
         }
         traits = [trait for trait, so in kinds.items() if so]
         why = [Criterion("linearity", record.linearity, ">=", LIMITS.linear)]
-        severity, todo = found.severity() if settled else "info", remedies.of_a_start(record.function)
+        severity: Severity = found.severity() if settled else "info"
+        ordinary = scale is None or layers.is_ordinary(scale)
+        todo = (
+            *remedies.of_a_start(found.at, record.function, before, ordinary=ordinary),
+            *remedies.standardize(found.at),
+        )
         yield found.finding("linearity", name, severity, evidence, explanation, todo, why, traits, before)
 
 
-def _lost_time(history: Sequence[Snapshot], name: str) -> Persistence | None:
+def _lost_time(history: Sequence[Snapshot]) -> dict[str, Persistence]:
     """Units that began linear by weights that no scheme draws, and stayed so for long, if not until now."""
-    found = leading(history, lambda snapshot: _linear(snapshot.activation(name)))
-    if found is None or found.run < HYSTERESIS or found.at.step - found.since < LIMITS.lost_steps:
-        return None
-    scale = layers.weight_scale(history[0], layers.fed_by(history[0], history[0].activation(name)))
-    return found if layers.is_tiny(scale, layers.FAR_OFF) else None
+    first, begun = history[0], leading_in(history, layers.activations_that(_linear))
+    for_long = (
+        name
+        for name, found in begun.items()
+        if found.run >= HYSTERESIS and found.at.step - found.since >= LIMITS.lost_steps
+    )
+    scales = {name: layers.weight_scale(first, layers.fed_by(first, first.activation(name))) for name in for_long}
+    return {name: begun[name] for name, scale in scales.items() if layers.is_tiny(scale, layers.FAR_OFF)}
 
 
-def _always_on(record: ActivationRecord | None) -> bool:
+def _always_on(record: ActivationRecord) -> bool:
     """Rectifiers that are linear as no pattern reaches their kink."""
-    on = record is not None and record.activity >= LIMITS.straight and record.mean > LIMITS.shifted * record.std
-    return on and _linear(record)
+    return record.activity >= LIMITS.straight and record.mean > LIMITS.shifted * record.std and _linear(record)
 
 
-def _linear(record: ActivationRecord | None) -> bool:
-    return record is not None and record.patterns >= LIMITS.patterns and record.linearity >= LIMITS.linear
+def _linear(record: ActivationRecord) -> bool:
+    return record.patterns >= LIMITS.patterns and record.linearity >= LIMITS.linear
 
 
 def _without_activation(history: Sequence[Snapshot]) -> Finding | None:
@@ -122,5 +131,8 @@ def _without_activation(history: Sequence[Snapshot]) -> Finding | None:
     found = Persistence(history[0].step, 1, history[-1])
     why = [Criterion("weighted layers in a row", len(chain) + (chain[0].follows is not None), ">", 1)]
     severity: Severity = "info" if low_rank else "critical"
-    todo, traits = [remedies.SELU], [Trait.IN_CODE]
+    names = [record.name for record in chain]
+    first, second = names[:2] if len(chain) > 1 else (chain[0].follows, names[0])  # what it follows may not be shown
+    todo = [Remedy("insert_activation", f"put an activation between {first} and {second}, such as nn.ReLU()", first)]
+    traits = [Trait.IN_CODE]
     return found.finding("linearity", chain[0].name, severity, evidence, explanation, todo, why, traits)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.history.layers import input_layer
 from lightning_tricks.diagnosis.history.persistence import Persistence
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
-CHECK_DATA = Remedy(
-    "check_data", "look for NaN and Inf in the data, and for log(0), x/0 and overflow before this layer"
-)
+# Where to look, by the tensor that is the first.
+CHECK: Mapping[str, str] = {
+    "data": "look for NaN and Inf in the data: a division by a standard deviation of 0, missing values",
+    "input": "look between the layer before and {layer}: log(0), x/0, sqrt or exp that overflows",
+    "weight": "look at the step before: the weights of {layer} were finite until then",
+    "output": "look at {layer}: its input is finite, so the values in it or its weights overflow",
+    "loss": "look at how the loss is computed: log(0), x/0, exp that overflows; all layers are finite",
+    "gradient": "look behind {layer}, at what follows it up to the loss, going backward: sqrt, norm or a power at 0, "
+    "x/0 or log(0) in a branch that torch.where does not take; forward all is finite",
+}
 
 
 @thresholds
@@ -31,6 +39,7 @@ class LIMITS:
     order=1,
     reads="whole",
     table=(10, "look at that layer, lower learning rate"),
+    needs="layers",
 )
 def find_non_finite(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The first tensor, in the order of execution, with NaN or Inf.
@@ -48,25 +57,37 @@ def find_non_finite(history: Sequence[Snapshot]) -> Iterator[Finding]:
         if overflows < LIMITS.overflows:
             continue
         explanation = (
-            f"The {tensor}{' of this layer' if layer else ''} is NaN or Inf somewhere, and nothing executed before is. "
+            f"The {tensor}{' of this layer' if layer else ''} is NaN or Inf somewhere, and {_nothing_else(tensor)}. "
             "Such a value reaches every weight within one step, after which nothing can be learned."
         )
         evidence: dict[str, Any] = {"tensor": tensor, "loss": snapshot.loss}
-        todo, why = (
-            [CHECK_DATA, remedies.LOWER_LR, remedies.CLIP],
-            [Criterion("tensors with NaN or Inf, at least", 1, ">", 0)],
-        )
+        todo, why = [_check(snapshot, layer, tensor)], [Criterion("tensors with NaN or Inf, at least", 1, ">", 0)]
+        if snapshot.step:  # before the first step no step can have brought it about
+            todo += [remedies.LOWER_LR, remedies.CLIP]
         if index:
             before = history[index - 1]
             evidence["last clean look at step"] = before.step
             largest = max((r.update_ratio for r in before.parameters if r.update_ratio >= 0), default=0.0)
             if largest > LIMITS.large_update:
                 evidence["largest update over weight then"] = largest
-                todo = [*todo[1:], CHECK_DATA]
+                todo = [*todo[1:], todo[0]]
                 why.append(Criterion("largest update over weight before", largest, ">", LIMITS.large_update))
         found = Persistence(snapshot.step, 1, snapshot)
         yield found.finding("non_finite", layer, "critical", evidence, explanation, todo, why)
         return
+
+
+def _nothing_else(tensor: str) -> str:
+    return "nothing that a backward pass meets before is" if tensor == "gradient" else "nothing executed before is"
+
+
+def _check(snapshot: Snapshot, layer: str | None, tensor: str) -> Remedy:
+    data = input_layer(snapshot)
+    first = data.name if data is not None else next((record.name for record in snapshot.weighted), None)
+    where = "data" if tensor == "input" and layer == first else tensor
+    if tensor == "output" and all(record.name != layer for record in snapshot.weighted):
+        where = "input"  # of an activation it is not known
+    return Remedy("check_data" if where == "data" else "check_values", CHECK[where].format(layer=layer), layer)
 
 
 def _place(snapshot: Snapshot) -> tuple[str | None, str] | None:

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lightning_tricks.activations import properties_of
-from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
+from lightning_tricks.diagnosis.history.progress import gradient_share
 from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.diagnosis.rules.learning_rate_too_low import find_learning_rate_too_low
 from lightning_tricks.diagnosis.rules.output_mismatch_path import PATH_CHECKS, broadcast_by_hand
+from lightning_tricks.diagnosis.rules.output_mismatch_start import high_start
 from lightning_tricks.diagnosis.rules.output_mismatch_targets import PROBLEM, TARGET_CHECKS, no_activation
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
@@ -21,6 +23,7 @@ NO_SOFTMAX = Remedy("remove_output_activation", "take the softmax away: cross_en
 NO_SIGMOID = Remedy("remove_output_activation", "take the sigmoid away, or use F.binary_cross_entropy")
 LOG_SOFTMAX = Remedy("change_loss", "or give log-probabilities, x.log_softmax(1), to nll_loss or kl_div")
 CROSS_ENTROPY = Remedy("change_loss", "use F.cross_entropy on the raw outputs")
+CLASSES = Remedy("change_loss", "use F.cross_entropy(x, y) on what goes into the softmax, with the classes as targets")
 
 
 @thresholds
@@ -29,13 +32,6 @@ class LIMITS:
     mean_one: float = 1e-3  # the same for the mean of all, times their number
     over_zero: float = 1e-2  # a log-probability is never above 0, but for rounding
     not_one: float = 0.1  # abs(log sum exp) that rounding cannot give; two equal logits of 0 have .69
-    # Initial loss over chance. Torch's, He's and LeCun's starts give 1 to 2, a fine-tuned network on new labels up to
-    # 6, three residual blocks of He's weights without normalisation up to 9; beyond 15 plain SGD began to fail.
-    high_start: float = 10.0
-    raised_start: float = 2.0  # and this is enough where the last layer's own weights are the reason:
-    gain: float = 20.0  # its outputs over its inputs, in root mean square; every scheme gives .6 to 1.4
-    loud_outputs: float = 3.0  # and outputs of that size: with small ones a large loss comes from class weights
-    loud_probabilities: float = 0.2  # mean square about .5, of which .25 is all: at their ends, the logits are loud
     pooled: float = 1.5  # patterns of an activation over those of the loss: its outputs were pooled between
     few_patterns: int = 8  # a loss over fewer is no estimate
     at_bound: float = 0.9  # share of its range that a bounded output reaches: then the bound is felt
@@ -44,6 +40,7 @@ class LIMITS:
 
 _WITH_LOGITS = ("binary_cross_entropy_with_logits", "multilabel_soft_margin_loss")
 _LOGITS = ("cross_entropy", *_WITH_LOGITS)
+_DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
 
 @rule(
@@ -56,6 +53,7 @@ _LOGITS = ("cross_entropy", *_WITH_LOGITS)
     order=5,
     reads="thinned",
     table=(14, "the line to change"),
+    needs="losses",
 )
 def find_output_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Softmax before cross-entropy, a bounded output, shapes that broadcast, too many outputs, a loud last layer.
@@ -124,6 +122,28 @@ def no_log_probabilities(calls: LossCalls) -> Finding | None:
     return found.finding(PROBLEM, calls.layer, "critical", evidence, explanation, todo, [why])
 
 
+def softmax_by_distance(calls: LossCalls) -> Finding | None:
+    """A softmax whose outputs are to come near to 0 and 1, where that holds the training back.
+
+    Many networks learn so; where each weight's steps are of a size of their own, small gradients do not matter.
+    """
+    latest = calls.latest
+    found = calls.persistence(_probabilities) if latest.function in _DISTANCES and _one_hot(latest) else None
+    if found is None or math.isnan(gradient_share(calls.snapshots[0])):
+        return None
+    slow = next(iter(find_learning_rate_too_low(calls.snapshots)), None)
+    if slow is None or slow.remedies[0].action != "raise_learning_rate":
+        return None  # clipped, or warming up
+    explanation = (
+        f"{latest.function} takes the distance of a softmax's outputs to 0 and 1. Its gradient is divided by the "
+        f"{latest.outputs} outputs and multiplied by the slope of the softmax, which is .25 at most and near 0 where "
+        "one output is sure, right or wrong. So the updates are tiny, at a learning rate that another loss can do with."
+    )
+    evidence = {"outputs": latest.outputs, "loss": latest.value, **slow.evidence}
+    todo, why = (CLASSES, *slow.remedies), (_sums_to_one(latest), *slow.decided_by)
+    return found.finding(PROBLEM, calls.layer, slow.severity, evidence, explanation, todo, why)
+
+
 def bounded_logits(calls: LossCalls) -> Finding | None:
     """An activation left behind the last layer: logits that cannot become as large, or as small, as they must."""
     latest, function, activation = calls.latest, calls.function, calls.activation
@@ -156,35 +176,6 @@ def bounded_logits(calls: LossCalls) -> Finding | None:
     return found.finding(PROBLEM, calls.layer, severity, evidence, explanation, [no_activation(function)], [why])
 
 
-def high_start(calls: LossCalls) -> Finding | None:
-    """An initial loss far above that of a uniform guess, or of predicting zero."""
-    first = calls.records[0]
-    if calls.snapshots[0].step != 0 or first.patterns < LIMITS.few_patterns:
-        return None
-    (guess, reference), gain = _reference(first), _gain(calls)
-    bound = LIMITS.raised_start if gain > LIMITS.gain else LIMITS.high_start
-    if not first.value > bound * reference > 0 or not _loud(first):
-        return None
-    evidence = {
-        "initial loss": first.value,
-        guess: reference,
-        "initial loss over it": first.value / reference,
-        "standard deviation of the outputs": first.input_std,
-        "outputs over inputs of the last layer": gain,
-        "loss now": calls.latest.value,
-    }
-    explanation = (
-        f"The first loss is {first.value:.3g}, where {guess.removeprefix('loss of ')} has {reference:.3g}: the network "
-        "begins with large outputs that are wrong. Its first steps are spent on taking them back, at gradients that "
-        "throw the weights about."
-    )
-    small = Remedy("initialize", "begin with small weights in the last layer: std 0.01, bias 0", first.weighted)
-    todo = (small, remedies.initialize(), remedies.STANDARDIZE)
-    found, why = calls.all(), [Criterion("initial loss", first.value, ">", bound * reference)]
-    severity: Severity = "warning" if calls.latest.value < reference or found.run < HYSTERESIS else "critical"
-    return found.finding(PROBLEM, first.weighted, severity, evidence, explanation, todo, why, [Trait.FIRST_LOSS])
-
-
 def twice_normalised(calls: LossCalls) -> Finding | None:
     """Log-probabilities in cross_entropy: its log_softmax leaves them as they are."""
     latest = calls.latest
@@ -201,8 +192,11 @@ def twice_normalised(calls: LossCalls) -> Finding | None:
     return found.finding(PROBLEM, calls.layer, "info", evidence, explanation, [NO_SOFTMAX], [why])
 
 
-_OUTPUT_CHECKS = (probabilities_as_logits, sigmoid_as_logits, no_log_probabilities, bounded_logits)
-CHECKS = (*_OUTPUT_CHECKS, *PATH_CHECKS, *TARGET_CHECKS, high_start, twice_normalised)
+_OUTPUT_CHECKS = (
+    *(probabilities_as_logits, sigmoid_as_logits, no_log_probabilities, softmax_by_distance),
+    *(bounded_logits, *PATH_CHECKS),
+)
+CHECKS = (*_OUTPUT_CHECKS, *TARGET_CHECKS, high_start, twice_normalised)
 
 
 def _probabilities(record: LossRecord) -> bool:
@@ -237,24 +231,9 @@ def _at_bound(record: LossRecord) -> bool:
     return _within_one(record) and max(abs(record.input_min), abs(record.input_max)) >= LIMITS.at_bound
 
 
-def _reference(record: LossRecord) -> tuple[str, float]:
-    if record.function == "mse_loss":
-        return "loss of predicting zero", record.target_mean**2 + record.target_std**2
-    return "loss of a uniform guess", record.chance
-
-
-def _gain(calls: LossCalls) -> float:
-    """Root mean square of the first outputs over that of what the last layer made them of."""
-    first = calls.records[0]
-    layer = next((record for record in calls.snapshots[0].weighted if record.name == first.weighted), None)
-    if layer is None or first.activation is not None or not layer.input_std > 0:
-        return math.nan
-    return math.hypot(first.input_mean, first.input_std) / layer.input_std * math.sqrt(1.0 - layer.mean_energy)
-
-
-def _loud(record: LossRecord) -> bool:
-    if record.function == "binary_cross_entropy":  # probabilities: they are at their ends where the logits are loud
-        return record.input_std**2 + (record.input_mean - 0.5) ** 2 > LIMITS.loud_probabilities
-    if record.function in ("cross_entropy", "nll_loss"):
-        return record.input_std > LIMITS.loud_outputs
-    return math.hypot(record.input_mean, record.input_std) > LIMITS.loud_outputs
+def _one_hot(record: LossRecord) -> bool:
+    """Whether the targets are 0 and 1 only, one of each row being 1."""
+    mean, outputs = record.target_mean, record.outputs
+    zeros_and_ones = (record.target_min, record.target_max) == (0.0, 1.0)
+    spread = math.isclose(record.target_std**2, mean * (1.0 - mean), rel_tol=LIMITS.one)
+    return zeros_and_ones and spread and outputs > 2 and math.isclose(mean * outputs, 1.0, rel_tol=LIMITS.one)

@@ -36,6 +36,7 @@ class LIMITS:
     ),
     order=2,
     table=(17, "augmentation, dropout, early stopping, bagging"),
+    needs=("losses", "validation"),
 )
 def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The validation loss rises for long while the training loss falls.

@@ -10,7 +10,8 @@ from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Severity, Trait
 from lightning_tricks.diagnosis.history import layers
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY, Persistence, leading, persistence
-from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck
+from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck, last_at_start
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.dead_units import dying
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
@@ -28,15 +29,27 @@ class LIMITS:
     shrinks: float = 0.7  # std over that of the layer before, from which on a fading is one ...
     healthy: float = 0.3  # ... that begins behind the layer before, where its pre-activations are this large
     over_one: float = 1.0  # std of a pre-activation from which on what follows is too large, not too small
+    faded: float = 100.0  # std of the first pre-activation over the last: 20 ReLU layers by torch's default have 1e6
+
+
+_STD, _JUMP = "pre-activation std", "std over that of the layer before"
+_LAST = f"last {_STD}"
 
 
 class Layer(NamedTuple):
-    """A hidden layer: its weights with RMS(w) sqrt(fan_in), their ``scale``, and the units that they feed."""
+    """A hidden layer: its weights with RMS(w) sqrt(fan_in), their ``scale``, and the units that they feed.
+
+    ``std`` is that of the pre-activations without what no weights made smaller, which tells how signals fade.
+    """
 
     weighted: WeightedRecord
     activation: ActivationRecord
-    scale: float | None
+    snapshot: Snapshot
     std: float
+
+    @property
+    def scale(self) -> float | None:
+        return layers.weight_scale(self.snapshot, self.weighted.name)
 
 
 class Fault(NamedTuple):
@@ -54,6 +67,7 @@ class Fault(NamedTuple):
     "linearity saturation dead_units vanishing_gradient bias_shift learning_rate_too_low",
     clause="the weights begin at the wrong scale",
     table=(7, "scheme for the activation"),
+    needs="layers",
 )
 def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Pre-activations leave the order of 1 at the start, and stay there."""
@@ -65,8 +79,8 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     place, name, related = faulty.layer, faulty.layer.weighted.name, faulty.layer.activation.name
     gain = place.weighted.std / place.weighted.input_std if place.weighted.input_std > 0 else math.nan
     evidence = {
-        "pre-activation std": place.std,
-        "from first to last hidden layer": f"{hidden[0].std:.2g} to {hidden[-1].std:.2g}",
+        "pre-activation std": place.activation.std,
+        "from first to last hidden layer": f"{hidden[0].activation.std:.2g} to {hidden[-1].activation.std:.2g}",
         "output std over input std": gain,
         "weight scale": place.scale,
         "at one layer": faulty.sudden,
@@ -76,14 +90,25 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
         f"At the start the pre-activations {faulty.what} at this layer: its weights do not fit their number and the "
         f"{place.activation.function} units that follow. From there on signals and gradients change with every layer."
     )
-    kinds = {
-        Trait.AT_ONE_LAYER: faulty.sudden,
-        Trait.ORDINARY_WEIGHTS: layers.is_ordinary(place.scale),
-        Trait.LOUD: place.std > LIMITS.over_one,
-    }
+    lost = last_at_start(history) if hidden[0].std > LIMITS.faded * hidden[-1].std else None
     found, severity = Persistence(first.step, 1, first), _severity(history, hidden, faulty)
+    slow = severity == "info" and lost is not None and lost >= RECOVERY
+    if slow:
+        evidence["last step with the loss of the start"] = lost
+        explanation += f" It learns, but slowly: up to step {lost} the loss had hardly left that of the first step."
+    usual = layers.is_ordinary(place.scale)
+    kinds = {
+        Trait.SLOW: slow,
+        Trait.AT_ONE_LAYER: faulty.sudden,
+        Trait.ORDINARY_WEIGHTS: usual,
+        Trait.LOUD: place.activation.std > LIMITS.over_one,
+    }
     traits = [trait for trait, so in kinds.items() if so]
-    todo, why = remedies.of_a_start(place.activation.function), [faulty.criterion]
+    ordinary, why = usual or place.scale is None, [faulty.criterion]
+    todo = (
+        *remedies.of_a_start(first, place.activation.function, name, ordinary=ordinary),
+        *remedies.standardize(first),
+    )
     yield found.finding("poor_initialization", name, severity, evidence, explanation, todo, why, traits, related)
 
 
@@ -110,41 +135,75 @@ def _may_learn(history: Sequence[Snapshot]) -> bool:
     return math.isnan(guess_loss(history[0])) or not is_stuck(history)
 
 
+@remembered
 def _is_faulty(snapshot: Snapshot) -> bool:
-    return _first_faulty(_hidden_layers(snapshot)) is not None
+    return _first_sign(_hidden_layers(snapshot)) is not None
 
 
+@remembered
 def _hidden_layers(snapshot: Snapshot) -> list[Layer]:
-    """The hidden layers up to the first of dead units: behind those nothing tells of its own weights."""
+    """The hidden layers up to where nothing tells of its own weights any more: behind dead units, or without input.
+
+    What comes in faint, because the data are or because a softmax between two layers makes it so, is not the weights'
+    doing, and left out of the standard deviations from there on.
+    """
     hidden: list[Layer] = []
-    for record in layers.hidden_activations(snapshot):
+    data = layers.input_layer(snapshot)
+    base = 1.0 if data is None or not data.input_std > 0 else min(data.input_std, 1.0)
+    for record in layers.judged_activations(snapshot):
         weighted = layers.weighted_before(snapshot, record)
+        if not layers.varies(weighted):
+            break
         if weighted is not None and record.std >= 0:
-            hidden.append(Layer(weighted, record, layers.weight_scale(snapshot, weighted.name), record.std))
+            if hidden and _made_faint(snapshot, hidden[-1], record, base):
+                base = record.std / hidden[-1].std  # as if nothing had been between
+            hidden.append(Layer(weighted, record, snapshot, record.std / base))
         if dying(record):
             break
     return hidden
 
 
+def _made_faint(snapshot: Snapshot, before: Layer, record: ActivationRecord, base: float) -> bool:
+    """Whether the signal shrinks by a jump between two layers while all weights between them keep its size."""
+    if not 0 < record.std / base < before.std / LIMITS.jump:
+        return False
+    between = [w for w in snapshot.weighted if before.activation.order < w.order < record.order]
+    return all(layers.is_ordinary(w.std / w.input_std if w.input_std > 0 else None) for w in between)
+
+
 def _first_faulty(hidden: Sequence[Layer]) -> Fault | None:
+    sign = _first_sign(hidden)
+    if sign is None:
+        return None
+    layer, why = sign
+    if why.name == _JUMP:
+        first, verb = _first_alike(hidden, layer), "shrink" if why.comparison == "<" else "grow"
+        what = f"{verb} suddenly" if first is layer else f"{verb} from layer to layer, beginning"
+        return Fault(first, what, first is layer, why)
+    if why.comparison == "<":
+        return Fault(_origin(hidden, layer), "fade away", False, why)
+    if why.name == _LAST:
+        return Fault(hidden[0], "grow from layer to layer, beginning", False, why)
+    return Fault(layer, "are far too large", True, why)
+
+
+def _first_sign(hidden: Sequence[Layer]) -> tuple[Layer, Criterion] | None:
+    """The first layer whose pre-activations are out of order, and how; where that begins is for _first_faulty."""
     before: Layer | None = None
     for layer in hidden:
         factor = layer.std / before.std if before is not None and before.std > 0 else 1.0
         if not 1.0 / LIMITS.jump <= factor <= LIMITS.jump:
-            first, verb = _first_alike(hidden, layer), "shrink" if factor < 1.0 else "grow"
-            what = f"{verb} suddenly" if first is layer else f"{verb} from layer to layer, beginning"
-            name, least, most = "std over that of the layer before", 1.0 / LIMITS.jump, LIMITS.jump
-            why = Criterion(name, factor, "<", least) if factor < 1.0 else Criterion(name, factor, ">", most)
-            return Fault(first, what, first is layer, why)
+            shrinks = factor < 1.0
+            bound = 1.0 / LIMITS.jump if shrinks else LIMITS.jump
+            return layer, Criterion(_JUMP, factor, "<" if shrinks else ">", bound)
         if layer.std < LIMITS.faint:
-            why = Criterion("pre-activation std", layer.std, "<", LIMITS.faint)
-            return Fault(_origin(hidden, layer), "fade away", False, why)
-        if layer.std > LIMITS.loud and layer.weighted.std / max(layer.weighted.input_std, 1e-30) > LIMITS.jump:
-            return Fault(layer, "are far too large", True, Criterion("pre-activation std", layer.std, ">", LIMITS.loud))
+            return layer, Criterion(_STD, layer.std, "<", LIMITS.faint)
+        loud, gain = layer.activation.std, layer.weighted.std / max(layer.weighted.input_std, 1e-30)
+        if loud > LIMITS.loud and gain > LIMITS.jump:
+            return layer, Criterion(_STD, loud, ">", LIMITS.loud)
         before = layer
-    if hidden and hidden[-1].std > LIMITS.loud:
-        why = Criterion("last pre-activation std", hidden[-1].std, ">", LIMITS.loud)
-        return Fault(hidden[0], "grow from layer to layer, beginning", False, why)
+    if hidden and hidden[-1].activation.std > LIMITS.loud:
+        return hidden[-1], Criterion(_LAST, hidden[-1].activation.std, ">", LIMITS.loud)
     return None
 
 

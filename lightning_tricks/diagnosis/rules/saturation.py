@@ -28,6 +28,7 @@ class LIMITS:
     order=1,
     first_only=True,
     table=(2, "smaller initial weights, SELU, batch norm"),
+    needs="activations",
 )
 def find_saturation(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Units sit on the flat sides of their curve."""
@@ -43,13 +44,16 @@ def find_saturation(history: Sequence[Snapshot]) -> Iterator[Finding]:
             f"These {record.function} units are on a flat side of their curve for {record.saturation:.0%} of the "
             "patterns. Their slope there is nearly zero, so they hardly respond and pass no error signal back."
         )
-        todo = (remedies.initialize(before), remedies.SELU, remedies.BATCH_NORM, remedies.LOWER_LR)
+        begun = found.since == history[0].step  # what was saturated at the start no step has driven there
+        todo = (
+            remedies.initialize(before) if begun else remedies.LOWER_LR,
+            *remedies.self_normalize(record.function),
+            *remedies.batch_norm(history[-1], before),
+        )
         why = [Criterion("saturation", record.saturation, ">=", LIMITS.saturated)]
         severity = found.severity(critical=record.saturation >= LIMITS.blocked)
         yield found.finding("saturation", record.name, severity, evidence, explanation, todo, why, related=before)
 
 
-def _saturated(record: ActivationRecord | None) -> bool:
-    if record is None or not properties_of(record.function).two_sided:  # one flat side is how a rectifier works
-        return False
-    return record.saturation >= LIMITS.saturated
+def _saturated(record: ActivationRecord) -> bool:  # one flat side is how a rectifier works
+    return record.saturation >= LIMITS.saturated and properties_of(record.function).two_sided

@@ -20,10 +20,10 @@ class LIMITS:
     "code",
     "poor_initialization linearity saturation dead_units bias_shift vanishing_gradient exploding_gradient "
     "learning_rate_too_low learning_rate_too_high output_mismatch",
-    remedies=[Remedy("initialize", "start with random weights: lt.init.lecun_normal_(layer.weight)")],
     clause="the units of a layer have equal weights",
     order=1,
     table=(8, "random initialisation"),
+    needs="gradients",
 )
 def find_symmetric_weights(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """All units of a layer begin with the same weights."""
@@ -43,5 +43,8 @@ def find_symmetric_weights(history: Sequence[Snapshot]) -> Iterator[Finding]:
             "same gradient and stay the same, so the layer is worth a single unit."
         )
         why = (Criterion("units with equal weights", layer.units, ">=", LIMITS.units),)
-        yield Finding("symmetric_weights", layer.name, "critical", first.step, evidence, explanation, decided_by=why)
+        todo = (Remedy("initialize", f"start with random weights: lt.init.lecun_normal_({record.name})", layer.name),)
+        yield Finding(
+            "symmetric_weights", layer.name, "critical", first.step, evidence, explanation, todo, decided_by=why
+        )
         return

@@ -30,6 +30,7 @@ class LIMITS:
     clause="the targets do not fit the loss",
     order=6,
     table=(15, "the line to change"),
+    needs="losses",
 )
 def find_target_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Binary targets outside of [0, 1], several classes a row under cross-entropy, tokens shifted by two and more."""

@@ -8,10 +8,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from lightning_tricks.diagnosis import remedies
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Trait
-from lightning_tricks.diagnosis.history.persistence import persistence
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
+from lightning_tricks.diagnosis.history.layers import input_layer, varies
+from lightning_tricks.diagnosis.history.persistence import Persistence, persistence
+from lightning_tricks.diagnosis.history.progress import is_stuck
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot, WeightedRecord
+
+SAME = Remedy("check_data", "look at what the loader gives: every pattern of a batch is the same")
 
 
 @thresholds
@@ -20,6 +25,8 @@ class LIMITS:
     huge: float = 30.0
     small: float = 0.02
     offset: float = 5.0  # abs(mean) over std, median over features that vary
+    patterns: int = 16  # that are all the same: a single one always is
+    rounding: float = 1e-6  # std over root mean square of what does not vary
 
 
 @rule(
@@ -32,15 +39,19 @@ class LIMITS:
     clause="the input is not normalized",
     order=3,
     table=(9, "`lt.nn.Standardize`"),
+    needs="layers",
 )
 def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The first layer reads features far from mean 0 and standard deviation 1.
 
     The first weighted layer, where it reads data and not an embedding.
     """
-    layer = _reader(history[-1])
-    found = persistence(history, lambda snapshot: any(each.holds for each in _criteria(_reader(snapshot))))
-    if layer is None or found is None:
+    layer = input_layer(history[-1])
+    same = persistence(history, _is_constant)
+    found = persistence(history, _is_far_off)
+    if layer is not None and same is not None:
+        yield _constant(history, same, layer)
+    if layer is None or same is not None or found is None:
         return
     why = [criterion for criterion in _criteria(layer) if criterion.holds]
     size, offset = _size(layer), _offset(layer)
@@ -59,12 +70,27 @@ def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
     yield found.finding("unnormalized_input", layer.name, severity, evidence, explanation, why=why, traits=traits)
 
 
-def _reader(snapshot: Snapshot) -> WeightedRecord | None:
-    """The first weighted operation, unless an embedding or an activation comes before its input."""
-    first = next(iter(snapshot.weighted), None)
-    if first is None or math.isnan(first.input_mean) or any(a.order < first.order for a in snapshot.activations):
-        return None
-    return first
+@remembered
+def _is_far_off(snapshot: Snapshot) -> bool:
+    return any(criterion.holds for criterion in _criteria(input_layer(snapshot)))
+
+
+@remembered
+def _is_constant(snapshot: Snapshot) -> bool:
+    """Whether all patterns are the same, in every layer: one branch may well have a constant input."""
+    data = input_layer(snapshot)
+    return data is not None and data.patterns >= LIMITS.patterns and not any(map(varies, snapshot.weighted))
+
+
+def _constant(history: Sequence[Snapshot], found: Persistence, layer: WeightedRecord) -> Finding:
+    explanation = (
+        f"All {layer.patterns} patterns that come in are the same. Whatever the weights are, the network gives one "
+        "answer to all of them, and can learn no more than the best constant."
+    )
+    evidence = {"patterns looked at": layer.patterns, "input std, within a feature": layer.input_std}
+    why = [Criterion("input std, within a feature", layer.input_std, "<=", LIMITS.rounding * _size(layer))]
+    severity = found.severity() if is_stuck(history) else "info"  # a code that is decoded may be constant by design
+    return found.finding("unnormalized_input", layer.name, severity, evidence, explanation, [SAME], why)
 
 
 def _criteria(layer: WeightedRecord | None) -> Iterator[Criterion]:

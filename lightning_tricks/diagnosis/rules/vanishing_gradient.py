@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
-from lightning_tricks.diagnosis.history.layers import hidden_activations
+from lightning_tricks.diagnosis.history.layers import fed_by, hidden_activations
 from lightning_tricks.diagnosis.history.persistence import RECOVERY, persistence
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.dead_units import dying, find_dead_units
 from lightning_tricks.probes import Snapshot
@@ -30,12 +31,11 @@ class LIMITS:
     clause="the gradient vanishes",
     order=2,
     table=(4, "initialise, SELU, batch norm; clip"),
+    needs="error signals",
 )
 def find_vanishing_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The error signal is lost, or grows, on its way back."""
-    found = persistence(
-        history, lambda snapshot: all(each.holds for each in _criteria(ErrorSignalByLayer.of(snapshot)))
-    )
+    found = persistence(history, _vanishes)
     if found is None:
         return
     latest, signal = history[-1], ErrorSignalByLayer.of(history[-1])
@@ -52,7 +52,8 @@ def find_vanishing_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
         f"The error signal shrinks to {signal.ratio:.1e} of itself on its way from the last layer to the first. "
         "The first layers therefore hardly learn, and every later layer builds on features that stay random."
     )
-    todo = (*remedies.of_a_start(blocking.function if blocking else "")[:-1], RESIDUAL)
+    units, layer = (blocking.function, fed_by(latest, blocking)) if blocking else ("", None)
+    todo = (*remedies.of_a_start(latest, units, layer), RESIDUAL)
     blocked = signal.ratio < LIMITS.blocked
     severity = found.severity(critical=blocked)
     if not blocked and latest.step - found.since < RECOVERY:
@@ -61,6 +62,11 @@ def find_vanishing_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
         severity = "info"  # units that look dead are to be judged first, and not enough patterns have been seen
     why = _criteria(signal)
     yield found.finding("vanishing_gradient", signal.place, severity, evidence, explanation, todo, why)
+
+
+@remembered
+def _vanishes(snapshot: Snapshot) -> bool:
+    return all(criterion.holds for criterion in _criteria(ErrorSignalByLayer.of(snapshot)))
 
 
 def _criteria(signal: ErrorSignalByLayer) -> Iterator[Criterion]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_tricks._compat import torch_tensors
 from lightning_tricks.activations import BoundActivation
 from lightning_tricks.probes.measure.gradient_hooks import GradientHooks
-from lightning_tricks.probes.measure.tallies import ActivationTally, ErrorSignal, Tallies, WeightedTally
+from lightning_tricks.probes.measure.tallies import ActivationTally, ErrorSignal, Tallies, WeightedTally, origin_of
 from lightning_tricks.stats import ActivationSums, Sample, sample
 
 
@@ -62,6 +62,8 @@ class ActivationCounter:
         if tally is None:
             own = ErrorSignal() if signal is None else signal
             tally = ActivationTally(name, g.name, self.tallies.next_order(), axis, own, gate=gate, weights=weights)
+            origin = origin_of(source)
+            tally.behind = origin if isinstance(origin, WeightedTally) else None
             self.tallies.activations[name] = tally
         if signal is None and not view:
             self.hooks.attach(a, tally.signal, axis)

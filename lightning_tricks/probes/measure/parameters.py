@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks._compat import torch_tensors
 from lightning_tricks._compat.torch_modules import strip_wrappers
 from lightning_tricks.probes.measure.gradient_hooks import Guard
 from lightning_tricks.probes.measure.operations import WeightedCall
@@ -75,6 +76,9 @@ class ParameterTally:
     layer: WeightedTally | None
     rows: list[Rows]
     optimized: bool
+    group: int
+    version: int
+    altered: bool = False
     gradient: SquareSums | None = None
     before: Tensor | None = None
     sums: ParameterSums | None = None
@@ -96,14 +100,14 @@ class ParameterReader:
     guard: Guard
     optimizers: Sequence[torch.optim.Optimizer] = ()
     read: dict[str, ParameterTally] = field(default_factory=dict)
-    _optimized: set[int] | None = None
+    _groups: dict[int, int] | None = None
 
     def before(self, parameters: Iterable[Tensor] | None = None, scale: Tensor | float = 1.0) -> None:
         """Read gradients, divided by ``scale``, and weights of these parameters, or of all; right before the step."""
         wanted = None if parameters is None else {id(p) for p in parameters}
         uses = self._uses()
         if not self.read:
-            self._optimized = self._held()
+            self._groups = self._held()
         for name, parameter in self.model.named_parameters():
             name = strip_wrappers(name)
             if (wanted is None or id(parameter) in wanted) and not _unready(parameter) and name not in self.read:
@@ -118,11 +122,13 @@ class ParameterReader:
         for tally in self.read.values():
             if tally.sums is None:
                 with self.guard(tally.name), torch.no_grad():
+                    tally.altered = stepped and tally.version != _version(tally.parameter)
                     tally.sums = _sums(tally, stepped)
 
-    def _held(self) -> set[int] | None:
-        """What the optimisers hold; None where they hold none of the model's own, but copies, or are not known."""
-        held = {id(p) for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]}
+    def _held(self) -> dict[int, int] | None:
+        """In which of the optimisers' groups what is; None where they hold none of the model's."""
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        held = {id(p): index for index, group in enumerate(groups) for p in group["params"]}
         return held if any(id(p) in held for p in self.model.parameters()) else None
 
     def _uses(self) -> dict[str, list[WeightedTally]]:
@@ -136,17 +142,19 @@ class ParameterReader:
 
     def _tally(self, name: str, parameter: Tensor, uses: list[WeightedTally]) -> ParameterTally:
         rows = [found for found in map(Rows.of, uses) if found is not None]
-        before = None if rows else _entries(parameter).clone()
+        before = None if rows else sampled_entries(parameter).clone()
         layer = uses[0] if uses else None
-        optimized = self._optimized is None or id(parameter) in self._optimized
-        return ParameterTally(name, parameter, layer, rows, optimized, _gradient(parameter), before)
+        optimized = self._groups is None or id(parameter) in self._groups
+        group = (self._groups or {}).get(id(parameter), -1)
+        version, gradient = _version(parameter), _gradient(parameter)
+        return ParameterTally(name, parameter, layer, rows, optimized, group, version, gradient=gradient, before=before)
 
 
 def _sums(tally: ParameterTally, stepped: bool) -> ParameterSums:
     if not tally.rows:
         assert tally.before is not None
         before = _real(tally.before)
-        update = SquareSums.of(_real(_entries(tally.parameter) - tally.before)) if stepped else None
+        update = SquareSums.of(_real(sampled_entries(tally.parameter) - tally.before)) if stepped else None
         return ParameterSums(SquareSums.of(before), None, tally.gradient, update, None)
     total: ParameterSums | None = None
     stepped = stepped and _storage(tally.parameter) == _storage(tally.rows[0].tally.call.weight)  # else it was replaced
@@ -166,9 +174,15 @@ def _as_rows(call: WeightedCall) -> Tensor | None:
     return call.rows(_local(call.weight))
 
 
-def _entries(parameter: Tensor) -> Tensor:
+def sampled_entries(parameter: Tensor) -> Tensor:
+    """At most MAX_ENTRIES of a parameter, evenly spaced."""
     flat = _local(parameter.detach()).reshape(-1)
     return flat[:: max(1, math.ceil(flat.numel() / MAX_ENTRIES))]
+
+
+def _version(parameter: Tensor) -> int:
+    """How often the gradient has been written to; -1 without one."""
+    return -1 if parameter.grad is None else torch_tensors.version(parameter.grad)
 
 
 def _gradient(parameter: Tensor) -> SquareSums | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,7 @@ class ActivationTally:
     Args:
         gate: Whether the output is a factor, or only leads to one.
         weights: The weighted operation whose output it takes as it is; None for any other input.
+        behind: The weighted operation whose output it takes, nothing but linear operations between; None else.
         readers: The weighted operations that take its output.
         outputs: MomentSums of the outputs of the last micro-batch alone: the next layer's input.
     """
@@ -50,6 +52,7 @@ class ActivationTally:
     signal: ErrorSignal
     gate: bool = False
     weights: WeightedTally | None = None
+    behind: WeightedTally | None = None
     readers: set[str] = field(default_factory=set)
     sums: ActivationSums | None = None
     outputs: MomentSums | None = None
@@ -230,6 +233,19 @@ class Tallies:
         fed = {t.weights.weight for t in self.activations.values() if t.gate and t.weights is not None} - {None}
         for tally in self.activations.values():
             tally.gate = tally.gate or (tally.weights is not None and tally.weights.weight in fed)
+
+    def in_front_of(self, trained: Collection[str]) -> set[str]:
+        """The weights whose output, through activations and linear operations, enters one of these."""
+        found: set[str] = set()
+        waiting = [tally for tally in self.weighted.values() if tally.weight in trained]
+        while waiting:
+            tally = waiting.pop()
+            direct = self.weighted.get(tally.follows or "")
+            for before in (direct, None if tally.reads is None else tally.reads.behind):
+                if before is not None and before.weight is not None and before.weight not in found:
+                    found.add(before.weight)
+                    waiting.append(before)
+        return found
 
     def next_order(self) -> int:
         self.order += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 from lightning_tricks.probes.records.record import StepRecord, measure
 from lightning_tricks.stats import ParameterSums
@@ -23,6 +24,10 @@ class ParameterRecord(StepRecord):
         nonfinite_gradient: Whether any entry of the gradient is NaN or Inf.
         trainable: Whether it requires a gradient.
         optimized: Whether an optimiser holds it; True where no optimiser is known.
+        group: Which of the optimisers' parameter groups it is in, counted over all of them; -1 where it is in none.
+        ran: Whether it, or the module that it is of, took part in the forward pass.
+        reached: Whether a loss that went backward depends on it.
+        altered: Whether its gradient was changed between the look at it and the step: clipped, masked, erased.
         sums: The sums behind these measures, or None in an old record.
 
     The measures, each a float, are described below.
@@ -81,6 +86,10 @@ class ParameterRecord(StepRecord):
     nonfinite_gradient: bool = False
     trainable: bool = True
     optimized: bool = True
+    group: int = -1
+    ran: bool = True
+    reached: bool = False
+    altered: bool = False
     sums: ParameterSums | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -93,6 +102,7 @@ class ParameterRecord(StepRecord):
         sums: ParameterSums,
         trainable: bool = True,
         optimized: bool = True,
+        **seen: Any,
     ) -> ParameterRecord:
         """The record of these sums."""
         return cls(
@@ -106,6 +116,7 @@ class ParameterRecord(StepRecord):
             trainable=trainable,
             optimized=optimized,
             sums=sums,
+            **seen,
             **cls.measured(sums=sums),
         )
 
@@ -121,4 +132,8 @@ class ParameterRecord(StepRecord):
             self.sums.merge(other.sums),
             self.trainable or other.trainable,
             self.optimized or other.optimized,
+            group=max(self.group, other.group),
+            ran=self.ran or other.ran,
+            reached=self.reached or other.reached,
+            altered=self.altered or other.altered,
         )

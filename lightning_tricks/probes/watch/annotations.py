@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -41,17 +40,21 @@ class TensorAnnotations:
         self._annotations.clear()
 
 
-def custom_functions(loss: Tensor) -> Iterator[str]:
-    """Names of the autograd functions written in Python behind a loss: nobody sees what they do inside.
+def graph_behind(loss: Tensor) -> tuple[list[str], list[Tensor]]:
+    """What a loss is made of: the autograd functions written in Python, by name, and the leaves that need a gradient.
+
+    Nobody sees what such functions do inside.
 
     >>> class Double(torch.autograd.Function):
     ...     @staticmethod
     ...     def forward(ctx, x): return 2 * x
     ...     @staticmethod
     ...     def backward(ctx, gradient): return 2 * gradient
-    >>> list(custom_functions(Double.apply(torch.ones(1, requires_grad=True)).sum()))
-    ['Double']
+    >>> graph_behind(Double.apply(torch.ones(1, requires_grad=True)).sum())
+    (['Double'], [tensor([1.], requires_grad=True)])
     """
+    functions: list[str] = []
+    leaves: list[Tensor] = []
     seen: set[Any] = set()
     waiting = [loss.grad_fn]
     while waiting and len(seen) < _MOST_NODES:
@@ -59,8 +62,12 @@ def custom_functions(loss: Tensor) -> Iterator[str]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
+        following = node.next_functions
+        if not following and (leaf := getattr(node, "variable", None)) is not None:
+            leaves.append(leaf)
+        elif isinstance(node, torch.autograd.function.BackwardCFunction):
             name = type(node).__name__.removesuffix("Backward")
             if name != "CheckpointFunction":  # listed by the layers inside it
-                yield name
-        waiting += [following for following, _ in node.next_functions]
+                functions.append(name)
+        waiting += [each for each, _ in following]
+    return functions, leaves

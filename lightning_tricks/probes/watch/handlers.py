@@ -16,7 +16,7 @@ from lightning_tricks.probes.measure.losses import LossFunction
 from lightning_tricks.probes.measure.operations import Operation
 from lightning_tricks.probes.measure.tallies import ActivationTally
 from lightning_tricks.probes.measure.targets import start_of
-from lightning_tricks.probes.watch.annotations import custom_functions
+from lightning_tricks.probes.watch.annotations import graph_behind
 from lightning_tricks.probes.watch.loss_path import depends_on_network, softmax_axis
 from lightning_tricks.probes.watch.observer import Observer
 from lightning_tricks.stats import unreadable
@@ -216,9 +216,12 @@ def backward(observer: Observer, func: Function, args: Arguments, kwargs: Keywor
     if observer.closed or observer.paused or torch_functions.in_backward():
         return func(*args, **kwargs)
     given = args[0] if args else kwargs.get("tensors")
+    leaves: list[Tensor] = []
     with observer.guard("loss"):
         for value in [given] if isinstance(given, Tensor) else list(given or ()):
-            _note_loss(observer, value)
+            leaves += _note_loss(observer, value)
+    with observer.guard("training loop"), torch.no_grad():
+        observer.loop.before_backward(leaves)
     flags = dict(zip(("retain_graph", "create_graph"), args[2:], strict=False))
     flags.update(kwargs)
     keeps = flags.get("retain_graph")
@@ -227,6 +230,8 @@ def backward(observer: Observer, func: Function, args: Arguments, kwargs: Keywor
         return func(*args, **kwargs)
     finally:
         observer.gradients.keeps_graph = False
+        with observer.guard("training loop"):
+            observer.loop.leftover.after_backward()
 
 
 def _compare(observer: Observer, func: Function, args: Arguments, output: Any) -> None:
@@ -256,14 +261,17 @@ def _multiply(
         source.become_gate(rival)
 
 
-def _note_loss(observer: Observer, loss: Tensor) -> None:
+def _note_loss(observer: Observer, loss: Tensor) -> list[Tensor]:
+    """Keep the value of a loss; what it depends on."""
     tallies = observer.tallies
     if loss.numel() == 1 and unreadable(loss) is None:
         value = loss.detach().reshape(())
         tallies.loss = value if tallies.loss is None else tallies.loss + value
     observer.loss_path.arrive(loss)
-    for name in custom_functions(loss):
+    functions, leaves = graph_behind(loss)
+    for name in functions:
         tallies.not_seen[name] = "custom autograd function: nothing inside it is seen"
+    return leaves
 
 
 def _input(args: Arguments, kwargs: Mapping[str, Any]) -> Any:

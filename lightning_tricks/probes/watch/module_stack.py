@@ -35,6 +35,7 @@ class ModuleStack:
     ran: set[str] = field(default_factory=set)
     opaque: set[str] = field(default_factory=set)
     paused: bool = False  # what runs meanwhile neither counts as run nor as unseen
+    forwards: int = 0  # calls of the model, or of a part of it, that the loop around it made
 
     def __post_init__(self) -> None:
         self._paths: dict[int, tuple[str, bool] | None] = {}
@@ -105,6 +106,7 @@ class ModuleStack:
             frame = None if known is None else Frame(*known)
             if known is not None and not self.paused:
                 self.ran.add(known[0])
+                self.forwards += not self._stack
         elif _is_metric(module) or (not self._stack and next(module.parameters(), None) is not None):
             frame = None  # a metric, or another network, such as a teacher
         else:

@@ -14,6 +14,7 @@ from lightning_tricks._compat import torch_functions, torch_tensors
 from lightning_tricks._compat.torch_modules import strip_wrappers
 from lightning_tricks.probes.measure.activations import ActivationCounter
 from lightning_tricks.probes.measure.gradient_hooks import GradientHooks
+from lightning_tricks.probes.measure.loop import LoopTally
 from lightning_tricks.probes.measure.tallies import ActivationTally, Derived, Tallies, origin_of
 from lightning_tricks.probes.measure.weighted import WeightedCounter
 from lightning_tricks.probes.watch.annotations import TensorAnnotations
@@ -42,12 +43,15 @@ class Observer:
         self.loss_path = LossPath(self.tallies)
         self.mode: TorchFunctionMode | None = None  # that sees the calls
         self.inside_attention = False
+        self.partial = False  # whether a layer was left out by its name
         self.closed = False
         self.paused = False
         self.max_patterns = max_patterns
         self.axis: int | None = None  # the dimension of the units in the layer before
         self._layers = tuple(layers)
-        self._parameters = {id(p): strip_wrappers(name) for name, p in model.named_parameters()}
+        named = [(strip_wrappers(name), p) for name, p in model.named_parameters()]
+        self._parameters = {id(p): name for name, p in named}
+        self.loop = LoopTally(model, named)
         self._model = model
         self._buffers: set[int] | None = None
 
@@ -74,7 +78,10 @@ class Observer:
 
     def can_count(self, name: str, tensor: Tensor) -> bool:
         """Whether a layer is one of those to look at and its tensor has values."""
-        return any(fnmatchcase(name, glob) for glob in self._layers) and self.readable(name, tensor)
+        if any(fnmatchcase(name, glob) for glob in self._layers):
+            return self.readable(name, tensor)
+        self.partial = True
+        return False
 
     def readable(self, name: str, tensor: Tensor) -> bool:
         """Whether a tensor has values that can be counted; why not is listed under ``name``."""

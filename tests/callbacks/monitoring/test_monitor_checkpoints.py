@@ -128,7 +128,7 @@ def test_states_of_version_0_1_are_read():
     for monitor, old in zip(monitors, OLD.values(), strict=True):
         monitor.load_state_dict(old)
         new = monitor.state_dict()
-        assert new["history"] == old["history"]
+        assert new["history"] == [{"epoch": None, "partial": False, **snapshot} for snapshot in old["history"]]
         assert steps(monitor.history) == [0, 1, 2]
         assert new["loss_history"] == old["curve"]
         assert len(monitor.loss_history.losses) == 1

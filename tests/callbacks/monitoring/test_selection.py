@@ -9,7 +9,6 @@ from lightning_tricks.callbacks.monitoring.selection import (
     WINDOW,
     append,
     is_probed,
-    matching,
     no_layer_matches,
     set_validation_loss,
 )
@@ -69,7 +68,7 @@ def test_layers_by_globs():
     monitor = lt.ActivationMonitor(every_n_steps=1)
     fit(Classifier(), [monitor], batches(1))
     whole = monitor.history[0]
-    assert matching(whole, ["net.1", "*"]) is whole
-    assert {record.name for record in matching(whole, ["net.[34]"]).activations} == {"net.4"}
-    assert {record.name for record in matching(whole, ["net.[34]", "net.5"]).weighted} == {"net.3", "net.5"}
+    assert whole.matching(["net.1", "*"]) is whole
+    assert {record.name for record in whole.matching(["net.[34]"]).activations} == {"net.4"}
+    assert {record.name for record in whole.matching(["net.[34]", "net.5"]).weighted} == {"net.3", "net.5"}
     assert no_layer_matches(whole, "x").endswith("layers='x'; those with parameters are net.0, net.3, net.5")

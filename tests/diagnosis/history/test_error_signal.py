@@ -43,3 +43,11 @@ def test_it_is_the_norm_over_the_whole_output_without_embeddings() -> None:
     )
     found = ErrorSignalByLayer.of(Snapshot(weighted=records))
     assert (found.names, found.norms) == (("conv", "head"), (5.0, 4.0))
+
+
+def test_a_call_without_signal_of_weights_that_have_one_is_no_layer() -> None:
+    calls = [("a", 0.0), ("b", 0.0), ("a", 1.0), ("b", 2.0), ("c", 0.0)]
+    weighted = [
+        WeightedRecord(f"{w}_{k}", "linear", k, weight=w, elements=1, error_signal=e) for k, (w, e) in enumerate(calls)
+    ]
+    assert ErrorSignalByLayer.of(Snapshot(0, weighted=tuple(weighted))).names == ("a_2", "b_3", "c_4")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck, recent_loss
+from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck, last_at_start, recent_loss
 from lightning_tricks.probes import LossRecord, Snapshot
 
 
@@ -45,3 +45,16 @@ def test_a_guess_is_known_for_one_loss_alone() -> None:
     assert math.isnan(guess_loss(Snapshot(0, 1.0, losses=two)))
     squares = LossRecord("mse_loss", function="mse_loss", target_std=3.0)
     assert guess_loss(Snapshot(0, 1.0, losses=(squares,))) == 9.0
+
+
+@pytest.mark.parametrize(
+    ("losses", "step"),
+    [
+        ([2.0] * 8 + [1.0] * 4, 70),
+        ([2.0] * 3 + [1.0] + [2.0] * 8, None),  # one good batch
+        ([2.0] * 12, None),
+    ],
+)
+def test_the_last_look_at_which_the_loss_was_that_of_the_start(losses: list[float], step: int | None) -> None:
+    history = [Snapshot(10 * index, loss=loss) for index, loss in enumerate(losses)]
+    assert last_at_start(history) == step

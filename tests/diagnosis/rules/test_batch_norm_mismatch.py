@@ -107,6 +107,61 @@ def test_statistics_too_slow_to_follow() -> None:
     assert find_batch_norm_mismatch(fit(dense(momentum=0.01), steps=130)) == []
 
 
+def test_statistics_that_never_move() -> None:
+    history = fit(dense(momentum=0.0), steps=130)
+    (found,) = find_batch_norm_mismatch(history)
+    assert (found.severity, found.layer) == ("warning", "2")
+    assert "never move" in found.explanation
+    assert found.remedies[0].action == "raise_momentum"
+
+
+def shared(activation: type[nn.Module]) -> nn.Sequential:
+    """Three layers, "0", "3" and "6", before one batch norm, "1"."""
+    norm = nn.BatchNorm1d(64)
+    hidden = [[nn.Linear(64, 64, bias=False), norm, activation()] for _ in range(3)]
+    return nn.Sequential(*(layer for layers in hidden for layer in layers), nn.Linear(64, 10))
+
+
+def test_a_norm_that_several_layers_share() -> None:
+    network = shared(nn.ReLU)
+    history = fit(network, steps=130)
+    (found,) = find_batch_norm_mismatch(history)
+    assert (found.severity, found.layer) == ("warning", "1")
+    assert found.evidence["layers that share it"] == "0, 3, 6"
+    assert found.remedies[0].action == "own_normalization"
+    x, y = digits()
+    with torch.no_grad():
+        loss = {mode: F.cross_entropy(network.train(mode)(x), y).item() for mode in (True, False)}
+    assert loss[False] > 1.5 * loss[True]
+
+
+def test_layers_whose_outputs_are_alike_may_share_a_norm() -> None:
+    network = shared(nn.Tanh)
+    assert find_batch_norm_mismatch(fit(network, steps=130)) == []
+    x, y = digits()
+    right = [(network.train(mode)(x).argmax(1) == y).float().mean().item() for mode in (True, False)]
+    assert right[1] > right[0] - 0.01
+
+
+def test_a_second_pass_that_leaves_the_statistics_alone_is_well() -> None:
+    """As sharpness-aware minimisation takes it: the same layers once more, with a momentum of 0."""
+    network = dense()
+    norms = [layer for layer in network if isinstance(layer, nn.BatchNorm1d)]
+    optimizer = torch.optim.Adam(network.parameters())
+
+    def take_step(x: Tensor, y: Tensor, step: int) -> None:
+        optimizer.zero_grad()
+        for momentum in (0.1, 0.0):
+            for norm in norms:
+                norm.momentum = momentum
+            F.cross_entropy(network(x), y).backward()
+        optimizer.step()
+
+    history = look(network, take_step, [optimizer], steps=130)
+    assert {record.momentum for record in history[-1].normalizations} == {0.1, 0.0}
+    assert find_batch_norm_mismatch(history) == []
+
+
 def test_statistics_that_do_not_fit_although_they_had_time() -> None:
     """As when something else normalises, or writes them."""
     network = dense()

@@ -162,7 +162,7 @@ def only(findings: list[Finding]) -> Finding:
     return found
 
 
-def test_features_computed_without_gradients_are_information() -> None:
+def test_features_computed_without_gradients_that_an_optimiser_holds() -> None:
     network = deep(nn.ReLU, 3)
     optimizer = adam(network)
 
@@ -173,8 +173,10 @@ def test_features_computed_without_gradients_are_information() -> None:
         F.cross_entropy(network[-1](features), y).backward()
         optimizer.step()
 
-    found = only(find_disconnected_parameters(look(network, take_step, [optimizer], steps=10)))
-    assert (found.severity, found.layer, found.evidence["number of layers"]) == ("info", "0", 3)
+    history = look(network, take_step, [optimizer], steps=10)
+    found = only(find_disconnected_parameters(history))
+    assert (found.severity, found.layer, found.evidence["number of layers"]) == ("warning", "0", 3)
+    assert said(find_disconnected_parameters(history[:2])) == []
 
 
 def test_frozen_layers_and_mask_tokens() -> None:

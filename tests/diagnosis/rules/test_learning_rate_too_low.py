@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -12,9 +13,9 @@ from lightning_tricks.diagnosis import Finding
 from lightning_tricks.diagnosis.history.progress import recent_loss, typical_ratio
 from lightning_tricks.diagnosis.rules.learning_rate_too_high import find_learning_rate_too_high
 from lightning_tricks.diagnosis.rules.learning_rate_too_low import find_learning_rate_too_low
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import Probe, Snapshot
 from tests.diagnosis.trainings import Optimizer, deep, sgd
-from tests.diagnosis.watching import Convolutions, Recurrent, adam, momentum, train
+from tests.diagnosis.watching import Convolutions, Recurrent, adam, classify, momentum, train, watched
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,79 @@ def test_too_low_is_named_after_a_hundred_steps_and_the_advice_works(name: str) 
 def test_extremely_low_is_named_within_eight_steps(optimizer: Optimizer) -> None:
     (finding,) = find_learning_rate_too_low(train(deep(nn.ReLU, 3), optimizer, 8, every=1))
     assert finding.severity == "warning"
+
+
+@pytest.mark.parametrize("optimizer", [sgd(0.1), momentum(0.05)])
+@pytest.mark.parametrize("limit", [1e-6, 1e-3])
+def test_a_gradient_that_clipping_takes_away_is_no_matter_of_the_rate(optimizer: Optimizer, limit: float) -> None:
+    history = clipped(optimizer, limit)
+    (finding,) = find_learning_rate_too_low(history)
+    assert finding.evidence["norm that arrives in the step"] == pytest.approx(limit, rel=0.5 if limit < 1e-5 else 0.01)
+    assert [remedy.action for remedy in finding.remedies] == ["raise_clipping"]
+    assert "clipped" in finding.explanation
+    better = float(finding.remedies[0].text.partition("gradient_clip_val=")[2].partition(")")[0])
+    assert find_learning_rate_too_low(clipped(optimizer, better)) == []
+
+
+def test_steps_of_their_own_size_do_not_care_for_clipping() -> None:
+    (finding,) = find_learning_rate_too_low(clipped(adam(1e-6), 1e-3))
+    assert [remedy.action for remedy in finding.remedies] == ["raise_learning_rate"]
+
+
+def clipped(optimizer: Optimizer, limit: float) -> list[Snapshot]:
+    """As a Trainer clips: after the gradients were looked at."""
+    network, history = deep(nn.ReLU, 2), []
+    loss_at = classify(network)
+    stepper = optimizer(list(network.parameters()))
+    for step in range(130):
+        probe = Probe(network, step=step)
+        probe.trained_by([stepper])
+        stepper.zero_grad()
+        if step % 25 == 0:
+            probe.open()
+        loss_at(step).backward()
+        if step % 25 == 0:
+            probe.read_gradients(list(network.parameters()))
+        torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
+        stepper.step()
+        if step % 25 == 0:
+            probe.read_updates()
+        probe.close()
+        if step % 25 == 0:
+            history.append(probe.snapshot())
+    return history
+
+
+def warmed(target: float, over: int, steps: int) -> list[Snapshot]:
+    network = deep(nn.ReLU, 2)
+    optimizer = sgd(target)(list(network.parameters()))
+    return watched(network, optimizer, classify(network), steps, 25, lambda step: target * min((step + 1) / over, 1.0))
+
+
+def ended(history: list[Snapshot]) -> list[Snapshot]:
+    return [*history[:-1], dataclasses.replace(history[-1], ended=True)]
+
+
+def test_a_warm_up_is_an_excuse_until_the_training_ends() -> None:
+    history = warmed(0.05, over=4000, steps=160)
+    assert recent_loss(history) > 0.95 * history[0].loss
+    assert alarms(history) == []
+    (finding,) = find_learning_rate_too_low(ended(history))
+    assert finding.severity == "warning"
+    assert finding.remedies[0].action == "shorten_warm_up"
+    assert find_learning_rate_too_low(ended(warmed(0.05, over=20, steps=160))) == []
+
+
+def test_a_warm_up_that_has_stopped_far_too_low_is_no_excuse() -> None:
+    (finding,) = find_learning_rate_too_low(warmed(1e-4, over=20, steps=160))
+    assert [remedy.action for remedy in finding.remedies] == ["raise_learning_rate"]
+
+
+def test_a_warm_up_is_no_excuse_for_ever() -> None:
+    history = [
+        dataclasses.replace(snapshot, step=20 * snapshot.step) for snapshot in warmed(0.05, over=4000, steps=160)
+    ]
+    assert find_learning_rate_too_low(history) != []
 
 
 def _dead() -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_tricks.diagnosis import find
 from lightning_tricks.diagnosis.history.loss_calls import loss_calls
 from lightning_tricks.diagnosis.rules.output_mismatch import find_output_mismatch
 from lightning_tricks.probes import Snapshot
@@ -311,6 +313,38 @@ def test_calls_are_followed_by_their_names() -> None:
     assert [one.latest.function for one in calls] == ["cross_entropy", "mse_loss"]
     assert calls[0].pooled.patterns == 64 * len(history)
     assert [finding.severity for finding in find_output_mismatch(history)] == ["critical"]
+
+
+def distance(outputs: Tensor, y: Tensor) -> Tensor:
+    return F.mse_loss(outputs, one_hot(y))
+
+
+def test_a_softmax_by_its_distance_from_the_classes() -> None:
+    """Named where its small gradient holds the training back, with a loss that does better at the same rate."""
+    network = deep(nn.ReLU, 2)
+    start = copy.deepcopy(network)
+    with_softmax = nn.Sequential(network, nn.Softmax(1))
+    history = fit(with_softmax, distance, optimizer=torch.optim.SGD(network.parameters(), 0.1), steps=130)
+    (found, *_) = find(history)
+    assert (found.problem, found.severity) == ("output_mismatch", "warning")
+    assert [remedy.action for remedy in found.remedies] == ["change_loss", "raise_learning_rate"]
+    other = fit(start, optimizer=torch.optim.SGD(start.parameters(), 0.1), steps=130)
+    assert other[-1].loss < 0.7 * other[0].loss
+    assert history[-1].loss > 0.95 * history[0].loss
+
+
+@pytest.mark.parametrize("optimizer", [lambda p: torch.optim.SGD(p, 5.0), lambda p: torch.optim.Adam(p, 1e-3)])
+def test_a_softmax_by_its_distance_may_learn_well(optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+    network = nn.Sequential(deep(nn.ReLU, 2), nn.Softmax(1))
+    history = fit(network, distance, optimizer=optimizer(network.parameters()), steps=130)
+    assert history[-1].loss < 0.7 * history[0].loss
+    assert find_output_mismatch(history) == []
+
+
+def test_the_rate_stays_the_cause_where_the_size_of_a_gradient_does_not_matter() -> None:
+    network = nn.Sequential(deep(nn.ReLU, 2), nn.Softmax(1))
+    history = fit(network, distance, optimizer=torch.optim.Adam(network.parameters(), 1e-6), steps=130)
+    assert [finding.problem for finding in find(history) if finding.rank] == ["learning_rate_too_low"]
 
 
 def test_histories_without_losses_are_none_of_its_business() -> None:

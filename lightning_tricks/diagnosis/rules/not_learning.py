@@ -1,0 +1,82 @@
+"""not_learning: the loss stays at that of a guess, and no rule found why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
+from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, Level, level
+from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.probes import Snapshot
+
+
+@thresholds
+class LIMITS:
+    """Looser tests alarm on AdamW with 4000 steps of warm-up, on parity and on slow SGD."""
+
+    error: float = 0.01  # standard error of the level, of the guess's loss
+    falling: float = 2.0  # standard errors by which the later half falls within itself
+    steps: int = 1000  # optimiser steps ...
+    epochs: float = 3.0  # ... or passes over the data
+    full_rate: int = 100  # steps at the full rate before it can be told
+    of_highest: float = 0.5  # a rate that counts as full, of the highest
+    surely_under: float = 2.0  # standard errors under a guess: it learns what little there is to learn
+
+
+_TODO = (
+    Remedy("check_targets", "look whether the targets belong to the inputs: show ten examples of the loader"),
+    Remedy("memorise", "train on one batch of 16 examples: if its loss does not go to 0, the fault is in the model"),
+    Remedy("change_learning_rate", "try the learning rate times 10, and a tenth of it"),
+)
+
+
+@rule(
+    "not_learning",
+    "end",
+    heading="not learning",
+    clause="the loss stays at that of a guess",
+    follows_from="*",
+    table=(99, "targets that belong to the inputs"),
+    remedies=_TODO,
+    needs="losses",
+)
+def find_not_learning(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """The loss stays at that of a guess, and no other rule says why."""
+    now = level(history)
+    if now is None or not now.at_a_guess or not _had_its_time(history, now):
+        return
+    why = (
+        Criterion("loss over that of a guess", now.share, ">=", AT_A_GUESS),
+        Criterion("fall of the later half, in standard errors", now.fall, "<", LIMITS.falling),
+    )
+    evidence = {"loss": now.mean, "its standard error": now.error, "loss of a guess": now.guess, "steps": now.steps}
+    learns_little = now.guess - now.mean > LIMITS.surely_under * now.error
+    explanation = (
+        f"After {now.steps} steps the loss is {now.mean:.4g} and falls no more, where the same output for every input "
+        f"would have {now.guess:.4g}. "
+        + (
+            "It is a little better than that: either there is hardly anything to learn, or the training misses it."
+            if learns_little
+            else "Whatever the network has learned, it says nothing about the targets."
+        )
+    )
+    severity: Severity = "info" if learns_little else "warning"
+    yield Finding("not_learning", None, severity, now.since, evidence, explanation, decided_by=why)
+
+
+def _had_its_time(history: Sequence[Snapshot], now: Level) -> bool:
+    """Whether the loss is known well enough, and the training long enough at its full rate."""
+    if now.error >= LIMITS.error * now.guess or now.fall >= LIMITS.falling:
+        return False
+    epochs = history[-1].epoch - history[0].epoch  # NaN where they are not counted
+    if now.steps < LIMITS.steps and not epochs >= LIMITS.epochs:
+        return False
+    rates = [(s.step, s.learning_rate) for s in history if not math.isnan(s.learning_rate)]
+    if not rates:
+        return True
+    highest = max(rate for _, rate in rates)
+    late = [rate for step, rate in rates if step > history[-1].step - LIMITS.full_rate] or [rates[-1][1]]
+    before = [rate for step, rate in rates if step <= history[-1].step - LIMITS.full_rate]
+    full = all(rate >= LIMITS.of_highest * highest for rate in (*before[-1:], *late))
+    return full and not late[-1] > late[0]

@@ -1,0 +1,96 @@
+"""The loss stays at that of a guess, and nothing else was found."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable
+
+import pytest
+
+import lightning_tricks as lt
+from lightning_tricks.diagnosis.rules.not_learning import find_not_learning
+from lightning_tricks.probes import Snapshot
+from tests.diagnosis.history.test_learning import LN10, history
+from tests.diagnosis.sick import SICK
+
+NOISE = (0.02, -0.02)
+
+
+def standing(level: float = LN10, looks: int = 120, rates: Iterable[float] = (), **changes: object) -> list[Snapshot]:
+    """Over 10 steps a look, at a noisy level, with these learning rates."""
+    losses = [level + noise for noise in itertools.islice(itertools.cycle(NOISE), looks)]
+    rate = itertools.chain(rates, itertools.repeat(0.1))
+    return [dataclasses.replace(s, learning_rate=next(rate), **changes) for s in history(losses)]  # type: ignore[arg-type]
+
+
+def test_it_is_found_after_a_thousand_steps_or_three_passes() -> None:
+    (finding,) = find_not_learning(standing())
+    assert (finding.severity, finding.layer) == ("warning", None)
+    assert not find_not_learning(standing(looks=100))
+    passes = [dataclasses.replace(s, epoch=s.step / 43) for s in standing(looks=16)]
+    assert find_not_learning(passes)
+    assert not find_not_learning([dataclasses.replace(s, epoch=s.step / 60) for s in passes])
+
+
+def test_until_then_it_is_unknown() -> None:
+    diagnosis = lt.diagnose(SICK["wrong labels"].history()[:25])
+    diagnosis = dataclasses.replace(diagnosis, findings=[], history=standing_like(diagnosis.history))
+    assert diagnosis.state == "unknown"
+    assert "not yet better than a guess after" in diagnosis.verdict
+
+
+def standing_like(seen: list[Snapshot]) -> list[Snapshot]:
+    """Whole snapshots, without passes over the data."""
+    return [dataclasses.replace(s, epoch=math.nan, step=10 * s.step) for s in seen]
+
+
+def test_a_training_that_found_nothing_else_is_not_learning() -> None:
+    diagnosis = lt.diagnose(SICK["wrong labels"].history())
+    assert (diagnosis.state, diagnosis.healthy) == ("not_learning", False)
+    assert diagnosis.verdict == "Not learning: the loss stays at that of a guess."
+    other = lt.Finding("dead_units", "net.1", "warning", 100)
+    folded = dataclasses.replace(diagnosis, findings=[*diagnosis.findings, other])
+    assert folded.state == "sick"
+
+
+@pytest.mark.parametrize(
+    "healthy",
+    [
+        standing(0.97 * LN10),  # better than a guess
+        standing(rates=[k / 120 for k in range(120)]),  # a warm-up that goes on
+        standing(rates=[0.4] * 110),  # ... or has come to its end just now
+        standing(rates=[1.0] * 100),  # a schedule that is over: the rate is a tenth of its highest
+        [dataclasses.replace(s, loss=s.loss + 0.2 * (i % 2)) for i, s in enumerate(standing(looks=120)[:20])],
+    ],
+)
+def test_it_is_silent(healthy: list[Snapshot]) -> None:
+    assert not [finding for finding in find_not_learning(healthy) if finding.rank]
+
+
+def test_a_loss_that_falls_within_its_later_half_is_on_its_way() -> None:
+    falling = [dataclasses.replace(s, loss=s.loss - 1e-4 * s.step) for s in standing(1.06 * LN10)]
+    assert find_not_learning(standing(1.06 * LN10))
+    assert not find_not_learning(falling)
+
+
+def test_what_is_surely_a_little_better_is_information() -> None:
+    """Data of a R2 of .01 leave no more."""
+    (finding,) = find_not_learning(standing(0.985 * LN10))
+    assert finding.severity == "info"
+    assert "a little better" in finding.explanation
+
+
+def test_any_other_finding_takes_it_over() -> None:
+    from lightning_tricks.diagnosis.attribution import fold
+
+    cause = lt.Finding("dead_units", "net.1", "warning", 700)
+    (found,) = find_not_learning(standing())
+    (top,) = fold([found, cause], Snapshot())
+    assert top.problem == "dead_units"
+    assert [each.problem for each in top.consequences] == ["not_learning"]
+    assert {each.problem for each in fold([found, dataclasses.replace(cause, severity="info")], Snapshot())} == {
+        "dead_units",
+        "not_learning",
+    }

@@ -1,0 +1,55 @@
+"""A first loss far over that of a guess is named by its reason, and forgiven where the training gets over it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_tricks.diagnosis import find
+from lightning_tricks.diagnosis.rules.output_mismatch import find_output_mismatch
+from tests.diagnosis.custom import fit
+from tests.diagnosis.trainings import deep
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+class Cosine(nn.Module):
+    """Logits that are cosines times a scale."""
+
+    def __init__(self, scale: float, units: int) -> None:
+        super().__init__()
+        self.body, self.scale = nn.Sequential(deep(nn.ReLU, 2)[:-1], nn.Linear(64, units)), scale
+        self.head = nn.Parameter(torch.randn(10, units))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * F.normalize(self.body(x)) @ F.normalize(self.head).T
+
+
+@pytest.mark.parametrize(("scale", "units"), [(16.0, 32), (64.0, 32), (64.0, 8)])
+def test_an_alarm_at_the_start_is_taken_back_when_the_loss_has_come_down(scale: float, units: int) -> None:
+    network = Cosine(scale, units)
+    history = fit(network, optimizer=torch.optim.Adam(network.parameters(), 3e-3), steps=200)
+    assert history[-1].loss < 0.2
+    assert [finding for finding in find(history) if finding.rank] == []
+
+
+def test_a_start_by_a_factor_behind_the_last_layer_is_not_blamed_on_its_weights() -> None:
+    (found,) = find_output_mismatch(fit(Cosine(100.0, 8), steps=1))
+    assert [remedy.action for remedy in found.remedies] == ["lower_scale"]
+    assert find_output_mismatch(fit(Cosine(20.0, 8), steps=1)) == []
+
+
+def test_a_loud_last_layer_stays_named_however_low_the_loss() -> None:
+    network = deep(nn.ReLU, 2)
+    with torch.no_grad():
+        network[-1].weight.mul_(100.0)  # type: ignore[operator,union-attr]
+    history = fit(network, steps=400)
+    assert history[-1].loss < 1.0
+    (found,) = find_output_mismatch(history)
+    assert found.severity == "warning"
+    assert [remedy.layer for remedy in found.remedies] == ["4"]

@@ -1,0 +1,78 @@
+"""A wrong start is blamed on weights only where the weights make signals fade; a slow one is told of."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_tricks.diagnosis import Trait, find
+from lightning_tricks.diagnosis.rules.poor_initialization import find_poor_initialization
+
+from ..trainings import adam, deep, digits, sgd, train
+
+
+class TwoStages(nn.Module):
+    """A softmax between two networks: what the second receives is nearly constant, whatever its weights are."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 16))
+        self.second = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        with torch.no_grad():
+            self.second[0].weight.mul_(scale)  # type: ignore[operator,union-attr]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).softmax(1))
+
+
+def test_a_flat_softmax_in_front_of_a_layer_is_not_its_weights_fault() -> None:
+    torch.manual_seed(0)
+    history = train(TwoStages())
+    assert history[0].activation("second.1").std < 0.03  # type: ignore[union-attr]
+    assert find_poor_initialization(history) == []
+    assert [finding for finding in find(history) if finding.rank] == []
+
+
+def test_weights_behind_it_that_are_too_small_are() -> None:
+    torch.manual_seed(0)
+    (finding,) = find_poor_initialization(train(TwoStages(scale=1e-3)))
+    assert finding.layer == "second.0"
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.01], ids=["constant", "faint"])
+def test_an_input_that_hardly_varies_is_not_the_weights_fault(scale: float) -> None:
+    x, y = digits()
+    torch.manual_seed(0)
+    batches = [(x[:1] + scale * x[i : i + 64], y[i : i + 64]) for i in range(0, 640, 64)]
+    assert find_poor_initialization(train(deep(nn.ReLU, 3), batches=batches)) == []
+
+
+def small(depth: int) -> nn.Sequential:
+    torch.manual_seed(0)
+    network = deep(nn.Sigmoid, depth)
+    for layer in network[::2]:
+        nn.init.normal_(layer.weight, std=0.02)  # type: ignore[arg-type]
+    return network
+
+
+def test_a_slow_start_is_information_at_the_top() -> None:
+    history = train(small(3), steps=400, optimizer=adam)
+    first, *_ = findings = find(history)
+    assert [finding.rank for finding in findings] == [0] * len(findings)
+    assert (first.problem, first.remedies[0].action) == ("poor_initialization", "initialize")
+    assert Trait.SLOW in first.traits
+    assert first.evidence["last step with the loss of the start"] >= 100
+    assert "It learns, but slowly" in first.explanation
+
+
+def test_a_start_as_faint_that_lost_no_time_is_not_slow() -> None:
+    torch.manual_seed(0)
+    history = train(deep(nn.ReLU, 8), steps=260)
+    assert all(Trait.SLOW not in finding.traits for finding in find(history))
+
+
+def test_a_training_that_still_stands_is_not_slow_but_sick() -> None:
+    found = find(train(small(3), steps=260, optimizer=sgd(1e-3)))
+    assert found[0].rank
+    assert all(Trait.SLOW not in finding.traits for finding in found)
