@@ -64,11 +64,13 @@ class MomentSums(Sums):
     @property
     def variation(self) -> float:
         """Largest std over the largest root mean square of any unit: 0 where all patterns are equal (host arrays)."""
-        variance = np.asarray(self.variance, np.float64)
-        if not variance.size or not np.isfinite(variance).all():
+        variance = self.variance
+        if not len(variance):
             return float("nan")
-        size = float((np.square(self.mean, dtype=np.float64) + variance).max())
-        return float((variance.max() / size) ** 0.5) if size > 0 else 0.0
+        largest, size = float(variance.max()), float((self.mean * self.mean + variance).max())
+        if not size < float("inf"):
+            return float("nan")
+        return (largest / size) ** 0.5 if size > 0 else 0.0
 
     @property
     def mean_energy(self) -> float:

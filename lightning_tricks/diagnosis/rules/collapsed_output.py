@@ -44,6 +44,7 @@ def find_collapsed_output(history: Sequence[Snapshot]) -> Iterator[Finding]:
     found = [one_entry(calls) or equal_outputs(calls) for calls in loss_calls(history)]
     if not history[-1].losses:
         found.append(equal_at_the_end(history))
+    found += [single_weight(history, softmax) for softmax in history[-1].softmaxes]
     places = {finding.layer: finding for finding in reversed(found) if finding is not None}
     yield from places.values()
 
@@ -69,6 +70,25 @@ def one_entry(calls: LossCalls) -> Finding | None:
     return found.finding(
         PROBLEM, softmax.name, "critical", evidence, explanation, todo, why, [Trait.IN_CODE], softmax.scores
     )
+
+
+def single_weight(history: Sequence[Snapshot], softmax: SoftmaxRecord) -> Finding | None:
+    """A layer with one unit, a score for each of many, and a softmax over that unit in place of the many."""
+    if softmax.scores is None or len(softmax.shape) < 3 or max(softmax.shape[1:]) < 2:
+        return None
+    found = persistence(history, lambda snapshot: _has_length_one(snapshot, softmax.name))
+    if found is None:
+        return None
+    shape = list(softmax.shape)
+    explanation = (
+        f"{softmax.function} at {softmax.name} runs over dimension {softmax.axis} of {shape}, the single unit of "
+        f"{softmax.scores}. Every weight it gives is the same, and {softmax.scores} gets no gradient."
+    )
+    todo = [Remedy("change_axis", f"run over the entries that are to be weighed: dim={shape.index(max(shape[1:]), 1)}")]
+    why = [Criterion("entries along the axis of the softmax", softmax.length, "<", 2)]
+    evidence, severity = {"shape": str(shape), "axis": softmax.axis}, found.severity()
+    traits = [Trait.IN_CODE]
+    return found.finding(PROBLEM, softmax.scores, severity, evidence, explanation, todo, why, traits, softmax.name)
 
 
 def equal_outputs(calls: LossCalls) -> Finding | None:
@@ -130,6 +150,10 @@ def _single(snapshot: Snapshot, record: LossRecord) -> SoftmaxRecord | None:
         if here and record.input_min == record.input_max == constant:
             return softmax
     return None
+
+
+def _has_length_one(snapshot: Snapshot, name: str) -> bool:
+    return any(softmax.name == name and softmax.length == 1 for softmax in snapshot.softmaxes)
 
 
 def _collapsed(snapshot: Snapshot, record: LossRecord) -> bool:

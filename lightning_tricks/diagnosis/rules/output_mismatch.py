@@ -13,20 +13,15 @@ from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
 from lightning_tricks.diagnosis.history.progress import gradient_share
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.learning_rate_too_low import find_learning_rate_too_low
+from lightning_tricks.diagnosis.rules.output_mismatch_path import PATH_CHECKS, broadcast_by_hand
 from lightning_tricks.diagnosis.rules.output_mismatch_start import high_start
-from lightning_tricks.diagnosis.rules.output_mismatch_targets import (
-    PROBLEM,
-    TARGET_CHECKS,
-    broadcast_by_hand,
-    no_activation,
-)
+from lightning_tricks.diagnosis.rules.output_mismatch_targets import PROBLEM, TARGET_CHECKS, no_activation
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
 NO_SOFTMAX = Remedy("remove_output_activation", "take the softmax away: cross_entropy wants the raw outputs (logits)")
 NO_SIGMOID = Remedy("remove_output_activation", "take the sigmoid away, or use F.binary_cross_entropy")
 LOG_SOFTMAX = Remedy("change_loss", "or give log-probabilities, x.log_softmax(1), to nll_loss or kl_div")
-SCALE = Remedy("scale_logits", "multiply the cosines by a scale, fixed or learned: 16 * cosine; 16 to 64 are usual")
 CROSS_ENTROPY = Remedy("change_loss", "use F.cross_entropy on the raw outputs")
 CLASSES = Remedy("change_loss", "use F.cross_entropy(x, y) on what goes into the softmax, with the classes as targets")
 
@@ -40,7 +35,6 @@ class LIMITS:
     pooled: float = 1.5  # patterns of an activation over those of the loss: its outputs were pooled between
     few_patterns: int = 8  # a loss over fewer is no estimate
     at_bound: float = 0.9  # share of its range that a bounded output reaches: then the bound is felt
-    never_under: float = 0.1  # lowest loss over a guess's: cosines of ten classes have .35, with a scale of 16 1e-13
     low_logit: float = -0.4  # units that are never below, as softplus, gelu and silu: no probability under .4
 
 
@@ -182,23 +176,6 @@ def bounded_logits(calls: LossCalls) -> Finding | None:
     return found.finding(PROBLEM, calls.layer, severity, evidence, explanation, [no_activation(function)], [why])
 
 
-def cosines_as_logits(calls: LossCalls) -> Finding | None:
-    """Cosines of normalised patterns and normalised weights, without a scale that makes probabilities of them."""
-    latest = calls.latest
-    found = calls.persistence(lambda record: _lowest(record) > LIMITS.never_under * math.log(max(record.outputs, 2)))
-    if found is None:
-        return None
-    why = Criterion(
-        "lowest loss that such logits can have", _lowest(latest), ">", LIMITS.never_under * math.log(latest.outputs)
-    )
-    evidence = {"largest output possible": latest.bound, why.name: why.value, "loss": latest.value}
-    explanation = (
-        f"The logits are cosines, products of vectors of length 1, and stay within {latest.bound:g} of zero. "
-        f"{latest.function} can then not fall below {why.value:.2f}, and the probabilities stay nearly flat."
-    )
-    return found.finding(PROBLEM, latest.weighted, found.severity(), evidence, explanation, [SCALE], [why])
-
-
 def twice_normalised(calls: LossCalls) -> Finding | None:
     """Log-probabilities in cross_entropy: its log_softmax leaves them as they are."""
     latest = calls.latest
@@ -217,7 +194,7 @@ def twice_normalised(calls: LossCalls) -> Finding | None:
 
 _OUTPUT_CHECKS = (
     *(probabilities_as_logits, sigmoid_as_logits, no_log_probabilities, softmax_by_distance),
-    *(bounded_logits, cosines_as_logits),
+    *(bounded_logits, *PATH_CHECKS),
 )
 CHECKS = (*_OUTPUT_CHECKS, *TARGET_CHECKS, high_start, twice_normalised)
 
@@ -247,11 +224,6 @@ def _no_log_probabilities(record: LossRecord) -> bool:
 
 def _within_one(record: LossRecord) -> bool:
     return record.input_min >= -1.0 and record.input_max <= 1.0
-
-
-def _lowest(record: LossRecord) -> float:
-    """The loss where every logit is at its bound, the right one above and all others below; NaN without a bound."""
-    return math.log1p((record.outputs - 1) * math.exp(-2.0 * record.bound)) if record.function == "cross_entropy" else 0
 
 
 def _at_bound(record: LossRecord) -> bool:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from lightning_tricks.activations import properties_of
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls
-from lightning_tricks.diagnosis.history.persistence import RECOVERY, persistence
+from lightning_tricks.diagnosis.history.persistence import RECOVERY
 from lightning_tricks.diagnosis.rule import thresholds
-from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
 PROBLEM = "output_mismatch"
@@ -62,39 +58,12 @@ def broadcast(calls: LossCalls) -> Finding | None:
     )
     severity: Severity = "critical" if outer else "warning"
     why = Criterion("elements compared", math.prod(joint), ">", min(math.prod(ours), math.prod(theirs)))
-    todo = [_same_shape(ours, theirs)]
+    todo = [same_shape(ours, theirs)]
     return found.finding(PROBLEM, latest.weighted, severity, evidence, explanation, todo, [why])
 
 
-def broadcast_by_hand(history: Sequence[Snapshot]) -> Iterator[Finding]:
-    """The same in a loss that is written by hand."""
-    for record in history[-1].broadcasts:
-        found = persistence(history, functools.partial(_has_broadcast, record.name))
-        ours, theirs = list(record.output_shape), list(record.target_shape)
-        joint = list(np.broadcast_shapes(record.output_shape, record.target_shape))
-        if found is None:
-            continue
-        evidence = {
-            "operation": record.function,
-            "shape of the outputs": str(ours),
-            "shape of the targets": str(theirs),
-            "compared as": str(joint),
-        }
-        explanation = (
-            f"In {record.function} on the way to the loss, outputs of shape {ours} and targets of shape {theirs} are "
-            f"broadcast to {joint}, so every output meets every target of the batch. "
-            "The best the network can do then is to predict their mean."
-        )
-        why = Criterion("elements compared", math.prod(joint), ">", math.prod(ours))
-        todo = [_same_shape(ours, theirs)]
-        yield found.finding(PROBLEM, record.layer, "critical", evidence, explanation, todo, [why], [Trait.IN_CODE])
-
-
-def _has_broadcast(name: str, snapshot: Snapshot) -> bool:
-    return any(record.name == name for record in snapshot.broadcasts)
-
-
-def _same_shape(ours: Sequence[int], theirs: Sequence[int]) -> Remedy:
+def same_shape(ours: Sequence[int], theirs: Sequence[int]) -> Remedy:
+    """For outputs and targets that broadcast."""
     squeeze = f"output.squeeze({len(ours) - 1}), or target[:, None]" if len(ours) > len(theirs) else ""
     text = f"give both the same shape: {squeeze or 'target.squeeze(-1), or output[:, None]'} ({ours} against {theirs})"
     return Remedy("reshape_target", text)

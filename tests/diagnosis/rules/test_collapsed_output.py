@@ -119,6 +119,24 @@ class Attention(nn.Module):
         return self.head(self.attend(taken, taken, taken)[0].mean(1))
 
 
+class Pooled(nn.Module):
+    """Weighs the positions of a sequence by a softmax over ``axis`` of their scores."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.take, self.score, self.head, self.axis = nn.Linear(1, 8), nn.Linear(8, 1), nn.Linear(8, 1), axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.take(x[..., None]).tanh()
+        return self.head((self.score(hidden).softmax(self.axis) * hidden).sum(1))
+
+
+def test_weights_over_a_single_unit_are_named_with_the_axis() -> None:
+    (found,) = find_collapsed_output(fit(Pooled(-1), mse, data=numbers()))
+    assert (found.severity, found.layer) == ("warning", "score")
+    assert "dim=1" in found.remedies[0].text
+
+
 class Residual(nn.Module):
     """A branch that begins, and with ``stays`` remains, at zero."""
 
@@ -132,6 +150,17 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.take(x).tanh()
         return self.head(hidden + self.gate * self.dead(hidden).relu())
+
+
+class Experts(nn.Module):
+    """A mixture whose number of experts was set to one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.expert = nn.Linear(4, 1), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gate(x).softmax(1) * self.expert(x)
 
 
 def zero_head() -> nn.Sequential:
@@ -170,6 +199,8 @@ HEALTHY: dict[str, tuple[Callable[[], nn.Module], Loss]] = {
     "zero head, loss by hand": (zero_head, by_hand),
     "attention over one": (lambda: Attention(1), mse),
     "attention": (lambda: Attention(5), mse),
+    "attention pooling": (lambda: Pooled(1), mse),
+    "one expert": (Experts, mse),
     "rezero": (lambda: Residual(False), mse),
     "a dead branch beside a live one": (lambda: Residual(True), mse),
     "relu over positive outputs": (lambda: rectified(1.0), mse),

@@ -41,6 +41,13 @@ def bce(output: Tensor, y: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(output, one_hot(y))
 
 
+class WeighBatch(nn.Module):
+    """A softmax over the patterns that no loss takes for classes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.softmax(0)
+
+
 class Cosines(nn.Module):
     """Cosines of the patterns and of a weight for every class, times a number."""
 
@@ -88,6 +95,12 @@ FAULTS: dict[str, tuple[Callable[[], nn.Module], Loss, str, str]] = {
         "critical",
         "4",
     ),
+    "softmax over the batch": (
+        lambda: net(nn.Softmax(0)),
+        lambda output, y: F.nll_loss((output + 1e-9).log(), y),
+        "critical",
+        "5",
+    ),
     "cosines without a scale": (Cosines, F.cross_entropy, "warning", "body.2"),
     "negative targets behind relu": (
         lambda: net(nn.ReLU(), outputs=1),
@@ -134,6 +147,9 @@ def of_two(output: Tensor, y: Tensor) -> Tensor:
 
 HEALTHY: dict[str, tuple[Callable[[], nn.Module], Loss]] = {
     "logits": (net, F.cross_entropy),
+    "softmax over the classes": (lambda: net(nn.Softmax(1)), lambda o, y: F.nll_loss((o + 1e-9).log(), y)),
+    "weights over the batch": (lambda: net(WeighBatch()), F.cross_entropy),
+    "a scaled cosine": (lambda: Cosines(4.0), F.cross_entropy),
     "two classes": (lambda: net(outputs=2), of_two),
     "a background class": (lambda: net(outputs=11), F.cross_entropy),
     "one logit a class": (net, bce),

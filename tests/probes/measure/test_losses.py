@@ -114,6 +114,37 @@ def test_kl_div_is_a_sum_over_outputs(reduction):
     assert record.log_sum_error < 1e-6 < record.sum_error
 
 
+def test_rows_of_several_classes_are_counted():
+    rows = torch.tensor([[0.0, 1, 1, 0, 0], [1, 0, 0, 0, 0], [0, 2, 0, 0, 0], [0.5, 0.5, 0, 0, 0], [1, 1, 1, 1, 0]])
+    target = torch.cat([rows, rows[:1].expand(N - 5, -1)])
+    assert only(look(lambda y: F.cross_entropy(y, target))).several_share == pytest.approx((N - 3) / N)
+    maps = target.T[None, :, :, None].expand(2, -1, -1, 3)  # classes in dimension 1
+    snapshot = look(lambda y: F.cross_entropy(y.T[None, :, :, None].expand(2, -1, -1, 3), maps))
+    assert only(snapshot).several_share == pytest.approx((N - 3) / N)
+    assert math.isnan(only(look(lambda y: F.mse_loss(y, target))).several_share)
+
+
+def test_classes_are_counted():
+    target = torch.tensor([0, 0, 3, 3, 3, -100, 1, 0, 0, 0, 0, 0])
+    record = only(look(lambda y: F.cross_entropy(y, target)))
+    assert (record.class_counts, record.distinct_classes) == ((7, 1, 0, 3, 0), 3)
+    both = record.merge(record)
+    assert (both.class_counts, both.distinct_classes) == ((14, 2, 0, 6, 0), 3)
+    many = only(look(lambda y: F.cross_entropy(y, torch.arange(N)), nn.Linear(6, 200)))
+    assert (many.class_counts, many.distinct_classes) == ((), N)
+    assert only(look(lambda y: F.cross_entropy(y, shares()))).class_counts == ()
+
+
+def test_variation_against_numpy():
+    seen = []
+    record = only(look(lambda y: seen.append(y.detach().numpy()) or F.mse_loss(y, shares())))
+    x = seen[0].astype(np.float64)
+    assert record.input_variation == pytest.approx(x.std(0).max() / np.sqrt((x * x).mean(0).max()), rel=1e-5)
+    assert record.input_resolution == torch.finfo(torch.float32).eps
+    assert only(look(lambda y: F.mse_loss(y[:1].expand(N, C), shares()))).input_variation < 1e-6
+    assert only(look(lambda y: F.mse_loss(y * 0, shares()))).input_variation == 0.0
+
+
 def test_old_words_for_the_reduction():
     with pytest.warns(UserWarning, match="reduction='sum'") as told:
         record = only(look(lambda y: F.mse_loss(y, shares(), size_average=False)))

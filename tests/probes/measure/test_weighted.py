@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_tricks.probes import probe
 from lightning_tricks.probes.measure.gradient_hooks import GradientHooks
 from lightning_tricks.probes.measure.operations import FUNCTIONS
 from lightning_tricks.probes.measure.tallies import Tallies
@@ -49,3 +50,32 @@ def test_a_trainable_weight_without_a_gradient_is_listed():
         tally, _ = count(counting, layer, torch.randn(10, 4))
     assert not tally.with_gradient
     assert list(counting.tallies.not_seen) == ["layer (error signal)"]
+
+
+def test_variation_and_resolution_against_numpy():
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), torch.randn(32, 4)
+    with probe(net) as p:
+        hidden = net[0](x)
+        net[2](net[1](hidden)).sum().backward()
+    layer, relu = p.snapshot().weighted[0], p.snapshot().activations[0]
+
+    def variation(y):
+        y = y.detach().double().numpy()
+        return y.std(0).max() / np.sqrt((y * y).mean(0).max())
+
+    assert layer.variation == relu.input_variation == pytest.approx(variation(hidden), rel=1e-5)
+    assert layer.input_variation == pytest.approx(variation(x), rel=1e-5)
+    assert relu.variation == pytest.approx(variation(hidden.relu()), rel=1e-5)
+    assert layer.resolution == relu.resolution == torch.finfo(torch.float32).eps
+
+
+def test_equal_patterns_do_not_vary():
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
+    with probe(net) as p:
+        net(torch.randn(1, 4).expand(32, 4)).sum().backward()
+    assert p.snapshot().weighted[0].variation < 1e-6
+    nn.init.constant_(net[0].bias, -100.0)
+    with probe(net) as p:
+        net(torch.randn(32, 4)).sum().backward()
+    assert p.snapshot().activations[0].variation == 0.0 < p.snapshot().activations[0].input_variation
