@@ -31,6 +31,7 @@ class Trait(enum.Enum):
     LOUD = "loud"  # signals over their healthy size
     FAINT = "faint"  # signals under it
     OFF_CENTRE = "off centre"  # signals whose mean is larger than they vary
+    EXCUSES = "excuses what follows"  # what it brings about is no fault of its own: information
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,6 +78,13 @@ def slow(network: nn.Module) -> list[Snapshot]:
     return train(network, optimizer=sgd(0.01))
 
 
+def sorted_by_class() -> list[Snapshot]:
+    x, y = digits()
+    order = y.argsort(stable=True)
+    batches = [(x[chosen], y[chosen]) for chosen in order.split(64)]
+    return train(deep(nn.ReLU, 3), optimizer=sgd(0.1), batches=batches)
+
+
 SICK: dict[str, Sick] = {
     "weights too small": Sick("linearity", lambda: slow(scaled(lecun(deep(nn.Tanh, 8)), 1e-4, 6))),
     "no activation": Sick("linearity", lambda: train(nn.Sequential(*(nn.Linear(64, 64) for _ in range(3))))),
@@ -102,6 +109,7 @@ SICK: dict[str, Sick] = {
     "steps too small": Sick("learning_rate_too_low", lambda: train(deep(nn.ReLU, 3), optimizer=sgd(1e-6))),
     "two softmaxes": Sick("output_mismatch", lambda: fit(nn.Sequential(deep(nn.ReLU, 2), nn.Softmax(1)))),
     "loud output": Sick("output_mismatch", lambda: fit(scaled(deep(nn.ReLU, 2), 100.0, 4))),
+    "sorted": Sick("unshuffled_data", sorted_by_class),
     "by heart": Sick("overfitting", memorised),
     "tiny batches": Sick("batch_norm_mismatch", lambda: fit(deep(nn.ReLU, 2, norm=nn.BatchNorm1d), batch=2)),
 }
