@@ -51,7 +51,19 @@ def fold(findings: Sequence[Finding], snapshot: Snapshot, rules: Sequence[Rule] 
         snapshot: The last probed step, for the order of execution.
         rules: The rules that found it: what brings about what, and what of one stage and layer comes first.
     """
-    return _Attribution(name_by_effect(findings), snapshot, rules).folded()
+    return _Attribution(name_by_effect(_excused(findings, rules)), snapshot, rules).folded()
+
+
+def _excused(findings: Sequence[Finding], rules: Sequence[Rule]) -> list[Finding]:
+    """The findings with what an excuse brings about as information; what began before the first update is not."""
+    causes = {finding.problem for finding in findings if Trait.EXCUSES in finding.traits}
+    brought = {problem for rule in rules if rule.problem in causes for problem in rule.brings_about}
+    return [
+        dataclasses.replace(finding, severity="info")
+        if finding.problem in brought and (finding.step or finding.problem == "learning_rate_too_high")
+        else finding
+        for finding in findings
+    ]
 
 
 class _Attribution:

@@ -32,6 +32,7 @@ class Trait(enum.Enum):
     FAINT = "faint"  # signals under it
     SLOW = "slow"  # a training that learns, but lost steps by how it began
     OFF_CENTRE = "off centre"  # signals whose mean is larger than they vary
+    EXCUSES = "excuses what follows"  # what it brings about is no fault of its own: information
 
 
 @dataclasses.dataclass(frozen=True)

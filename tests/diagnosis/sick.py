@@ -111,6 +111,13 @@ def one_output(last: nn.Module) -> nn.Sequential:
     return nn.Sequential(*deep(nn.ReLU, 2)[:-1], nn.Linear(64, 1), last)
 
 
+def sorted_by_class() -> list[Snapshot]:
+    x, y = digits()
+    order = y.argsort(stable=True)
+    batches = [(x[chosen], y[chosen]) for chosen in order.split(64)]
+    return train(deep(nn.ReLU, 3), optimizer=sgd(0.1), batches=batches)
+
+
 SICK: dict[str, Sick] = {
     "weights too small": Sick("linearity", lambda: slow(scaled(lecun(deep(nn.Tanh, 8)), 1e-4, 6))),
     "no activation": Sick("linearity", lambda: train(nn.Sequential(*(nn.Linear(64, 64) for _ in range(3))))),
@@ -139,6 +146,7 @@ SICK: dict[str, Sick] = {
     "loud output": Sick("output_mismatch", lambda: fit(scaled(deep(nn.ReLU, 2), 100.0, 4))),
     "labels 1 and 2": Sick("target_mismatch", lambda: fit(deep(nn.ReLU, 2), labels_one_and_two)),
     "one entry": Sick("collapsed_output", lambda: fit(one_output(nn.Softmax(1)), to_unit_interval)),
+    "sorted": Sick("unshuffled_data", sorted_by_class),
     "by heart": Sick("overfitting", memorised),
     "wrong labels": Sick("not_learning", senseless),
     "tiny batches": Sick("batch_norm_mismatch", lambda: fit(deep(nn.ReLU, 2, norm=nn.BatchNorm1d), batch=2)),

@@ -107,6 +107,16 @@ def gradient_share(snapshot: Snapshot) -> float:
     return median(shares) if max(shares) <= alike * min(shares) else math.nan
 
 
+def summed_terms(snapshot: Snapshot) -> int:
+    """Of how many terms the loss is the sum, where it is one of one known call: patterns, or elements; 0 elsewhere."""
+    if len(snapshot.losses) != 1:
+        return 0
+    (record,) = snapshot.losses
+    elements = math.prod(record.input_shape)
+    counts = {elements // max(record.outputs, 1), elements} - {0, 1}
+    return next((n for n in sorted(counts) if math.isclose(snapshot.loss, n * record.value, rel_tol=1e-3)), 0)
+
+
 def median(values: Iterable[float]) -> float:
     """The median of those that are known; NaN where none is."""
     known = [value for value in values if not math.isnan(value)]

@@ -41,6 +41,7 @@ class LIMITS:
     deadly_update: float = 0.1  # TheDeepChecker's bound: units that die or saturate behind it were thrown there
     shaken: float = 1.015  # as spike, median of many: weights at rest come to 1.005, whatever the shares of classes
     learned: float = 0.7
+    whole: float = 0.5  # share of the gradient that arrives in the step: clipped, its size does not matter
     wrong_start: float = 3.0  # first loss over that of a guess: wrong before the first update
     vanished: float = 1e-3  # first over last error signal: the gradient is the cause
     exploded: float = 100.0
@@ -99,10 +100,25 @@ def find_learning_rate_too_high(history: Sequence[Snapshot]) -> Iterator[Finding
         f"One update changes the weights by {ratio:.2g} of their size, where about 0.001 is healthy{rise}. "
         "Such steps leap over every valley of the loss and may leave units dead or saturated behind them."
     )
-    least, most = LIMITS.factor
-    todo = (remedies.change_lr("lower", min(max(least, ratio / LIMITS.aim), most), rate), WARM_UP, remedies.CLIP)
+    todo = _remedies(history, ratios[begin], rate)
+    terms, share = progress.summed_terms(start), progress.gradient_share(start)
+    if terms and share >= LIMITS.whole:
+        (loss,) = start.losses
+        evidence["terms that the loss is the sum of"] = terms
+        explanation += f" {loss.function} is summed over {terms} terms, which makes the steps {terms} times as large."
+        mean = Remedy("mean_loss", f'average the loss: {loss.function}(..., reduction="mean")')
+        todo = (mean, remedies.change_lr("lower", float(terms), rate), *todo[1:])
     why = (Criterion("update ratio, median over weights", ratio, ">=", large),)
     yield Finding("learning_rate_too_high", None, severity, step, evidence, explanation, todo, decided_by=why)
+
+
+def _remedies(history: Sequence[Snapshot], ratio: float, rate: float) -> tuple[Remedy, ...]:
+    """A lower rate; a warm-up where the updates have come down by themselves, clipping where a step follows it."""
+    least, most = LIMITS.factor
+    lower = remedies.change_lr("lower", min(max(least, ratio / LIMITS.aim), most), rate)
+    calm = progress.typical_ratio(history[-1]) < LIMITS.large_update
+    clip = not math.isnan(progress.gradient_share(history[0]))
+    return (lower, *([WARM_UP] if calm else []), *([remedies.CLIP] if clip else []))
 
 
 def _is_otherwise_sick(start: Snapshot) -> bool:

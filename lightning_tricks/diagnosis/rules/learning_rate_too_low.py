@@ -53,10 +53,10 @@ def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]
         return
     guess, now, passed = progress.guess_loss(first), progress.recent_loss(history), latest.step - first.step
     ratio, begin = progress.median(ratios), progress.median(progress.all_losses(history[:HYSTERESIS]))
-    why = (
+    why = [
         Criterion("update ratio, median over weights", ratio, "<", LIMITS.small),
         Criterion("recent loss", now, ">", (1.0 - LIMITS.fallen) * begin),
-    )
+    ]
     if not all(criterion.holds for criterion in why) or not ratio > 0.0:
         return
     if not 0.0 < ratios[-1] < (LIMITS.once if rises else LIMITS.small):
@@ -80,11 +80,12 @@ def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]
         f"One update changes the weights by {ratio:.1e} of their size, where about 1e-3 is healthy, and in "
         f"{passed + 1} steps the loss went from {begin:.3g} to {now:.3g}. "
     )
-    share, todo = progress.gradient_share(first), []
+    share = progress.gradient_share(first)
+    todo: list[Remedy] = []
     if share < LIMITS.clipped:
         norm = progress.gradient_norm(first)
         evidence |= {"norm of the gradient": norm, "norm that arrives in the step": share * norm}
-        why = (*why, Criterion("share of the gradient that arrives in the step", share, "<", LIMITS.clipped))
+        why += [Criterion("share of the gradient that arrives in the step", share, "<", LIMITS.clipped)]
         explanation += (
             f"Of the gradient, whose norm is {norm:.2g}, only {share * norm:.2g} arrives in the step, as where it is "
             "clipped to that: no learning rate that is usual makes up for it."
@@ -99,7 +100,9 @@ def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]
     if unclipped < LIMITS.small and not rises:
         todo += [remedies.change_lr("raise", min(LIMITS.aim / unclipped, LIMITS.most), latest.learning_rate)]
     severity: Severity = "critical" if extreme and passed >= RECOVERY else "warning"
-    yield Finding("learning_rate_too_low", None, severity, first.step, evidence, explanation, todo, decided_by=why)
+    yield Finding(
+        "learning_rate_too_low", None, severity, first.step, evidence, explanation, tuple(todo), decided_by=tuple(why)
+    )
 
 
 @remembered

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
-from lightning_tricks.diagnosis.history.progress import guess_loss, recent_loss
+from lightning_tricks.diagnosis.history.progress import STUCK, guess_loss, recent_loss
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
@@ -21,19 +22,17 @@ class LIMITS:
     below: float = 0.5  # training loss over validation loss
     still_falling: float = 0.9  # training loss over its value at the minimum of the validation loss
     far: float = 3.0
+    # Validations of other labels, or of data on another scale. Of noise that is learned by heart the first loses 1.00
+    # of a guess's, as the training does; with classes in another order it lost 1.07 to 6, the training .15 to .92.
+    apart: float = 0.05
+    unlike: float = 1.5  # validation loss over that of a guess, as soon as the training is under one by that much:
+    learned: float = 0.7
 
 
 @rule(
     "overfitting",
     "end",
     clause="the network overfits",
-    remedies=(
-        Remedy("augment", "more data, or more varied data: random crops, flips, shifts or noise at every epoch"),
-        Remedy("dropout", "drop hidden units at random: nn.Dropout(0.5) behind the wide layers"),
-        Remedy("weight_decay", "keep the weights small: torch.optim.AdamW(..., weight_decay=0.01) or more"),
-        Remedy("early_stopping", 'stop in time: lightning.pytorch.callbacks.EarlyStopping("val_loss")'),
-        Remedy("bagging", "average several networks, each from a sample of the data: lt.BaggingEnsemble"),
-    ),
     order=2,
     table=(17, "augmentation, dropout, early stopping, bagging"),
     needs=("losses", "validation"),
@@ -41,7 +40,8 @@ class LIMITS:
 def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The validation loss rises for long while the training loss falls.
 
-    Three validations in a row clearly above the best one, with the training loss far below and still falling.
+    Three validations in a row clearly above the best one, more so than ever before it, with the training loss far
+    below and still falling.
     """
     known = validations(history)
     if len(known) <= HYSTERESIS:
@@ -52,14 +52,18 @@ def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
     if not lowest > 0 or len(after) < HYSTERESIS:
         return
     first = next((abs(snapshot.loss) for snapshot in history if math.isfinite(snapshot.loss)), math.inf)
-    bound = max(LIMITS.risen * lowest, lowest + LIMITS.risen_of_guess * (guess if guess > 0 else first))
+    start = guess if guess > 0 else first
+    bound = max(
+        LIMITS.risen * lowest, lowest + LIMITS.risen_of_guess * start, lowest + _came_back(history, known, best)
+    )
     now, train, train_then = after[-1], recent_loss(history), recent_loss(history[best : best + 1])
     why = (
         Criterion("lowest of the last validation losses", min(after[-HYSTERESIS:]), ">=", bound),
         Criterion("training loss, by the validation loss", train, "<", LIMITS.below * now),
         Criterion("training loss, by that at the minimum", train, "<", LIMITS.still_falling * train_then),
+        Criterion("training loss, by that of a guess", train, "<", STUCK * start),
     )
-    if not all(criterion.holds for criterion in why):
+    if not all(criterion.holds for criterion in why) or _is_unlike(history, known, start):
         return
     evidence = {
         "validation loss": now,
@@ -75,7 +79,45 @@ def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
         "noise included, and grows sure of answers that are wrong elsewhere."
     )
     severity: Severity = "critical" if now >= LIMITS.far * lowest or now > guess else "warning"
-    yield Finding("overfitting", None, severity, step, evidence, explanation, decided_by=why)
+    todo = _remedies(history[-1], step)
+    yield Finding("overfitting", None, severity, step, evidence, explanation, todo, decided_by=why)
+
+
+def _came_back(history: Sequence[Snapshot], known: Sequence[int], best: int) -> float:
+    """The largest rise of the validation loss before its minimum: one of that size need not stay."""
+    losses = [history[index].validation_loss for index in known if index <= best]
+    lows = itertools.accumulate(losses, min)
+    return max(loss - low for loss, low in zip(losses, lows, strict=True))
+
+
+def _is_unlike(history: Sequence[Snapshot], known: Sequence[int], guess: float) -> bool:
+    """Whether the validation never fitted what is trained: other labels, or data on another scale.
+
+    The first validation, before which no pattern came twice, finds the training under a guess and is itself over one;
+    and as soon as the training is far under one, two validations are far over it.
+    """
+    losses = [(recent_loss(history[: index + 1]) / guess, history[index].validation_loss / guess) for index in known]
+    first_train, first = losses[0]
+    trained = [validation for train, validation in losses if train < LIMITS.learned]
+    begun = first_train < 1.0 - LIMITS.apart and first > 1.0 + LIMITS.apart
+    return begun and bool(trained) and min(trained[:2]) > LIMITS.unlike
+
+
+def _remedies(snapshot: Snapshot, step: int) -> tuple[Remedy, ...]:
+    images = any(record.operation.startswith("conv") for record in snapshot.weighted)
+    varied = "random crops, flips or shifts" if images else "noise on the inputs"
+    hidden = max(snapshot.weighted[:-1], key=lambda record: record.units, default=None)
+    behind = "the wide layers" if hidden is None else f"{hidden.name}, the widest layer, or its activation"
+    return (
+        Remedy("augment", f"more data, or more varied data: {varied} at every epoch"),
+        Remedy("dropout", f"drop hidden units at random: nn.Dropout(0.5) behind {behind}"),
+        Remedy("weight_decay", "keep the weights small: torch.optim.AdamW(..., weight_decay=0.01) or more"),
+        Remedy(
+            "early_stopping",
+            f'stop in time, near step {step}: lightning.pytorch.callbacks.EarlyStopping("val_loss")',
+        ),
+        Remedy("bagging", "average several networks, each from a sample of the data: lt.BaggingEnsemble"),
+    )
 
 
 def validations(history: Sequence[Snapshot]) -> list[int]:

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_tricks.callbacks.monitoring.selection import is_probed
@@ -208,6 +208,47 @@ def test_what_was_wrong_before_the_first_update_is_no_matter_of_the_learning_rat
     assert max(snapshot.loss for snapshot in clean[1:]) > clean[0].loss or clean[0].loss > 5.0
     assert max(typical_ratio(snapshot) for snapshot in clean) > 0.03
     assert alarms(clean) == []
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_summed_loss_is_named(reduction: str) -> None:
+    network = deep(nn.ReLU, 3)
+    x, y = digits()
+    generator = torch.Generator().manual_seed(0)
+
+    def loss_at(step: int) -> Tensor:
+        chosen = torch.randint(len(x), (128,), generator=generator)
+        return nn.functional.cross_entropy(network(x[chosen]), y[chosen], reduction=reduction)
+
+    history = watched(network, sgd(0.2)(list(network.parameters())), loss_at, 160)
+    if reduction == "mean":
+        assert alarms(history) == []
+        return
+    (finding,) = find_learning_rate_too_high(history)
+    assert finding.evidence["terms that the loss is the sum of"] == 128
+    assert "summed" in finding.explanation
+    assert [remedy.action for remedy in finding.remedies[:2]] == ["mean_loss", "lower_learning_rate"]
+    assert 'cross_entropy(..., reduction="mean")' in finding.remedies[0].text
+    assert float(finding.remedies[1].text.rpartition(" ")[2]) == pytest.approx(0.2 / 128, rel=0.3)
+
+
+def test_a_sum_is_no_matter_where_the_size_of_a_gradient_does_not_count() -> None:
+    network = deep(nn.ReLU, 3)
+    x, y = digits()
+
+    def loss_at(step: int) -> Tensor:
+        return nn.functional.cross_entropy(network(x[:128]), y[:128], reduction="sum")
+
+    history = watched(network, adam(1.0)(list(network.parameters())), loss_at, 20, 1)
+    (finding,) = find_learning_rate_too_high(history)
+    assert "terms that the loss is the sum of" not in finding.evidence
+    assert "clip_gradients" not in [remedy.action for remedy in finding.remedies]
+
+
+def test_a_warm_up_is_for_updates_that_come_down_by_themselves() -> None:
+    for last, advised in ((0.2, False), (0.001, True)):
+        (finding,) = find_learning_rate_too_high(made_up([0.5, 0.3, 0.2, last], [2.0, 12.0, 12.0, 12.0]))
+        assert ("warm_up" in [remedy.action for remedy in finding.remedies]) is advised
 
 
 def test_frozen_weights_are_not_counted() -> None:

@@ -21,6 +21,7 @@ from lightning_tricks.diagnosis import find
 from lightning_tricks.diagnosis.rules.overfitting import find_overfitting, validations
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
+from lightning_tricks.probes.records.weighted import WeightedRecord
 
 LOADERS: dict[str, Callable[[], object]] = {
     "digits": load_digits,
@@ -53,10 +54,15 @@ def train(
     wrong: float = 0.0,
     steps: int = 500,
     learning_rate: float = 1e-3,
+    order: int = 0,
 ) -> list[Snapshot]:
-    """Adam on batches of 32, validated every 25 steps, looked at every 50; a share of the labels drawn at random."""
+    """Adam on batches of 32, validated every 25 steps, looked at every 50; a share of the labels drawn at random.
+
+    ``order``: by how much the validation's classes are moved.
+    """
     x, y, x_val, y_val = data(name)
     classes = int(y.max()) + 1
+    y_val = (y_val + order) % classes
     x, y = x[:examples], y[:examples].clone()
     y = torch.where(torch.rand(len(y)) < wrong, torch.randint(classes, y.shape), y)
     network = nn.Sequential(
@@ -209,6 +215,49 @@ def test_without_a_training_loss_that_falls_it_is_none() -> None:
     assert find_overfitting(made_up((2.0, 0.5, 0.6, 0.7, 0.9, 1.4), climbing)) == []
     assert find_overfitting(made_up((2.0, 0.5, 0.5, 0.5, 0.5, 0.5), climbing)) == []
     assert find_overfitting(made_up((2.0, 1.5, 1.4, 1.3, 1.2, 1.1), climbing)) == []
+
+
+def test_a_training_that_diverged_is_none() -> None:
+    """Its loss comes down from where it was thrown, and is still over that of a guess."""
+    losses, climbing = (2.0, 1e9, 1e8, 1e6, 1e5, 1e4), (math.nan, 1e20, 1e25, 1e25, 2e25, 3e25)
+    assert find_overfitting(made_up(losses, climbing)) == []
+    assert find_overfitting(made_up(losses, climbing, guess=math.nan)) == []
+
+
+def test_a_validation_that_never_fitted_is_another_matter() -> None:
+    """Wrong labels, or data on another scale: far worse than a guess from the first time on."""
+    assert find_overfitting(made_up((2.0, 1.6, 1.0, 0.3, 0.2, 0.1), (math.nan, 2.3, 6.0, 8.0, 9.0, 9.5))) == []
+    fell = made_up((2.0, 1.6, 1.0, 0.3, 0.2, 0.1), (math.nan, 1.8, 6.0, 8.0, 9.0, 9.5))
+    noise = made_up((2.0, 2.0, 1.0, 0.3, 0.2, 0.1), (2.0, 2.05, 4.0, 6.0, 8.0, 9.0))
+    assert [finding.severity for history in (fell, noise) for finding in find_overfitting(history)] == ["critical"] * 2
+
+
+@pytest.mark.parametrize("learning_rate", [1e-3, 1e-2])
+def test_classes_in_another_order_are_another_matter(learning_rate: float) -> None:
+    history = train("digits", order=1, learning_rate=learning_rate)
+    assert history[-1].validation_loss > 1.5 * history[1].validation_loss
+    for looks in range(1, len(history) + 1):
+        assert find_overfitting(history[:looks]) == []
+
+
+def test_a_validation_loss_that_has_risen_as_much_before_may_come_back() -> None:
+    up_and_down = (1.0, 2.0, 0.7, 1.3, 1.2, 1.4)
+    assert find_overfitting(made_up((1.9, 1.0, 0.5, 0.2, 0.1, 0.05), up_and_down)) == []
+    assert find_overfitting(made_up((1.9, 1.0, 0.5, 0.2, 0.1, 0.05), (2.0, 1.0, 0.7, 1.3, 1.2, 1.4))) != []
+
+
+def test_remedies_are_for_this_network() -> None:
+    history = made_up(TRAIN, (math.nan, 1.0, 1.6, 1.7, 1.8, 1.9))
+    layers = ("linear", 32), ("linear", 256), ("linear", 10)
+    weighted = tuple(WeightedRecord(f"net.{k}", kind, k, units=units) for k, (kind, units) in enumerate(layers))
+    dense = [dataclasses.replace(snapshot, weighted=weighted) for snapshot in history]
+    texts = {remedy.action: remedy.text for remedy in find_overfitting(dense)[0].remedies}
+    assert "net.1" in texts["dropout"]
+    assert "step 10" in texts["early_stopping"]
+    assert "crops" not in texts["augment"]
+    images = (dataclasses.replace(weighted[0], operation="conv2d"), *weighted[1:])
+    found = find_overfitting([dataclasses.replace(snapshot, weighted=images) for snapshot in history])
+    assert "crops" in found[0].remedies[0].text
 
 
 def test_a_rise_that_costs_nothing_is_none() -> None:
