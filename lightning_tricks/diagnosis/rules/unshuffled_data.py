@@ -36,6 +36,7 @@ class LIMITS:
     order=6,
     reads="thinned",
     table=(17, "shuffle=True"),
+    needs="losses",
 )
 def find_unshuffled_data(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Every batch holds one class or very few of them, and the next one the same.
