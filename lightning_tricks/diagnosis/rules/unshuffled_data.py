@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 
@@ -44,6 +45,8 @@ def find_unshuffled_data(history: Sequence[Snapshot]) -> Iterator[Finding]:
     What units and gradients show then comes of that: each class in turn drives the whole network to itself.
     """
     for calls in loss_calls(history):
+        if len(calls.records) < LIMITS.looks:
+            continue
         within, successive = _within(calls), _successive(calls)
         why = (
             Criterion("variance of a batch's targets over that of all", within, "<", LIMITS.within),
@@ -76,7 +79,7 @@ def _within(calls: LossCalls) -> float:
     known = [record for record in calls.records if record.patterns >= LIMITS.patterns]
     whole = calls.pooled.target_std**2
     if len(known) < LIMITS.looks or not whole > 0:
-        return float("nan")
+        return math.nan
     return statistics.median(record.target_std**2 for record in known) / whole
 
 
@@ -86,5 +89,7 @@ def _successive(calls: LossCalls) -> float:
         (snapshot.step, record.target_mean) for snapshot, record in zip(calls.snapshots, calls.records, strict=True)
     ]
     near = [abs(mean - other) for (step, mean), (at, other) in itertools.pairwise(looks) if at == step + 1]
-    apart = statistics.fmean(abs(one - other) for (_, one), (_, other) in itertools.combinations(looks, 2))
-    return statistics.fmean(near) / apart if len(near) >= HYSTERESIS - 1 and apart > 0 else float("nan")
+    apart = [abs(one - other) for (_, one), (_, other) in itertools.combinations(looks, 2)]
+    if len(near) < HYSTERESIS - 1 or not sum(apart) > 0:
+        return math.nan
+    return statistics.fmean(near) / statistics.fmean(apart)
