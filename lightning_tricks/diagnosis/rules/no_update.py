@@ -35,9 +35,9 @@ Kind = Callable[[Sequence[Snapshot]], "Finding | None"]
     PROBLEM,
     "code",
     "disconnected_parameters linearity vanishing_gradient learning_rate_too_low learning_rate_too_high overfitting "
-    "bias_shift poor_initialization not_learning",
+    "bias_shift poor_initialization",
     clause="nothing is trained",
-    order=0,
+    order=-1,
     reads="thinned",
     table=(11, "`backward()`, `step()`, the rate, `requires_grad`"),
 )

@@ -27,9 +27,9 @@ class LIMITS:
     PROBLEM,
     "code",
     "learning_rate_too_high dead_units saturation vanishing_gradient exploding_gradient non_finite linearity "
-    "bias_shift poor_initialization batch_norm_mismatch overfitting not_learning",
+    "bias_shift poor_initialization batch_norm_mismatch overfitting",
     clause="gradients are never cleared",
-    order=7,
+    order=0,
     reads="whole",
     table=(11, "`zero_grad()` before `backward()`"),
     needs="gradients",
