@@ -39,7 +39,7 @@ class HealthyVerdict:
     @property
     def counts(self) -> bool:
         """Whether it is a healthy run: one that is not says nothing about false alarms."""
-        return self.score >= self.at_least
+        return self.score >= self.at_least and not self.error.startswith(UNFIT)
 
     @property
     def loud(self) -> list[Named]:

@@ -17,6 +17,7 @@ import torch
 import lightning_tricks as lt
 from lightning_tricks.probes import Snapshot
 
+from ..harm import overfits
 from ..train import Run
 from .case import HealthyCase
 from .cases import all_kinds
@@ -85,7 +86,7 @@ def train(case: HealthyCase) -> HealthyRun:
             score = float(plan.score())
         if not score >= kind.at_least:
             error = f"{UNFIT}: {kind.measure} {score:.3g} < {kind.at_least:g}"
-    return HealthyRun(
+    run = HealthyRun(
         case,  # type: ignore[arg-type]
         tuple(recorder.looks),
         tuple(torch.stack(recorder.losses).float().tolist()) if recorder.losses else (),
@@ -96,6 +97,9 @@ def train(case: HealthyCase) -> HealthyRun:
         score,
         kind.at_least,
     )
+    if not error and run.validation and overfits(run):
+        return dataclasses.replace(run, error=f"{UNFIT}: the validation loss rose while the training loss fell")
+    return run
 
 
 def seed_all(seed: int) -> None:

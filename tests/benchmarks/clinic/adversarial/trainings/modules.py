@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import lightning.pytorch as L
@@ -80,6 +80,33 @@ def convnet(outputs: int = 10, width: int = 16) -> nn.Sequential:
     )
 
 
+class Drawn:
+    """Batches from a function of nothing, so many an epoch."""
+
+    def __init__(self, draw: Callable[[], Any], count: int) -> None:
+        self.draw, self.count = draw, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Any]:
+        for _ in range(self.count):
+            yield self.draw()
+
+
+class Listed:
+    """Batches as they are; a Trainer takes a plain list of validation batches for several loaders."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+
 def shuffled(*tensors: Tensor, batch: int = 64) -> DataLoader[Any]:
     return DataLoader(TensorDataset(*tensors), batch, shuffle=True, drop_last=True)
 
@@ -98,3 +125,10 @@ def accuracy(net: Callable[[Any], Tensor], x: Any, y: Tensor) -> float:
 
 def r_squared(output: Tensor, y: Tensor) -> float:
     return float(1 - ((output - y) ** 2).mean() / y.var(unbiased=False))
+
+
+def nearest_accuracy(net: Callable[[Tensor], Tensor], data: Data, neighbours: int = 5) -> float:
+    """Of the vote of the nearest training patterns by the angle of what the network makes of them."""
+    z, z_val = (nn.functional.normalize(net(x), dim=1) for x in (data.x, data.x_val))
+    votes = data.y[(z_val @ z.T).topk(neighbours, 1).indices]
+    return float((votes.mode(1).values == data.y_val).float().mean())
