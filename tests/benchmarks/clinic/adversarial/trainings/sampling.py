@@ -12,7 +12,19 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from ...data import imbalanced
 from ..kind import Plan, healthy
-from .modules import Drawn, Listed, Supervised, accuracy, adam, digits, in_order, mlp, nearest_accuracy, r_squared, shuffled
+from .modules import (
+    Drawn,
+    Listed,
+    Supervised,
+    accuracy,
+    adam,
+    digits,
+    in_order,
+    mlp,
+    nearest_accuracy,
+    r_squared,
+    shuffled,
+)
 
 SEEN, NEW = 60, 20  # classes of the training, and others of the validation
 
