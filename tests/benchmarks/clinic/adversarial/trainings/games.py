@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...data import load
 from ..kind import Plan, healthy
-from .modules import accuracy, digits, mlp, shuffled
+from .modules import Drawn, accuracy, digits, mlp, shuffled
 
 NOISE = 16
 
@@ -96,7 +96,7 @@ def dcgan(seed: int) -> Plan:
     def score() -> float:
         return right_and_covered(module.generator(torch.randn(len(images), NOISE)).flatten(1), images, near)
 
-    return Plan(module, shuffled(real), score, epochs=40)
+    return Plan(module, shuffled(real), score, epochs=20)
 
 
 def _statistics() -> tuple[Tensor, Tensor]:
@@ -148,8 +148,8 @@ class WassersteinGAN(L.LightningModule):
 @healthy("WGAN with gradient penalty", "share of points that are covered", 0.7)
 def wgan(seed: int) -> Plan:
     data, module = load("moons"), WassersteinGAN()
-    score = lambda: right_and_covered(module.generator(torch.randn(600, 2)), data.x, 0.3)  # noqa: E731
-    return Plan(module, shuffled(data.x, batch=200), score, epochs=500)
+    score = lambda: right_and_covered(module.generator(torch.randn(600, 2)), data.x, 0.4)  # noqa: E731
+    return Plan(module, Drawn(lambda: (data.x[torch.randint(len(data.x), (200,))],), 1200), score)
 
 
 class Reversed(torch.autograd.Function):
@@ -196,5 +196,5 @@ def domain_adversary(seed: int) -> Plan:
     module = DomainAdversary()
     train = shuffled(data.x, data.y, other[torch.randperm(len(other))])
     return Plan(
-        module, train, lambda: accuracy(lambda x: module.head(module.body(x)), other_val, data.y_val), epochs=25
+        module, train, lambda: accuracy(nn.Sequential(module.body, module.head), other_val, data.y_val), epochs=25
     )
