@@ -175,7 +175,7 @@ class Codebook(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = self.encoder(x).view(len(x), -1, self.width)
         code = self.codes[torch.cdist(z, self.codes).argmin(-1)]
-        apart = (code - z.detach()).square().mean() + 0.25 * (code.detach() - z).square().mean()
+        apart = (code - z.detach()).square().mean() + (code.detach() - z).square().mean()
         return self.decoder((z + (code - z).detach()).flatten(1)), apart
 
 
