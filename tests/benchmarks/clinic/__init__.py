@@ -3,4 +3,6 @@
 python -m tests.benchmarks.clinic generate     train what is missing (resumable)
 python -m tests.benchmarks.clinic judge        the numbers; --failures lists every wrong one
 python -m tests.benchmarks.clinic report       the same as Markdown
+
+With ``--set adversarial`` the same for healthy trainings that look odd.
 """

@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from lightning_tricks.checkup import diagnose
 
+from .adversarial import commands
 from .case import Case
 from .cases import all_cases
 from .generate import generate
@@ -24,6 +25,9 @@ from .verdict import replay
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.clinic", description=__doc__)
     parser.add_argument("command", choices=["list", "generate", "judge", "report", "show"])
+    parser.add_argument(
+        "--set", choices=["planted", "adversarial"], default="planted", help="planted: faults and twins"
+    )
     parser.add_argument("--store", default="outputs/clinic", help="folder of the runs (git ignores outputs/)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", help="glob or part of the names, such as 'mlp3-*' or 'huge weights'")
@@ -33,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--failures", action="store_true", help="judge: every wrong one, with the evidence")
     parser.add_argument("--stale", action="store_true", help="judge runs of older sources where there are no newer")
     options = parser.parse_args(arguments)
+    if options.set == "adversarial":
+        commands.run(options)
+        return
 
     cases = [case for case in all_cases() if _chosen(case, options)][:: options.every]
     cases = [dataclasses.replace(case, seed=case.seed + options.seed_shift) for case in cases]

@@ -7,14 +7,16 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from .case import Case
 from .store import Store
-from .train import train
+from .train import Run, train
+
+Train = Callable[[Any], Run]
 
 
-def generate(cases: Sequence[Case], store: Store, workers: int) -> int:
+def generate(cases: Sequence[Any], store: Store, workers: int, train: Train = train) -> int:
     """The number of runs trained; interrupted and started again it goes on where it was."""
     missing = store.missing(cases)
     print(f"{len(cases)} runs, {len(missing)} to train, {workers} workers", flush=True)
@@ -22,7 +24,7 @@ def generate(cases: Sequence[Case], store: Store, workers: int) -> int:
         return 0
     begun = time.perf_counter()
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _begin, (str(store.folder),), maxtasksperchild=100) as pool:
+    with context.Pool(workers, _begin, (store, train), maxtasksperchild=100) as pool:
         for done, (name, seconds, error) in enumerate(pool.imap_unordered(_one, missing), 1):
             if error:
                 print(f"FAILED {name}: {error.strip().splitlines()[-1]}", flush=True)
@@ -37,18 +39,19 @@ def generate(cases: Sequence[Case], store: Store, workers: int) -> int:
 
 
 _store: Store
+_train: Train
 
 
-def _begin(folder: str) -> None:
-    global _store
+def _begin(store: Store, train: Train) -> None:
+    global _store, _train
     os.environ["OMP_NUM_THREADS"] = "1"
     logging.disable(logging.WARNING)
-    _store = Store(folder)
+    _store, _train = store, train
 
 
-def _one(case: Case) -> tuple[str, float, str]:
+def _one(case: Any) -> tuple[str, float, str]:
     try:
-        run = train(case)
+        run = _train(case)
     except Exception:  # of the clinic itself: said, and the others go on
         return case.name, 0.0, traceback.format_exc()
     _store.save(run)

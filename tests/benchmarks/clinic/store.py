@@ -34,7 +34,10 @@ class Store:
         self.folder = Path(folder)
 
     def path(self, case: Case) -> Path:
-        return self.folder / f"{slug(case)}.{case.digest}.{stamp(case)}.pkl.z"
+        return self.folder / f"{slug(case)}.{case.digest}.{self.stamp(case)}.pkl.z"
+
+    def stamp(self, case: Case) -> str:
+        return stamp(case)
 
     def has(self, case: Case) -> bool:
         return self.path(case).exists()
@@ -88,11 +91,24 @@ def _source(function: Callable[..., None]) -> str:
 
 @functools.cache
 def _sources() -> str:
+    return _hash([*_package_files(), *(HERE / f"{name}.py" for name in _OWN_SOURCES)])
+
+
+@functools.cache
+def package_sources() -> str:
+    """A hash of the part of the package that snapshots depend on."""
+    return _hash(_package_files())
+
+
+def _package_files() -> list[Path]:
     files: list[Path] = []
     for name in _PACKAGE_SOURCES:
         path = PACKAGE / name
         files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    files += [HERE / f"{name}.py" for name in _OWN_SOURCES]
+    return files
+
+
+def _hash(files: Iterable[Path]) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

@@ -15,7 +15,7 @@ HALVES = (("A, calibrated on", "A"), ("B, reported", "B"), ("both", None))
 def markdown(verdicts: Sequence[Verdict]) -> str:
     """Everything for RESULTS.md."""
     groups = Counter((v.group, v.case.half) for v in verdicts)
-    lines = [
+    text = [
         "Runs: "
         + "; ".join(
             f"{group} {groups[group, 'A'] + groups[group, 'B']} (A {groups[group, 'A']}, B {groups[group, 'B']})"
@@ -24,16 +24,14 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
         "",
     ]
     columns = [numbers(of(verdicts, half)) for _, half in HALVES]
-    lines += _table(
-        ["", *(title for title, _ in HALVES)], [[key, *(str(c[key]) for c in columns)] for key in columns[0]]
-    )
+    text += lines(["", *(title for title, _ in HALVES)], [[key, *(str(c[key]) for c in columns)] for key in columns[0]])
     for half in ("B", None):
-        lines += ["", f"Peers on the same runs, {'half B' if half else 'both halves'}:", ""]
+        text += ["", f"Peers on the same runs, {'half B' if half else 'both halves'}:", ""]
         head = ["", "detected", "false alarms", "problem named first", "problem named anywhere"]
-        lines += _table(head, [[name, *map(str, row)] for name, row in peer_numbers(of(verdicts, half)).items()])
-    lines += ["", "By kind of fault, both halves:", "", *kinds(verdicts)]
-    lines += ["", "Truth (rows) against the problem named first (columns), half B:", "", *confusion(of(verdicts, "B"))]
-    return "\n".join(lines)
+        text += lines(head, [[name, *map(str, row)] for name, row in peer_numbers(of(verdicts, half)).items()])
+    text += ["", "By kind of fault, both halves:", "", *kinds(verdicts)]
+    text += ["", "Truth (rows) against the problem named first (columns), half B:", "", *confusion(of(verdicts, "B"))]
+    return "\n".join(text)
 
 
 def kinds(verdicts: Sequence[Verdict]) -> list[str]:
@@ -56,7 +54,7 @@ def kinds(verdicts: Sequence[Verdict]) -> list[str]:
         ]
         rows.append([kind, every[0].truths[0].problem, str(len(runs)), *map(str, hits), str(harmless[kind])])
     head = ["fault", "problem", "runs", "detected", "first", "or equal", "anywhere", "layer", "one top", "harmless"]
-    return _table(head, rows)
+    return lines(head, rows)
 
 
 def confusion(verdicts: Sequence[Verdict]) -> list[str]:
@@ -65,7 +63,7 @@ def confusion(verdicts: Sequence[Verdict]) -> list[str]:
     truths = list(dict.fromkeys(v.truths[0].problem for v in sick))
     named = [*truths, *sorted({name for _, name in pairs} - {*truths, SILENT}), SILENT]
     rows = [[truth, *(str(pairs[truth, name] or "") for name in named)] for truth in truths]
-    return _table(["", *(name.replace("_", " ") for name in named)], rows)
+    return lines(["", *(name.replace("_", " ") for name in named)], rows)
 
 
 def failures(verdicts: Sequence[Verdict]) -> Iterator[str]:
@@ -111,7 +109,8 @@ def _others(v: Verdict) -> str:
     return f" | also {'; '.join(rest)}" if rest else ""
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
     widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
     line = lambda cells: "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"  # noqa: E731
     return [line(head), "|" + "|".join("-" * (w + 2) for w in widths) + "|", *map(line, rows)]

@@ -126,8 +126,8 @@ def replay(run: Run) -> Iterator[tuple[int, tuple[Finding, ...], list[Snapshot]]
         yield history[-1].step, find(history), history
 
 
-def judge(run: Run, twin: Run | None) -> Verdict:
-    """The verdict on a run; ``twin`` is None for runs without a fault."""
+def heard(run: Run) -> tuple[tuple[Named, ...], tuple[tuple[int, Named], ...], str]:
+    """The findings of the last look, the alarms at any look as in Verdict, and where something failed."""
     error = run.error
     final: tuple[Finding, ...] = ()
     alarms: dict[tuple[str, str | None], tuple[int, Named]] = {}
@@ -138,6 +138,12 @@ def judge(run: Run, twin: Run | None) -> Verdict:
                     alarms.setdefault((finding.problem, finding.layer), (step, Named.of(finding)))
     except Exception:
         error += traceback.format_exc()
+    return tuple(map(Named.of, final)), tuple(alarms.values()), error
+
+
+def judge(run: Run, twin: Run | None) -> Verdict:
+    """The verdict on a run; ``twin`` is None for runs without a fault."""
+    final, alarms, error = heard(run)
     if twin is None:
         group = "healthy" if is_fit(run) else "unfit"
     elif len(run.case.faults) > 1:
@@ -151,8 +157,8 @@ def judge(run: Run, twin: Run | None) -> Verdict:
             Truth(fault.kind, KINDS[fault.kind].problem, KINDS[fault.kind].also, layers_of(run.case, fault))
             for fault in run.case.faults
         ),
-        tuple(map(Named.of, final)),
-        tuple(alarms.values()),
+        final,
+        alarms,
         dict(peers.raised(run)),
         run.accuracy,
         run.final_loss,

@@ -1,0 +1,1 @@
+"""The trainings, by theme; every file in here enters its kinds."""
