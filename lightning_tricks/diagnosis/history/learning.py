@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_tricks.diagnosis.history.progress import guess_loss, median
+from lightning_tricks.diagnosis.history.progress import guess_loss, guess_or_start, median
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
 AT_A_GUESS = 0.98  # of the guess's loss; closer to it a training with a R2 of .01 cannot be told from none
+FALLING = 2.0  # standard errors by which the later half falls within itself: it is on its way
 TOLD_AFTER = 100  # optimiser steps before which nothing is said of it
 
 
@@ -48,9 +49,9 @@ class Level:
         return self.steps >= TOLD_AFTER and self.share >= AT_A_GUESS
 
 
-def level(history: Sequence[Snapshot]) -> Level | None:
-    """The level of the loss; None where no guess or no loss is known."""
-    guess = guess_of(history)
+def level(history: Sequence[Snapshot], guess: float | None = None) -> Level | None:
+    """The level of the loss, against a guess of its own unless one is given; None where no guess or no loss is known."""
+    guess = guess_of(history) if guess is None else guess
     if math.isnan(guess):
         return None
     steps, losses = _by_step(history)
@@ -63,6 +64,12 @@ def level(history: Sequence[Snapshot]) -> Level | None:
     spread = math.hypot(_error(values[:half]), _error(values[half:]))
     in_errors = fall / spread if spread > 0 else math.copysign(math.inf, fall) if fall else 0.0
     return Level(guess, float(values.mean()), _error(values), in_errors, int(steps[later][0]), last - first + 1)
+
+
+def stands_still(history: Sequence[Snapshot]) -> bool:
+    """Whether the later half of the losses lies at that of a guess, or of the start, and does not fall any more."""
+    now = level(history, guess_or_start(history))
+    return now is not None and now.at_a_guess and now.fall <= FALLING
 
 
 def guess_of(history: Sequence[Snapshot]) -> float:

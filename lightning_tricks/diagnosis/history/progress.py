@@ -13,9 +13,6 @@ _LEVEL = 3  # probed steps over which a loss is a level and no single batch
 _ALIKE = 1.2  # of shares of the gradient: weight decay adds a little of its own
 _ROUNDING = 2.0**-23  # of a weight, where an update is that small
 STUCK = 0.9  # loss over its start, or over that of a guess
-_GUESSING = 0.98  # loss over that of a guess; deep random features under a trained layer reach less
-_FALLS = 2.0  # standard errors by which the loss falls from one half of what is compared to the other
-_FEWEST = 100  # steps
 
 
 def recent_loss(history: Sequence[Snapshot]) -> float:
@@ -60,18 +57,6 @@ def guess_or_start(history: Sequence[Snapshot]) -> float:
     """The loss of a guess; where none is known, that of the start."""
     guess = guess_loss(history[0])
     return history[0].loss if math.isnan(guess) else guess
-
-
-def stands_still(history: Sequence[Snapshot]) -> bool:
-    """Whether the second half of the losses lies at that of a guess and does not fall any more."""
-    losses = all_losses(history)
-    latest = losses[len(losses) // 2 :]
-    if len(latest) < 4 or history[-1].step - history[0].step < _FEWEST:
-        return False
-    before, after = latest[: len(latest) // 2], latest[len(latest) // 2 :]
-    error = math.sqrt(sum(statistics.pvariance(half) / len(half) for half in (before, after)))
-    fell = statistics.fmean(before) - statistics.fmean(after) > _FALLS * error
-    return statistics.fmean(latest) >= _GUESSING * guess_or_start(history) and not fell
 
 
 @remembered

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.history.batch_norms import called_twice, calls_of, in_order, repeats
 from lightning_tricks.diagnosis.history.persistence import RECOVERY, Persistence, persistence
-from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.remedies import LOWER_LR
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
@@ -76,10 +76,10 @@ def find_batch_norm_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
 
 def _tiny_batches(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Batch statistics over so few samples that they are noise, on most steps: a last, partial batch is no fault."""
-    for layer in _layers(history[-1]):
+    for layer in in_order(history[-1]):
         if not layer.training or layer.samples > LIMITS.tiny:
             continue
-        seen = [(snapshot, r.samples) for snapshot, r in _calls(history, layer.name) if r.training]
+        seen = [(snapshot, r.samples) for snapshot, r in calls_of(history, layer.name) if r.training]
         few = [(snapshot, size) for snapshot, size in seen if size <= LIMITS.tiny]
         if 2 * len(few) <= len(seen):
             continue
@@ -108,10 +108,10 @@ def _tiny_batches(history: Sequence[Snapshot]) -> Iterator[Finding]:
 def _stale(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Running statistics far from the measured ones although they had time to follow, or where they hardly can."""
     latest = history[-1]
-    for layer in _layers(latest):
-        if not layer.training or not _far(layer) or _called_twice(latest, layer.name):
+    for layer in in_order(latest):
+        if not layer.training or not _far(layer) or called_twice(latest, layer.name):
             continue  # of a layer that is called more than once (real and generated) they are a mixture
-        momenta = {record.momentum for _, record in _calls(history, layer.name) if record.training}
+        momenta = {record.momentum for _, record in calls_of(history, layer.name) if record.training}
         if len(momenta) > 1 or math.isnan(layer.momentum):
             continue  # an average over all steps so far lags behind by its nature
         needed, waited = _steps_to_follow(layer), latest.step - history[0].step
@@ -146,8 +146,8 @@ def _shared(history: Sequence[Snapshot]) -> Iterator[Finding]:
     A network that runs several times a step, as the discriminator of a GAN does, calls each of its layers as often.
     """
     weights = {record.name: record.weight for record in history[-1].weighted}
-    for layer in _layers(history[-1]):
-        calls = [r for r in history[-1].normalizations if r.name == layer.name or _repeats(r, layer)]
+    for layer in in_order(history[-1]):
+        calls = [r for r in history[-1].normalizations if r.name == layer.name or repeats(r, layer)]
         behind = {weights.get(record.follows or "") for record in calls}
         if len(behind) < 2 or None in behind or not all(record.training for record in calls):
             continue
@@ -174,8 +174,8 @@ def _frozen(history: Sequence[Snapshot]) -> Iterator[Finding]:
     meant to stay.
     """
     left: dict[int, list[NormalizationRecord]] = {}
-    for layer in _layers(history[-1]):
-        calls = [] if layer.training else _calls(history, layer.name)
+    for layer in in_order(history[-1]):
+        calls = [] if layer.training else calls_of(history, layer.name)
         still = list(itertools.takewhile(lambda call: not call[1].training, reversed(calls)))
         if still:
             left.setdefault(still[-1][0].step, []).append(calls[0][1] if len(still) == len(calls) else layer)
@@ -201,7 +201,7 @@ def _frozen(history: Sequence[Snapshot]) -> Iterator[Finding]:
 
 def _behind_dropout(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Dropout right before batch norm: the variance differs between training and evaluation."""
-    for layer in _layers(history[-1]):
+    for layer in in_order(history[-1]):
         found = _while(history, layer.name, lambda record: record.training and record.dropout >= LIMITS.dropped)
         if found is None:
             continue
@@ -231,30 +231,8 @@ def _useless_bias(history: Sequence[Snapshot]) -> Iterator[Finding]:
     yield Persistence.over(history).finding(PROBLEM, layers[0], "info", evidence, explanation, (NO_BIAS,), why)
 
 
-def _layers(snapshot: Snapshot) -> list[NormalizationRecord]:
-    return sorted(snapshot.normalizations, key=lambda record: record.order)
-
-
-def _calls(history: Sequence[Snapshot], name: str) -> list[tuple[Snapshot, NormalizationRecord]]:
-    return [(snapshot, record) for snapshot in history for record in _by_name(snapshot).get(name, ())]
-
-
-@remembered
-def _by_name(snapshot: Snapshot) -> dict[str, list[NormalizationRecord]]:
-    found: dict[str, list[NormalizationRecord]] = {}
-    for record in snapshot.normalizations:
-        found.setdefault(record.name, []).append(record)
-    return found
-
-
 def _while(history: Sequence[Snapshot], name: str, holds: _Holds, ready: int = 0) -> Persistence | None:
-    return persistence(history, lambda s: s.step >= ready and any(holds(record) for _, record in _calls([s], name)))
-
-
-def _repeats(record: NormalizationRecord, first: NormalizationRecord) -> bool:
-    """Whether it is a later call of the module whose first call this is."""
-    name, _, count = record.name.rpartition("_")
-    return name == first.name and count.isdecimal()
+    return persistence(history, lambda s: s.step >= ready and any(holds(record) for _, record in calls_of([s], name)))
 
 
 def _misses(record: NormalizationRecord) -> float:
@@ -269,12 +247,6 @@ def _misfits(record: NormalizationRecord) -> bool:
 def _steps_to_follow(record: NormalizationRecord) -> float:
     """Until 95 % of the running statistics are measured ones; with a momentum of 0 they never are."""
     return LIMITS.followed / record.momentum if record.momentum > 0 else math.inf
-
-
-def _called_twice(snapshot: Snapshot, name: str) -> bool:
-    """Whether the module runs more than once a step: its k-th call is named ``name_k``."""
-    names = {record.name for record in snapshot.normalizations}
-    return f"{name}_2" in names or name.rpartition("_")[0] in names
 
 
 def _far(record: NormalizationRecord, times: float = 1.0) -> bool:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
+from lightning_tricks.diagnosis.history.learning import stands_still
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence
-from lightning_tricks.diagnosis.history.progress import guess_or_start, recent_loss, stands_still, trained_weights
+from lightning_tricks.diagnosis.history.progress import guess_or_start, recent_loss, trained_weights
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ParameterRecord, Snapshot, TrainingRecord
 

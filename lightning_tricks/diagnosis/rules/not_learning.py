@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
-from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, Level, level
+from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, FALLING, Level, level
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
@@ -16,7 +16,6 @@ class LIMITS:
     """Looser tests alarm on AdamW with 4000 steps of warm-up, on parity and on slow SGD."""
 
     error: float = 0.01  # standard error of the level, of the guess's loss
-    falling: float = 2.0  # standard errors by which the later half falls within itself
     steps: int = 1000  # optimiser steps ...
     epochs: float = 3.0  # ... or passes over the data
     full_rate: int = 100  # steps at the full rate before it can be told
@@ -48,7 +47,7 @@ def find_not_learning(history: Sequence[Snapshot]) -> Iterator[Finding]:
         return
     why = (
         Criterion("loss over that of a guess", now.share, ">=", AT_A_GUESS),
-        Criterion("fall of the later half, in standard errors", now.fall, "<", LIMITS.falling),
+        Criterion("fall of the later half, in standard errors", now.fall, "<", FALLING),
     )
     evidence = {"loss": now.mean, "its standard error": now.error, "loss of a guess": now.guess, "steps": now.steps}
     learns_little = now.guess - now.mean > LIMITS.surely_under * now.error
@@ -67,7 +66,7 @@ def find_not_learning(history: Sequence[Snapshot]) -> Iterator[Finding]:
 
 def _had_its_time(history: Sequence[Snapshot], now: Level) -> bool:
     """Whether the loss is known well enough, and the training long enough at its full rate."""
-    if now.error >= LIMITS.error * now.guess or now.fall >= LIMITS.falling:
+    if now.error >= LIMITS.error * now.guess or now.fall >= FALLING:
         return False
     epochs = history[-1].epoch - history[0].epoch  # NaN where they are not counted
     if now.steps < LIMITS.steps and not epochs >= LIMITS.epochs:
