@@ -50,7 +50,7 @@ class Level:
 
 
 def level(history: Sequence[Snapshot], guess: float | None = None) -> Level | None:
-    """The level of the loss, against a guess of its own unless one is given; None where no guess or no loss is known."""
+    """The level of the loss, against its own guess unless one is given; None where no guess or no loss is known."""
     guess = guess_of(history) if guess is None else guess
     if math.isnan(guess):
         return None
