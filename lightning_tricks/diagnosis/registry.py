@@ -18,7 +18,7 @@ def _discovered() -> tuple[Rule, ...]:
     inside = f"{package.__name__}."
     for module in pkgutil.iter_modules(package.__path__, inside):
         importlib.import_module(module.name)
-    return _ordered([rule for rule in KNOWN.values() if rule.judge.__module__.startswith(inside)])
+    return _ordered([rule for rule in KNOWN.values() if (rule.judge.__module__ or "").startswith(inside)])
 
 
 RULES = _discovered()  # by stage, then by their order in it

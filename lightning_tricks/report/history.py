@@ -13,6 +13,7 @@ from lightning_tricks.diagnosis.diagnosis import Diagnosis, view
 from lightning_tricks.probes import ActivationRecord, LossRecord, NormalizationRecord, Snapshot, WeightedRecord
 from lightning_tricks.probes.records.record import StepRecord
 
+_NO_FLAGS = ("gate", "ran", "reached", "altered")  # what most records have, or what only rules ask
 COLUMNS = ("step", "kind", "layer", "function_or_operation", "measure", "value")
 
 
@@ -66,5 +67,5 @@ def _kind(record: StepRecord) -> tuple[str, str]:
 
 
 def _flags(record: Any) -> list[tuple[str, float]]:
-    flags = {f.name: f.default for f in dataclasses.fields(record) if f.type == "bool" and f.name != "gate"}
+    flags = {f.name: f.default for f in dataclasses.fields(record) if f.type == "bool" and f.name not in _NO_FLAGS}
     return [(name, float(not usual)) for name, usual in flags.items() if getattr(record, name) != usual]

@@ -34,7 +34,8 @@ class LIMITS:
     "learning_rate_too_low vanishing_gradient output_mismatch",
     "collapsed output",
     clause="the output is the same for every input",
-    follows_from="symmetric_weights learning_rate_too_high poor_initialization dead_units saturation",
+    follows_from="symmetric_weights learning_rate_too_high poor_initialization dead_units saturation linearity "
+    "vanishing_gradient",
     order=0,
     table=(16, "the activation behind the last layer"),
     needs="losses",

@@ -34,7 +34,7 @@ class LIMITS:
     "data not shuffled",
     [SHUFFLE],
     clause="the batches come sorted",
-    order=6,
+    order=8,
     reads="thinned",
     table=(17, "shuffle=True"),
     needs="losses",

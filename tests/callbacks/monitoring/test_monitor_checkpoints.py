@@ -69,8 +69,16 @@ def test_resumed_history_is_that_of_an_uninterrupted_training(where, accumulate,
     train([saving, *second], 3, path, enable_checkpointing=True, **options)
     for one, other in zip(whole, second, strict=True):
         assert steps(other.history) == steps(one.history)
-        assert other.state_dict() == one.state_dict()
+        assert known_after_resuming(other.state_dict()) == known_after_resuming(one.state_dict())
     assert whole[2].diagnosis.to_dict()["findings"] == second[2].diagnosis.to_dict()["findings"]
+
+
+def known_after_resuming(state):
+    """Without what the step before has to be known for: whether its gradients are still there."""
+    for snapshot in state["history"]:
+        for name in ("cleared", "stale"):
+            snapshot["training"].pop(name)
+    return state
 
 
 def test_checkpoint_after_an_exception_is_plain_data(tmp_path):
@@ -117,6 +125,13 @@ def test_state_keys_tell_monitors_apart(tmp_path):
 OLD = json.loads(pathlib.Path(__file__).with_name("state_of_version_0_1.json").read_text())
 
 
+def within(new, old):
+    """What is new, but for what the old version did not know."""
+    if isinstance(old, dict):
+        return {key: within(new[key], value) for key, value in old.items()}
+    return [within(*pair) for pair in zip(new, old, strict=True)] if isinstance(old, list) else new
+
+
 def test_states_of_version_0_1_are_read():
     """What ``trainer.save_checkpoint`` wrote of three monitors, by their state keys."""
     monitors = [
@@ -128,7 +143,7 @@ def test_states_of_version_0_1_are_read():
     for monitor, old in zip(monitors, OLD.values(), strict=True):
         monitor.load_state_dict(old)
         new = monitor.state_dict()
-        assert new["history"] == [{"epoch": None, "partial": False, **snapshot} for snapshot in old["history"]]
+        assert within(new["history"], old["history"]) == old["history"]
         assert steps(monitor.history) == [0, 1, 2]
         assert new["loss_history"] == old["curve"]
         assert len(monitor.loss_history.losses) == 1

@@ -38,7 +38,7 @@ def test_data_sorted_by_class_are_named(size: int) -> None:
 
 def test_what_they_do_to_units_and_loss_is_information() -> None:
     """No part of the history blames the units or the rate once the order has been seen."""
-    history = run(by_class(), rate=0.5)
+    history = run(by_class(), rate=1.0)
     assert any(finding.rank for looks in range(5, len(history) + 1) for finding in find_dead_units(history[:looks]))
     for looks in range(6, len(history) + 1):
         assert [finding.problem for finding in find(history[:looks]) if finding.rank] == []
