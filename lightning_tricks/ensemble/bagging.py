@@ -10,12 +10,12 @@ from torch import Tensor
 
 from lightning_tricks._compat import lightning as _lightning
 from lightning_tricks._compat.trees import tree_leaves
+from lightning_tricks.ensemble import distributed
 from lightning_tricks.ensemble.data.data_module import BootstrapDataModule, members_of_process
 from lightning_tricks.ensemble.data.loader import rows
 from lightning_tricks.ensemble.evaluation.prediction import Task
 from lightning_tricks.ensemble.members import make_members
 from lightning_tricks.ensemble.training import backend as backends
-from lightning_tricks.ensemble.training import distributed
 from lightning_tricks.ensemble.training.batched import BatchedLayers
 from lightning_tricks.ensemble.training.epoch_hooks import EpochHooks
 from lightning_tricks.ensemble.training.optimizers import clip, move_to_stack, optimizers_and_schedulers, why_separate
@@ -43,8 +43,9 @@ class BaggingEnsemble(EpochHooks):
         num_members: K.
         task: ``"classification"``: members return logits, probabilities are averaged; ``"regression"``: values are.
         backend: ``"vmap"`` computes all members in one mapped call, ``"loop"`` one after the other; ``"auto"`` times
-            both at the first batch, on copies, and keeps the faster. Where a member cannot be mapped, the loop is
-            taken, with one warning that names the cause.
+            both at the first batch, on copies, and keeps the faster. A mapped step is taken only where it leaves the
+            losses, gradients and buffers of the looped one there; else the loop, with one warning that names the cause
+            or the first tensor that differs, and the member.
         seed: Of the members' initial weights.
         monitor: What each member is stopped by: a name that it logs, or ``"out_of_bag"``, its mean loss on the
             patterns that it never sees. Its best weights are kept.
@@ -167,18 +168,23 @@ class BaggingEnsemble(EpochHooks):
         if self.backend == "loop":
             return self._use("loop", "asked for")
         assert self._stack is not None
-        benchmark = backends.BackendBenchmark(self._stack, self.active, batch, batch_idx, self.trainer)
-        cause = backends.why_not_mappable(self._stack.members, self.device) or benchmark.why_not_mapped()
+        cause = backends.why_not_mappable(self._stack.members, self.device)
         if cause is not None:
             return self._use("loop", cause, warn=True)
-        batched = benchmark.batched_is_right()
+        try:
+            benchmark = backends.BackendBenchmark(self._stack, self.active, batch, batch_idx, self.trainer)
+        except Exception as error:  # whatever the copying of a member's attributes raises
+            return self._use("loop", f"no copy can be made of it to try a mapped step ({error})", warn=True)
+        cause = benchmark.why_not_mapped()
+        if cause is not None:
+            return self._use("loop", cause, warn=True)
         if self.backend == "vmap":
             self._use("vmap", "asked for")
         else:
             mapped, looped = distributed.summed_over_processes(self.trainer, benchmark.seconds())
             name = "vmap" if mapped <= looped else "loop"
             self._use(name, f"a step took {mapped * 1e3:.2f} ms mapped and {looped * 1e3:.2f} ms looped")
-        if self.used_backend == "vmap" and batched:
+        if self.used_backend == "vmap" and benchmark.batched is not None:
             self._batched = BatchedLayers(self._stack)
         return None
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from lightning_tricks._compat.torch_tensors import transforms_are_active
+
 __all__ = ["AlphaDropout", "FeatureAlphaDropout", "alpha_dropout", "matched_p"]
 
 # What SELU tends to for very negative input, -scale * alpha: the value a dropped unit takes.
@@ -90,8 +92,10 @@ def _affine(p: float, mean: float, variance: float) -> tuple[float, float]:
 
 
 def _is_small(x: Tensor, p: float, channels: bool) -> bool:
-    # The draw knows p in steps of 1/65536: where that is coarser than 1 %, torch's is taken. A compiler fuses torch's.
-    return channels or x.numel() < _LARGE or p * _WORDS < 100 or (1 - p) * _WORDS < 100 or torch.compiler.is_compiling()
+    # The draw knows p in steps of 1/65536: where that is coarser than 1 %, torch's is taken. A compiler fuses torch's,
+    # and vmap knows how to draw it for every row.
+    coarse = p * _WORDS < 100 or (1 - p) * _WORDS < 100
+    return channels or x.numel() < _LARGE or coarse or torch.compiler.is_compiling() or transforms_are_active()
 
 
 def _draw(x: Tensor, p: float, channels: bool, generator: Generator | None) -> tuple[Tensor, float]:

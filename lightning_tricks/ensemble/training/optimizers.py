@@ -54,6 +54,10 @@ def why_separate(members: list[Any], configured: list[Any]) -> str | None:
     for entry in schedulers:
         if isinstance(entry["scheduler"], lr_scheduler.ReduceLROnPlateau):
             return "ReduceLROnPlateau sets a learning rate for each member"
+    frozen = [{name for name, value in member.named_parameters() if not value.requires_grad} for member in members]
+    for number, own in enumerate(frozen):
+        if own != frozen[0]:
+            return f"members 0 and {number} differ in what is frozen (requires_grad), first in {min(own ^ frozen[0])}"
     for number, (others, _) in enumerate(taken):
         if _settings(others[0], members[number]) != _settings(optimizers[0], members[0]):
             return f"the optimisers of members 0 and {number} have different settings"

@@ -9,8 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_tricks._compat.torch_tensors import transforms_are_active
 from lightning_tricks.model.processes import is_distributed
-from lightning_tricks.nn.batch_norm.running import RunningStatistics, accumulation_dtype, joint_moments, move
+from lightning_tricks.nn.batch_norm.running import (
+    RunningStatistics,
+    accumulation_dtype,
+    batch_moments,
+    joint_moments,
+    move,
+)
 
 __all__ = ["BatchRenorm1d", "BatchRenorm2d", "BatchRenorm3d", "batch_renorm"]
 
@@ -66,7 +73,7 @@ def batch_renorm(
         centred = (values - mean.view(shape)) * (variance + eps).rsqrt().view(shape)
         mean, variance = mean.detach(), variance.detach()
     else:
-        mean, variance = _statistics(input, dtype, eps)
+        mean, variance = _statistics(input.detach(), dtype, eps)
     with torch.no_grad():
         std = (variance + eps).sqrt_()
         scale_of_running = (running_var.to(dtype) + eps).rsqrt_()
@@ -91,6 +98,9 @@ def _statistics(input: Tensor, dtype: torch.dtype, eps: float) -> tuple[Tensor, 
 
     On a CPU that is several times faster than ``var_mean``.
     """
+    if transforms_are_active():
+        with torch.no_grad():
+            return batch_moments(input)
     mean = torch.zeros(input.shape[1], dtype=dtype, device=input.device)
     variance = torch.ones_like(mean)
     count = input.numel() // input.shape[1]

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from lightning_tricks._compat.torch_modules import BatchNorm as TorchBatchNorm
 from lightning_tricks.model.processes import stack_over_processes
 
-__all__ = ["BatchNorm", "RunningStatistics", "accumulation_dtype", "joint_moments", "micro_batch_momentum", "move"]
+__all__ = [
+    "BatchNorm",
+    "RunningStatistics",
+    "accumulation_dtype",
+    "batch_moments",
+    "joint_moments",
+    "micro_batch_momentum",
+    "move",
+]
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -148,6 +156,16 @@ class RunningStatistics(nn.Module):
 BatchNorm = (
     TorchBatchNorm | RunningStatistics
 )  # every kind, for isinstance: torch's own, theirs derived from it, and ours
+
+
+def batch_moments(input: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch's mean and biased variance per channel, in the precision of statistics: plain tensor arithmetic.
+
+    The kernels of batch norm are faster and write into buffers, which a transform (``vmap``, ``jvp``) does not allow.
+    """
+    values = input.to(accumulation_dtype(input.dtype))
+    variance, mean = torch.var_mean(values, [axis for axis in range(input.dim()) if axis != 1], correction=0)
+    return mean, variance
 
 
 def move(running: Tensor, value: Tensor, weight: float | Tensor) -> None:
