@@ -18,7 +18,13 @@ from lightning_tricks.ensemble.members import make_members
 from lightning_tricks.ensemble.training import backend as backends
 from lightning_tricks.ensemble.training.batched import BatchedLayers
 from lightning_tricks.ensemble.training.epoch_hooks import EpochHooks
-from lightning_tricks.ensemble.training.optimizers import clip, move_to_stack, optimizers_and_schedulers, why_separate
+from lightning_tricks.ensemble.training.optimizers import (
+    clip,
+    move_to_stack,
+    optimizers_and_schedulers,
+    unfuse_sparse,
+    why_separate,
+)
 from lightning_tricks.ensemble.training.separate import SeparateOptimizers
 from lightning_tricks.ensemble.training.stack import Stack
 from lightning_tricks.ensemble.training.steps import looped_losses, mapped_losses
@@ -103,6 +109,7 @@ class BaggingEnsemble(EpochHooks):
         self.used_backend: str | None = None
         self.reason = ""
         self._batch_size = 0
+        self._fused: list[int] = []
 
     # --- before the training
 
@@ -141,7 +148,7 @@ class BaggingEnsemble(EpochHooks):
         cause = why_separate(own, configured)
         if cause is None:
             self._stack = Stack(own)
-            move_to_stack(optimizers_and_schedulers(configured[0])[0][0], self._stack)
+            self._fused = move_to_stack(optimizers_and_schedulers(configured[0])[0][0], self._stack)
             if self._resumed_batched:
                 self._batched = BatchedLayers(self._stack)
             return configured[0]
@@ -232,6 +239,7 @@ class BaggingEnsemble(EpochHooks):
             self._stack.collect_gradients()
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
+        unfuse_sparse(optimizer, self._fused)
         if self._stack is not None and self.parallel == "data" and self.trainer.world_size > 1:
             distributed.average_gradients(self._stack.gradients(), self._batch_size, self.device)
 

@@ -71,10 +71,17 @@ class ModuleCall:
 
 @dataclass
 class DataFlow:
-    """The watched calls in the order of execution, and the tensors that were used outside of the module they are in."""
+    """The watched calls in the order of execution; the parameters and buffers met outside of the module they are in.
+
+    Args:
+        calls: The calls.
+        borrowed: Ids of the tensors that were computed with.
+        asked: Ids of those, and of the ones that were only asked for their shape, device or the like.
+    """
 
     calls: list[ModuleCall] = field(default_factory=list)
     borrowed: set[int] = field(default_factory=set)
+    asked: set[int] = field(default_factory=set)
 
     def of(self, module: nn.Module) -> list[ModuleCall]:
         """The calls of one module."""
@@ -86,7 +93,15 @@ class DataFlow:
 
     def is_borrowed(self, module: nn.Module) -> bool:
         """Whether something besides the module itself computes with one of its parameters."""
-        return any(id(parameter) in self.borrowed for parameter in module.parameters(recurse=False))
+        return any(id(tensor) in self.borrowed for tensor in _own(module))
+
+    def is_asked(self, module: nn.Module) -> bool:
+        """Whether something besides the module itself looks at one of its parameters or buffers at all."""
+        return any(id(tensor) in self.asked for tensor in _own(module))
+
+
+def _own(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
 
 
 Watch = Callable[[nn.Module], bool]
@@ -130,19 +145,22 @@ def _by_running(model: nn.Module, watch: Watch, weighted: Watch, batch: Any, for
     flow = DataFlow()
     made: Any = WeakIdKeyDictionary()  # tensor -> the call whose output it is
     carries = TensorMarks[ModuleCall]()  # the calls since the last weighted layer that a tensor depends on
-    parameters = {id(p): p for p in model.parameters()}
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     inside: list[ModuleCall] = []
 
     class Watching(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
-            if inside or func in _HARMLESS:
+            if inside:
                 return func(*args, **kwargs)
-            for tensor in tensors_in((args, kwargs)):
+            met = list(tensors_in((args, kwargs)))
+            flow.asked.update(own.intersection(map(id, met)))
+            if func in _HARMLESS:
+                return func(*args, **kwargs)
+            flow.borrowed.update(own.intersection(map(id, met)))
+            for tensor in met:
                 if (call := made.get(tensor)) is not None:
                     call.uses += 1
-                if id(tensor) in parameters:
-                    flow.borrowed.add(id(tensor))
             carried = carries.of((args, kwargs))
             output = func(*args, **kwargs)
             carries.put(output, carried)
@@ -188,6 +206,8 @@ def _by_running(model: nn.Module, watch: Watch, weighted: Watch, batch: Any, for
 
 def _by_graph(model: nn.Module, watch: Watch, weighted: Watch) -> DataFlow:
     class Tracer(fx.Tracer):
+        proxy_buffer_attributes = True  # what reads a buffer is in the graph, too
+
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
             return watch(m) or isinstance(m, _WEIGHTED_BESIDES) or super().is_leaf_module(m, module_qualified_name)
 
@@ -199,7 +219,10 @@ def _by_graph(model: nn.Module, watch: Watch, weighted: Watch) -> DataFlow:
     for node in graph.nodes:
         carried: frozenset[ModuleCall] = frozenset().union(*(carries[source] for source in node.all_input_nodes))
         if node.op == "get_attr":
-            flow.borrowed.add(id(_attribute(tracer.root, node.target)))
+            read = id(_attribute(tracer.root, node.target))
+            flow.asked.add(read)
+            if not node.users or any(not _harmless(user) for user in node.users):
+                flow.borrowed.add(read)
         elif node.op == "call_module":
             module = tracer.root.get_submodule(node.target)
             sink = _is_sink(module, weighted)

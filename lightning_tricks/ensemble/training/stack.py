@@ -118,6 +118,8 @@ class Stack:
             ]
             if parameter.grad is None:
                 parameter.grad = torch.stack(rows)
+            elif parameter.grad.is_sparse:
+                parameter.grad = parameter.grad + torch.stack(rows)
             else:
                 for row, add in zip(parameter.grad.unbind(0), rows, strict=True):
                     row.add_(add)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from lightning_tricks._compat.torch_modules import ConvNd, NormBase, parameters_of
+from lightning_tricks._compat.torch_modules import ConvNd, NormBase, keep_on_the_slow_path, parameters_of
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.data_flow import DataFlow, trace
@@ -103,6 +103,7 @@ def insert_batch_norm(
         warnings.warn(f"insert_batch_norm inserted nothing ({reasons})", NoEffectWarning, stacklevel=2)
         return model
     names = {layer: name for name, layer in layers.items()}
+    keep_on_the_slow_path(model, wrappers)
     model = replace_modules(model, lambda name, module: wrappers.get(module))
     dropped: list[nn.Parameter] = []
     new: dict[nn.Parameter, nn.Parameter] = {}
@@ -138,6 +139,8 @@ def _reason_against(name: str, layer: nn.Module, flow: DataFlow, globs: Sequence
         return f"called {len(calls)} times in a forward pass, which would share one set of statistics"
     if flow.is_borrowed(layer):
         return "its weight is used elsewhere as well"
+    if id(parameters_of(layer).get("bias")) in flow.asked:
+        return "its bias, which would be dropped, is asked for elsewhere"
     norms = [behind.module for behind in flow.behind(calls[0]) if _is_norm(behind.module)]
     if norms:
         return f"already followed by {type(norms[0]).__name__}"
