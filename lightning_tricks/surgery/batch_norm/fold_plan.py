@@ -19,8 +19,8 @@ from lightning_tricks._compat.torch_modules import (
     runs_convolution_of,
 )
 from lightning_tricks.model.data_flow import DataFlow, ModuleCall
+from lightning_tricks.model.layers import is_batch_norm
 from lightning_tricks.nn import batch_norm as ours
-from lightning_tricks.nn.batch_norm import BatchNorm
 from lightning_tricks.surgery.batch_norm.absorb import (
     Unfoldable,
     absorb_after,
@@ -55,7 +55,7 @@ def _is_transparent(module: nn.Module) -> bool:
 
 
 def is_watched(module: nn.Module) -> bool:
-    return is_foldable_layer(module) or isinstance(module, BatchNorm) or _is_transparent(module)
+    return is_foldable_layer(module) or is_batch_norm(module) or _is_transparent(module)
 
 
 class FoldPlan:
@@ -86,12 +86,12 @@ class FoldPlan:
             if isinstance(module, NormalizedLayer):
                 self._try(module.batch_norm, self._unwrap, module)
         for call in flow.calls:
-            if isinstance(call.module, BatchNorm):
+            if is_batch_norm(call.module):
                 self._try(call.module, self._fold, call)
         called = {call.module for call in flow.calls}
         called |= {call.module.batch_norm for call in flow.calls if isinstance(call.module, NormalizedLayer)}
         for name, module in model.named_modules():
-            if isinstance(module, BatchNorm) and module not in called:
+            if is_batch_norm(module) and module not in called:
                 self.left.setdefault(name, "not called")
 
     def _try(self, norm: nn.Module, fold: Callable[[Any], None], argument: Any) -> None:

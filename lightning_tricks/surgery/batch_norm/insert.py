@@ -12,20 +12,16 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from lightning_tricks._compat.torch_modules import ConvNd, NormBase, keep_on_the_slow_path, parameters_of
+from lightning_tricks._compat.torch_modules import ConvNd, keep_on_the_slow_path, parameters_of
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.data_flow import DataFlow, trace
-from lightning_tricks.model.layers import Model
-from lightning_tricks.nn.batch_norm import RunningStatistics
+from lightning_tricks.model.layers import Model, is_normalization
 from lightning_tricks.surgery.batch_norm.convert import member
 from lightning_tricks.surgery.batch_norm.normalized import NormalizedLayer
 from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
 
 __all__ = ["insert_batch_norm"]
-
-_RMS = (nn.RMSNorm,) if hasattr(nn, "RMSNorm") else ()
-_NORMS = (NormBase, RunningStatistics, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, *_RMS)
 
 
 def insert_batch_norm(
@@ -126,7 +122,7 @@ def _is_layer(module: nn.Module) -> bool:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    return isinstance(module, _NORMS)
+    return is_normalization(module) or isinstance(module, nn.LocalResponseNorm)
 
 
 def _reason_against(name: str, layer: nn.Module, flow: DataFlow, globs: Sequence[str] | None) -> str:
