@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tricks.init.fans import WeightBlock, weight_blocks
+from lightning_tricks.init.orthogonal import orthonormalize
 from lightning_tricks.init.report import NoEffectWarning, Report
-from lightning_tricks.init.schemes import orthonormal
 from lightning_tricks.init.weights import NotWritableError, identity_of, is_frozen, write_weight, zero_biases
 from lightning_tricks.model.batches import Forward, run_model
 from lightning_tricks.model.isolated import isolated
@@ -183,12 +183,9 @@ class _Pass:
         weight = getattr(module, parameter).detach()
         value = weight.clone()
         if self.orthogonal and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-            groups = getattr(module, "groups", 1)
             for block in self.blocks[module]:
                 if block.parameter == parameter:
-                    for part in value[block.rows].chunk(groups):
-                        matrix = part.flatten(1).to(torch.promote_types(part.dtype, torch.float32))
-                        part.copy_(orthonormal(matrix).view(part.shape))
+                    orthonormalize(value[block.rows], module)
         write_weight(module, parameter, value)  # also without a change: it tells whether the layer can be scaled
 
     def _scale_projections(self, module: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
