@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from lightning_tricks._compat.torch_tensors import transforms_are_active
@@ -37,9 +36,9 @@ def alpha_dropout(
         a = \sqrt{\nu / (q \nu + q p (\alpha' - \mu)^2)},\quad b = \mu - a (q \mu + p \alpha')
 
     (Klambauer et al. 2017, section "New dropout technique", for a fixed point of any mean mu and variance nu; at (0, 1)
-    this is torch's formula.) The moments are kept, the signal is not: of the squared correlation with the input
-    (1-p) / (1 + 3.0909 p) is left, so that p = 0.05 is as noisy as ordinary dropout of 0.18. Over many layers that
-    multiplies: leave it at 0 in deep stacks.
+    this is torch's formula.) What is dropped takes its value whatever it was, NaN and Inf too. The moments are kept,
+    the signal is not: of the squared correlation with the input (1-p) / (1 + 3.0909 p) is left, so that p = 0.05 is as
+    noisy as ordinary dropout of 0.18. Over many layers that multiplies: leave it at 0 in deep stacks.
 
     Args:
         x: The input, any shape.
@@ -51,6 +50,7 @@ def alpha_dropout(
         generator: The source of random numbers; None: torch's global one.
 
     Raises:
+        TypeError: x is not floating point.
         ValueError: p outside [0, 1), a variance that is not positive, or ``channels`` on fewer than 3 dimensions.
 
     >>> y = alpha_dropout(torch.randn(1000, 1000), 0.1)
@@ -58,6 +58,8 @@ def alpha_dropout(
     (0.0, 1.0)
     """
     _check(p, variance)
+    if not x.is_floating_point():
+        raise TypeError(f"alpha dropout needs floating-point input, not {x.dtype}: it moves what it keeps")
     if channels and x.ndim < 3:
         raise ValueError(
             f"dropping channels needs (N, C, ...) with at least 3 dimensions, not shape {tuple(x.shape)}; "
@@ -65,8 +67,6 @@ def alpha_dropout(
         )
     if not training or p == 0.0:
         return x
-    if _is_small(x, p, channels) and (mean, variance) == (0.0, 1.0) and generator is None:
-        return F.feature_alpha_dropout(x, p, True) if channels else F.alpha_dropout(x, p, True)
     dropped, p = _draw(x, p, channels, generator)
     a, b = _affine(p, mean, variance)
     # The backward needs the mask only: one byte an element.
@@ -92,8 +92,8 @@ def _affine(p: float, mean: float, variance: float) -> tuple[float, float]:
 
 
 def _is_small(x: Tensor, p: float, channels: bool) -> bool:
-    # The draw knows p in steps of 1/65536: where that is coarser than 1 %, torch's is taken. A compiler fuses torch's,
-    # and vmap knows how to draw it for every row.
+    # The draw by words knows p in steps of 1/65536: where that is coarser than 1 %, the other one is taken. A compiler
+    # fuses that one, and vmap knows how to draw it for every row.
     coarse = p * _WORDS < 100 or (1 - p) * _WORDS < 100
     return channels or x.numel() < _LARGE or coarse or torch.compiler.is_compiling() or transforms_are_active()
 

@@ -233,8 +233,8 @@ class GhostBatchNorm1d(_GhostBatchNorm, nn.BatchNorm1d):
         ``[N, C]`` or ``[N, C, L]``, and the same out.
 
     Raises:
-        ValueError: ``ghost_size`` or ``accumulation_steps`` is below 1, or ``eps`` outside [0, 1); in forward: a wrong
-            number of channels, or fewer than 2 values per channel in training.
+        ValueError: ``ghost_size`` or ``accumulation_steps`` is below 1, or ``eps`` not between 0 and 1; in forward: a
+            wrong number of channels, or fewer than 2 values per channel in training.
 
     >>> layer = GhostBatchNorm1d(16, ghost_size=8)
     >>> layer(torch.randn(30, 16)).shape

@@ -45,6 +45,7 @@ def _shift(input: Tensor, shift: Tensor) -> Tensor:
 
 class _MeanOnlyBatchNorm(RunningStatistics):
     bias: Tensor | None
+    _divides = False
     _dimensions: tuple[int, ...] = ()
 
     def __init__(

@@ -70,16 +70,16 @@ class RunningStatistics(nn.Module):
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
     accumulation_steps: int
+    _divides = True  # by a standard deviation, to which eps is added
     _check_input_dim: Callable[[Tensor], None]
 
     def _configure(self, accumulation_steps: int, bias: bool = True) -> None:
         """The last step of a constructor: checks, and the parts of the signature that not every torch has."""
         if self.num_features < 1:
             raise ValueError(f"{type(self).__name__}: num_features must be at least 1, got {self.num_features}")
-        if not 0.0 <= self.eps < 1.0:
-            raise ValueError(
-                f"{type(self).__name__}: eps, the second argument, must lie in [0, 1), got {self.eps}{self._hint()}"
-            )
+        if not (0.0 < self.eps < 1.0 or (self.eps == 0 and not self._divides)):
+            name, hint = type(self).__name__, self._hint()
+            raise ValueError(f"{name}: eps, the second argument, must lie between 0 and 1, got {self.eps}{hint}")
         if self.momentum is not None:
             micro_batch_momentum(self.momentum, accumulation_steps)
         elif accumulation_steps < 1:

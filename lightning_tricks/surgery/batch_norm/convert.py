@@ -13,12 +13,12 @@ from torch.optim import Optimizer
 
 from lightning_tricks._compat.torch_modules import buffers_of, parameters_of
 from lightning_tricks.init.report import NoEffectWarning, Report
-from lightning_tricks.model.layers import Model, is_batch_norm
+from lightning_tricks.model.layers import Model, is_batch_norm, is_mean_only
 from lightning_tricks.nn import batch_norm as ours
 from lightning_tricks.nn.batch_norm import BatchNorm
 from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
 
-__all__ = ["convert_batch_norm", "dimensions_of", "member"]
+__all__ = ["convert_batch_norm", "dimensions_of", "member", "refuse_zero_eps"]
 
 _OURS = [getattr(ours, name) for name in ours.__all__ if name.endswith("d")]
 _EXACT = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, *_OURS}
@@ -111,6 +111,7 @@ def _convert(old: BatchNorm, cls: type, kwargs: dict[str, Any]) -> nn.Module:
         if hasattr(old, name) and issubclass(cls, ours.RunningStatistics):
             settings[name] = getattr(old, name)
     new = cls(old.num_features, **(settings | kwargs))
+    refuse_zero_eps(new)
     reference = old.bias if isinstance(old.bias, torch.Tensor) else old.running_mean
     if isinstance(reference, torch.Tensor):
         new.to(device=reference.device)
@@ -130,6 +131,16 @@ def _convert(old: BatchNorm, cls: type, kwargs: dict[str, Any]) -> nn.Module:
     if new.running_mean is not None and isinstance(new, ours.RunningStatistics):
         new.keep_statistics_in_float32()
     return new
+
+
+def refuse_zero_eps(norm: nn.Module) -> None:
+    """torch's batch norm takes an eps of 0 and raises in its first forward.
+
+    Raises:
+        ValueError: eps is not positive, and the norm divides by a standard deviation.
+    """
+    if is_batch_norm(norm) and not is_mean_only(norm) and not norm.eps > 0:
+        raise ValueError(f"eps has to be positive, got {norm.eps}: {type(norm).__name__} would raise in its forward")
 
 
 def dimensions_of(cls: type) -> int | None:

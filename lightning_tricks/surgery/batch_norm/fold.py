@@ -52,6 +52,9 @@ def fold_batch_norm(
         optimizer: An optimiser to be told which parameters are gone and which are new.
         report: Collects what was folded into what, and what was left and why.
 
+    Warns:
+        UserWarning: The run on ``batch`` looked at the values of its data, so that other data may go another way.
+
     Raises:
         ValueError: The model or a layer is in training mode; it was folded before and nothing is left to fold; its
             forward cannot be read without ``batch``. Nothing is changed then.
@@ -76,12 +79,20 @@ def fold_batch_norm(
     if not any(is_batch_norm(module) for module in model.modules()):
         _nothing_to_do(model, report)
         return model
-    plan = FoldPlan(model, trace(model, is_watched, is_foldable_layer, batch, forward, "fold_batch_norm"))
+    flow = trace(model, is_watched, is_foldable_layer, batch, forward, "fold_batch_norm")
+    plan = FoldPlan(model, flow)
     for name, why in plan.left.items():
         report.leave(name, why)
     if not plan.replacements:
         _nothing_to_do(model, report)
         return model
+    if flow.decisions:
+        warnings.warn(
+            f"fold_batch_norm: the forward of {type(model).__name__} looks at the values of its data "
+            f"({', '.join(dict.fromkeys(flow.decisions))}) and may go another way for other data; the folding is right "
+            "for the way that this batch went",
+            stacklevel=2,
+        )
     before = dict.fromkeys(model.parameters())
     groups = {layer: next(layer.parameters()) for layer in plan.parameters}
     for layer, (weight, bias) in plan.parameters.items():

@@ -17,7 +17,7 @@ from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.data_flow import DataFlow, trace
 from lightning_tricks.model.layers import Model, is_normalization
-from lightning_tricks.surgery.batch_norm.convert import member
+from lightning_tricks.surgery.batch_norm.convert import member, refuse_zero_eps
 from lightning_tricks.surgery.batch_norm.normalized import NormalizedLayer
 from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
 
@@ -149,5 +149,6 @@ def _norm_for(layer: Any, cls: type, kwargs: dict[str, Any]) -> nn.Module:
     dimensions = 1 if isinstance(layer, nn.Linear) else len(layer.kernel_size)
     channels = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
     norm: nn.Module = member(cls, dimensions)(channels, **kwargs)
+    refuse_zero_eps(norm)
     weight: torch.Tensor = layer.weight
     return norm.to(device=weight.device, dtype=weight.dtype).train(layer.training)

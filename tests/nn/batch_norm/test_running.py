@@ -88,7 +88,7 @@ def test_accumulated_micro_batches_move_as_far_as_one_batch(cls, steps):
 @pytest.mark.parametrize("make", TABLES + IMAGES)
 @pytest.mark.parametrize("eps", [4, 1.0, -1e-5, float("nan")])
 def test_eps_out_of_range_is_told(make, eps):
-    with pytest.raises(ValueError, match=rf"{make.__name__}: eps, .* must lie in \[0, 1\), got {eps}"):
+    with pytest.raises(ValueError, match=rf"{make.__name__}: eps, .* must lie between 0 and 1, got {eps}"):
         make(8, eps)
     assert make(8, 0.0).eps == 0.0
 
@@ -212,3 +212,12 @@ def test_forward_mode_is_the_transpose_of_backward(cls, size):
 
     _, tangent = torch.func.jvp(with_own_statistics, (x.detach(),), (t,))
     assert torch.allclose(tangent, forward)
+
+
+@pytest.mark.parametrize("cls", TABLES)
+def test_an_eps_of_zero_is_refused_where_it_would_be_later(cls):
+    if cls is MeanOnlyBatchNorm1d:
+        assert cls(3, eps=0.0)(torch.randn(4, 3)).shape == (4, 3)
+    else:
+        with pytest.raises(ValueError, match="eps, the second argument, must lie between 0 and 1, got 0"):
+            cls(3, eps=0.0)

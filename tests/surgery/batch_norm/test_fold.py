@@ -354,6 +354,7 @@ class Branching(nn.Module):
         return self.norm(self.layer(x if x.sum() > 0 else -x))
 
 
+@pytest.mark.filterwarnings("ignore:.*looks at the values of its data")
 def test_a_forward_that_branches_needs_a_batch():
     model, x = randomize(Branching()), torch.randn(5, 3)
     with pytest.raises(ValueError, match=r"fold_batch_norm: the forward of Branching cannot be read .* pass batch="):
@@ -410,3 +411,36 @@ def test_what_reads_a_folded_batch_norm_later_is_told():
     assert not hasattr(copy.deepcopy(model)[1], "weight")
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = model[1].nothing
+
+
+class Deciding(nn.Module):
+    """Takes one of two ways; only one of them has the batch norm."""
+
+    def __init__(self, ask):
+        super().__init__()
+        self.layer, self.norm, self.ask = nn.Linear(4, 4), nn.BatchNorm1d(4), ask
+
+    def forward(self, x):
+        way = self.ask(x)
+        x = self.layer(x)
+        return self.norm(x) if way else x
+
+
+ASKS = {
+    "bool": lambda x: x.sum() < 1e9,
+    "item": lambda x: x.sum().item() < 1e9,
+    "float": lambda x: float(x.detach().max()) < 1e9,
+    "shape": lambda x: x.shape[0] > 0,
+}
+
+
+@pytest.mark.parametrize("name", ASKS)
+def test_a_forward_that_looks_at_its_data(name):
+    model, x = randomize(Deciding(lambda x: ASKS[name](x))).eval(), torch.randn(3, 4)
+    expected = model(x)
+    if name == "shape":
+        fold_batch_norm(model, x)
+    else:
+        with pytest.warns(UserWarning, match="looks at the values of its data .* the way that this batch went"):
+            fold_batch_norm(model, x)
+    torch.testing.assert_close(model(x), expected)

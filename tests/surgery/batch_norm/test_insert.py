@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_tricks.init.report import NoEffectWarning, Report
-from lightning_tricks.nn import GhostBatchNorm1d, GhostBatchNorm2d
+from lightning_tricks.nn import GhostBatchNorm1d, GhostBatchNorm2d, MeanOnlyBatchNorm1d
+from lightning_tricks.surgery.batch_norm.convert import convert_batch_norm
 from lightning_tricks.surgery.batch_norm.fold import fold_batch_norm
 from lightning_tricks.surgery.batch_norm.insert import insert_batch_norm
 from lightning_tricks.surgery.batch_norm.normalized import NormalizedLayer
@@ -244,3 +245,11 @@ def test_a_bias_that_the_forward_asks_for_stays(batch):
     with pytest.warns(NoEffectWarning, match="its bias, which would be dropped, is asked for elsewhere"):
         insert_batch_norm(model, batch, report=report)
     assert model(torch.ones(2, 4)).shape == (2, 2)
+
+
+def test_an_eps_of_zero():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match="layer '0': eps has to be positive"):
+        insert_batch_norm(model, eps=0.0)
+    with pytest.raises(ValueError, match="layer '0': eps has to be positive"):
+        convert_batch_norm(nn.Sequential(MeanOnlyBatchNorm1d(4, eps=0.0)), nn.BatchNorm1d)
