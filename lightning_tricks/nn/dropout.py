@@ -145,7 +145,13 @@ class AlphaDropout(nn.Module):
         self.variance = variance
 
     def forward(self, x: Tensor) -> Tensor:
-        return alpha_dropout(x, self.p, self.training, mean=self.mean, variance=self.variance, channels=self._channels)
+        return self._drop(x) if self.training and self.p > 0.0 else x
+
+    @torch.jit.unused
+    def _drop(self, x):
+        # type: (Tensor) -> Tensor
+        """In training; ``torch.jit.script`` leaves it out and raises if a scripted model gets here."""
+        return alpha_dropout(x, self.p, True, mean=self.mean, variance=self.variance, channels=self._channels)
 
     def extra_repr(self) -> str:
         moments = "" if (self.mean, self.variance) == (0.0, 1.0) else f", mean={self.mean}, variance={self.variance}"

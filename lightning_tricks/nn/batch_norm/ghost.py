@@ -189,9 +189,7 @@ class _GhostBatchNorm(RunningStatistics):
     def forward(self, input: Tensor) -> Tensor:
         self._check_input(input)
         if not self._uses_batch():
-            dtype = accumulation_dtype(input.dtype)
-            weight, bias = (None if p is None else p.to(dtype) for p in (self.weight, self.bias))
-            return F.batch_norm(input, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
+            return self._evaluated(input)
         output, mean, variance = ghost_batch_norm(input, self.ghost_size, self.weight, self.bias, self.eps)
         if self.training and self.track_running_stats:
             with torch.no_grad():

@@ -185,9 +185,7 @@ class _BatchRenorm(RunningStatistics):
         assert self.running_mean is not None
         assert self.running_var is not None
         if not self.training:
-            dtype = accumulation_dtype(input.dtype)
-            weight, bias = (None if p is None else p.to(dtype) for p in (self.weight, self.bias))
-            return F.batch_norm(input, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
+            return self._evaluated(input)
         output, mean, std = batch_renorm(
             input,
             self.running_mean,
@@ -205,7 +203,7 @@ class _BatchRenorm(RunningStatistics):
                 # The paper's moving average is one of the standard deviation, not of the variance.
                 running_std = (self.running_var + self.eps).sqrt_()
                 move(running_std, std, weight_of_batch)
-                self.running_var.copy_(running_std.square_().sub_(self.eps).clamp_(min=0.0))
+                self.running_var.copy_((running_std * running_std).sub_(self.eps).clamp_(min=0.0))
         return output
 
     def extra_repr(self) -> str:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
 
 from lightning_tricks._compat.torch_modules import BatchNorm as TorchBatchNorm
+from lightning_tricks._compat.torch_tensors import transforms_are_active
 from lightning_tricks.model.processes import stack_over_processes
 
 __all__ = [
@@ -127,6 +129,13 @@ class RunningStatistics(nn.Module):
         return self.training or self.running_mean is None
 
     def _check_input(self, input: Tensor) -> None:
+        if isinstance(input, fx.Proxy):
+            if self._uses_batch():
+                raise fx.proxy.TraceError(
+                    f"{type(self).__name__} in training mode cannot be traced symbolically: a graph of torch.fx would "
+                    "not hold how its running statistics move; trace in eval mode, or use torch.export"
+                )
+            return
         self._check_input_dim(input)
         if input.shape[1] != self.num_features:
             raise ValueError(
@@ -139,6 +148,14 @@ class RunningStatistics(nn.Module):
                 "statistics to compute from it; use larger batches (drop_last=True in the DataLoader if it is the "
                 "last one) or call .eval()"
             )
+
+    def _evaluated(self, input: Tensor) -> Tensor:
+        """Normalised by the running statistics, in their precision."""
+        assert self.running_mean is not None
+        dtype = self.running_mean.dtype
+        affine = (getattr(self, name, None) for name in ("weight", "bias"))
+        weight, bias = (None if values is None else values.to(dtype) for values in affine)
+        return F.batch_norm(input, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
 
     def _next_weight(self) -> float | Tensor:
         """Counts this batch and gives the share of it in the running statistics."""
@@ -172,7 +189,11 @@ def move(running: Tensor, value: Tensor, weight: float | Tensor) -> None:
     """running += weight (value - running), in place."""
     if isinstance(weight, Tensor):
         weight = weight.to(running.dtype)
-    running.lerp_(value.detach().to(running.dtype), weight)
+    value = value.detach().to(running.dtype)
+    if transforms_are_active():  # vmap has no rule of its own for lerp_
+        running.add_(weight * (value - running))
+    else:
+        running.lerp_(value, weight)
 
 
 def joint_moments(mean: Tensor, squares: Tensor | None, count: int) -> tuple[Tensor, Tensor | None, Tensor]:

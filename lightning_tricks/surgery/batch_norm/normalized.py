@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
@@ -110,7 +110,8 @@ class ChannelPad(FoldedBatchNorm):
     tensor([[[7., 1., 1.]]])
     """
 
-    values: Tensor
+    if TYPE_CHECKING:  # an annotation that is there at run time is one that torch.jit has to understand
+        values: Tensor
 
     def __init__(self, into: str, padding: list[int], values: Tensor, batch_norm: nn.Module | None = None) -> None:
         super().__init__(into, len(padding) // 2 + 2, batch_norm)
