@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor, fx, nn
 
 from lightning_tricks._compat.torch_tensors import transforms_are_active
 
@@ -60,17 +60,25 @@ def alpha_dropout(
     _check(p, variance)
     if not x.is_floating_point():
         raise TypeError(f"alpha dropout needs floating-point input, not {x.dtype}: it moves what it keeps")
-    if channels and x.ndim < 3:
-        raise ValueError(
-            f"dropping channels needs (N, C, ...) with at least 3 dimensions, not shape {tuple(x.shape)}; "
-            "for (N, C) use AlphaDropout"
-        )
+    if channels:
+        x = has_channels(x)
     if not training or p == 0.0:
         return x
     dropped, p = _draw(x, p, channels, generator)
     a, b = _affine(p, mean, variance)
     # The backward needs the mask only: one byte an element.
     return x.mul(a).add_(b).masked_fill_(dropped, a * SELU_FLOOR + b)
+
+
+@fx.wrap
+def has_channels(x: Tensor) -> Tensor:
+    """The input, if it has channels to be dropped as a whole; one operation in a traced graph."""
+    if x.dim() < 3:
+        raise ValueError(
+            f"dropping channels needs (N, C, ...) with at least 3 dimensions, not shape {list(x.shape)}; "
+            "for (N, C) use AlphaDropout"
+        )
+    return x
 
 
 def matched_p(p: float) -> float:
@@ -169,3 +177,7 @@ class FeatureAlphaDropout(AlphaDropout):
     """
 
     _channels = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = has_channels(x)
+        return self._drop(x) if self.training and self.p > 0.0 else x

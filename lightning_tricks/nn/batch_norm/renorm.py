@@ -203,7 +203,7 @@ class _BatchRenorm(RunningStatistics):
                 # The paper's moving average is one of the standard deviation, not of the variance.
                 running_std = (self.running_var + self.eps).sqrt_()
                 move(running_std, std, weight_of_batch)
-                self.running_var.copy_((running_std * running_std).sub_(self.eps).clamp_(min=0.0))
+                self.running_var.copy_((running_std * running_std).sub_(self.eps).clamp(min=0.0))
         return output
 
     def extra_repr(self) -> str:
