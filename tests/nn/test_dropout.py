@@ -154,7 +154,7 @@ def test_whole_channels():
         constant = (y.flatten(2).std(2) < 1e-6).double()
         assert float(constant.mean()) == pytest.approx(0.2, abs=5 * 0.4 / math.sqrt(20_000))
         assert float(y.var()) == pytest.approx(1.0, abs=0.05)
-    with pytest.raises(ValueError, match=r"at least 3 dimensions, not shape \(4, 5\).*use AlphaDropout"):
+    with pytest.raises(ValueError, match=r"at least 3 dimensions, not shape \[4, 5\].*use AlphaDropout"):
         FeatureAlphaDropout(0.2)(torch.randn(4, 5))
     with pytest.raises(ValueError, match="at least 3 dimensions"):
         FeatureAlphaDropout(0.2).eval()(torch.randn(4, 5))
