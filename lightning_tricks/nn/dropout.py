@@ -110,6 +110,8 @@ def _draw(x: Tensor, p: float, channels: bool, generator: Generator | None) -> t
     """A boolean mask of what is dropped, and the probability it was drawn with."""
     if _is_small(x, p, channels):
         shape = x.shape[:2] + (1,) * (x.ndim - 2) if channels else x.shape
+        if generator is None:  # the compiler takes no generator, not even None
+            return torch.rand(shape, device=x.device) < p, p
         return torch.rand(shape, generator=generator, device=x.device) < p, p
     # Four 16-bit words from each 64-bit integer: a quarter of the draws, and the comparison runs over 2 bytes.
     threshold = round(p * _WORDS)
