@@ -11,6 +11,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 torch.set_num_threads(1)  # the suite runs in several processes already
 
 
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="also the long parts of the oracles (marked all)")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out what is marked ``all``; without a line for each."""
+    if not config.getoption("--all"):
+        left = [item for item in items if item.get_closest_marker("all")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not item.get_closest_marker("all")]
+
+
 def attached():
     """What of a probe is global while it looks."""
     hooks = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)

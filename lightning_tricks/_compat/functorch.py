@@ -40,24 +40,28 @@ except ImportError:
         return torch.func.debug_unwrap(value) is not value
 
 
-def call_mapped(function: Callable[..., tuple[Tensor, list[Tensor]]], *groups: list[Tensor]) -> tuple[Tensor, Any]:
+def call_mapped(
+    function: Callable[..., tuple[Tensor, list[Tensor]]], *groups: list[Tensor], same_draws: bool = False
+) -> tuple[Tensor, Any]:
     """Call a function of lists of tensors for every row of those tensors at once, random numbers drawn for each.
 
     Args:
         function: Returns a tensor, and a list of tensors that may be longer after the call.
         groups: Lists of tensors ``[K, ...]``; there is at least one tensor.
+        same_draws: The same random numbers for all rows.
 
     >>> call_mapped(lambda a, b: (a[0] @ b[0], []), [torch.ones(3, 2)], [torch.ones(3, 2)])
     (tensor([2., 2., 2.]), [])
     """
+    randomness = "same" if same_draws else "different"
     if not AVAILABLE:
         _lightning.warn_once(
             f"torch {torch.__version__} has other building blocks of torch.func.vmap than known here: mapped training "
             "steps of an ensemble go through vmap as a whole, which gives the same losses and takes longer"
         )
-        return vmap(function, randomness="different")(*groups)
+        return vmap(function, randomness=randomness)(*groups)
     size = next(tensor.shape[0] for group in groups for tensor in group)
-    with vmap_increment_nesting(size, "different") as level:
+    with vmap_increment_nesting(size, randomness) as level:
         result, others = function(*([_add_batch_dim(tensor, 0, level) for tensor in group] for group in groups))
         return _rows(result, level, size), [_rows(tensor, level, size) for tensor in others]
 

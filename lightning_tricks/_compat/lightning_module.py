@@ -35,3 +35,12 @@ def overrides(module: Any, hook: str) -> bool:
     module_type = _lightning.LightningModule
     base = module_type if isinstance(module, module_type) else _lightning.LightningDataModule
     return getattr(type(module), hook, None) is not getattr(base, hook, None)
+
+
+def scriptable(module: Any) -> Any:
+    """The same LightningModule, whose ``trainer`` is None without a Trainer: ``torch.jit`` asks for it, which raises.
+
+    It is what Lightning's own ``to_torchscript`` does for a while; without this name it is as it was.
+    """
+    module.__dict__["_jit_is_scripting"] = True
+    return module

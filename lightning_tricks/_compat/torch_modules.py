@@ -28,6 +28,7 @@ __all__ = [
     "count_state_hooks",
     "forward_hooks_of",
     "forward_pre_hooks_of",
+    "keep_on_the_slow_path",
     "move_call_hooks",
     "padding_of",
     "parameters_of",
@@ -184,6 +185,19 @@ def remove_padding(layer: ConvNd) -> None:
 def runs_convolution_of(kind: type, kinds: Iterable[type]) -> bool:
     """Whether a class computes its convolution as one of these, or has none: a subclass may have its own."""
     return getattr(kind, "_conv_forward", None) in {getattr(other, "_conv_forward", None) for other in kinds}
+
+
+def keep_on_the_slow_path(model: nn.Module, layers: Iterable[nn.Module]) -> None:
+    """Lets transformers call these layers: in eval mode their fused kernel reads the weights and calls none.
+
+    By the two flags that torch itself sets where the kernel does not fit.
+    """
+    wanted = set(layers)
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer) and wanted.intersection(module.modules()):
+            module.activation_relu_or_gelu = 0
+        elif isinstance(module, nn.TransformerEncoder) and wanted.intersection(module.modules()):
+            module.use_nested_tensor = False
 
 
 # Names that compilation, DDP, FSDP and checkpointing put into the path of a module.

@@ -10,6 +10,7 @@ from torch import nn
 from lightning_tricks._compat.lightning import Callback, rank_zero_warn
 from lightning_tricks.callbacks.modifying.batches import TrainingBatches, run_on_batch
 from lightning_tricks.callbacks.modifying.members import Part, are_spread, merge, with_batches
+from lightning_tricks.model.layers import is_batch_norm
 from lightning_tricks.nn.batch_norm import BatchNorm, RunningStatistics
 from lightning_tricks.surgery import Report, update_population_statistics
 from lightning_tricks.surgery.batch_norm.batch_statistics import Estimator
@@ -88,7 +89,7 @@ class PreciseBatchNorm(Callback):
             )
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._norms = {name: module for name, module in pl_module.named_modules() if isinstance(module, BatchNorm)}
+        self._norms = {name: module for name, module in pl_module.named_modules() if is_batch_norm(module)}
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Which layers train: at validation all are in eval mode, and a frozen one looks like any other."""

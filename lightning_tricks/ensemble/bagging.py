@@ -10,15 +10,21 @@ from torch import Tensor
 
 from lightning_tricks._compat import lightning as _lightning
 from lightning_tricks._compat.trees import tree_leaves
+from lightning_tricks.ensemble import distributed
 from lightning_tricks.ensemble.data.data_module import BootstrapDataModule, members_of_process
 from lightning_tricks.ensemble.data.loader import rows
 from lightning_tricks.ensemble.evaluation.prediction import Task
 from lightning_tricks.ensemble.members import make_members
 from lightning_tricks.ensemble.training import backend as backends
-from lightning_tricks.ensemble.training import distributed
 from lightning_tricks.ensemble.training.batched import BatchedLayers
 from lightning_tricks.ensemble.training.epoch_hooks import EpochHooks
-from lightning_tricks.ensemble.training.optimizers import clip, move_to_stack, optimizers_and_schedulers, why_separate
+from lightning_tricks.ensemble.training.optimizers import (
+    clip,
+    move_to_stack,
+    optimizers_and_schedulers,
+    unfuse_sparse,
+    why_separate,
+)
 from lightning_tricks.ensemble.training.separate import SeparateOptimizers
 from lightning_tricks.ensemble.training.stack import Stack
 from lightning_tricks.ensemble.training.steps import looped_losses, mapped_losses
@@ -43,8 +49,9 @@ class BaggingEnsemble(EpochHooks):
         num_members: K.
         task: ``"classification"``: members return logits, probabilities are averaged; ``"regression"``: values are.
         backend: ``"vmap"`` computes all members in one mapped call, ``"loop"`` one after the other; ``"auto"`` times
-            both at the first batch, on copies, and keeps the faster. Where a member cannot be mapped, the loop is
-            taken, with one warning that names the cause.
+            both at the first batch, on copies, and keeps the faster. A mapped step is taken only where it leaves the
+            losses, gradients and buffers of the looped one there; else the loop, with one warning that names the cause
+            or the first tensor that differs, and the member.
         seed: Of the members' initial weights.
         monitor: What each member is stopped by: a name that it logs, or ``"out_of_bag"``, its mean loss on the
             patterns that it never sees. Its best weights are kept.
@@ -102,6 +109,7 @@ class BaggingEnsemble(EpochHooks):
         self.used_backend: str | None = None
         self.reason = ""
         self._batch_size = 0
+        self._fused: list[int] = []
 
     # --- before the training
 
@@ -140,7 +148,7 @@ class BaggingEnsemble(EpochHooks):
         cause = why_separate(own, configured)
         if cause is None:
             self._stack = Stack(own)
-            move_to_stack(optimizers_and_schedulers(configured[0])[0][0], self._stack)
+            self._fused = move_to_stack(optimizers_and_schedulers(configured[0])[0][0], self._stack)
             if self._resumed_batched:
                 self._batched = BatchedLayers(self._stack)
             return configured[0]
@@ -167,18 +175,23 @@ class BaggingEnsemble(EpochHooks):
         if self.backend == "loop":
             return self._use("loop", "asked for")
         assert self._stack is not None
-        benchmark = backends.BackendBenchmark(self._stack, self.active, batch, batch_idx, self.trainer)
-        cause = backends.why_not_mappable(self._stack.members, self.device) or benchmark.why_not_mapped()
+        cause = backends.why_not_mappable(self._stack.members, self.device)
         if cause is not None:
             return self._use("loop", cause, warn=True)
-        batched = benchmark.batched_is_right()
+        try:
+            benchmark = backends.BackendBenchmark(self._stack, self.active, batch, batch_idx, self.trainer)
+        except Exception as error:  # whatever the copying of a member's attributes raises
+            return self._use("loop", f"no copy can be made of it to try a mapped step ({error})", warn=True)
+        cause = benchmark.why_not_mapped()
+        if cause is not None:
+            return self._use("loop", cause, warn=True)
         if self.backend == "vmap":
             self._use("vmap", "asked for")
         else:
             mapped, looped = distributed.summed_over_processes(self.trainer, benchmark.seconds())
             name = "vmap" if mapped <= looped else "loop"
             self._use(name, f"a step took {mapped * 1e3:.2f} ms mapped and {looped * 1e3:.2f} ms looped")
-        if self.used_backend == "vmap" and batched:
+        if self.used_backend == "vmap" and benchmark.batched is not None:
             self._batched = BatchedLayers(self._stack)
         return None
 
@@ -226,6 +239,7 @@ class BaggingEnsemble(EpochHooks):
             self._stack.collect_gradients()
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
+        unfuse_sparse(optimizer, self._fused)
         if self._stack is not None and self.parallel == "data" and self.trainer.world_size > 1:
             distributed.average_gradients(self._stack.gradients(), self._batch_size, self.device)
 

@@ -13,17 +13,16 @@ from lightning_tricks.init.moments import (
     stability,
 )
 from lightning_tricks.init.network import initialize
+from lightning_tricks.init.orthogonal import delta_orthogonal_, orthogonal_
 from lightning_tricks.init.predict import LayerPrediction, Prediction, predict
 from lightning_tricks.init.report import Entry, NoEffectWarning, Report
 from lightning_tricks.init.schemes import (
-    delta_orthogonal_,
     glorot_normal_,
     glorot_uniform_,
     he_normal_,
     he_uniform_,
     lecun_normal_,
     lecun_uniform_,
-    orthogonal_,
     variance_scaling_,
 )
 from lightning_tricks.init.selu_map import selu_fixed_point, selu_jacobian, selu_moments

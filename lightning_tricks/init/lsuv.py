@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tricks.init.fans import WeightBlock, weight_blocks
+from lightning_tricks.init.orthogonal import orthonormalize
 from lightning_tricks.init.report import NoEffectWarning, Report
-from lightning_tricks.init.schemes import orthonormal
 from lightning_tricks.init.weights import NotWritableError, identity_of, is_frozen, write_weight, zero_biases
 from lightning_tricks.model.batches import Forward, run_model
 from lightning_tricks.model.isolated import isolated
-from lightning_tricks.model.layers import Model, is_weighted
+from lightning_tricks.model.layers import Model, is_mean_only, is_weighted
 
 __all__ = ["lsuv_"]
 
@@ -38,6 +38,7 @@ def lsuv_(
     it is done inside the forward pass, before the next layer runs: the whole network takes one pass, in the order of
     execution, through shared layers (scaled by their first call), residual connections and attention (q, k and v are
     scaled one by one, then the output projection). Weights that are tied are scaled by the first layer that uses them.
+    Before a batch norm that only takes the mean away, what that leaves has the standard deviation of 1.
 
     Dropout is off during the pass, batch norm does what its training flag says; flags, buffers and the random number
     state are restored. No random numbers are drawn: the orthonormal start is the Q of the weights that are there.
@@ -82,6 +83,9 @@ def lsuv_(
         for module in names:
             handles.append(module.register_forward_pre_hook(passing.enter, with_kwargs=True))
             handles.append(module.register_forward_hook(passing.leave))
+        for module in model.modules():
+            if is_mean_only(module) and module.training:
+                handles.append(module.register_forward_pre_hook(passing.enter_mean_only))
         with isolated(model, norms_as_set=True, layer_by_layer=True):
             run_model(model, batch, forward)
     except BaseException:
@@ -110,6 +114,7 @@ class _Pass:
         self.names, self.blocks, self.orthogonal, self.report = names, blocks, orthogonal, report
         self.seen: set[nn.Module] = set()
         self.scaled: dict[Tensor, str] = {}
+        self.last: tuple[Tensor, nn.Module, str] | None = None  # the output that was scaled last, and by which weight
         self.open: set[nn.Module] = set()  # layers between enter and leave whose output is to be scaled
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -134,7 +139,18 @@ class _Pass:
         write_weight(layer, parameter, weight / std)
         self.report.change(self.names[layer], "lsuv", {"std before": std, "std asked": 1.0})
         scaled = result / std
+        self.last = (scaled, layer, parameter)
         return (scaled, *output[1:]) if isinstance(output, tuple) else scaled
+
+    def enter_mean_only(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """A batch norm that only takes the means away: what it leaves of the layer before it is to have the std."""
+        if self.last is None or not args or args[0] is not self.last[0]:
+            return
+        (output, layer, parameter), self.last = self.last, None
+        axes = [axis for axis in range(output.dim()) if axis != 1]
+        std = self._std(layer, output - output.mean(axes, keepdim=True))
+        write_weight(layer, parameter, getattr(layer, parameter) / std)
+        output.div_(std)  # in place, for whoever else takes it
 
     def _prepare(self, module: nn.Module) -> bool:
         """Orthonormal weights and no bias; False where the layer is left as it is."""
@@ -167,12 +183,9 @@ class _Pass:
         weight = getattr(module, parameter).detach()
         value = weight.clone()
         if self.orthogonal and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-            groups = getattr(module, "groups", 1)
             for block in self.blocks[module]:
                 if block.parameter == parameter:
-                    for part in value[block.rows].chunk(groups):
-                        matrix = part.flatten(1).to(torch.promote_types(part.dtype, torch.float32))
-                        part.copy_(orthonormal(matrix).view(part.shape))
+                    orthonormalize(value[block.rows], module)
         write_weight(module, parameter, value)  # also without a change: it tells whether the layer can be scaled
 
     def _scale_projections(self, module: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

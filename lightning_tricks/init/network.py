@@ -16,6 +16,7 @@ from lightning_tricks.init import schemes
 from lightning_tricks.init.fans import Fans, WeightBlock, weight_blocks
 from lightning_tricks.init.lsuv import lsuv_
 from lightning_tricks.init.moments import gain, one_step_gain
+from lightning_tricks.init.orthogonal import delta_problem, fill_delta, fill_orthogonal, isometry
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.init.weights import NotWritableError, identity_of, is_frozen, write_weight, zero_biases
 from lightning_tricks.model.batches import Forward
@@ -34,12 +35,12 @@ class Start:
     mode: str = "fan_in"
     distribution: str = "truncated_normal"
 
-    def fill(self, tensor: Tensor, fans: Fans, generator: Generator | None) -> tuple[float, float]:
-        """Fills the tensor; returns the fan that counted and the standard deviation asked for."""
+    def fill(self, tensor: Tensor, fans: Fans, layer: nn.Module, generator: Generator | None) -> tuple[float, float]:
+        """Fills the tensor, rows of a layer's weight; returns the fan that counted and the std asked for."""
         if self.name == "orthogonal":
-            schemes.orthogonal_(tensor, generator=generator)
+            fill_orthogonal(tensor, layer, 1.0, generator)
         elif self.name == "delta_orthogonal":
-            schemes.delta_orthogonal_(tensor, generator=generator)
+            fill_delta(tensor, layer, 1.0, generator)
         else:
             fan = schemes.terms(tensor, self.mode, fans)
             schemes.variance_scaling_(tensor, self.scale, self.mode, self.distribution, fan=fans, generator=generator)
@@ -126,7 +127,7 @@ def initialize(
         parts = [block for block in blocks[module] if block.parameter == parameter]
         starts = [_start(scheme, block, module, order) for block in parts]
         if not reason:
-            reason = _shape_problem(starts, getattr(module, parameter))
+            reason = _shape_problem(starts, getattr(module, parameter), module)
         if not reason:
             try:
                 _initialise(module, name, parameter, parts, starts, report, generator)
@@ -203,8 +204,8 @@ def _start_before(activation: BoundActivation) -> Start:
     return Start(f"truncated normal, {kind} {factor:.4g} ({activation.name})", scale)
 
 
-def _shape_problem(starts: list[Start], weight: Tensor) -> str:
-    if starts[0].name == "delta_orthogonal" and (weight.ndim < 3 or weight.shape[0] < weight.shape[1]):
+def _shape_problem(starts: list[Start], weight: Tensor, module: nn.Module) -> str:
+    if starts[0].name == "delta_orthogonal" and delta_problem(weight, module):
         return f"delta_orthogonal does not fit a weight of shape {tuple(weight.shape)}"
     return ""
 
@@ -236,8 +237,11 @@ def _fill(
     value = torch.empty_like(weight)
     rows = []
     for part, start in zip(parts, starts, strict=True):
-        fan, asked = start.fill(value[part.rows], part.fans, generator)
-        rows.append({"fan": fan, "std asked": asked, "std got": float(value[part.rows].float().std(unbiased=False))})
+        own = value[part.rows]
+        fan, asked = start.fill(own, part.fans, module, generator)
+        lengths = isometry(start.name, own, module) if start.name in ("orthogonal", "delta_orthogonal") else {}
+        got = float(own.float().std(unbiased=False))
+        rows.append({"fan": fan, "std asked": asked, "std got": got, **lengths})
     padding = getattr(module, "padding_idx", None)
     if padding is not None:
         value[padding] = 0.0

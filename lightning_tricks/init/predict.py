@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks._compat.torch_modules import ConvNd, ConvTransposeNd, DropoutNd, NormBase
+from lightning_tricks._compat.torch_modules import ConvNd, ConvTransposeNd, DropoutNd
 from lightning_tricks.activations import activation_of
 from lightning_tricks.init.fans import fans
 from lightning_tricks.init.moments import Moments, moments, second_moment_slope, verdict
 from lightning_tricks.init.quadrature import ActivationLike, scalar_function
+from lightning_tricks.model.layers import RMS_NORMS, is_mean_only, is_normalization
 
 __all__ = ["LayerPrediction", "Prediction", "predict"]
 
@@ -104,22 +105,29 @@ def predict(model: nn.Module | Iterable[Layer], mean: float = 0.0, variance: flo
     """
     now = Moments(float(mean), float(variance))
     passed: float | None = None  # d log(second moment) since the last activation; None before a weighted layer
+    within: float | None = None  # right behind a weighted layer: the variance of a unit over patterns
     rows: list[LayerPrediction] = []
     for name, layer in _flatten(model):
         slope: float | None = None
         kind = type(layer).__name__
         if isinstance(layer, (nn.Linear, ConvNd)):
+            within = _weighted(name, layer, Moments(0.0, now.variance), biased=False).variance
             without_bias = _weighted(name, layer, now, biased=False)
             now = _weighted(name, layer, now)
             share = without_bias.second_moment / now.second_moment if now.second_moment > 0 else 0.0
             passed = share if passed is None else passed * share
-        elif isinstance(layer, (NormBase, nn.LayerNorm, nn.GroupNorm)):
-            now, passed = _normalised(layer), 0.0
+        elif isinstance(layer, nn.Module) and is_mean_only(layer):
+            now = _shifted(layer, Moments(0.0, now.variance if within is None else within))
+            passed = now.variance / now.second_moment if now.second_moment > 0 else 0.0
+        elif isinstance(layer, nn.Module) and is_normalization(layer):
+            now, passed = _normalised(layer, now), 0.0
         elif isinstance(layer, nn.Module) and (effect := _effect(layer)) is not None:
             now = effect(now)
         else:
             now, slope, kind = _activate(name, layer, now, passed)
             passed = None
+        if not isinstance(layer, (nn.Linear, ConvNd)):
+            within = None
         rows.append(LayerPrediction(name, kind, now.mean, now.variance, slope))
     return Prediction(tuple(rows))
 
@@ -198,10 +206,19 @@ def _dropped(p: float, now: Moments) -> Moments:
     return Moments(now.mean, now.second_moment / (1.0 - p) - now.mean**2)
 
 
-def _normalised(layer: nn.Module) -> Moments:
-    weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
+def _normalised(layer: nn.Module, now: Moments) -> Moments:
+    weight = getattr(layer, "weight", None)
     scale = 1.0 if weight is None else float(weight.double().square().mean())
+    if isinstance(layer, RMS_NORMS):  # divided by the root of the second moment: what there was of a mean stays
+        mean = now.mean / now.second_moment**0.5 if now.second_moment > 0 else 0.0
+        mean *= 1.0 if weight is None else float(weight.double().mean())
+        return Moments(mean, scale - mean**2)
+    return _shifted(layer, Moments(0.0, scale))
+
+
+def _shifted(layer: nn.Module, now: Moments) -> Moments:
+    bias = getattr(layer, "bias", None)
     if bias is None:
-        return Moments(0.0, scale)
+        return now
     shift = bias.double()
-    return Moments(float(shift.mean()), scale + float(shift.var(unbiased=False)))
+    return Moments(now.mean + float(shift.mean()), now.variance + float(shift.var(unbiased=False)))

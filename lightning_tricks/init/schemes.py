@@ -11,14 +11,12 @@ from torch import Generator, Tensor, nn
 from lightning_tricks.init.fans import Fans, fans
 
 __all__ = [
-    "delta_orthogonal_",
     "glorot_normal_",
     "glorot_uniform_",
     "he_normal_",
     "he_uniform_",
     "lecun_normal_",
     "lecun_uniform_",
-    "orthogonal_",
     "variance_scaling_",
 ]
 
@@ -74,9 +72,9 @@ def variance_scaling_(
         raise ValueError(f"unknown distribution {distribution!r}; known are {', '.join(DISTRIBUTIONS)}")
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale has to be positive and finite, not {scale}")
-    _check_tensor(tensor)
+    check_tensor(tensor)
     n = terms(tensor, mode, fan)
-    _check_fillable(tensor)
+    check_fillable(tensor)
     if tensor.numel() == 0:
         return tensor
     _fill(tensor, math.sqrt(scale / n), distribution, generator)
@@ -149,89 +147,6 @@ def glorot_uniform_(tensor: Weight, *, fan: Fans | float | None = None, generato
     return variance_scaling_(tensor, 1.0, "fan_avg", "uniform", fan=fan, generator=generator)
 
 
-@torch.no_grad()
-def orthogonal_(tensor: Weight, gain: float = 1.0, *, generator: Generator | None = None) -> Weight:
-    """Fills a weight, flattened to (out, the rest), with orthonormal rows or columns times gain (Saxe et al. 2014).
-
-    Q of a Gaussian matrix, with the signs of R's diagonal so that every orthogonal matrix is equally likely. Half
-    precision is computed in float32 and then cast.
-
-    Args:
-        tensor: The weight, at least 2 dimensions.
-        gain: The length of each row (or column, where there are fewer of them).
-        generator: The source of random numbers.
-
-    Returns:
-        The tensor.
-
-    Raises:
-        ValueError: Fewer than 2 dimensions, a lazy parameter, or a tensor on the meta device.
-        TypeError: Not a tensor (of a layer, pass ``layer.weight``), or one that is not floating point.
-
-    >>> w = orthogonal_(torch.empty(3, 8, dtype=torch.bfloat16)).float()
-    >>> bool(torch.allclose(w @ w.T, torch.eye(3), atol=0.02))
-    True
-    """
-    _check_tensor(tensor)
-    fans(tensor)
-    _check_fillable(tensor)
-    if tensor.numel() == 0:
-        return tensor
-    gauss = tensor.new_empty(tensor.shape[0], tensor[0].numel(), dtype=_working_dtype(tensor)).normal_(
-        generator=generator
-    )
-    tensor.copy_(gain * orthonormal(gauss).view(tensor.shape))
-    return tensor
-
-
-@torch.no_grad()
-def delta_orthogonal_(tensor: Weight, gain: float = 1.0, *, generator: Generator | None = None) -> Weight:
-    """Fills a convolution's kernel with zeros and an orthogonal matrix at its centre (Xiao et al. 2018).
-
-    The convolution is then an isometry (times gain) at stride 1 with circular padding, so that networks of thousands
-    of layers can be trained without shortcuts.
-
-    Args:
-        tensor: The weight of a convolution, (out, in, *kernel) with 1 to 3 kernel dimensions and out >= in.
-        gain: The factor on every length.
-        generator: The source of random numbers.
-
-    Returns:
-        The tensor.
-
-    Raises:
-        ValueError: The tensor is not of 3 to 5 dimensions, has fewer outputs than inputs, or is on the meta device.
-        TypeError: Not a tensor (of a layer, pass ``layer.weight``), or one that is not floating point.
-
-    >>> w = delta_orthogonal_(torch.empty(4, 4, 3, 3))
-    >>> bool(torch.allclose(w[:, :, 1, 1] @ w[:, :, 1, 1].T, torch.eye(4), atol=1e-6)), float(w[:, :, 0].abs().max())
-    (True, 0.0)
-    """
-    _check_tensor(tensor)
-    if not 3 <= tensor.ndim <= 5:
-        raise ValueError(f"delta_orthogonal_ needs a weight of 3 to 5 dimensions, not shape {tuple(tensor.shape)}")
-    if tensor.shape[0] < tensor.shape[1]:
-        raise ValueError(
-            f"delta_orthogonal_ needs at least as many outputs as inputs, not {tensor.shape[0]} < {tensor.shape[1]} "
-            f"(shape {tuple(tensor.shape)}): fewer cannot keep every length"
-        )
-    _check_fillable(tensor)
-    matrix = orthogonal_(tensor.new_empty(tensor.shape[:2]), gain, generator=generator)
-    centre = tuple((size - 1) // 2 for size in tensor.shape[2:])
-    index: Any = (slice(None), slice(None), *centre)
-    tensor.zero_()[index] = matrix
-    return tensor
-
-
-def orthonormal(matrix: Tensor) -> Tensor:
-    """The orthonormal rows or columns that span what ``matrix`` spans, by QR with a positive diagonal of R."""
-    wide = matrix.shape[0] < matrix.shape[1]
-    q, r = torch.linalg.qr(matrix.T if wide else matrix)
-    signs = torch.where(r.diagonal() < 0, -1.0, 1.0).to(q)
-    q = q * signs
-    return q.T if wide else q
-
-
 def terms(tensor: Tensor, mode: str, fan: Fans | float | None) -> float:
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}")
@@ -250,14 +165,14 @@ def terms(tensor: Tensor, mode: str, fan: Fans | float | None) -> float:
     return n if n > 0 else 1.0
 
 
-def _check_tensor(tensor: Any) -> None:
+def check_tensor(tensor: Any) -> None:
     if isinstance(tensor, nn.Module):
         raise TypeError(f"tensor has to be a weight, not the module {type(tensor).__name__}: pass layer.weight")
     if not isinstance(tensor, Tensor):
         raise TypeError(f"tensor has to be a torch.Tensor, such as layer.weight, not {type(tensor).__name__}")
 
 
-def _check_fillable(tensor: Tensor) -> None:
+def check_fillable(tensor: Tensor) -> None:
     if not tensor.is_floating_point():
         raise TypeError(f"weights have to be floating point, not {tensor.dtype}")
     if tensor.is_meta:
@@ -267,12 +182,12 @@ def _check_fillable(tensor: Tensor) -> None:
         )
 
 
-def _working_dtype(tensor: Tensor) -> torch.dtype:
+def working_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 def _fill(tensor: Tensor, std: float, distribution: str, generator: Generator | None) -> None:
-    working = tensor if tensor.dtype == _working_dtype(tensor) else tensor.new_empty(tensor.shape, dtype=torch.float32)
+    working = tensor if tensor.dtype == working_dtype(tensor) else tensor.new_empty(tensor.shape, dtype=torch.float32)
     bound = math.inf
     if distribution == "normal":
         working.normal_(0.0, std, generator=generator)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
@@ -27,7 +28,9 @@ _WEIGHTED_BESIDES = (nn.RNNBase, nn.MultiheadAttention)
 _METHODS = ("size", "dim", "ndimension", "numel", "stride", "is_contiguous", "__len__")
 _PROPERTIES = ("shape", "ndim", "dtype", "device", "layout", "is_cuda", "requires_grad", "is_sparse", "is_quantized")
 _HARMLESS = {getattr(Tensor, name) for name in _METHODS} | {getattr(Tensor, name).__get__ for name in _PROPERTIES}
-
+_DECISIONS = {
+    getattr(Tensor, name) for name in ("__bool__", "__int__", "__float__", "__index__", "item", "tolist", "equal")
+} | {torch.equal, torch.allclose}
 
 Mark = TypeVar("Mark")
 
@@ -71,10 +74,19 @@ class ModuleCall:
 
 @dataclass
 class DataFlow:
-    """The watched calls in the order of execution, and the tensors that were used outside of the module they are in."""
+    """The watched calls in the order of execution; the parameters and buffers met outside of the module they are in.
+
+    Args:
+        calls: The calls.
+        borrowed: Ids of the tensors that were computed with.
+        asked: Ids of those, and of the ones that were only asked for their shape, device or the like.
+        decisions: Functions that turned tensors of the run into numbers of Python, after which it may go another way.
+    """
 
     calls: list[ModuleCall] = field(default_factory=list)
     borrowed: set[int] = field(default_factory=set)
+    asked: set[int] = field(default_factory=set)
+    decisions: list[str] = field(default_factory=list)
 
     def of(self, module: nn.Module) -> list[ModuleCall]:
         """The calls of one module."""
@@ -86,7 +98,15 @@ class DataFlow:
 
     def is_borrowed(self, module: nn.Module) -> bool:
         """Whether something besides the module itself computes with one of its parameters."""
-        return any(id(parameter) in self.borrowed for parameter in module.parameters(recurse=False))
+        return any(id(tensor) in self.borrowed for tensor in _own(module))
+
+    def is_asked(self, module: nn.Module) -> bool:
+        """Whether something besides the module itself looks at one of its parameters or buffers at all."""
+        return any(id(tensor) in self.asked for tensor in _own(module))
+
+
+def _own(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
 
 
 Watch = Callable[[nn.Module], bool]
@@ -130,19 +150,24 @@ def _by_running(model: nn.Module, watch: Watch, weighted: Watch, batch: Any, for
     flow = DataFlow()
     made: Any = WeakIdKeyDictionary()  # tensor -> the call whose output it is
     carries = TensorMarks[ModuleCall]()  # the calls since the last weighted layer that a tensor depends on
-    parameters = {id(p): p for p in model.parameters()}
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     inside: list[ModuleCall] = []
 
     class Watching(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
-            if inside or func in _HARMLESS:
+            if inside:
                 return func(*args, **kwargs)
-            for tensor in tensors_in((args, kwargs)):
+            met = list(tensors_in((args, kwargs)))
+            flow.asked.update(own.intersection(map(id, met)))
+            if func in _HARMLESS:
+                return func(*args, **kwargs)
+            flow.borrowed.update(own.intersection(map(id, met)))
+            if func in _DECISIONS and any(id(tensor) not in own for tensor in met):
+                flow.decisions.append(func.__name__)
+            for tensor in met:
                 if (call := made.get(tensor)) is not None:
                     call.uses += 1
-                if id(tensor) in parameters:
-                    flow.borrowed.add(id(tensor))
             carried = carries.of((args, kwargs))
             output = func(*args, **kwargs)
             carries.put(output, carried)
@@ -187,9 +212,13 @@ def _by_running(model: nn.Module, watch: Watch, weighted: Watch, batch: Any, for
 
 
 def _by_graph(model: nn.Module, watch: Watch, weighted: Watch) -> DataFlow:
+    watched = {module for module in model.modules() if watch(module)}  # to look at a module is recorded, too
+
     class Tracer(fx.Tracer):
+        proxy_buffer_attributes = True  # what reads a buffer is in the graph, too
+
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-            return watch(m) or isinstance(m, _WEIGHTED_BESIDES) or super().is_leaf_module(m, module_qualified_name)
+            return m in watched or isinstance(m, _WEIGHTED_BESIDES) or super().is_leaf_module(m, module_qualified_name)
 
     tracer = Tracer()
     graph = tracer.trace(model)
@@ -199,7 +228,10 @@ def _by_graph(model: nn.Module, watch: Watch, weighted: Watch) -> DataFlow:
     for node in graph.nodes:
         carried: frozenset[ModuleCall] = frozenset().union(*(carries[source] for source in node.all_input_nodes))
         if node.op == "get_attr":
-            flow.borrowed.add(id(_attribute(tracer.root, node.target)))
+            read = id(_attribute(tracer.root, node.target))
+            flow.asked.add(read)
+            if not node.users or any(not _harmless(user) for user in node.users):
+                flow.borrowed.add(read)
         elif node.op == "call_module":
             module = tracer.root.get_submodule(node.target)
             sink = _is_sink(module, weighted)
@@ -207,7 +239,7 @@ def _by_graph(model: nn.Module, watch: Watch, weighted: Watch) -> DataFlow:
                 for earlier in carried:
                     earlier.leads_on = True
                 carried = frozenset()
-            if watch(module):
+            if module in watched:
                 sources = node.all_input_nodes
                 call = ModuleCall(module, calls.get(sources[0]) if len(sources) == 1 else None)
                 call.uses = sum(not _harmless(user) for user in node.users)

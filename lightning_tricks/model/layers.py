@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from torch import nn
 
-from lightning_tricks._compat.torch_modules import ConvNd, NormBase
+from lightning_tricks._compat.torch_modules import BatchNorm, ConvNd, NormBase
 
-__all__ = ["Model", "has_running_statistics", "is_weighted"]
+__all__ = [
+    "RMS_NORMS",
+    "Model",
+    "has_running_statistics",
+    "is_batch_norm",
+    "is_mean_only",
+    "is_normalization",
+    "is_weighted",
+]
 
 Model = TypeVar("Model", bound=nn.Module)  # what changes a model gives back the type that it was given
 
@@ -31,6 +39,35 @@ def is_weighted(module: nn.Module) -> bool:
     (True, False)
     """
     return isinstance(module, _WEIGHTED)
+
+
+_BATCH_NORM = ("num_features", "momentum", "track_running_stats", "running_mean", "num_batches_tracked")
+RMS_NORMS: tuple[type, ...] = (nn.RMSNorm,) if hasattr(nn, "RMSNorm") else ()
+
+
+def is_batch_norm(module: nn.Module) -> TypeGuard[Any]:
+    """Whether a module is a batch norm: torch's, one derived from it, or one that keeps the same statistics.
+
+    >>> is_batch_norm(nn.BatchNorm2d(8)), is_batch_norm(nn.InstanceNorm2d(8)), is_batch_norm(nn.LayerNorm(8))
+    (True, False, False)
+    """
+    if isinstance(module, NormBase):
+        return isinstance(module, BatchNorm)
+    return all(hasattr(module, name) for name in _BATCH_NORM)
+
+
+def is_mean_only(module: nn.Module) -> TypeGuard[Any]:
+    """Whether a batch norm takes the mean away and leaves the scale."""
+    return is_batch_norm(module) and not hasattr(module, "running_var")
+
+
+def is_normalization(module: nn.Module) -> TypeGuard[Any]:
+    """Whether a module is a batch, instance, group, layer or RMS norm.
+
+    >>> is_normalization(nn.GroupNorm(2, 8)), is_normalization(nn.Dropout())
+    (True, False)
+    """
+    return is_batch_norm(module) or isinstance(module, (NormBase, nn.GroupNorm, nn.LayerNorm, *RMS_NORMS))
 
 
 def has_running_statistics(module: nn.Module) -> bool:

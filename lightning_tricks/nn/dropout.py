@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor, fx, nn
+
+from lightning_tricks._compat.torch_tensors import transforms_are_active
 
 __all__ = ["AlphaDropout", "FeatureAlphaDropout", "alpha_dropout", "matched_p"]
 
@@ -35,9 +36,9 @@ def alpha_dropout(
         a = \sqrt{\nu / (q \nu + q p (\alpha' - \mu)^2)},\quad b = \mu - a (q \mu + p \alpha')
 
     (Klambauer et al. 2017, section "New dropout technique", for a fixed point of any mean mu and variance nu; at (0, 1)
-    this is torch's formula.) The moments are kept, the signal is not: of the squared correlation with the input
-    (1-p) / (1 + 3.0909 p) is left, so that p = 0.05 is as noisy as ordinary dropout of 0.18. Over many layers that
-    multiplies: leave it at 0 in deep stacks.
+    this is torch's formula.) What is dropped takes its value whatever it was, NaN and Inf too. The moments are kept,
+    the signal is not: of the squared correlation with the input (1-p) / (1 + 3.0909 p) is left, so that p = 0.05 is as
+    noisy as ordinary dropout of 0.18. Over many layers that multiplies: leave it at 0 in deep stacks.
 
     Args:
         x: The input, any shape.
@@ -49,6 +50,7 @@ def alpha_dropout(
         generator: The source of random numbers; None: torch's global one.
 
     Raises:
+        TypeError: x is not floating point.
         ValueError: p outside [0, 1), a variance that is not positive, or ``channels`` on fewer than 3 dimensions.
 
     >>> y = alpha_dropout(torch.randn(1000, 1000), 0.1)
@@ -56,19 +58,27 @@ def alpha_dropout(
     (0.0, 1.0)
     """
     _check(p, variance)
-    if channels and x.ndim < 3:
-        raise ValueError(
-            f"dropping channels needs (N, C, ...) with at least 3 dimensions, not shape {tuple(x.shape)}; "
-            "for (N, C) use AlphaDropout"
-        )
+    if not x.is_floating_point():
+        raise TypeError(f"alpha dropout needs floating-point input, not {x.dtype}: it moves what it keeps")
+    if channels:
+        x = has_channels(x)
     if not training or p == 0.0:
         return x
-    if _is_small(x, p, channels) and (mean, variance) == (0.0, 1.0) and generator is None:
-        return F.feature_alpha_dropout(x, p, True) if channels else F.alpha_dropout(x, p, True)
     dropped, p = _draw(x, p, channels, generator)
     a, b = _affine(p, mean, variance)
     # The backward needs the mask only: one byte an element.
     return x.mul(a).add_(b).masked_fill_(dropped, a * SELU_FLOOR + b)
+
+
+@fx.wrap
+def has_channels(x: Tensor) -> Tensor:
+    """The input, if it has channels to be dropped as a whole; one operation in a traced graph."""
+    if x.dim() < 3:
+        raise ValueError(
+            f"dropping channels needs (N, C, ...) with at least 3 dimensions, not shape {list(x.shape)}; "
+            "for (N, C) use AlphaDropout"
+        )
+    return x
 
 
 def matched_p(p: float) -> float:
@@ -90,14 +100,18 @@ def _affine(p: float, mean: float, variance: float) -> tuple[float, float]:
 
 
 def _is_small(x: Tensor, p: float, channels: bool) -> bool:
-    # The draw knows p in steps of 1/65536: where that is coarser than 1 %, torch's is taken. A compiler fuses torch's.
-    return channels or x.numel() < _LARGE or p * _WORDS < 100 or (1 - p) * _WORDS < 100 or torch.compiler.is_compiling()
+    # The draw by words knows p in steps of 1/65536: where that is coarser than 1 %, the other one is taken. A compiler
+    # fuses that one, and vmap knows how to draw it for every row.
+    coarse = p * _WORDS < 100 or (1 - p) * _WORDS < 100
+    return channels or x.numel() < _LARGE or coarse or torch.compiler.is_compiling() or transforms_are_active()
 
 
 def _draw(x: Tensor, p: float, channels: bool, generator: Generator | None) -> tuple[Tensor, float]:
     """A boolean mask of what is dropped, and the probability it was drawn with."""
     if _is_small(x, p, channels):
         shape = x.shape[:2] + (1,) * (x.ndim - 2) if channels else x.shape
+        if generator is None:  # the compiler takes no generator, not even None
+            return torch.rand(shape, device=x.device) < p, p
         return torch.rand(shape, generator=generator, device=x.device) < p, p
     # Four 16-bit words from each 64-bit integer: a quarter of the draws, and the comparison runs over 2 bytes.
     threshold = round(p * _WORDS)
@@ -141,7 +155,13 @@ class AlphaDropout(nn.Module):
         self.variance = variance
 
     def forward(self, x: Tensor) -> Tensor:
-        return alpha_dropout(x, self.p, self.training, mean=self.mean, variance=self.variance, channels=self._channels)
+        return self._drop(x) if self.training and self.p > 0.0 else x
+
+    @torch.jit.unused
+    def _drop(self, x):
+        # type: (Tensor) -> Tensor
+        """In training; ``torch.jit.script`` leaves it out and raises if a scripted model gets here."""
+        return alpha_dropout(x, self.p, True, mean=self.mean, variance=self.variance, channels=self._channels)
 
     def extra_repr(self) -> str:
         moments = "" if (self.mean, self.variance) == (0.0, 1.0) else f", mean={self.mean}, variance={self.variance}"
@@ -159,3 +179,7 @@ class FeatureAlphaDropout(AlphaDropout):
     """
 
     _channels = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = has_channels(x)
+        return self._drop(x) if self.training and self.p > 0.0 else x

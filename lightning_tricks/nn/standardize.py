@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils.data import Dataset
 
 from lightning_tricks.stats.moments import MomentSums
@@ -15,6 +15,20 @@ from lightning_tricks.stats.moments import MomentSums
 __all__ = ["Standardize"]
 
 _CHUNK = 1 << 22  # elements converted to float64 at a time
+
+
+@fx.wrap
+def shape_of_statistics(x: Tensor, num_features: int) -> list[int]:
+    """(1, C, 1, ...) as x needs it; one operation in a traced graph.
+
+    Raises:
+        ValueError: Dimension 1 of x has another size than ``num_features``.
+    """
+    if x.dim() < 2 or x.shape[1] != num_features:
+        raise ValueError(
+            f"Standardize was fitted to {num_features} features in dimension 1, the input has shape {list(x.shape)}"
+        )
+    return [1, num_features] + [1] * (x.dim() - 2)
 
 
 class Standardize(nn.Module):
@@ -46,8 +60,9 @@ class Standardize(nn.Module):
             [3., 5.]])
     """
 
-    mean: Tensor
-    scale: Tensor
+    if TYPE_CHECKING:  # an annotation that is there at run time is one that torch.jit has to understand
+        mean: Tensor
+        scale: Tensor
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -102,24 +117,16 @@ class Standardize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) raw to (N, C, ...) standardised, in the dtype of the statistics or a wider one."""
-        shape = self._shape(x)
+        shape = shape_of_statistics(x, self.num_features)
         return (x - self.mean.view(shape)) / self.scale.view(shape)
 
     def inverse(self, y: Tensor) -> Tensor:
         """(N, C, ...) standardised back to raw."""
-        shape = self._shape(y)
+        shape = shape_of_statistics(y, self.num_features)
         return y * self.scale.view(shape) + self.mean.view(shape)
 
     def extra_repr(self) -> str:
         return f"num_features={self.num_features}"
-
-    def _shape(self, x: Tensor) -> list[int]:
-        if x.ndim < 2 or x.shape[1] != self.num_features:
-            raise ValueError(
-                f"Standardize was fitted to {self.num_features} features in dimension 1, the input has shape "
-                f"{tuple(x.shape)}"
-            )
-        return [1, self.num_features] + [1] * (x.ndim - 2)
 
 
 class _Fit:

@@ -16,8 +16,7 @@ from lightning_tricks.init.network import check_scheme, initialize
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.execution_order import execution_order, functional_activations
-from lightning_tricks.model.layers import Model, is_weighted
-from lightning_tricks.nn.batch_norm.running import BatchNorm
+from lightning_tricks.model.layers import Model, is_batch_norm, is_weighted
 from lightning_tricks.nn.dropout import AlphaDropout, FeatureAlphaDropout, matched_p
 from lightning_tricks.surgery.replace import replace_modules
 
@@ -135,7 +134,7 @@ def self_normalize(
     def policy(name: str, module: nn.Module) -> nn.Module | None:
         if matches(module):
             return make(module)
-        if remove_batch_norm and isinstance(module, BatchNorm):
+        if remove_batch_norm and is_batch_norm(module):
             return nn.Identity()
         if module in after_activation:
             assert isinstance(module, DropoutNd)

@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks.init as lt_init
+from lightning_tricks.nn import MeanOnlyBatchNorm1d, MeanOnlyBatchNorm2d
 
 
 class Reversed(nn.Module):
@@ -269,3 +270,18 @@ def test_a_loader_in_place_of_a_batch():
     x = next(iter(loader))[0]
     lt_init.lsuv_(model, None, forward=lambda net, _: net(x))  # a forward may know where its batch is
     assert float(model(x).detach().std()) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_before_a_batch_norm_that_only_centres_what_is_left_has_unit_std(images):
+    layer, norm, x = (nn.Conv2d, MeanOnlyBatchNorm2d, torch.randn(64, 8, 6, 6) + 3) if images else (
+        nn.Linear, MeanOnlyBatchNorm1d, torch.randn(256, 8) + 3)  # fmt: skip
+    more = (3,) if images else ()
+    net = nn.Sequential(layer(8, 32, *more), norm(32), nn.ReLU(), layer(32, 32, *more), norm(32), nn.ReLU())
+    stds = []
+    lt_init.lsuv_(net, x)
+    for module in net:
+        if isinstance(module, norm):
+            module.register_forward_hook(lambda module, args, output: stds.append(float(output.detach().std())))
+    net(x)
+    assert stds == pytest.approx([1.0, 1.0], abs=1e-3)

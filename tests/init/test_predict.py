@@ -6,7 +6,7 @@ from torch import nn
 
 import lightning_tricks.init as lt_init
 from lightning_tricks.activations import by_name
-from lightning_tricks.nn import SelfNormalizingMLP, SELUConv2d
+from lightning_tricks.nn import MeanOnlyBatchNorm1d, SelfNormalizingMLP, SELUConv2d
 
 WIDTH, DEPTH = 2048, 32
 
@@ -125,3 +125,16 @@ def test_what_cannot_be_predicted_is_named():
     broken.weight.data[0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"layer '0' .* not finite"):
         lt_init.predict([broken])
+
+
+@pytest.mark.parametrize("norm", [MeanOnlyBatchNorm1d, nn.RMSNorm, nn.BatchNorm1d])
+def test_normalisations_that_leave_something(norm):
+    """Of a mean-only batch norm the scale, of an RMS norm the mean."""
+    net = lt_init.initialize(nn.Sequential(nn.Linear(400, 400), norm(400), nn.Linear(400, 400)), "lecun_normal")
+    with torch.no_grad():
+        net[0].bias.add_(0.5)
+        net(x := torch.randn(4000, 400) + 0.5)
+        out = net[:2](x)
+    predicted = lt_init.predict(net, mean=0.5)[1]
+    assert predicted.mean == pytest.approx(float(out.mean()), abs=0.03)
+    assert predicted.variance == pytest.approx(float(out.var()), rel=0.03)

@@ -1,10 +1,20 @@
 """Kinds of layers that running a model has to know."""
 
+import re
+from pathlib import Path
+
 import pytest
 from torch import nn
 
+import lightning_tricks
 from lightning_tricks.init import weight_blocks
-from lightning_tricks.model.layers import has_running_statistics, is_weighted
+from lightning_tricks.model.layers import (
+    has_running_statistics,
+    is_batch_norm,
+    is_mean_only,
+    is_normalization,
+    is_weighted,
+)
 from lightning_tricks.nn import BatchRenorm1d, GhostBatchNorm2d, MeanOnlyBatchNorm3d
 
 WEIGHTED = [
@@ -44,3 +54,24 @@ def test_norms_whose_flag_counts(layer):
 
 def test_other_norms():
     assert not any(map(has_running_statistics, (nn.LayerNorm(2), nn.GroupNorm(1, 2), nn.Dropout())))
+
+
+@pytest.mark.parametrize("layer", NORMS, ids=lambda layer: type(layer).__name__)
+def test_one_predicate_for_batch_norm(layer):
+    assert is_batch_norm(layer) == (type(layer) is not nn.InstanceNorm1d)
+    assert is_mean_only(layer) == (type(layer) is MeanOnlyBatchNorm3d)
+    assert is_normalization(layer)
+
+
+@pytest.mark.parametrize("layer", [nn.LayerNorm(2), nn.GroupNorm(1, 2), nn.RMSNorm(2), nn.Linear(2, 2)])
+def test_what_is_no_batch_norm(layer):
+    assert not is_batch_norm(layer)
+    assert is_normalization(layer) == (type(layer) is not nn.Linear)
+
+
+def test_nobody_else_has_an_idea_of_its_own():
+    """What a batch norm is stands in one place: the base classes of torch know neither all of them nor them alone."""
+    package = Path(lightning_tricks.__file__).parent
+    own = re.compile(r"NormBase|isinstance\([^()]*,[^()]*\bBatchNorm\b|torch\.nn\.modules\.batchnorm")
+    found = [path.relative_to(package) for path in package.rglob("*.py") if own.search(path.read_text())]
+    assert [path.as_posix() for path in found if path.parts[0] != "_compat"] == ["model/layers.py"]

@@ -154,7 +154,7 @@ def test_whole_channels():
         constant = (y.flatten(2).std(2) < 1e-6).double()
         assert float(constant.mean()) == pytest.approx(0.2, abs=5 * 0.4 / math.sqrt(20_000))
         assert float(y.var()) == pytest.approx(1.0, abs=0.05)
-    with pytest.raises(ValueError, match=r"at least 3 dimensions, not shape \(4, 5\).*use AlphaDropout"):
+    with pytest.raises(ValueError, match=r"at least 3 dimensions, not shape \[4, 5\].*use AlphaDropout"):
         FeatureAlphaDropout(0.2)(torch.randn(4, 5))
     with pytest.raises(ValueError, match="at least 3 dimensions"):
         FeatureAlphaDropout(0.2).eval()(torch.randn(4, 5))
@@ -225,3 +225,21 @@ def test_on_a_gpu(size):
     assert float(y.var()) == pytest.approx(1.0, abs=10 / math.sqrt(size))
     share = float((x.grad == 0).double().mean())
     assert abs(share - 0.2) < 5 * 0.4 / math.sqrt(size) + 1e-5
+
+
+@pytest.mark.parametrize("size", [64, 1 << 14, 1 << 16])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_dropped_or_stays_at_every_size(size, value):
+    """torch's own multiplies by a mask, which makes NaN of a dropped Inf; ours did so below 16,384 elements only."""
+    x = torch.full((size,), value)
+    y = alpha_dropout(x, 0.5)
+    dropped = y.isfinite()
+    assert 0.3 < float(dropped.double().mean()) < 0.7
+    assert y[dropped].unique().numel() == 1
+    assert torch.equal(y[~dropped], x[~dropped]) or (math.isnan(value) and bool(y[~dropped].isnan().all()))
+
+
+@pytest.mark.parametrize("size", [64, 1 << 16])
+def test_integers_are_refused_at_every_size(size):
+    with pytest.raises(TypeError, match=r"needs floating-point input, not torch\.int64"):
+        alpha_dropout(torch.ones(size, dtype=torch.long), 0.5)

@@ -143,5 +143,5 @@ def test_clear_errors():
         Standardize.fit(TensorDataset(torch.ones(4, 3)))
     with pytest.raises(TypeError, match="batch 0 is str"):
         Standardize.fit(["text"])
-    with pytest.raises(ValueError, match=r"fitted to 3 features in dimension 1, the input has shape \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"fitted to 3 features in dimension 1, the input has shape \[2, 4\]"):
         Standardize(3)(torch.ones(2, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,9 @@ def out_of_bag(ensemble: Any, dataset: Any, sets: Bootstrap, batch_size: int = 1
     A pattern that stands twice in the data set counts as two patterns: let such a data set be cleaned first, or the
     score is too good.
 
+    Warns:
+        UserWarning: Some patterns are in every member's set, and have no prediction.
+
     Raises:
         ValueError: No pattern is out of the bag of any member.
     """
@@ -89,6 +93,14 @@ def out_of_bag(ensemble: Any, dataset: Any, sets: Bootstrap, batch_size: int = 1
             targets.append(y)
     squares, mask, ambiguity, errors = (torch.cat(item, dim=-1) for item in zip(*parts, strict=True))
     covered = mask.any(0)
+    missing, total = int((~covered).sum()), len(covered)
+    if missing:
+        warnings.warn(
+            f"{missing} of {total} patterns are in the sets of all {len(networks)} members and have no out-of-bag "
+            f"prediction: the score is that of the others (coverage {1 - missing / total:.3g}); take more members or a "
+            "smaller max_samples",
+            stacklevel=3,
+        )
     mean, target = torch.cat(mean_predictions), torch.cat(targets)
     return OutOfBag(
         score=score(mean[covered], target[covered], ensemble.task),

@@ -30,6 +30,10 @@ class Prediction:
     members: Tensor
     task: Task
 
+    def to(self, *args: Any, **kwargs: Any) -> Prediction:
+        """On another device or in another dtype, as ``Tensor.to``; ``Trainer.predict`` moves what it collects."""
+        return Prediction(self.members.to(*args, **kwargs), self.task)
+
     @cached_property
     def mean(self) -> Tensor:
         """``[N, ...]``: the ensemble's prediction; probabilities are averaged, not logits."""
@@ -57,7 +61,7 @@ def _entropy(probabilities: Tensor) -> Tensor:
     return torch.special.entr(probabilities).sum(-1)
 
 
-def as_prediction(output: Tensor, task: Task) -> Tensor:
+def as_prediction(output: Tensor, task: str) -> Tensor:
     """A network's output as what is averaged: softmax of logits ``[N, C]`` (one logit: two classes), or values.
 
     Raises:
@@ -71,7 +75,7 @@ def as_prediction(output: Tensor, task: Task) -> Tensor:
         one = torch.sigmoid(output if output.dim() == 1 else output.squeeze(-1))
         return torch.stack([1 - one, one], -1)
     if output.dim() > 2:
-        raise ValueError(f"logits of shape {tuple(output.shape)}: classes have to be the last of two dimensions")
+        raise ValueError(f"logits of shape {list(output.shape)}: classes have to be the last of two dimensions")
     return torch.softmax(output, -1)
 
 
@@ -94,8 +98,11 @@ class MeanOfMembers(nn.Module):
     def __init__(self, members: list[nn.Module], task: Task) -> None:
         super().__init__()
         self.members = nn.ModuleList(members).eval()
-        self.task: Task = task
+        self.task: str = task
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, ...]``: probabilities or values."""
-        return torch.stack([as_prediction(member(x), self.task) for member in self.members]).mean(0)
+        predictions = []
+        for member in self.members:  # no comprehension: torch.jit.script knows none over modules
+            predictions.append(as_prediction(member(x), self.task))
+        return torch.stack(predictions).mean(0)

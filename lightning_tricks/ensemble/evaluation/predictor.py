@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks._compat.lightning_module import LowOverheadModule
+from lightning_tricks._compat.lightning_module import LowOverheadModule, scriptable
 from lightning_tricks.ensemble.data.data_module import BootstrapDataModule
 from lightning_tricks.ensemble.evaluation.out_of_bag import OutOfBag, out_of_bag
 from lightning_tricks.ensemble.evaluation.prediction import (
@@ -46,7 +46,7 @@ class EnsemblePredictor(LowOverheadModule):
             self.networks.eval()
             return Prediction(predict_members(self.networks, x, self.task, batch_size), self.task)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Prediction:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Prediction:
         return self.predict(first_element(batch))
 
     def members(self) -> list[Any]:
@@ -58,8 +58,8 @@ class EnsemblePredictor(LowOverheadModule):
         return copies
 
     def as_module(self) -> MeanOfMembers:
-        """One plain module that returns the mean prediction, ready for torch.export."""
-        return MeanOfMembers(self.members(), self.task)
+        """One plain module that returns the mean prediction, ready for torch.export, torch.jit.script and trace."""
+        return MeanOfMembers([scriptable(member) for member in self.members()], self.task)
 
     @property
     def out_of_bag(self) -> OutOfBag:

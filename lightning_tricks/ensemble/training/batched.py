@@ -17,6 +17,7 @@ from lightning_tricks._compat.torch_modules import backward_hooks_of, forward_ho
 from lightning_tricks.activations import activation_of
 from lightning_tricks.ensemble.training.losses import StackedLosses
 from lightning_tricks.ensemble.training.stack import Stack
+from lightning_tricks.nn.dropout import AlphaDropout
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -63,7 +64,7 @@ class BatchedLayers:
             return [functools.partial(kind.forward, module)]
         known = {
             nn.Linear: self._linear, nn.Flatten: self._flatten, nn.LayerNorm: self._layer_norm,
-            nn.BatchNorm1d: self._batch_norm,
+            nn.BatchNorm1d: self._batch_norm, nn.Embedding: self._embedding,
         }  # fmt: skip
         make = known.get(kind)
         layer = None if make is None else make(module)
@@ -126,6 +127,22 @@ class BatchedLayers:
 
         return layer
 
+    def _embedding(self, module: Any) -> Layer | None:
+        if module.sparse or module.max_norm is not None or module.scale_grad_by_freq:
+            return None
+        name, weight_of = self._places[id(module.weight)], self._common(module.weight)
+
+        def layer(x: Tensor) -> Tensor:
+            weight = self.stack.transpose(name, weight_of())
+            places = x.flatten(1).unsqueeze(2).expand(-1, -1, weight.shape[2])
+            y = weight.gather(1, places).view(*x.shape, weight.shape[2])
+            # The padding row has no gradient; torch's batching rule for it knows the first member's only.
+            return (
+                y if module.padding_idx is None else torch.where((x == module.padding_idx).unsqueeze(-1), y.detach(), y)
+            )
+
+        return layer
+
     @contextmanager
     def used(self) -> Iterator[None]:
         """A block, inside of a mapped call, in which the known layers of the first member compute on the stack."""
@@ -165,7 +182,7 @@ class _Narrow(torch.autograd.Function):
 def _is_elementwise(module: nn.Module) -> bool:
     """Whether each number of the output depends on the same number of the input alone; Dropout draws for each."""
     kind = type(module)
-    if kind in (nn.Identity, nn.Dropout):
+    if kind in (nn.Identity, nn.Dropout, AlphaDropout):
         return True
     known = activation_of(module)
     if known is None or known.activation.module is not kind:

@@ -10,12 +10,12 @@ from torch import Tensor
 from lightning_tricks._compat import lightning as _lightning
 from lightning_tricks._compat.lightning_module import overrides
 from lightning_tricks._compat.trees import tree_leaves
+from lightning_tricks.ensemble import distributed
 from lightning_tricks.ensemble.data.loader import MemberBatches, MemberRows, rows
 from lightning_tricks.ensemble.evaluation.out_of_bag import member_losses
 from lightning_tricks.ensemble.evaluation.prediction import Task
 from lightning_tricks.ensemble.evaluation.predictor import EnsemblePredictor
 from lightning_tricks.ensemble.members import FORWARDED_HOOKS
-from lightning_tricks.ensemble.training import distributed
 from lightning_tricks.ensemble.training.batched import BatchedLayers
 from lightning_tricks.ensemble.training.logged_values import LoggedValues, capture_logging
 from lightning_tricks.ensemble.training.member_logger import MemberLogger

@@ -54,6 +54,10 @@ def why_separate(members: list[Any], configured: list[Any]) -> str | None:
     for entry in schedulers:
         if isinstance(entry["scheduler"], lr_scheduler.ReduceLROnPlateau):
             return "ReduceLROnPlateau sets a learning rate for each member"
+    frozen = [{name for name, value in member.named_parameters() if not value.requires_grad} for member in members]
+    for number, own in enumerate(frozen):
+        if own != frozen[0]:
+            return f"members 0 and {number} differ in what is frozen (requires_grad), first in {min(own ^ frozen[0])}"
     for number, (others, _) in enumerate(taken):
         if _settings(others[0], members[number]) != _settings(optimizers[0], members[0]):
             return f"the optimisers of members 0 and {number} have different settings"
@@ -75,11 +79,14 @@ def _comparable(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else value
 
 
-def move_to_stack(optimizer: Optimizer, stack: Stack) -> None:
+def move_to_stack(optimizer: Optimizer, stack: Stack) -> list[int]:
     """Let an optimiser of the first member, fresh from its constructor, step all members of the stack.
 
     The optimiser object stays the same, so that its schedulers go on. Where nothing was said about it, the fused
     implementation is used on the CPU.
+
+    Returns:
+        The groups, by number, for which that was done.
     """
     replaced = {}
     for group in optimizer.param_groups:
@@ -105,11 +112,21 @@ def move_to_stack(optimizer: Optimizer, stack: Stack) -> None:
     on_cpu = all(value.device.type == "cpu" for value in stack.parameters.values())
     if on_cpu:
         skip_graph_capture_check(optimizer)
+    fused = []
     if kind in _FUSED and on_cpu:
-        for group in optimizer.param_groups:
+        for number, group in enumerate(optimizer.param_groups):
             free = group.get("fused") is None and group.get("foreach") is None and not group.get("differentiable")
             if free and all(parameter.is_floating_point() for parameter in group["params"]):
                 group["fused"] = True
+                fused.append(number)
+    return fused
+
+
+def unfuse_sparse(optimizer: Optimizer, fused: list[int]) -> None:
+    """Take the ordinary implementation again where a gradient turned out to be sparse, which the fused one refuses."""
+    for group in (optimizer.param_groups[number] for number in fused):
+        if group["fused"] and any(value.grad is not None and value.grad.is_sparse for value in group["params"]):
+            group["fused"] = False
 
 
 def replace_parameters(optimizer: Optimizer, replaced: dict[Any, Any]) -> None:
@@ -142,7 +159,24 @@ def clip(gradients: list[Tensor], value: float, algorithm: str | None) -> None:
         for gradient in gradients:
             gradient.clamp_(-value, value)
         return
-    squares = [gradient.flatten(1).pow(2).sum(1) if gradient.dim() > 1 else gradient.pow(2) for gradient in gradients]
-    scale = (value / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(max=1.0)
+    scale = (value / (torch.stack([_squares(gradient) for gradient in gradients]).sum(0).sqrt() + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
-        gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
+        if gradient.is_sparse:
+            rows = gradient.coalesce()
+            numbers = rows.values() * _like(scale[rows.indices()[0]], rows.values())
+            gradient.copy_(torch.sparse_coo_tensor(rows.indices(), numbers, rows.shape, check_invariants=False))
+        else:
+            gradient.mul_(_like(scale, gradient))
+
+
+def _squares(gradient: Tensor) -> Tensor:
+    """``[K]``: the squared length of each member's part."""
+    if not gradient.is_sparse:
+        return gradient.flatten(1).pow(2).sum(1) if gradient.dim() > 1 else gradient.pow(2)
+    rows = gradient.coalesce()
+    sums = rows.values().new_zeros(len(gradient))
+    return sums.index_add_(0, rows.indices()[0], rows.values().flatten(1).pow(2).sum(1))
+
+
+def _like(scale: Tensor, gradient: Tensor) -> Tensor:
+    return scale.view(-1, *[1] * (gradient.dim() - 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -76,19 +75,6 @@ class Stack:
                     if value is not None:
                         self._slots.append(((owner, name, places[self.names[id(value)]]), value))
 
-    def copied(self) -> Stack:
-        """A copy for mapped steps, in which only the first member is a module; of the others there are the weights."""
-        other: Stack = object.__new__(Stack)
-        other.members, other.transposed = [copy.deepcopy(self.members[0])], self.transposed
-        other._own = [{**dict(other.members[0].named_parameters()), **dict(other.members[0].named_buffers())}]
-        other.parameters = {
-            name: nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
-            for name, value in self.parameters.items()
-        }
-        other.buffers = {name: value.clone() for name, value in self.buffers.items()}
-        other._take_template()
-        return other
-
     def _gather(self, name: str) -> Tensor:
         return torch.stack([self.transpose(name, own[name].data) for own in self._own])
 
@@ -132,6 +118,8 @@ class Stack:
             ]
             if parameter.grad is None:
                 parameter.grad = torch.stack(rows)
+            elif parameter.grad.is_sparse:
+                parameter.grad = parameter.grad + torch.stack(rows)
             else:
                 for row, add in zip(parameter.grad.unbind(0), rows, strict=True):
                     row.add_(add)

@@ -36,6 +36,7 @@ def mapped_losses(
     *,
     batched: BatchedLayers | None = None,
     checked: bool = False,
+    same_draws: bool = False,
 ) -> tuple[Tensor | None, dict[int, LoggedValues] | StackedLoggedValues]:
     """Losses ``[K]`` of all members of a stack by one mapped call of the first one's ``training_step``.
 
@@ -46,6 +47,7 @@ def mapped_losses(
         batch_idx: Passed on.
         batched: Computes the layers that it knows on the stack itself.
         checked: Look for what a mapped call would lose in silence.
+        same_draws: All members get the same random numbers.
 
     Raises:
         NotMappableError: What ``checked`` found.
@@ -69,7 +71,9 @@ def mapped_losses(
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")  # where that matters the loop is faster
-        losses, logged.tensors = call_mapped(one, stack.views(), [leaves[place] for place in places])
+        losses, logged.tensors = call_mapped(
+            one, stack.views(), [leaves[place] for place in places], same_draws=same_draws
+        )
     found = split_by_member(logged, active) if logged.calls else StackedLoggedValues(logged, list(active))
     return None if skipped else losses, found
 

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_tricks._compat.torch_tensors import transforms_are_active
 from lightning_tricks.model.processes import average_over_processes, is_distributed
 from lightning_tricks.nn.batch_norm.blocks import Block, NormalizeBlocks, can_write_in_place
-from lightning_tricks.nn.batch_norm.running import RunningStatistics, accumulation_dtype, move
+from lightning_tricks.nn.batch_norm.running import RunningStatistics, accumulation_dtype, batch_moments, move
 
 __all__ = ["GhostBatchNorm1d", "GhostBatchNorm2d", "GhostBatchNorm3d", "ghost_batch_norm", "ghost_groups"]
 
@@ -120,15 +121,23 @@ def _all_groups(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The groups side by side as further channels: a view, and one call of the kernel."""
     samples, channels, *rest = block.shape
+    side_by_side = block if groups == 1 else block.reshape(samples // groups, groups * channels, *rest)
+    weight = None if weight is None else weight.repeat(groups)
+    bias = None if bias is None else bias.repeat(groups)
+    if transforms_are_active():
+        output = F.batch_norm(side_by_side, None, None, weight, bias, training=True, momentum=0.0, eps=eps)
+        means, variances = batch_moments(side_by_side.detach())
+        count = side_by_side.numel() // side_by_side.shape[1]
+        return output.reshape(block.shape), means, variances * (count / (count - 1))
     # With momentum 1 the kernel leaves the statistics of every group in the buffers it is given.
     means = torch.zeros(groups * channels, dtype=accumulation_dtype(block.dtype), device=block.device)
     variances = torch.ones_like(means)
     output = F.batch_norm(
-        block if groups == 1 else block.view(samples // groups, groups * channels, *rest),
+        side_by_side,
         means,
         variances,
-        None if weight is None else weight.repeat(groups),
-        None if bias is None else bias.repeat(groups),
+        weight,
+        bias,
         training=True,
         momentum=1.0,
         eps=eps,
@@ -137,10 +146,15 @@ def _all_groups(
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    if tensor.dim() not in formats or tensor.is_contiguous():
+    """By the strides, which a mapped tensor knows as well; memory formats it does not."""
+    if tensor.dim() not in (4, 5) or tensor.is_contiguous():
         return False
-    return tensor.is_contiguous(memory_format=formats[tensor.dim()])
+    expected = 1
+    for axis in (1, *range(tensor.dim() - 1, 1, -1), 0):
+        if tensor.shape[axis] > 1 and tensor.stride(axis) != expected:
+            return False
+        expected *= tensor.shape[axis]
+    return True
 
 
 class _GhostBatchNorm(RunningStatistics):
@@ -175,9 +189,7 @@ class _GhostBatchNorm(RunningStatistics):
     def forward(self, input: Tensor) -> Tensor:
         self._check_input(input)
         if not self._uses_batch():
-            dtype = accumulation_dtype(input.dtype)
-            weight, bias = (None if p is None else p.to(dtype) for p in (self.weight, self.bias))
-            return F.batch_norm(input, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
+            return self._evaluated(input)
         output, mean, variance = ghost_batch_norm(input, self.ghost_size, self.weight, self.bias, self.eps)
         if self.training and self.track_running_stats:
             with torch.no_grad():
@@ -219,8 +231,8 @@ class GhostBatchNorm1d(_GhostBatchNorm, nn.BatchNorm1d):
         ``[N, C]`` or ``[N, C, L]``, and the same out.
 
     Raises:
-        ValueError: ``ghost_size`` or ``accumulation_steps`` is below 1, or ``eps`` outside [0, 1); in forward: a wrong
-            number of channels, or fewer than 2 values per channel in training.
+        ValueError: ``ghost_size`` or ``accumulation_steps`` is below 1, or ``eps`` not between 0 and 1; in forward: a
+            wrong number of channels, or fewer than 2 values per channel in training.
 
     >>> layer = GhostBatchNorm1d(16, ghost_size=8)
     >>> layer(torch.randn(30, 16)).shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from lightning_tricks.model.processes import is_distributed
 from lightning_tricks.nn.batch_norm.running import RunningStatistics, accumulation_dtype, joint_moments, move
@@ -38,6 +38,7 @@ def mean_only_batch_norm(input: Tensor, bias: Tensor | None = None, synchronize:
     return _shift(input, (-mean if bias is None else bias.to(dtype) - mean)), mean
 
 
+@fx.wrap
 def _shift(input: Tensor, shift: Tensor) -> Tensor:
     # The sum is taken in the shift's type: a mean rounded to half precision would move the whole channel.
     return (input + shift.view((1, -1) + (1,) * (input.dim() - 2))).to(input.dtype)
@@ -45,6 +46,7 @@ def _shift(input: Tensor, shift: Tensor) -> Tensor:
 
 class _MeanOnlyBatchNorm(RunningStatistics):
     bias: Tensor | None
+    _divides = False
     _dimensions: tuple[int, ...] = ()
 
     def __init__(
@@ -86,8 +88,8 @@ class _MeanOnlyBatchNorm(RunningStatistics):
         self._check_input(input)
         if not self._uses_batch():
             assert self.running_mean is not None
-            dtype = accumulation_dtype(input.dtype)
-            return _shift(input, -self.running_mean if self.bias is None else self.bias.to(dtype) - self.running_mean)
+            bias = 0.0 if self.bias is None else self.bias.to(self.running_mean.dtype)
+            return _shift(input, bias - self.running_mean)
         output, mean = mean_only_batch_norm(input, self.bias, self.synchronize)
         if self.training and self.track_running_stats:
             with torch.no_grad():

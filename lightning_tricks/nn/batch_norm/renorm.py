@@ -9,8 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_tricks._compat.torch_tensors import transforms_are_active
 from lightning_tricks.model.processes import is_distributed
-from lightning_tricks.nn.batch_norm.running import RunningStatistics, accumulation_dtype, joint_moments, move
+from lightning_tricks.nn.batch_norm.running import (
+    RunningStatistics,
+    accumulation_dtype,
+    batch_moments,
+    joint_moments,
+    move,
+)
 
 __all__ = ["BatchRenorm1d", "BatchRenorm2d", "BatchRenorm3d", "batch_renorm"]
 
@@ -66,7 +73,7 @@ def batch_renorm(
         centred = (values - mean.view(shape)) * (variance + eps).rsqrt().view(shape)
         mean, variance = mean.detach(), variance.detach()
     else:
-        mean, variance = _statistics(input, dtype, eps)
+        mean, variance = _statistics(input.detach(), dtype, eps)
     with torch.no_grad():
         std = (variance + eps).sqrt_()
         scale_of_running = (running_var.to(dtype) + eps).rsqrt_()
@@ -91,6 +98,9 @@ def _statistics(input: Tensor, dtype: torch.dtype, eps: float) -> tuple[Tensor, 
 
     On a CPU that is several times faster than ``var_mean``.
     """
+    if transforms_are_active():
+        with torch.no_grad():
+            return batch_moments(input)
     mean = torch.zeros(input.shape[1], dtype=dtype, device=input.device)
     variance = torch.ones_like(mean)
     count = input.numel() // input.shape[1]
@@ -175,9 +185,7 @@ class _BatchRenorm(RunningStatistics):
         assert self.running_mean is not None
         assert self.running_var is not None
         if not self.training:
-            dtype = accumulation_dtype(input.dtype)
-            weight, bias = (None if p is None else p.to(dtype) for p in (self.weight, self.bias))
-            return F.batch_norm(input, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
+            return self._evaluated(input)
         output, mean, std = batch_renorm(
             input,
             self.running_mean,
@@ -195,7 +203,7 @@ class _BatchRenorm(RunningStatistics):
                 # The paper's moving average is one of the standard deviation, not of the variance.
                 running_std = (self.running_var + self.eps).sqrt_()
                 move(running_std, std, weight_of_batch)
-                self.running_var.copy_(running_std.square_().sub_(self.eps).clamp_(min=0.0))
+                self.running_var.copy_((running_std * running_std).sub_(self.eps).clamp(min=0.0))
         return output
 
     def extra_repr(self) -> str:

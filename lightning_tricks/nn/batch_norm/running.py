@@ -6,12 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
 
 from lightning_tricks._compat.torch_modules import BatchNorm as TorchBatchNorm
+from lightning_tricks._compat.torch_tensors import transforms_are_active
 from lightning_tricks.model.processes import stack_over_processes
 
-__all__ = ["BatchNorm", "RunningStatistics", "accumulation_dtype", "joint_moments", "micro_batch_momentum", "move"]
+__all__ = [
+    "BatchNorm",
+    "RunningStatistics",
+    "accumulation_dtype",
+    "batch_moments",
+    "joint_moments",
+    "micro_batch_momentum",
+    "move",
+]
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -62,16 +72,16 @@ class RunningStatistics(nn.Module):
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
     accumulation_steps: int
+    _divides = True  # by a standard deviation, to which eps is added
     _check_input_dim: Callable[[Tensor], None]
 
     def _configure(self, accumulation_steps: int, bias: bool = True) -> None:
         """The last step of a constructor: checks, and the parts of the signature that not every torch has."""
         if self.num_features < 1:
             raise ValueError(f"{type(self).__name__}: num_features must be at least 1, got {self.num_features}")
-        if not 0.0 <= self.eps < 1.0:
-            raise ValueError(
-                f"{type(self).__name__}: eps, the second argument, must lie in [0, 1), got {self.eps}{self._hint()}"
-            )
+        if not (0.0 < self.eps < 1.0 or (self.eps == 0 and not self._divides)):
+            name, hint = type(self).__name__, self._hint()
+            raise ValueError(f"{name}: eps, the second argument, must lie between 0 and 1, got {self.eps}{hint}")
         if self.momentum is not None:
             micro_batch_momentum(self.momentum, accumulation_steps)
         elif accumulation_steps < 1:
@@ -119,6 +129,13 @@ class RunningStatistics(nn.Module):
         return self.training or self.running_mean is None
 
     def _check_input(self, input: Tensor) -> None:
+        if isinstance(input, fx.Proxy):
+            if self._uses_batch():
+                raise fx.proxy.TraceError(
+                    f"{type(self).__name__} in training mode cannot be traced symbolically: a graph of torch.fx would "
+                    "not hold how its running statistics move; trace in eval mode, or use torch.export"
+                )
+            return
         self._check_input_dim(input)
         if input.shape[1] != self.num_features:
             raise ValueError(
@@ -131,6 +148,14 @@ class RunningStatistics(nn.Module):
                 "statistics to compute from it; use larger batches (drop_last=True in the DataLoader if it is the "
                 "last one) or call .eval()"
             )
+
+    def _evaluated(self, input: Tensor) -> Tensor:
+        """Normalised by the running statistics, in their precision."""
+        assert self.running_mean is not None
+        dtype = self.running_mean.dtype
+        affine = (getattr(self, name, None) for name in ("weight", "bias"))
+        weight, bias = (None if values is None else values.to(dtype) for values in affine)
+        return F.batch_norm(input, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
 
     def _next_weight(self) -> float | Tensor:
         """Counts this batch and gives the share of it in the running statistics."""
@@ -150,11 +175,25 @@ BatchNorm = (
 )  # every kind, for isinstance: torch's own, theirs derived from it, and ours
 
 
+def batch_moments(input: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch's mean and biased variance per channel, in the precision of statistics: plain tensor arithmetic.
+
+    The kernels of batch norm are faster and write into buffers, which a transform (``vmap``, ``jvp``) does not allow.
+    """
+    values = input.to(accumulation_dtype(input.dtype))
+    variance, mean = torch.var_mean(values, [axis for axis in range(input.dim()) if axis != 1], correction=0)
+    return mean, variance
+
+
 def move(running: Tensor, value: Tensor, weight: float | Tensor) -> None:
     """running += weight (value - running), in place."""
     if isinstance(weight, Tensor):
         weight = weight.to(running.dtype)
-    running.lerp_(value.detach().to(running.dtype), weight)
+    value = value.detach().to(running.dtype)
+    if transforms_are_active():  # vmap has no rule of its own for lerp_
+        running.add_(weight * (value - running))
+    else:
+        running.lerp_(value, weight)
 
 
 def joint_moments(mean: Tensor, squares: Tensor | None, count: int) -> tuple[Tensor, Tensor | None, Tensor]:

@@ -37,6 +37,7 @@ class BatchStatistics:
         self.moments = MomentSums(0, zeros, zeros)
         self.batches = 0
         self.sum_of_means, self.sum_of_variances = zeros, zeros
+        self.batch_totals: list[Tensor] = []  # of each batch's means: not finite where a value was not
 
     def add(self, input: Tensor) -> None:
         """Adds a batch ``[N, C, *]``."""
@@ -57,6 +58,7 @@ class BatchStatistics:
         mean, variance = mean.to(rest) + rest, squares / max(count - 1, 1)
         self.moments = self.moments.merge(MomentSums(count, mean, squares))
         self.batches += 1
+        self.batch_totals.append(mean.sum())
         self.sum_of_means = self.sum_of_means + mean
         self.sum_of_variances = self.sum_of_variances + variance
 
@@ -65,6 +67,15 @@ class BatchStatistics:
         if estimator == "paper":
             return self.sum_of_means / self.batches, self.sum_of_variances / self.batches
         return self.moments.mean, self.moments.m2 / (self.moments.count - 1)
+
+    def is_finite(self) -> bool:
+        """Whether mean and variance are numbers; looks at the device once."""
+        return bool((self.moments.mean.sum() + self.moments.m2.sum()).isfinite())
+
+    def first_not_finite(self) -> int | None:
+        """The first batch of this process with a NaN or Inf in it, or None."""
+        wrong = [number for number, total in enumerate(self.batch_totals) if not bool(total.isfinite())]
+        return wrong[0] if wrong else None
 
     def pack(self) -> Tensor:
         """Everything in one tensor, ``[2 + 4 C]``."""

@@ -13,12 +13,12 @@ from torch.optim import Optimizer
 
 from lightning_tricks._compat.torch_modules import buffers_of, parameters_of
 from lightning_tricks.init.report import NoEffectWarning, Report
-from lightning_tricks.model.layers import Model
+from lightning_tricks.model.layers import Model, is_batch_norm, is_mean_only
 from lightning_tricks.nn import batch_norm as ours
 from lightning_tricks.nn.batch_norm import BatchNorm
 from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
 
-__all__ = ["convert_batch_norm", "dimensions_of", "member"]
+__all__ = ["convert_batch_norm", "dimensions_of", "member", "refuse_zero_eps"]
 
 _OURS = [getattr(ours, name) for name in ours.__all__ if name.endswith("d")]
 _EXACT = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, *_OURS}
@@ -62,9 +62,9 @@ def convert_batch_norm(
     left: list[tuple[str, str]] = []
 
     def policy(name: str, module: nn.Module) -> nn.Module | None:
-        if not isinstance(module, BatchNorm):
+        if not is_batch_norm(module):
             return None
-        if is_lazy(module.running_mean):  # type: ignore[arg-type]
+        if is_lazy(module.running_mean):
             raise ValueError(f"convert_batch_norm: layer {name!r} is not initialised yet; run the model once before")
         if type(module) not in _EXACT and type(module) is not cls:
             left.append((name, f"{type(module).__name__} may do more than batch norm"))
@@ -80,7 +80,7 @@ def convert_batch_norm(
 
     before = list(model.parameters())
     changes = Report()
-    norms = {name: module for name, module in model.named_modules() if isinstance(module, BatchNorm)}
+    norms = {name: module for name, module in model.named_modules() if is_batch_norm(module)}
     model = replace_modules(model, policy, changes)
     new: dict[nn.Parameter, nn.Parameter] = {}
     for entry in changes.changed:
@@ -111,6 +111,7 @@ def _convert(old: BatchNorm, cls: type, kwargs: dict[str, Any]) -> nn.Module:
         if hasattr(old, name) and issubclass(cls, ours.RunningStatistics):
             settings[name] = getattr(old, name)
     new = cls(old.num_features, **(settings | kwargs))
+    refuse_zero_eps(new)
     reference = old.bias if isinstance(old.bias, torch.Tensor) else old.running_mean
     if isinstance(reference, torch.Tensor):
         new.to(device=reference.device)
@@ -120,13 +121,26 @@ def _convert(old: BatchNorm, cls: type, kwargs: dict[str, Any]) -> nn.Module:
     )
     for of_old, of_new in tensors:
         of_new.update({name: of_old[name] for name in _STATE if name in of_old and name in of_new})
-    if _has(new, "weight") and not hasattr(old, "weight"):
-        with torch.no_grad():  # a variance of 1 and this scale are no scale at all
-            new.weight.fill_((1.0 + new.eps) ** 0.5)
+    if not hasattr(old, "weight"):
+        with torch.no_grad():  # a variance of 1 and this scale are no scale at all, and so is this variance alone
+            if _has(new, "weight"):
+                new.weight.fill_((1.0 + new.eps) ** 0.5)
+            elif _has(new, "running_var"):
+                new.running_var.fill_(1.0 - new.eps)
     new.track_running_stats = old.track_running_stats
     if new.running_mean is not None and isinstance(new, ours.RunningStatistics):
         new.keep_statistics_in_float32()
     return new
+
+
+def refuse_zero_eps(norm: nn.Module) -> None:
+    """torch's batch norm takes an eps of 0 and raises in its first forward.
+
+    Raises:
+        ValueError: eps is not positive, and the norm divides by a standard deviation.
+    """
+    if is_batch_norm(norm) and not is_mean_only(norm) and not norm.eps > 0:
+        raise ValueError(f"eps has to be positive, got {norm.eps}: {type(norm).__name__} would raise in its forward")
 
 
 def dimensions_of(cls: type) -> int | None:

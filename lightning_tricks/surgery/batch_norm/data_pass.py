@@ -76,14 +76,16 @@ class DataPass:
             stop_at: ``(name, n)`` ends each forward pass at the n-th call of this layer.
 
         Raises:
-            ValueError: There were no batches, or a batch has too few values.
+            ValueError: There were no batches, or a batch has too few values, or some that are NaN or Inf.
         """
         statistics = {name: _empty(module) for name, module in layers.items()}
+        order: dict[str, None] = {}  # of the first calls
         # Layers that talk to each other across processes need as many batches on each; then the shortest one decides.
         in_step = is_distributed() and any(_synchronizes(module) for module in layers.values())
 
         def gather(name: str) -> Callable[..., None]:
             def hook(module: BatchNorm, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                order[name] = None
                 input = args[0] if args else next(iter(kwargs.values()))
                 if input.numel() == module.num_features and not self.singles:
                     raise ValueError(
@@ -110,6 +112,7 @@ class DataPass:
                 self._together(run)
         joined = dict(zip(statistics, join_processes(list(statistics.values())), strict=True))
         joined = {name: entry for name, entry in joined.items() if entry.moments.count > 0}
+        _refuse_not_finite(joined, {name: statistics[name] for name in (*order, *layers)})
         if not joined:
             raise ValueError("the loader is empty, or its batches reach no batch-norm layer")
         for name, entry in joined.items():
@@ -165,6 +168,18 @@ class DataPass:
 def _empty(layer: BatchNorm) -> BatchStatistics:
     assert isinstance(layer.running_mean, Tensor)
     return BatchStatistics(layer.num_features, layer.running_mean.device)
+
+
+def _refuse_not_finite(joined: Mapping[str, BatchStatistics], own: Mapping[str, BatchStatistics]) -> None:
+    """Raises for the first layer, in the order of execution, whose statistics would not be numbers."""
+    for name, statistics in own.items():
+        if name not in joined or joined[name].is_finite():
+            continue
+        batch = statistics.first_not_finite()
+        where = "values too large for their squares" if batch is None else f"NaN or Inf in batch {batch}"
+        if batch is None and is_distributed():
+            where = "NaN or Inf in a batch of another process"
+        raise ValueError(f"layer {name!r} met {where} (counted from 0); nothing was changed")
 
 
 def _synchronizes(module: nn.Module) -> bool:

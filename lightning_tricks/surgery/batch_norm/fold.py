@@ -15,8 +15,7 @@ from lightning_tricks._compat.torch_modules import forward_pre_hooks_of, remove_
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.data_flow import trace
-from lightning_tricks.model.layers import Model
-from lightning_tricks.nn.batch_norm import BatchNorm
+from lightning_tricks.model.layers import Model, is_batch_norm
 from lightning_tricks.surgery.batch_norm.fold_plan import FoldPlan, is_foldable_layer, is_watched
 from lightning_tricks.surgery.batch_norm.normalized import FoldedBatchNorm
 from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
@@ -53,6 +52,9 @@ def fold_batch_norm(
         optimizer: An optimiser to be told which parameters are gone and which are new.
         report: Collects what was folded into what, and what was left and why.
 
+    Warns:
+        UserWarning: The run on ``batch`` looked at the values of its data, so that other data may go another way.
+
     Raises:
         ValueError: The model or a layer is in training mode; it was folded before and nothing is left to fold; its
             forward cannot be read without ``batch``. Nothing is changed then.
@@ -69,20 +71,28 @@ def fold_batch_norm(
     report = Report() if report is None else report
     refuse_wrapped(model, "fold_batch_norm")
     for name, module in model.named_modules():
-        if module.training and (isinstance(module, BatchNorm) or module is model):
+        if module.training and (is_batch_norm(module) or module is model):
             raise ValueError(
                 f"fold_batch_norm: {f'layer {name!r}' if name else 'the model'} is in training mode, where batch norm "
                 "uses the statistics of the batch; call model.eval() first"
             )
-    if not any(isinstance(module, BatchNorm) for module in model.modules()):
+    if not any(is_batch_norm(module) for module in model.modules()):
         _nothing_to_do(model, report)
         return model
-    plan = FoldPlan(model, trace(model, is_watched, is_foldable_layer, batch, forward, "fold_batch_norm"))
+    flow = trace(model, is_watched, is_foldable_layer, batch, forward, "fold_batch_norm")
+    plan = FoldPlan(model, flow)
     for name, why in plan.left.items():
         report.leave(name, why)
     if not plan.replacements:
         _nothing_to_do(model, report)
         return model
+    if flow.decisions:
+        warnings.warn(
+            f"fold_batch_norm: the forward of {type(model).__name__} looks at the values of its data "
+            f"({', '.join(dict.fromkeys(flow.decisions))}) and may go another way for other data; the folding is right "
+            "for the way that this batch went",
+            stacklevel=2,
+        )
     before = dict.fromkeys(model.parameters())
     groups = {layer: next(layer.parameters()) for layer in plan.parameters}
     for layer, (weight, bias) in plan.parameters.items():

@@ -19,8 +19,8 @@ from lightning_tricks._compat.torch_modules import (
     runs_convolution_of,
 )
 from lightning_tricks.model.data_flow import DataFlow, ModuleCall
+from lightning_tricks.model.layers import is_batch_norm
 from lightning_tricks.nn import batch_norm as ours
-from lightning_tricks.nn.batch_norm import BatchNorm
 from lightning_tricks.surgery.batch_norm.absorb import (
     Unfoldable,
     absorb_after,
@@ -55,7 +55,7 @@ def _is_transparent(module: nn.Module) -> bool:
 
 
 def is_watched(module: nn.Module) -> bool:
-    return is_foldable_layer(module) or isinstance(module, BatchNorm) or _is_transparent(module)
+    return is_foldable_layer(module) or is_batch_norm(module) or _is_transparent(module)
 
 
 class FoldPlan:
@@ -86,12 +86,12 @@ class FoldPlan:
             if isinstance(module, NormalizedLayer):
                 self._try(module.batch_norm, self._unwrap, module)
         for call in flow.calls:
-            if isinstance(call.module, BatchNorm):
+            if is_batch_norm(call.module):
                 self._try(call.module, self._fold, call)
         called = {call.module for call in flow.calls}
         called |= {call.module.batch_norm for call in flow.calls if isinstance(call.module, NormalizedLayer)}
         for name, module in model.named_modules():
-            if isinstance(module, BatchNorm) and module not in called:
+            if is_batch_norm(module) and module not in called:
                 self.left.setdefault(name, "not called")
 
     def _try(self, norm: nn.Module, fold: Callable[[Any], None], argument: Any) -> None:
@@ -128,17 +128,17 @@ class FoldPlan:
         self._check(call.module, layer, layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)
         dims = self._dims(call, layer)
         self.parameters[layer] = absorb_after(layer, *self._current(layer), *_affine(call))
-        self._replace(call.module, FoldedBatchNorm(self.names[layer], dims), into=layer)
+        self._replace(call.module, FoldedBatchNorm(self.names[layer], dims, call.module), into=layer)
 
     def _before(self, call: ModuleCall, layer: Any) -> None:
         self._check(call.module, layer, layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels)
         dims = self._dims(call, layer)
         weight, bias, values = absorb_before(layer, *self._current(layer), *_affine(call))
-        replacement: nn.Module = FoldedBatchNorm(self.names[layer], dims)
+        replacement: nn.Module = FoldedBatchNorm(self.names[layer], dims, call.module)
         if values is not None:
             if layer in self.unpadded:
                 raise Unfoldable(f"the padding of {self.names[layer]!r} belongs to another batch norm")
-            replacement = ChannelPad(self.names[layer], padding_of(layer), values.to(layer.weight.dtype))
+            replacement = ChannelPad(self.names[layer], padding_of(layer), values.to(layer.weight.dtype), call.module)
             self.unpadded.add(layer)
         self.parameters[layer] = weight, bias
         self._replace(call.module, replacement, into=layer)
@@ -183,6 +183,8 @@ class FoldPlan:
             raise Unfoldable(f"{type(norm).__name__} has a forward of its own")
         if forward_hooks_of(norm) or forward_pre_hooks_of(norm):
             raise Unfoldable("it has forward hooks")
+        if self.flow.is_asked(norm):
+            raise Unfoldable("the forward reads one of its weights or statistics")
 
     def _check(self, norm: Any, layer: Any, channels: int) -> None:
         self._check_layer(layer)

@@ -12,20 +12,16 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from lightning_tricks._compat.torch_modules import ConvNd, NormBase, parameters_of
+from lightning_tricks._compat.torch_modules import ConvNd, keep_on_the_slow_path, parameters_of
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.data_flow import DataFlow, trace
-from lightning_tricks.model.layers import Model
-from lightning_tricks.nn.batch_norm import RunningStatistics
-from lightning_tricks.surgery.batch_norm.convert import member
+from lightning_tricks.model.layers import Model, is_normalization
+from lightning_tricks.surgery.batch_norm.convert import member, refuse_zero_eps
 from lightning_tricks.surgery.batch_norm.normalized import NormalizedLayer
 from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
 
 __all__ = ["insert_batch_norm"]
-
-_RMS = (nn.RMSNorm,) if hasattr(nn, "RMSNorm") else ()
-_NORMS = (NormBase, RunningStatistics, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, *_RMS)
 
 
 def insert_batch_norm(
@@ -103,6 +99,7 @@ def insert_batch_norm(
         warnings.warn(f"insert_batch_norm inserted nothing ({reasons})", NoEffectWarning, stacklevel=2)
         return model
     names = {layer: name for name, layer in layers.items()}
+    keep_on_the_slow_path(model, wrappers)
     model = replace_modules(model, lambda name, module: wrappers.get(module))
     dropped: list[nn.Parameter] = []
     new: dict[nn.Parameter, nn.Parameter] = {}
@@ -125,7 +122,7 @@ def _is_layer(module: nn.Module) -> bool:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    return isinstance(module, _NORMS)
+    return is_normalization(module) or isinstance(module, nn.LocalResponseNorm)
 
 
 def _reason_against(name: str, layer: nn.Module, flow: DataFlow, globs: Sequence[str] | None) -> str:
@@ -138,6 +135,8 @@ def _reason_against(name: str, layer: nn.Module, flow: DataFlow, globs: Sequence
         return f"called {len(calls)} times in a forward pass, which would share one set of statistics"
     if flow.is_borrowed(layer):
         return "its weight is used elsewhere as well"
+    if id(parameters_of(layer).get("bias")) in flow.asked:
+        return "its bias, which would be dropped, is asked for elsewhere"
     norms = [behind.module for behind in flow.behind(calls[0]) if _is_norm(behind.module)]
     if norms:
         return f"already followed by {type(norms[0]).__name__}"
@@ -150,5 +149,6 @@ def _norm_for(layer: Any, cls: type, kwargs: dict[str, Any]) -> nn.Module:
     dimensions = 1 if isinstance(layer, nn.Linear) else len(layer.kernel_size)
     channels = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
     norm: nn.Module = member(cls, dimensions)(channels, **kwargs)
+    refuse_zero_eps(norm)
     weight: torch.Tensor = layer.weight
     return norm.to(device=weight.device, dtype=weight.dtype).train(layer.training)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 __all__ = ["ChannelPad", "FoldedBatchNorm", "NormalizedLayer"]
+
+_FOLDED = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 class NormalizedLayer(nn.Module):
@@ -46,26 +48,49 @@ class NormalizedLayer(nn.Module):
         return self.batch_norm(output)
 
 
+@fx.wrap
+def check_dims(input: Tensor, dims: int, into: str) -> Tensor:
+    """The input, if it has the dimensions that batch norm was folded for; one operation in a traced graph."""
+    if input.dim() != dims:
+        raise ValueError(
+            f"a batch norm was folded into '{into}' for {dims}-dimensional inputs and got one of shape "
+            f"{list(input.shape)}; fold with batch= to show what the network gets"
+        )
+    return input
+
+
 class FoldedBatchNorm(nn.Identity):
     """Stands where a batch norm stood that is now part of another layer.
+
+    Its sizes and settings are still there; asked for its weights or statistics it raises an error that says why.
 
     Args:
         into: The name of that layer.
         dims: The dimensions of the inputs for which the folding is exact.
+        batch_norm: What was folded, for ``num_features``, ``eps`` and ``momentum``.
     """
 
-    def __init__(self, into: str, dims: int) -> None:
+    def __init__(self, into: str, dims: int, batch_norm: nn.Module | None = None) -> None:
         super().__init__()
         self.into = into
         self.dims = dims
+        for name in ("num_features", "eps", "momentum"):
+            if hasattr(batch_norm, name):
+                setattr(self, name, getattr(batch_norm, name))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            if name not in _FOLDED:
+                raise
+            raise AttributeError(
+                f"this batch norm was folded into {self.__dict__.get('into')!r} and has no {name} any more; change "
+                "what reads it, or leave this batch norm"
+            ) from error
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.dim() != self.dims:
-            raise ValueError(
-                f"a batch norm was folded into {self.into!r} for {self.dims}-dimensional inputs and got one of shape "
-                f"{tuple(input.shape)}; fold with batch= to show what the network gets"
-            )
-        return input
+        return check_dims(input, self.dims, self.into)
 
     def extra_repr(self) -> str:
         return f"into={self.into!r}, dims={self.dims}"
@@ -78,21 +103,24 @@ class ChannelPad(FoldedBatchNorm):
         into: The name of the layer that the batch norm became part of.
         padding: As ``torch.nn.functional.pad`` takes it.
         values: One value per channel, shape ``[C]``.
+        batch_norm: As of ``FoldedBatchNorm``.
 
     >>> import torch
     >>> ChannelPad("conv", [1, 0], torch.tensor([7.0]))(torch.ones(1, 1, 2))
     tensor([[[7., 1., 1.]]])
     """
 
-    def __init__(self, into: str, padding: list[int], values: Tensor) -> None:
-        super().__init__(into, len(padding) // 2 + 2)
+    if TYPE_CHECKING:  # an annotation that is there at run time is one that torch.jit has to understand
+        values: Tensor
+
+    def __init__(self, into: str, padding: list[int], values: Tensor, batch_norm: nn.Module | None = None) -> None:
+        super().__init__(into, len(padding) // 2 + 2, batch_norm)
         self.padding = list(padding)
         self.register_buffer("values", values.reshape((-1,) + (1,) * (len(padding) // 2)))
 
     def forward(self, input: Tensor) -> Tensor:
-        input = super().forward(input)
-        values = self.get_buffer("values")
-        return F.pad(input - values, self.padding) + values
+        input = check_dims(input, self.dims, self.into)
+        return F.pad(input - self.values, self.padding) + self.values
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, padding={self.padding}"

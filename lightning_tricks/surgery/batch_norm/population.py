@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.isolated import isolated
-from lightning_tricks.model.layers import Model
+from lightning_tricks.model.layers import Model, is_batch_norm
 from lightning_tricks.nn.batch_norm import BatchNorm
 from lightning_tricks.surgery.batch_norm.batch_statistics import BatchStatistics, Estimator
 from lightning_tricks.surgery.batch_norm.data_pass import DataPass
@@ -43,7 +43,7 @@ def tracked_batch_norms(model: nn.Module, layers: str | Sequence[str] = "*") -> 
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, BatchNorm)
+        if is_batch_norm(module)
         and any(name == glob or fnmatch.fnmatchcase(name, glob) for glob in globs)
         and module.track_running_stats
         and module.running_mean is not None
@@ -114,7 +114,7 @@ def update_population_statistics(
     report = Report() if report is None else report
     targets = tracked_batch_norms(model, layers)
     for name, module in model.named_modules():
-        if isinstance(module, BatchNorm) and name not in targets:
+        if is_batch_norm(module) and name not in targets:
             report.leave(name, "frozen, without running statistics, or not asked for")
     if not targets:
         warnings.warn("no batch-norm layer with running statistics to update was found", NoEffectWarning, stacklevel=2)

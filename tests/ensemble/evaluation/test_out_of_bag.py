@@ -1,5 +1,7 @@
 """Out-of-bag scores against loops over patterns, and against what theory says of them."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,7 @@ def regression(size=60):
     return TensorDataset(x, x[:, 0] + 0.1 * torch.randn(size, generator=generator, dtype=DOUBLE))
 
 
+@pytest.mark.filterwarnings("ignore:.*have no out-of-bag prediction")
 def test_classification_against_a_loop():
     ensemble, run = fit(Plain, "loop", 4)
     found, unseen = ensemble.out_of_bag, run.datamodule.sets.out_of_bag
@@ -49,6 +52,7 @@ def test_classification_against_a_loop():
     assert parts.ensemble_error == pytest.approx(parts.mean_member_error - parts.ambiguity, abs=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:.*have no out-of-bag prediction")
 def test_regression_against_a_loop():
     ensemble = BaggingEnsemble(Regression, 5, task="regression", backend="loop")
     module = BootstrapDataModule(regression(), 5, 20)
@@ -93,3 +97,20 @@ def test_nothing_out_of_bag():
     watched = BaggingEnsemble(Plain, 2, task="classification", monitor="out_of_bag", backend="loop")
     with pytest.raises(ValueError, match="member 0 saw every pattern"):
         trainer(max_epochs=1).fit(watched, BootstrapDataModule(data(), 2, bootstrap=False))
+
+
+@pytest.mark.parametrize(("num_members", "complete"), [(3, False), (40, True)])
+def test_patterns_without_a_prediction_are_told_once(num_members, complete):
+    ensemble = BaggingEnsemble(Plain, num_members, task="classification", backend="loop")
+    module = BootstrapDataModule(data(), num_members, 20)
+    trainer(max_epochs=0).fit(ensemble, module)
+    missing = int((~module.sets.out_of_bag.any(0)).sum())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = ensemble.out_of_bag
+        assert ensemble.out_of_bag is found
+    assert found.coverage == pytest.approx(1 - missing / 40)
+    assert complete == (missing == 0)
+    words = [str(warning.message) for warning in told if "out-of-bag" in str(warning.message)]
+    assert len(words) == (not complete)
+    assert complete or words[0].startswith(f"{missing} of 40 patterns are in the sets of all 3 members")

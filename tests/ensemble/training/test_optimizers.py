@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_tricks.ensemble.training.optimizers import clip, move_to_stack, optimizers_and_schedulers
 from lightning_tricks.ensemble.training.stack import Stack
-from tests.ensemble.trainings import Smooth, difference, fit, separate
+from tests.ensemble.trainings import Plain, Smooth, difference, fit, separate
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
@@ -103,3 +103,28 @@ def test_gradients_are_clipped_per_member_and_accumulate(backend, algorithm):
     options = {"gradient_clip_val": 0.05, "gradient_clip_algorithm": algorithm, "accumulate_grad_batches": 2}
     ensemble, _ = fit(make, backend, **options)
     assert difference(ensemble.networks, separate(make, **options)[0]) < 1e-10
+
+
+class Sparse(Plain):
+    """Embedded tokens with sparse gradients."""
+
+    def __init__(self, optimizer):
+        super().__init__(nn.Linear(4, 3), optimizer)
+        self.e = nn.Embedding(5, 4, sparse=True)
+        self.double()
+
+    def forward(self, x):
+        return self.net(self.e((x.abs() * 3).long().clamp(max=4)).mean(1))
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_clip_val": 0.05}, {"accumulate_grad_batches": 2}], ids=str)
+@pytest.mark.parametrize("kind", ["SGD", "Adagrad"])
+@pytest.mark.filterwarnings("ignore:.*is trained by the loop", "ignore:Sparse invariant checks")
+def test_sparse_gradients(kind, options):
+    """The fused implementation, which is taken where nothing was said, refuses them."""
+    momentum = {"momentum": 0.9} if kind == "SGD" and not options else {}
+
+    def make():
+        return Sparse(functools.partial(getattr(torch.optim, kind), lr=0.1, **momentum))
+
+    assert difference(fit(make, **options)[0].networks, separate(make, **options)[0]) < 1e-10

@@ -1,5 +1,8 @@
 """Steps that are mapped, and those that cannot be: the loop trains the same, and says why."""
 
+import threading
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -30,6 +33,30 @@ class WeightNormed(Plain):
     def __init__(self):
         net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 8)), nn.Tanh(), nn.Linear(8, 3))
         super().__init__(net.double())
+
+
+class OldWeightNorm(Plain):
+    """Its weight is computed in a hook, and cannot be copied while it has a history."""
+
+    def __init__(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's: it is old
+            layer = nn.utils.weight_norm(nn.Linear(6, 8))
+        super().__init__(nn.Sequential(layer, nn.Tanh(), nn.Linear(8, 3)).double())
+
+
+class OldSpectralNorm(Plain):
+    def __init__(self):
+        layer = nn.utils.spectral_norm(nn.Linear(6, 8))
+        super().__init__(nn.Sequential(layer, nn.Tanh(), nn.Linear(8, 3)).double())
+
+
+class Locked(Smooth):
+    """Holds what cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
 
 
 class Reassigning(Smooth):
@@ -100,6 +127,9 @@ CAUSES = {
     Recurrent: "lstm is a LSTM",
     Branching: r"item\(\)",
     WeightNormed: "is trained",
+    OldWeightNorm: r"net\.0 computes its weight in a hook",
+    OldSpectralNorm: r"net\.0",
+    Locked: "no copy can be made",
     Reassigning: "puts a new tensor in the place of buffer member.level|place of buffer level",
     Keeping: "keeps a tensor of the step in losses",
     Unequal: "differ in attribute slope",

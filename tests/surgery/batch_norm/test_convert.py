@@ -211,3 +211,12 @@ def test_member(cls, dimensions, expected):
 def test_what_is_no_batch_norm_or_stands_alone(cls, message):
     with pytest.raises(TypeError, match=message):
         member(cls, 1)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("eps", [1e-5, 1e-2])
+def test_from_mean_only_the_scale_stays_one(affine, eps):
+    old = nn.Sequential(MeanOnlyBatchNorm2d(4, affine=affine, eps=eps)).eval()
+    x = torch.randn(3, 4, 2, 2, dtype=torch.float64)
+    expected = old.double()(x)
+    torch.testing.assert_close(convert_batch_norm(old, nn.BatchNorm2d)(x), expected, rtol=1e-7, atol=1e-7)

@@ -121,7 +121,7 @@ def test_batch_norm_over_positions_is_not_taken_for_one_over_features():
     with pytest.warns(NoEffectWarning, match="normalises dimension 1 of 3-dimensional inputs"):
         fold_batch_norm(copy.deepcopy(model), batch=x)
     blind = fold_batch_norm(copy.deepcopy(model))
-    with pytest.raises(ValueError, match=r"folded into '0' for 2-dimensional inputs .* \(4, 6, 6\)"):
+    with pytest.raises(ValueError, match=r"folded into '0' for 2-dimensional inputs .* \[4, 6, 6\]"):
         blind(x)
 
 
@@ -354,6 +354,7 @@ class Branching(nn.Module):
         return self.norm(self.layer(x if x.sum() > 0 else -x))
 
 
+@pytest.mark.filterwarnings("ignore:.*looks at the values of its data")
 def test_a_forward_that_branches_needs_a_batch():
     model, x = randomize(Branching()), torch.randn(5, 3)
     with pytest.raises(ValueError, match=r"fold_batch_norm: the forward of Branching cannot be read .* pass batch="):
@@ -373,3 +374,73 @@ def test_the_model_itself_may_be_a_wrapper_and_copies_and_exports_work():
     x = torch.randn(2, 3, 6, 6)
     assert torch.equal(copy.deepcopy(folded)(x), folded(x))
     torch.testing.assert_close(torch.export.export(folded, (x,)).module()(x), folded(x))
+
+
+class Reading(nn.Module):
+    """Looks at something of its own batch norm."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.layer, self.norm, self.name = nn.Linear(4, 4), nn.BatchNorm1d(4), name
+
+    def forward(self, x):
+        value = getattr(self.norm, self.name)
+        return self.norm(self.layer(x)) + (value.float().mean() if isinstance(value, torch.Tensor) else value)
+
+
+@pytest.mark.parametrize("batch", [None, torch.ones(2, 4)], ids=["graph", "run"])
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var", "num_batches_tracked", "eps"])
+def test_a_forward_that_reads_a_batch_norm(name, batch):
+    model = randomize(Reading(name)).eval()
+    x, report = torch.randn(5, 4), Report()
+    expected = model(x)
+    if name == "eps":
+        fold_batch_norm(model, batch)
+    else:
+        with pytest.warns(NoEffectWarning, match="the forward reads one of its weights or statistics"):
+            fold_batch_norm(model, batch, report=report)
+        assert isinstance(model.norm, nn.BatchNorm1d)
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_what_reads_a_folded_batch_norm_later_is_told():
+    model = fold_batch_norm(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).eval())
+    assert model[1].num_features == 4
+    with pytest.raises(AttributeError, match="was folded into '0' and has no running_var any more"):
+        _ = model[1].running_var
+    assert not hasattr(copy.deepcopy(model)[1], "weight")
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = model[1].nothing
+
+
+class Deciding(nn.Module):
+    """Takes one of two ways; only one of them has the batch norm."""
+
+    def __init__(self, ask):
+        super().__init__()
+        self.layer, self.norm, self.ask = nn.Linear(4, 4), nn.BatchNorm1d(4), ask
+
+    def forward(self, x):
+        way = self.ask(x)
+        x = self.layer(x)
+        return self.norm(x) if way else x
+
+
+ASKS = {
+    "bool": lambda x: x.sum() < 1e9,
+    "item": lambda x: x.sum().item() < 1e9,
+    "float": lambda x: float(x.detach().max()) < 1e9,
+    "shape": lambda x: x.shape[0] > 0,
+}
+
+
+@pytest.mark.parametrize("name", ASKS)
+def test_a_forward_that_looks_at_its_data(name):
+    model, x = randomize(Deciding(lambda x: ASKS[name](x))).eval(), torch.randn(3, 4)
+    expected = model(x)
+    if name == "shape":
+        fold_batch_norm(model, x)
+    else:
+        with pytest.warns(UserWarning, match="looks at the values of its data .* the way that this batch went"):
+            fold_batch_norm(model, x)
+    torch.testing.assert_close(model(x), expected)

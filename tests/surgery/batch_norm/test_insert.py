@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_tricks.init.report import NoEffectWarning, Report
-from lightning_tricks.nn import GhostBatchNorm1d, GhostBatchNorm2d
+from lightning_tricks.nn import GhostBatchNorm1d, GhostBatchNorm2d, MeanOnlyBatchNorm1d
+from lightning_tricks.surgery.batch_norm.convert import convert_batch_norm
 from lightning_tricks.surgery.batch_norm.fold import fold_batch_norm
 from lightning_tricks.surgery.batch_norm.insert import insert_batch_norm
 from lightning_tricks.surgery.batch_norm.normalized import NormalizedLayer
@@ -203,3 +204,52 @@ def test_lazy_layers_and_forwards_that_branch():
     assert wrapped(insert_batch_norm(Branching(), torch.randn(2, 2, 8, 8))) == ["fc1", "conv"]
     with pytest.warns(NoEffectWarning, match="no weighted layer"):
         insert_batch_norm(nn.ReLU())
+
+
+def test_after_folding():
+    model = nn.Sequential(
+        nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)
+    ).eval()
+    model = insert_batch_norm(fold_batch_norm(model))
+    assert [type(layer).__name__ for layer in model][::3] == ["NormalizedLayer", "NormalizedLayer"]
+    assert model(torch.randn(3, 4)).shape == (3, 2)
+
+
+@pytest.mark.parametrize("depth", [None, 2], ids=["layer", "encoder"])
+def test_in_a_transformer_also_in_eval_mode(depth):
+    """torch's fused kernel for inference reads the weights and would pass the batch norm by."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
+    model = layer if depth is None else nn.TransformerEncoder(layer, depth)
+    x, mask = torch.randn(3, 5, 8), torch.zeros(3, 5, dtype=torch.bool)
+    mask[0, 3:] = True
+    insert_batch_norm(model, x)
+    model(x)
+    model.eval()
+    expected = model(x, src_key_padding_mask=mask).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(model(x, src_key_padding_mask=mask), expected)
+
+
+class AskingForItsBias(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.b(self.a(x.to(self.a.bias.device)))
+
+
+@pytest.mark.parametrize("batch", [None, torch.ones(2, 4)], ids=["graph", "run"])
+def test_a_bias_that_the_forward_asks_for_stays(batch):
+    model, report = AskingForItsBias(), Report()
+    with pytest.warns(NoEffectWarning, match="its bias, which would be dropped, is asked for elsewhere"):
+        insert_batch_norm(model, batch, report=report)
+    assert model(torch.ones(2, 4)).shape == (2, 2)
+
+
+def test_an_eps_of_zero():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match="layer '0': eps has to be positive"):
+        insert_batch_norm(model, eps=0.0)
+    with pytest.raises(ValueError, match="layer '0': eps has to be positive"):
+        convert_batch_norm(nn.Sequential(MeanOnlyBatchNorm1d(4, eps=0.0)), nn.BatchNorm1d)

@@ -39,7 +39,7 @@ def test_a_folded_batch_norm_hands_through_what_it_was_folded_for():
     folded = FoldedBatchNorm("conv", 4)
     x = torch.randn(2, 3, 4, 4)
     assert folded(x) is x
-    with pytest.raises(ValueError, match=r"folded into 'conv' for 4-dimensional .* shape \(2, 3\); fold with batch="):
+    with pytest.raises(ValueError, match=r"folded into 'conv' for 4-dimensional .* shape \[2, 3\]; fold with batch="):
         folded(x[..., 0, 0])
 
 

@@ -395,3 +395,22 @@ def test_the_gpu_agrees_with_the_cpu():
         update_population_statistics(model, batches, consistent=consistent)
         update_population_statistics(twin, batches, consistent=consistent)  # the batches are moved to the model
         torch.testing.assert_close(twin.cpu().state_dict(), model.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("consistent", [False, True])
+def test_what_is_no_number_names_layer_and_batch(value, consistent):
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.BatchNorm1d(4))
+    before = copy.deepcopy(model.state_dict())
+    batches = [torch.randn(6, 3) for _ in range(5)]
+    batches[3][2, 1] = value
+    with pytest.raises(ValueError, match=r"layer '1' met NaN or Inf in batch 3 \(counted from 0\); nothing"):
+        update_population_statistics(model, batches, consistent=consistent)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+
+
+def test_values_too_large_to_square():
+    model = nn.Sequential(nn.BatchNorm1d(1))
+    with pytest.raises(ValueError, match="layer '0' met values too large for their squares"):
+        update_population_statistics(model, [torch.tensor([[-1e30], [1e30]])])
