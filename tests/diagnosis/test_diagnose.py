@@ -191,7 +191,7 @@ def test_deep_logistic_network_has_its_consequences_folded() -> None:
     worst = found[0]
     assert worst.problem == "vanishing_gradient"
     assert worst.severity == "critical"
-    assert [consequence.problem for consequence in worst.consequences] == ["linearity"]
+    assert [consequence.problem for consequence in worst.consequences] == ["linearity", "collapsed_output"]
 
 
 def test_first_nan_is_named_at_once() -> None:
