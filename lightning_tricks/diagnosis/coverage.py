@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from lightning_tricks.diagnosis.history.learning import level
+from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, TOLD_AFTER, level
 from lightning_tricks.probes import Snapshot
 
 _SEEN: Mapping[str, Callable[[Snapshot], bool]] = {
@@ -109,9 +109,13 @@ def doubt(history: Sequence[Snapshot]) -> str | None:
         return f"no gradient was seen in {looked}"
     if not seen[1]:
         return f"no weight was seen to move in {looked}"
-    now = level(history)
-    if now is not None and now.at_a_guess:
+    now, validation = level(history), history[-1].validation_loss
+    if now is None or now.steps < TOLD_AFTER:
+        return None
+    if now.at_a_guess:
         return f"not yet better than a guess after {now.steps} steps (loss {now.mean:.4g}, a guess has {now.guess:.4g})"
+    if validation >= AT_A_GUESS * now.guess:
+        return f"on validation not better than a guess (loss {validation:.4g}, a guess has {now.guess:.4g})"
     return None
 
 
