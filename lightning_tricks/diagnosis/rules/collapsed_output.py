@@ -10,6 +10,7 @@ from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence, persistence
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.output_mismatch_targets import no_activation
 from lightning_tricks.probes import ActivationRecord, LossRecord, Snapshot, WeightedRecord
@@ -38,7 +39,7 @@ class LIMITS:
     "vanishing_gradient",
     order=0,
     table=(16, "the activation behind the last layer"),
-    needs="losses",
+    needs="layers",
 )
 def find_collapsed_output(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """All patterns give the same output though the inputs differ; a softmax over a single entry."""
@@ -158,10 +159,15 @@ def _has_length_one(snapshot: Snapshot, name: str) -> bool:
 
 
 def _collapsed(snapshot: Snapshot, record: LossRecord) -> bool:
+    return record.name in _collapsed_calls(snapshot)
+
+
+@remembered
+def _collapsed_calls(snapshot: Snapshot) -> frozenset[str]:
     """Where the targets of a call are all one, as a discriminator's, a constant is the right answer."""
-    differ = record.patterns > 1 and (record.target_min < record.target_max)
-    equal = record.input_variation <= _limit(record.input_resolution)
-    return differ and equal and _place(snapshot, record.order) is not None
+    differ = [record for record in snapshot.losses if record.patterns > 1 and record.target_min < record.target_max]
+    equal = [record for record in differ if record.input_variation <= _limit(record.input_resolution)]
+    return frozenset(record.name for record in equal if _place(snapshot, record.order) is not None)
 
 
 def _place(snapshot: Snapshot, before: float, own: Sequence[str | None] = ()) -> Layer | None:
@@ -174,6 +180,7 @@ def _place(snapshot: Snapshot, before: float, own: Sequence[str | None] = ()) ->
     return next(iter([*at_once, *after, *reversed(equal)]), None)
 
 
+@remembered
 def _ends_equal(snapshot: Snapshot) -> Layer | None:
     """What a loss is made of in the end may be zero by right, as a hinge: unless the loss is not, and nothing moves."""
     layers = [layer for layer in _in_order(snapshot) if not math.isnan(layer.error_signal)]
@@ -189,12 +196,14 @@ def _lasts(snapshots: Sequence[Snapshot]) -> bool:
     return late >= HYSTERESIS or (len(snapshots) >= HYSTERESIS and all(map(_stands_still, snapshots)))
 
 
+@remembered
 def _stands_still(snapshot: Snapshot) -> bool:
     gradients = [record.gradient for record in snapshot.parameters if record.trainable]
     known = [gradient for gradient in gradients if not math.isnan(gradient)]
     return bool(known) and not any(known)
 
 
+@remembered
 def _in_order(snapshot: Snapshot) -> list[Layer]:
     return sorted((*snapshot.weighted, *snapshot.activations), key=lambda layer: layer.order)
 
