@@ -7,8 +7,9 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
 from lightning_tricks.diagnosis.history import progress
+from lightning_tricks.diagnosis.history.learning import level
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
 from lightning_tricks.diagnosis.rule import rule, thresholds
@@ -42,7 +43,8 @@ class LIMITS:
 def find_unshuffled_data(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Every batch holds one class or very few of them, and the next one the same.
 
-    What units and gradients show then comes of that: each class in turn drives the whole network to itself.
+    What units and gradients show then comes of that: each class in turn drives the whole network to itself. Streams in
+    the order of time come so by right: it is information until the loss is known to stand at that of a guess.
     """
     for calls in loss_calls(history):
         if len(calls.records) < LIMITS.looks:
@@ -66,8 +68,10 @@ def find_unshuffled_data(history: Sequence[Snapshot]) -> Iterator[Finding]:
             "come sorted. The network learns each class in turn and forgets the others; that its units die or its loss "
             "leaps comes of that."
         )
+        now = level(history)
+        severity: Severity = "warning" if now is not None and now.at_a_guess else "info"
         yield Finding(
-            *("unshuffled_data", None, "info", calls.snapshots[0].step, evidence, explanation),
+            *("unshuffled_data", None, severity, calls.snapshots[0].step, evidence, explanation),
             traits=frozenset({Trait.EXCUSES}),
             decided_by=why,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -31,9 +33,19 @@ def by_class() -> Tensor:
 
 @pytest.mark.parametrize("size", [16, 32, 100])
 def test_data_sorted_by_class_are_named(size: int) -> None:
-    (found,) = find_unshuffled_data(run(by_class(), size))
+    history = run(by_class(), size)
+    (found,) = find_unshuffled_data(history)
     assert found.severity == "info"
     assert found.remedies[0].action == "shuffle"
+
+
+def test_a_loss_that_stands_at_that_of_a_guess_makes_it_more_than_information() -> None:
+    history = [
+        replace(snapshot, loss=2.4, losses=tuple(replace(record, value=2.4) for record in snapshot.losses))
+        for snapshot in run(by_class())
+    ]
+    (found,) = find_unshuffled_data(history)
+    assert found.severity == "warning"
 
 
 def test_what_they_do_to_units_and_loss_is_information() -> None:
@@ -41,7 +53,7 @@ def test_what_they_do_to_units_and_loss_is_information() -> None:
     history = run(by_class(), rate=1.0)
     assert any(finding.rank for looks in range(5, len(history) + 1) for finding in find_dead_units(history[:looks]))
     for looks in range(6, len(history) + 1):
-        assert [finding.problem for finding in find(history[:looks]) if finding.rank] == []
+        assert {finding.problem for finding in find(history[:looks]) if finding.rank} <= {"unshuffled_data"}
 
 
 def test_a_fault_of_the_start_is_no_matter_of_the_order() -> None:
@@ -50,7 +62,7 @@ def test_a_fault_of_the_start_is_no_matter_of_the_order() -> None:
     network = deep(nn.ReLU, 4)
     nn.init.constant_(network[4].bias, -30.0)  # type: ignore[arg-type]
     found = [finding.problem for finding in find(train(network, optimizer=sgd(0.01), batches=batches)) if finding.rank]
-    assert found[:1] == ["dead_units"]
+    assert "dead_units" in found
 
 
 def test_shuffled_data_are_none() -> None:
