@@ -60,10 +60,14 @@ def _excused(findings: Sequence[Finding], rules: Sequence[Rule]) -> list[Finding
     brought = {problem for rule in rules if rule.problem in causes for problem in rule.brings_about}
     return [
         dataclasses.replace(finding, severity="info")
-        if finding.problem in brought and (finding.step or finding.problem == "learning_rate_too_high")
+        if finding.problem in brought and _is_excused(finding)
         else finding
         for finding in findings
     ]
+
+
+def _is_excused(finding: Finding) -> bool:
+    return bool(finding.step) or finding.problem == "learning_rate_too_high"
 
 
 class _Attribution:
@@ -120,6 +124,8 @@ class _Attribution:
     def _brings(self, cause: Finding, finding: Finding) -> bool:
         if (ANY, finding.problem) in self.brings:
             return cause.rank > 0
+        if Trait.EXCUSES in cause.traits and not _is_excused(finding):
+            return False
         if self._stands_alone(finding) and cause.problem != "symmetric_weights":
             return False
         if _usual_start(finding) and cause.rank and (cause.problem in _HOLDS_BACK or cause.traits & _ONE_SIDED):
