@@ -38,7 +38,7 @@ def test_a_file_in_rules_is_all_that_a_new_rule_takes(tmp_path: Path, monkeypatc
     finally:
         KNOWN.clear()
         KNOWN.update(known)
-        del sys.modules[f"{registry.package.__name__}.high_loss"]
+        sys.modules.pop(f"{registry.package.__name__}.high_loss", None)
 
 
 def test_every_problem_has_words() -> None:

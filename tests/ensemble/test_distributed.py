@@ -15,7 +15,7 @@ from tests.ensemble.trainings import Plain, data, difference, trainer
 SCRIPT = """
 import os, warnings, torch
 warnings.simplefilter("ignore")
-from tests.ensemble.training.test_distributed import KINDS, Smooth, train
+from tests.ensemble.test_distributed import KINDS, Smooth, train
 from tests.ensemble.trainings import Plain
 
 ensemble, _ = train("vmap", "data", Plain, devices=2, strategy="ddp", use_distributed_sampler=False)
