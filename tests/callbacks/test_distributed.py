@@ -86,8 +86,8 @@ def test_history_of_the_joint_batch(two_processes):
         assert joint.loss == pytest.approx(snapshot.loss, rel=1e-5)
         assert joint.recent_losses == pytest.approx(snapshot.recent_losses, rel=1e-5)
         ours, whole = joint.losses[0].measures(), snapshot.losses[0].measures()
-        # How far patterns differ is that of the process where they differ most: the means of the others are not known.
-        assert ours.pop("input_variation") == pytest.approx(whole.pop("input_variation"), rel=0.2)
+        # How far patterns differ is that within a process: the means of each output are not known of the others.
+        assert ours.pop("input_variation") == pytest.approx(whole.pop("input_variation"), rel=0.3)
         assert ours == pytest.approx(whole, rel=1e-4, nan_ok=True)
         assert values(joint, *equal) == pytest.approx(values(snapshot, *equal), rel=2e-4, abs=1e-6)
         assert values(joint, "mean_drift") == pytest.approx(values(snapshot, "mean_drift"), rel=1.0)

@@ -92,10 +92,11 @@ class LossRecord(StepRecord):
         numbers = {
             name: _mean(self, other, name, weights) for name in ("value", "input_mean", "zero_share", "target_mean")
         }
+        numbers["input_variation"] = math.sqrt(_mean(self, other, "input_variation", weights, 2))
         numbers["several_share"] = _mean(self, other, "several_share", weights)
         numbers |= {f"{kind}_std": _joint_std(self, other, kind, weights) for kind in ("input", "target")}
         lowest = ("input_min", "target_min")
-        highest = ("input_max", "target_max", "sum_error", "log_sum_error", "input_variation", "input_resolution")
+        highest = ("input_max", "target_max", "sum_error", "log_sum_error", "input_resolution")
         numbers |= {name: float(np.minimum(getattr(self, name), getattr(other, name))) for name in lowest}
         numbers |= {name: float(np.maximum(getattr(self, name), getattr(other, name))) for name in highest}
         numbers["shift"] = float(np.fmin(self.shift, other.shift))
