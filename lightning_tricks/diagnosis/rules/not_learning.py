@@ -20,7 +20,10 @@ class LIMITS:
     epochs: float = 3.0  # ... or passes over the data
     full_rate: int = 100  # steps at the full rate before it can be told
     of_highest: float = 0.5  # a rate that counts as full, of the highest
-    surely_under: float = 2.0  # standard errors under a guess: it learns what little there is to learn
+    sure: float = 2.0  # standard errors of the level ...
+    little: float = (
+        0.01  # ... within which it may have come under a guess's by so much: a R2 of .01 is all in some data
+    )
 
 
 _TODO = (
@@ -45,23 +48,25 @@ def find_not_learning(history: Sequence[Snapshot]) -> Iterator[Finding]:
     now = level(history)
     if now is None or not now.at_a_guess or not _had_its_time(history, now):
         return
-    why = (
+    may_be = now.mean - LIMITS.sure * now.error
+    sure = Criterion("the least it may be, over that of a guess", may_be / now.guess, ">=", 1.0 - LIMITS.little)
+    why = [
         Criterion("loss over that of a guess", now.share, ">=", AT_A_GUESS),
         Criterion("fall of the later half, in standard errors", now.fall, "<", FALLING),
-    )
+        *([sure] if sure.holds else []),
+    ]
     evidence = {"loss": now.mean, "its standard error": now.error, "loss of a guess": now.guess, "steps": now.steps}
-    learns_little = now.guess - now.mean > LIMITS.surely_under * now.error
     explanation = (
         f"After {now.steps} steps the loss is {now.mean:.4g} and falls no more, where the same output for every input "
         f"would have {now.guess:.4g}. "
         + (
-            "It is a little better than that: either there is hardly anything to learn, or the training misses it."
-            if learns_little
+            "It may be a little better than that: there is hardly anything to learn, or the training misses it."
+            if not sure.holds
             else "Whatever the network has learned, it says nothing about the targets."
         )
     )
-    severity: Severity = "info" if learns_little else "warning"
-    yield Finding("not_learning", None, severity, now.since, evidence, explanation, decided_by=why)
+    severity: Severity = "warning" if sure.holds else "info"
+    yield Finding("not_learning", None, severity, now.since, evidence, explanation, decided_by=tuple(why))
 
 
 def _had_its_time(history: Sequence[Snapshot], now: Level) -> bool:

@@ -82,6 +82,13 @@ def test_what_is_surely_a_little_better_is_information() -> None:
     assert "a little better" in finding.explanation
 
 
+def test_a_level_that_is_not_known_well_enough_is_information() -> None:
+    """It may be under that of a guess by the hundredth that there is to learn."""
+    noisy = [dataclasses.replace(s, loss=s.loss + (0.07, -0.07)[i % 2]) for i, s in enumerate(standing())]
+    (finding,) = find_not_learning(noisy)
+    assert finding.severity == "info"
+
+
 def test_any_other_finding_takes_it_over() -> None:
     from lightning_tricks.diagnosis.attribution import fold
 
