@@ -11,6 +11,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Sever
 from lightning_tricks.diagnosis.history.learning import stands_still
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence
 from lightning_tricks.diagnosis.history.progress import guess_or_start, recent_loss, trained_weights
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ParameterRecord, Snapshot, TrainingRecord
 
@@ -213,32 +214,40 @@ def _fresh_and_frozen(looks: Sequence[Snapshot]) -> Finding | None:
 
 def _never_moves(looks: Sequence[Snapshot]) -> Finding | None:
     """Weights that an optimiser with a rate holds, that have a gradient, and that stay exactly as they are."""
-    tables = {r.weight for look in looks for r in look.weighted if r.operation.startswith("embedding")}
-    seen: dict[str, list[tuple[bool, ParameterRecord]]] = {}
-    for look, training in zip(looks, _training(looks), strict=True):
-        least = min((r.update / r.gradient for r in look.parameters if r.update > 0 and r.gradient > 0), default=0.0)
-        for record in look.parameters:
-            rate = training.rates[record.group] if 0 <= record.group < len(training.rates) else 0.0
-            if record.gradient > 0 and not math.isnan(record.update) and record.name not in tables and rate > 0:
-                still = record.update == 0.0 and record.gradient * least > LIMITS.still * record.weight
-                seen.setdefault(record.name, []).append((still, record))
-    names = [name for name, each in seen.items() if len(each) >= LIMITS.looks and all(still for still, _ in each)]
+    moved, still = (frozenset[str]().union(*each) for each in zip(*map(_that_move, looks), strict=True))
+    seen = {name: [look for look in looks if name in _that_move(look)[1]] for name in still - moved}
+    ordered = [record for record in looks[-1].parameters if len(seen.get(record.name, ())) >= LIMITS.looks]
+    names = [record.name for record in ordered]
     if not names:
         return None
-    altered = any(record.altered for name in names for _, record in seen[name])
+    altered = any(r.altered for look in looks for r in look.parameters if r.name in seen and r.name in names)
     least_seen = min(len(seen[name]) for name in names)
     explanation = (
         f"{len(names)} parameter{'s' if len(names) > 1 else ''} had a gradient and a learning rate in {least_seen} "
         "looks and did not change at all: the optimiser's step leaves them out, or something puts them back."
     )
-    layer = seen[names[0]][-1][1].layer or names[0].rpartition(".")[0] or None
-    text = (
-        "look at what the step does with them: a custom step(), a mask on the gradient, weights written back before it"
-    )
+    layer = ordered[0].layer or names[0].rpartition(".")[0] or None
+    text = "look at what the step does with them: a custom step(), a mask on the gradient, weights written back"
     evidence = {"parameters that never move": ", ".join(names[:8]), "looks": least_seen}
     why = Criterion("looks with a gradient and no change", least_seen, ">=", LIMITS.looks)
     todo = [Remedy("mend_step", text, layer)]
     return _finding(looks, layer, evidence, explanation, todo, why, critical=False, sure=not altered)
+
+
+@remembered
+def _that_move(look: Snapshot) -> tuple[frozenset[str], frozenset[str]]:
+    """Of the weights with a gradient and a rate: those that the step moves, and those that it leaves as they are."""
+    tables = {record.weight for record in look.weighted if record.operation.startswith("embedding")}
+    rates = look.training.rates if look.training is not None else ()
+    least = min((r.update / r.gradient for r in look.parameters if r.update > 0 and r.gradient > 0), default=0.0)
+    counted = [
+        record
+        for record in look.parameters
+        if record.gradient > 0 and not math.isnan(record.update) and record.name not in tables
+        if 0 <= record.group < len(rates) and rates[record.group] > 0
+    ]
+    still = [r.name for r in counted if r.update == 0.0 and r.gradient * least > LIMITS.still * r.weight]
+    return frozenset(r.name for r in counted) - frozenset(still), frozenset(still)
 
 
 def _finding(

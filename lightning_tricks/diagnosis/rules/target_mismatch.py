@@ -29,6 +29,7 @@ class LIMITS:
     "targets do not fit the loss",
     clause="the targets do not fit the loss",
     order=6,
+    reads="thinned",
     table=(15, "the line to change"),
     needs="losses",
 )
