@@ -21,24 +21,24 @@ def test_every_problem_has_one_rule_in_a_file_of_its_name() -> None:
 
 
 def test_a_file_in_rules_is_all_that_a_new_rule_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "high_loss.py").write_text(
+    (tmp_path / "loud_loss.py").write_text(
         "from lightning_tricks.diagnosis import Finding, rule\n"
-        "@rule('high_loss', 'end', heading='high loss', table=(99, 'train for longer'))\n"
-        "def find_high_loss(history):\n"
+        "@rule('loud_loss', 'end', heading='loud loss', table=(99, 'train for longer'))\n"
+        "def find_loud_loss(history):\n"
         '    """The loss is over 9."""\n'
-        "    return [Finding('high_loss', None, 'warning', s.step) for s in history if s.loss > 9][-1:]\n"
+        "    return [Finding('loud_loss', None, 'warning', s.step) for s in history if s.loss > 9][-1:]\n"
     )
     known = dict(KNOWN)
     monkeypatch.setattr(registry.package, "__path__", [*registry.package.__path__, str(tmp_path)])
     try:
         rules = registry._discovered()
-        assert [rule.problem for rule in rules if rule not in RULES] == ["high_loss"]
-        assert wording("high_loss").heading == "high loss"
+        assert [rule.problem for rule in rules if rule not in RULES] == ["loud_loss"]
+        assert wording("loud_loss").heading == "loud loss"
         assert [finding.step for finding in rules[-1]([Snapshot(4, loss=10.0)])] == [4]
     finally:
         KNOWN.clear()
         KNOWN.update(known)
-        sys.modules.pop(f"{registry.package.__name__}.high_loss", None)
+        sys.modules.pop(f"{registry.package.__name__}.loud_loss", None)
 
 
 def test_every_problem_has_words() -> None:
