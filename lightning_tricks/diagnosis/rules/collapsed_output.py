@@ -38,6 +38,7 @@ class LIMITS:
     follows_from="symmetric_weights learning_rate_too_high poor_initialization dead_units saturation linearity "
     "vanishing_gradient",
     order=0,
+    reads="thinned",
     table=(16, "the activation behind the last layer"),
     needs="layers",
 )
