@@ -66,12 +66,10 @@ def test_layers_in_a_row_want_an_activation_between_them() -> None:
     assert finding.remedies[0].text == "put an activation between 0 and 1, such as nn.ReLU()"
 
 
-@pytest.mark.parametrize("name", SICK)
+@pytest.mark.parametrize("name", ["weights too small", "no activation", "weights too large", "deep", "shifted"])
 def test_no_word_of_relu_networks_where_there_are_none(name: str) -> None:
     history = SICK[name].history()
-    functions = {record.function for record in history[-1].activations}
-    if "relu" in functions:
-        pytest.skip("there are")
+    assert "relu" not in {record.function for record in history[-1].activations}
     for top in find(history):
         for finding in (top, *top.consequences):
             assert not any("ReLU networks" in r.text or "self_normalize(model)" in r.text for r in finding.remedies)

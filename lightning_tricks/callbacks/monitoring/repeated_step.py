@@ -37,6 +37,10 @@ class RepeatedStep:
         """Before a batch."""
         self._given = None if self._repeated else (batch, batch_idx)
 
+    def end(self) -> None:
+        """After a batch: it is not to be kept while the next one comes."""
+        self._given = None
+
     def is_due(self, trainer: Any, number: Tensor) -> bool:
         """Whether the step is to be repeated, as this number of it is NaN or Inf."""
         if self._given is None or number.device.type != "cpu" or trainer.world_size > 1:
@@ -50,7 +54,8 @@ class RepeatedStep:
         with ErrorGuard(lambda error: None), warnings.catch_warnings(), keep_random_numbers(devices):
             warnings.simplefilter("ignore")
             other: Any = copy.deepcopy(module)
-            arguments = (given or ())[: len(inspect.signature(other.training_step).parameters)]
+            # A step may write into its batch, which the real backward pass still needs.
+            arguments = copy.deepcopy(given or ())[: len(inspect.signature(other.training_step).parameters)]
 
             def run() -> Tensor:
                 outputs = other.training_step(*arguments)

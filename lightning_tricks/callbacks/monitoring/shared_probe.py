@@ -81,6 +81,7 @@ class SharedProbe:
     def end_batch(self, trainer: Any, outputs: Any) -> None:
         """After a batch: when the optimiser has stepped, close the probe and hand out the snapshot."""
         self._batches += 1
+        self.repeated_step.end()
         if not self._errors.failed:
             with self._local:
                 self._add_loss(trainer, outputs)

@@ -26,7 +26,7 @@ class LIMITS:
     )
 
 
-_TODO = (
+_REMEDIES = (
     Remedy("check_targets", "look whether the targets belong to the inputs: show ten examples of the loader"),
     Remedy("memorise", "train on one batch of 16 examples: if its loss does not go to 0, the fault is in the model"),
     Remedy("change_learning_rate", "try the learning rate times 10, and a tenth of it"),
@@ -40,7 +40,7 @@ _TODO = (
     clause="the loss stays at that of a guess",
     follows_from="*",
     table=(99, "targets that belong to the inputs"),
-    remedies=_TODO,
+    remedies=_REMEDIES,
     needs="losses",
 )
 def find_not_learning(history: Sequence[Snapshot]) -> Iterator[Finding]:

@@ -93,3 +93,34 @@ def test_a_checkup_of_a_plain_network_names_it_too():
     network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     first, *_ = lt.checkup(network, data, lambda o, y: F.cross_entropy(o, y) + (0 * o).sum().log()).findings
     assert (first.problem, first.evidence["operation"]) == ("non_finite", "log")
+
+
+class Changes(Breaks):
+    """A step that writes into its batch, which the backward pass still needs."""
+
+    def training_step(self, batch, batch_idx):
+        batch[0].mul_(1.5)
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_batch_that_the_step_changes_is_changed_once():
+    def trained(callbacks):
+        torch.manual_seed(0)
+        module, data = Changes(2), batches(4)
+        fit(module, callbacks, data)
+        return [x for x, _ in data], module.state_dict()
+
+    assert same(trained([]), trained(monitors(every_n_steps=50)))
+
+
+def test_no_batch_is_kept_longer_than_its_step():
+    module, doctor = Classifier(), lt.TrainingDoctor(every_n_steps=50, report=False)
+    seen = []
+
+    class Last(lt.ActivationMonitor):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            seen.append(doctor._shared_probe.repeated_step._given)
+
+    fit(module, [doctor, Last()], batches(3))
+    assert seen == [None, None, None]
