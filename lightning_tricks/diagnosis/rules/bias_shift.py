@@ -20,6 +20,7 @@ CENTRE = Remedy("centre_input", "centre what the layer receives: subtract its me
 
 @thresholds
 class LIMITS:
+    patterns: int = 8  # the mean of n patterns has 1/n of their energy by chance: experts that are given 2 reach .99
     alike: float = 0.6  # mean energy of the input; .32 behind a rectified centred Gaussian, 1: all patterns look alike
     one_sided: float = 0.96  # a mean of 4.9 standard deviations: healthy layers pass it briefly, bottlenecks reach .965
     nearly: float = 0.85  # mean energy of an input that is one-sided where an update throws the means as well ...
@@ -142,7 +143,7 @@ def _shifting(snapshot: Snapshot) -> frozenset[str]:
 
 
 def _shifts(layer: WeightedRecord, weight: ParameterRecord) -> bool:
-    if not layer.mean_energy >= LIMITS.alike:
+    if not layer.mean_energy >= LIMITS.alike or layer.patterns < LIMITS.patterns:
         return False
     bound = min(LIMITS.together / math.sqrt(weight.fan_in), LIMITS.coherent)
     together = not weight.update_coherence < bound  # NaN: it moves no more
