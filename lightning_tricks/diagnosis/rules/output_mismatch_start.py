@@ -95,9 +95,10 @@ def _multiplied(calls: LossCalls) -> bool:
 
 
 def _scaled(calls: LossCalls) -> bool:
-    """Whether so, and the layer's weights are computed, as directions are: cosines, whatever is subtracted of them."""
+    """Whether the outputs are cosines times a number, or of computed weights, as directions are, and multiplied."""
     last = _last_layer(calls)
-    return last is not None and last.weight is None and _multiplied(calls)
+    computed = last is not None and last.weight is None and _multiplied(calls)
+    return computed or not math.isnan(calls.records[0].bound)
 
 
 def _reference(record: LossRecord) -> tuple[str, float]:
