@@ -94,12 +94,12 @@ def _one_sided_since(history: Sequence[Snapshot]) -> dict[str, Persistence]:
 
 
 def _begun(history: Sequence[Snapshot], name: str, found: Persistence) -> tuple[str, Persistence]:
-    """Where and when it began: the first layer that showed it at the first of the looks in a row that show it at all."""
+    """Where and when it began: the first layer at the first of the looks in a row that show it in any."""
     index = next(i for i, snapshot in enumerate(history) if snapshot.step == found.since)
     while index and _shifting(history[index - 1]):
         index -= 1
     shifting = _shifting(history[index])
-    first = next((layer for layer in _pairs(history[index]) if layer in shifting or layer == name))
+    first = next(layer for layer in _pairs(history[index]) if layer in shifting or layer == name)
     return (first, dataclasses.replace(found, since=history[index].step)) if first in shifting else (name, found)
 
 
@@ -131,9 +131,7 @@ def _drifts(snapshot: Snapshot) -> dict[str, float]:
 
 @remembered
 def _one_sided(snapshot: Snapshot) -> frozenset[str]:
-    return frozenset(
-        [name for name, (layer, _) in _pairs(snapshot).items() if layer.mean_energy >= LIMITS.one_sided]
-    )
+    return frozenset([name for name, (layer, _) in _pairs(snapshot).items() if layer.mean_energy >= LIMITS.one_sided])
 
 
 @remembered

@@ -116,7 +116,7 @@ def _linear(record: ActivationRecord) -> bool:
 
 
 def _straight(history: Sequence[Snapshot], name: str, found: Persistence) -> bool:
-    """Whether nothing of the curve is left at the latest looks: a layer that bends a little more with each is mending."""
+    """Whether it uses nothing of the curve at the latest looks: what bends a little more with each is mending."""
     looks = [snapshot.activation(name) for snapshot in history if snapshot.step <= found.at.step][-HYSTERESIS:]
     return all(look is not None and look.linearity >= LIMITS.straight for look in looks)
 
