@@ -40,7 +40,7 @@ class MonitorHooks(Callback):
         """The loss of a validation, the same on every rank; an error in here ends the monitor only."""
 
     def on_validation_data(self, record: ValidationRecord) -> None:
-        """What the first validation gave the network, the same on every rank; an error in here ends the monitor only."""
+        """What the first validation gave the network, the same on every rank; an error ends the monitor only."""
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self.errors = MonitorErrors(type(self).__name__)

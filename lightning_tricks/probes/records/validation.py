@@ -68,9 +68,13 @@ class ValidationRecord:
     def from_dict(cls, values: Mapping[str, Any]) -> ValidationRecord:
         """The record that ``to_dict`` wrote, in this version or another: what is unknown here is left out."""
         known = {field.name for field in dataclasses.fields(cls)}
-        restored: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known}
+        restored: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known
+        }
         for side in ("training", "validation"):
             moments = values.get(side, {})
-            numbers = {key: tuple(math.nan if v is None else v for v in moments.get(key, ())) for key in ("mean", "std")}
+            numbers = {
+                key: tuple(math.nan if v is None else v for v in moments.get(key, ())) for key in ("mean", "std")
+            }
             restored[side] = ChannelMoments(moments.get("patterns", 0), **numbers)
         return cls(**restored)
