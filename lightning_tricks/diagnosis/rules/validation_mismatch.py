@@ -238,7 +238,7 @@ def _of_loss(history: Sequence[Snapshot]) -> Finding | None:
     explanation = (
         f"The training loss is {train * guess:.3g}, far under the {guess:.3g} of a guess; the validation loss is "
         f"{now * guess:.3g}, and was over a guess's from the first validation on ({first * guess:.3g}). What the "
-        "network learns is wrong there: its classes are numbered otherwise, or inputs and targets do not belong together."
+        "network learns is wrong there: classes are numbered otherwise, or inputs and targets do not belong together."
     )
     pairs = Remedy("check_targets", "show ten examples of both loaders, each with the name of its class")
     step = history[known[0]].step
