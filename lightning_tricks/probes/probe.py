@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from lightning_tricks._compat.torch_optim import unscales_itself
 from lightning_tricks.probes.build_snapshot import StepContext, build_snapshot
 from lightning_tricks.probes.measure.parameters import ParameterReader
 from lightning_tricks.probes.snapshot import Snapshot
+from lightning_tricks.probes.watch.loss_path import ClassTarget
 from lightning_tricks.probes.watch.mode import ObserverMode
 from lightning_tricks.probes.watch.observer import Observer
 
@@ -143,6 +144,10 @@ class Probe:
             self._parameters.before(stepped, scale)
         with self._observer.guard("training loop"):
             self._observer.loop.before_step(stepped, self._parameters.optimizers)
+
+    def classes_wanted(self) -> Mapping[str, ClassTarget]:
+        """Where the numbers of classes lie that losses were told, by the names of these calls; before the snapshot."""
+        return self._observer.loss_path.classes
 
     def gradient_squares(self) -> Tensor:
         """The sum of the squares of each gradient that was read, where it is."""

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from lightning_tricks._compat.lightning import rank_zero_warn
 from lightning_tricks.callbacks.monitoring.loss_history import LossHistory
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import Snapshot, ValidationRecord
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
 
 
@@ -64,3 +64,6 @@ class SnapshotReceiver(Protocol):
 
     def on_validation_loss(self, loss: float) -> None:
         """The loss of a validation, the same on every rank."""
+
+    def on_validation_data(self, record: ValidationRecord) -> None:
+        """What the first validation gave the network, the same on every rank."""

@@ -85,6 +85,9 @@ def loss(kind: LossFunction, observer: Observer, func: Function, args: Arguments
                     name, kind, observer.tallies, func, given, output.detach(), source, most, path.embedded
                 )
                 tally.bound = path.bound(x)
+                if kind.outputs == "classes":
+                    ignored, weight = given.get("ignore_index", -100), given.get("weight")
+                    path.note_classes(name, given["target"], tally.outputs, ignored, weight)
     return output
 
 
