@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_tricks.diagnosis.history.constant_answer import best_constant
 from lightning_tricks.diagnosis.history.progress import guess_loss, guess_or_start, median
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
@@ -72,6 +73,18 @@ def stands_still(history: Sequence[Snapshot]) -> bool:
     return now is not None and now.at_a_guess and now.fall <= FALLING
 
 
+def at_full_rate(history: Sequence[Snapshot], steps: int = 100, share: float = 0.5) -> bool:
+    """Whether the learning rate has been this share of its highest for so many steps, and does not rise any more."""
+    rates = [(s.step, s.learning_rate) for s in history if not math.isnan(s.learning_rate)]
+    if not rates:
+        return True
+    highest, since = max(rate for _, rate in rates), history[-1].step - steps
+    late = [rate for step, rate in rates if step > since] or [rates[-1][1]]
+    before = [rate for step, rate in rates if step <= since]
+    full = all(rate >= share * highest for rate in (*before[-1:], *late))
+    return full and not late[-1] > late[0]
+
+
 def guess_of(history: Sequence[Snapshot]) -> float:
     """What is lost without a look at the input; NaN where it is not known.
 
@@ -85,7 +98,8 @@ def guess_of(history: Sequence[Snapshot]) -> float:
     lowest, highest = (min(r.target_min for r in records), max(r.target_max for r in records))
     if lowest == highest or all(map(_tells_patterns_apart, records)):
         return math.nan
-    return min(guess, _of_the_best_constant(records))
+    constant = best_constant(records)
+    return min(guess, _of_the_best_constant(records) if constant is None else constant.loss)
 
 
 def _of_the_best_constant(records: Sequence[LossRecord]) -> float:
