@@ -10,6 +10,9 @@ import numpy as np
 
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
+# Of the entropy of all steps together, which a step has on average: less, and the steps that were looked at need not be
+# like the others. Batches of two of ten classes have .3, random ones 1.
+_MIXED = 0.6
 _ROUNDING = 1e-4  # of a mean of thousands of 0 and 1 in single precision
 
 
@@ -49,23 +52,42 @@ class ConstantAnswer:
 
 
 def best_constant(records: Sequence[LossRecord]) -> ConstantAnswer | None:
-    """That of the targets of all steps; None where they are no classes, all the same, or it is not known what they weigh.
+    """That of the targets of all steps; None where they are no classes, or come sorted, or their weights are not known.
 
     The entropy of a sample is too low by (classes - 1) / 2n (Miller 1955), which is added.
     """
     latest, lengths = records[-1], {len(record.wanted) for record in records}
     if math.isnan(latest.smoothing) or len(lengths) > 1 or not (_one_of_classes(latest) or _binary(records)):
         return None
-    counts = np.sum([record.wanted for record in records], 0, np.float64)
+    each = np.array([record.wanted for record in records], np.float64)
+    counts = each.sum(0)
     weights = _weights(records, len(counts))
     if weights is None or (latest.smoothing and latest.class_weights) or np.count_nonzero(counts * weights) < 2:
+        return None
+    if np.average(_entropies(each), weights=each.sum(1)) < _MIXED * _entropies(counts[None])[0]:
         return None
     weighted = counts * weights
     shares = weighted / weighted.sum()
     aims = (1.0 - latest.smoothing) * shares + latest.smoothing / len(counts)
-    entropy = -float(np.sum(aims * np.log(aims, where=aims > 0, out=np.zeros_like(aims))))
-    unbiased = min(entropy + (np.count_nonzero(counts) - 1) / (2.0 * counts.sum()), math.log(len(counts)))
-    return ConstantAnswer(counts, weights, shares, unbiased * _per_element(latest, weighted.sum() / counts.sum()))
+    bias = (np.count_nonzero(counts) - 1) / (2.0 * counts.sum())
+    loss = min(entropy(aims) + bias, math.log(len(counts))) * _per_element(latest, weighted.sum() / counts.sum())
+    return ConstantAnswer(counts, weights, shares, float(loss))
+
+
+def entropy(shares: np.ndarray) -> float:
+    """-sum p ln p.
+
+    >>> round(entropy(np.array([0.5, 0.5, 0.0])), 4)
+    0.6931
+    """
+    return -float(np.sum(shares * np.log(shares, where=shares > 0, out=np.zeros_like(shares))))
+
+
+def _entropies(counts: np.ndarray) -> np.ndarray:
+    """Of the rows, as far as so few patterns can tell: the bias of a sample taken away."""
+    sizes = counts.sum(1)
+    bias = (np.count_nonzero(counts.sum(0)) - 1) / (2.0 * np.maximum(sizes, 1.0))
+    return np.array([entropy(row / max(size, 1.0)) for row, size in zip(counts, sizes, strict=True)]) + bias
 
 
 def _weights(records: Sequence[LossRecord], count: int) -> np.ndarray | None:

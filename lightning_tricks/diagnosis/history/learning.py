@@ -45,9 +45,14 @@ class Level:
         return self.mean / self.guess
 
     @property
+    def told(self) -> bool:
+        """Whether there were steps enough to tell."""
+        return self.steps >= TOLD_AFTER
+
+    @property
     def at_a_guess(self) -> bool:
         """Whether the loss is not yet better than a guess, and there were steps enough to tell."""
-        return self.steps >= TOLD_AFTER and self.share >= AT_A_GUESS
+        return self.told and self.share >= AT_A_GUESS
 
 
 def level(history: Sequence[Snapshot], guess: float | None = None) -> Level | None:
@@ -65,6 +70,12 @@ def level(history: Sequence[Snapshot], guess: float | None = None) -> Level | No
     spread = math.hypot(_error(values[:half]), _error(values[half:]))
     in_errors = fall / spread if spread > 0 else math.copysign(math.inf, fall) if fall else 0.0
     return Level(guess, float(values.mean()), _error(values), in_errors, int(steps[later][0]), last - first + 1)
+
+
+def later_losses(history: Sequence[Snapshot]) -> np.ndarray:
+    """The losses of the later half of the steps, those between the looks included."""
+    steps, losses = _by_step(history)
+    return losses[np.isfinite(losses) & (steps >= (history[0].step + history[-1].step) / 2)]
 
 
 def stands_still(history: Sequence[Snapshot]) -> bool:

@@ -28,6 +28,7 @@ class LIMITS:
     epochs: float = 3.0  # of 101 steps in 6.3 epochs a network of 1 % foreground answered nothing but background ...
     steps: int = 1000  # ... where nobody counts epochs
     answered: float = 0.05  # of the patterns of other classes, how many are answered as one of these
+    equal: float = 1e-6  # variation of the outputs: where all are one, no class is to blame
     # The share of the constant answer's loss that it may be at the least: click-through comes under 1 by right.
     little: float = 0.01
     sure: float = 2.0  # standard errors
@@ -35,11 +36,12 @@ class LIMITS:
 
 @rule(
     PROBLEM,
-    "end",
-    "collapsed_output not_learning",
+    "learning rate",
+    "collapsed_output dead_units saturation linearity vanishing_gradient not_learning",
     "class imbalance",
     clause="one class is answered for every input",
     follows_from="*",
+    order=9,
     table=(17, "class weights, a balanced sampler"),
     reads="thinned",
     needs="losses",
@@ -99,7 +101,7 @@ def _one_answer(history: Sequence[Snapshot], calls: LossCalls, constant: Constan
     middle = (history[0].step + history[-1].step) / 2
     later = sum(snapshot.step >= middle for snapshot in calls.snapshots)
     late = calls.records[-max(later, HYSTERESIS) :]
-    if len(late) < HYSTERESIS or not at_full_rate(history):
+    if len(late) < HYSTERESIS or not at_full_rate(history) or late[-1].input_variation <= LIMITS.equal:
         return None
     share, least, now = _against(late, constant)
     why = [
@@ -124,13 +126,16 @@ def _one_answer(history: Sequence[Snapshot], calls: LossCalls, constant: Constan
 
 
 def _against(late: Sequence[LossRecord], constant: ConstantAnswer) -> tuple[float, float, float]:
-    """Losses over those of the constant answer on the same batches: the mean, the least it may be, and the last."""
+    """Losses over those of the constant answer on the same batches: the mean, the least it may be, and the last.
+
+    It may be less by two standard errors, but no less than in any of the looks: a loss that still falls varies as well.
+    """
     lost = np.array([record.value for record in late])
     same = np.array([constant.loss_on(record) for record in late])
     error = float((lost - same).std(ddof=1)) / math.sqrt(len(late)) / same.mean()
     last = slice(-HYSTERESIS, None)
     mean, now = float(lost.sum() / same.sum()), float(lost[last].sum() / same[last].sum())
-    return mean, mean - LIMITS.sure * error, now
+    return mean, max(mean - LIMITS.sure * error, float((lost / same).min())), now
 
 
 def _rare(late: Sequence[LossRecord], constant: ConstantAnswer) -> tuple[float, str]:
@@ -144,7 +149,7 @@ def _evidence(calls: LossCalls, constant: ConstantAnswer, late: Sequence[LossRec
     wanted, right = (np.sum([getattr(record, kind) for record in late], 0)[others] for kind in ("wanted", "right"))
     return {
         "frequent class": constant.frequent,
-        "share of the frequent class": counts[constant.frequent] / counts.sum(),
+        "share of the frequent class": float(counts[constant.frequent] / counts.sum()),
         "patterns of other classes": int(wanted.sum()),
         "of them answered rightly": int(right.sum()),
         "loss": float(np.mean([record.value for record in late])),
