@@ -78,7 +78,8 @@ def find_batch_norm_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """
     tiny = next(_tiny_batches(history), None)
     stale = None if tiny else next(_stale(history), None)  # with tiny batches the statistics are mere noise
-    sources = None if tiny or stale else next(one_source(history, LIMITS.mean_gap), None)
+    sources = None if tiny or (stale and stale.rank) else next(one_source(history, LIMITS.mean_gap), None)
+    stale = None if sources else stale  # one batch that is unlike the others seems to be that, too
     others = (next(kind(history), None) for kind in (_shared, _frozen, _behind_dropout, _useless_bias))
     yield from filter(None, (tiny, stale, sources, *others))
 

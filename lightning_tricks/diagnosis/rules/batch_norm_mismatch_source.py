@@ -23,10 +23,9 @@ POPULATION = Remedy(
 
 
 def one_source(history: Sequence[Snapshot], mean_gap: float) -> Iterator[Finding]:
-    """Means of batches that lie as far apart as the patterns in them, at a norm whose running statistics had their time.
+    """Means of batches that lie far apart, at a norm whose running statistics had their time.
 
-    In training each batch loses what its source adds; in evaluation one mean stands for all sources. Statistics that lag
-    behind miss by the same in every step, these by another each time.
+    In training each batch loses what its source adds; in evaluation one mean stands for all sources.
     """
     for layer in in_order(history[-1]):
         if not layer.training or layer.samples < SAMPLES or called_twice(history[-1], layer.name):
@@ -51,8 +50,8 @@ def one_source(history: Sequence[Snapshot], mean_gap: float) -> Iterator[Finding
         if not math.isnan(latest.validation_loss):
             evidence |= {"training loss": latest.loss, "validation loss": latest.validation_loss}
         explanation = (
-            f"The means of whole batches lie {apart:.2g} standard deviations from the running ones, where batches drawn at "
-            f"random would lie {1.0 / math.sqrt(layer.samples):.2g} at most: each batch holds patterns of one kind. "
+            f"The means of whole batches lie {apart:.2g} standard deviations from the running ones, where batches drawn "
+            f"at random would lie {1.0 / math.sqrt(layer.samples):.2g} at most: each holds patterns of one kind. "
             "Batch norm takes away what they share in training, and in evaluation one mean for all does not."
         )
         found = Persistence.over([snapshot for snapshot, _ in late])

@@ -96,7 +96,11 @@ def _pushed(calls: LossCalls, constant: ConstantAnswer) -> Finding | None:
 def _one_answer(history: Sequence[Snapshot], calls: LossCalls, constant: ConstantAnswer) -> Finding | None:
     """The frequent class for every pattern, at the loss that this answer has, after time enough for better."""
     steps, epochs = history[-1].step - history[0].step + 1, history[-1].epoch - history[0].epoch
-    if constant.imbalance < LIMITS.factor or steps < TOLD_AFTER or not (epochs >= LIMITS.epochs or steps > LIMITS.steps):
+    if (
+        constant.imbalance < LIMITS.factor
+        or steps < TOLD_AFTER
+        or not (epochs >= LIMITS.epochs or steps > LIMITS.steps)
+    ):
         return None
     middle = (history[0].step + history[-1].step) / 2
     later = sum(snapshot.step >= middle for snapshot in calls.snapshots)
@@ -105,7 +109,9 @@ def _one_answer(history: Sequence[Snapshot], calls: LossCalls, constant: Constan
         return None
     share, least, now = _against(late, constant)
     why = [
-        Criterion("answers of other classes, over how often they are wanted", *_rare(late, constant), LIMITS.answered),
+        Criterion(
+            "answers of other classes, over how often they are wanted", _rare(late, constant), "<", LIMITS.answered
+        ),
         Criterion("loss over that of the best constant answer", share, ">=", AT_A_GUESS),
         Criterion("the same in the last looks", now, ">=", AT_A_GUESS),
     ]
@@ -138,10 +144,10 @@ def _against(late: Sequence[LossRecord], constant: ConstantAnswer) -> tuple[floa
     return mean, max(mean - LIMITS.sure * error, float((lost / same).min())), now
 
 
-def _rare(late: Sequence[LossRecord], constant: ConstantAnswer) -> tuple[float, str]:
+def _rare(late: Sequence[LossRecord], constant: ConstantAnswer) -> float:
     wanted, answered = (np.sum([getattr(record, kind) for record in late], 0) for kind in ("wanted", "answered"))
     others = np.arange(len(wanted)) != constant.frequent
-    return float(answered[others].sum() / max(wanted[others].sum(), 1)), "<"
+    return float(answered[others].sum() / max(wanted[others].sum(), 1))
 
 
 def _evidence(calls: LossCalls, constant: ConstantAnswer, late: Sequence[LossRecord]) -> dict[str, Any]:

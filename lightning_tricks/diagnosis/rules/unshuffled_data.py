@@ -37,11 +37,11 @@ class LIMITS:
 
 @dataclass(frozen=True)
 class _Look:
-    """The targets of one step: how many, of which classes, their mean and std."""
+    """The targets of one step: how many, of which classes (if they are any), their mean and std."""
 
     step: int
     patterns: int
-    counts: np.ndarray | None
+    counts: np.ndarray
     mean: np.ndarray
     std: float
 
@@ -78,15 +78,15 @@ def find_unshuffled_data(history: Sequence[Snapshot]) -> Iterator[Finding]:
 def _finding(history: Sequence[Snapshot], looks: Sequence[_Look], why: list[Criterion], certain: bool) -> Finding:
     harm, guess = _harm(history)
     later = later_losses(history)
-    evidence = {
+    evidence: dict[str, float] = {
         "targets of a batch, std": statistics.median(look.std for look in looks),
         "targets of all, std": _pooled_std(looks),
         "mean loss of the later half": float(later.mean()) if len(later) else math.nan,
         "loss of a guess": guess,
     }
-    if looks[-1].counts is not None:
-        evidence["classes in a batch"] = statistics.median(np.count_nonzero(look.counts) for look in looks)
-        evidence["classes in all of them"] = np.count_nonzero(np.sum([look.counts for look in looks], 0))
+    if looks[-1].counts.size:
+        evidence["classes in a batch"] = statistics.median(int(np.count_nonzero(look.counts)) for look in looks)
+        evidence["classes in all of them"] = int(np.count_nonzero(_all_counts(looks)))
     explanation = (
         "The targets of a batch are nearly all the same, and those of the next batch are the same again: the data "
         "come sorted. The network learns each class in turn and forgets the others; that its units die or its loss "
@@ -106,7 +106,9 @@ def _harm(history: Sequence[Snapshot]) -> tuple[Criterion | None, float]:
     if now is None or math.isnan(guess):
         return None, guess
     stands = Criterion("loss over that of a guess", now.share, ">=", AT_A_GUESS)
-    leaps = Criterion("share of the steps over a guess", float((later_losses(history) > guess).mean()), ">", LIMITS.jumps)
+    leaps = Criterion(
+        "share of the steps over a guess", float((later_losses(history) > guess).mean()), ">", LIMITS.jumps
+    )
     return (stands if now.at_a_guess else leaps if leaps.holds and now.told else None), guess
 
 
@@ -125,10 +127,10 @@ def _targets(history: Sequence[Snapshot]) -> list[list[_Look]]:
 
 def _look(step: int, records: Sequence[LossRecord]) -> _Look:
     last = records[-1]
-    counts = np.sum([_counts(record) for record in records], 0, np.float64)
-    if not counts.size or not counts.sum():
+    counts = np.array([_counts(record) for record in records], np.float64).sum(0)
+    if not counts.any():
         mean = np.array(last.target_means or (last.target_mean,))
-        return _Look(step, last.patterns, None, mean, last.target_std)
+        return _Look(step, last.patterns, np.zeros(0), mean, last.target_std)
     numbers, total = np.arange(len(counts)), counts.sum()
     mean = float(counts @ numbers) / total
     std = math.sqrt(max(float(counts @ (numbers - mean) ** 2) / total, 0.0))
@@ -145,22 +147,22 @@ def _counts(record: LossRecord) -> tuple[int, ...]:
 
 def _alike(looks: Sequence[_Look]) -> Criterion:
     """How few classes a batch has, or how close its targets lie, in the median; NaN where that cannot be told."""
-    if looks[-1].counts is None:
+    if not looks[-1].counts.size:
         whole = _pooled_std(looks) ** 2
         share = statistics.median(look.std**2 for look in looks) / whole if whole > 0 else math.nan
         return Criterion("variance of a batch's targets over that of all", share, "<", LIMITS.within)
-    pooled = np.sum([look.counts for look in looks], 0)
+    pooled = _all_counts(looks)
     lacking = statistics.median(_lacking(look, pooled / pooled.sum()) for look in looks)
     return Criterion("1 - entropy of a batch's classes over that of a random one", lacking, ">", LIMITS.lacking)
 
 
 def _lacking(look: _Look, shares: np.ndarray) -> float:
     """Of the entropy that a batch drawn at random has: that of all less (classes - 1) / 2n."""
-    size, counts = look.patterns, look.counts
+    size = look.patterns
     drawn = entropy(shares) - (np.count_nonzero(shares) - 1) / (2.0 * size)
-    if counts is None or drawn <= 0 or (1.0 - shares.max()) * size < LIMITS.others:
+    if not look.counts.size or drawn <= 0 or (1.0 - shares.max()) * size < LIMITS.others:
         return 0.0
-    return 1.0 - entropy(counts / counts.sum()) / drawn
+    return 1.0 - entropy(look.counts / size) / drawn
 
 
 def _successive(looks: Sequence[_Look]) -> Criterion:
@@ -170,6 +172,11 @@ def _successive(looks: Sequence[_Look]) -> Criterion:
     known = len(near) >= HYSTERESIS - 1 and sum(apart) > 0
     ratio = statistics.fmean(near) / statistics.fmean(apart) if known else math.nan
     return Criterion("distance of successive batches over that of any two", ratio, "<", LIMITS.successive)
+
+
+def _all_counts(looks: Sequence[_Look]) -> np.ndarray:
+    whole: np.ndarray = np.array([look.counts for look in looks if look.counts.size], np.float64)
+    return whole.sum(0) if whole.size else np.zeros(0)
 
 
 def _distance(one: _Look, other: _Look) -> float:
@@ -189,8 +196,8 @@ def _one_class_so_far(history: Sequence[Snapshot], looks: Sequence[_Look]) -> Cr
 
     Where every target is one class by right, as where the right answer always comes first, no epoch brings another.
     """
-    counts = np.sum([0 if look.counts is None else look.counts for look in looks], 0)
+    counts = _all_counts(looks)
     begun = history[-1].step - history[0].step < TOLD_AFTER and not history[-1].epoch - history[0].epoch >= 1.0
-    if np.size(counts) < 2 or np.count_nonzero(counts) != 1 or not begun:
+    if counts.size < 2 or np.count_nonzero(counts) != 1 or not begun:
         return None
     return Criterion("classes that came in all batches so far", 1.0, "<", 2.0)
