@@ -50,7 +50,7 @@ def one_source(history: Sequence[Snapshot], mean_gap: float) -> Iterator[Finding
         if not math.isnan(latest.validation_loss):
             evidence |= {"training loss": latest.loss, "validation loss": latest.validation_loss}
         explanation = (
-            f"The means of whole batches lie {apart:.2g} standard deviations from the running ones, where batches drawn "
+            f"The means of whole batches lie {apart:.2g} standard deviations from the running ones, where those drawn "
             f"at random would lie {1.0 / math.sqrt(layer.samples):.2g} at most: each holds patterns of one kind. "
             "Batch norm takes away what they share in training, and in evaluation one mean for all does not."
         )
