@@ -17,7 +17,7 @@ from lightning_tricks._compat import torch_functions
 from lightning_tricks._compat.torch_functions import Function
 from lightning_tricks.probes.measure.loss_and_norm_sums import LossSums, ValueSummary, extremes
 from lightning_tricks.probes.measure.tallies import ActivationTally, LossTally, Tallies, WeightedTally, origin_of
-from lightning_tricks.probes.measure.targets import targets, tokens
+from lightning_tricks.probes.measure.targets import targets, tokens, weights
 from lightning_tricks.stats import sample
 
 MAX_INPUTS = 2**20  # of a call are looked at: large vocabularies are thinned along the patterns
@@ -134,6 +134,8 @@ def _sums(
     sums = log_sums = None
     if kind.outputs != "values" and outputs > 1:
         sums, log_sums = extremes(values.sum(1 - lies)), extremes(values.logsumexp(1 - lies))
+    by_number, yes_or_no = _by_number(kind, given["target"]), kind.chance == "halves"
+    cut = (0.5 if kind.name == "binary_cross_entropy" else 0.0) if yes_or_no else None
     return LossSums(
         values.shape[lies],
         values.numel(),
@@ -144,7 +146,9 @@ def _sums(
         sums,
         log_sums,
         _spread(values, lies),
-        **targets(_by_number(kind, given["target"]), kind.outputs == "classes", given, axis, most),
+        weights=weights(by_number, yes_or_no, given),
+        smoothing=float(given.get("label_smoothing", 0.0)),
+        **targets(by_number, kind.outputs == "classes", given, values, lies, axis, most, cut),
     )
 
 
