@@ -1,0 +1,1 @@
+"""Experiments: short runs on copies, each of which answers one question with a number."""
