@@ -130,9 +130,7 @@ def _exchanged(given: Any, exchange: Exchange, collation: Collation, tokens: Nex
     return changed
 
 
-def _outputs(
-    call: Callable[..., Any], args: Any, kwargs: Any, tokens: NextTokens | None, size: int
-) -> list[Tensor]:
+def _outputs(call: Callable[..., Any], args: Any, kwargs: Any, tokens: NextTokens | None, size: int) -> list[Tensor]:
     given, named = mapped((args, kwargs), lambda tensor: tensor.detach().clone())
     outputs = [x.detach().float() for x in tensors_in(call(*given, **named)) if x.is_floating_point() and x.dim()]
     return outputs if tokens is None else [_in_positions(x, tokens) for x in outputs if _fits(x, tokens)]

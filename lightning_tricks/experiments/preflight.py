@@ -40,9 +40,7 @@ def preflight(call: OutermostCall, collation: Collation) -> PreflightRecord:
         return dataclasses.replace(answer.record, draw_correlation=correlation)
 
 
-def _draw_correlation(
-    module: nn.Module, run: Callable[..., Any], call: OutermostCall, base: list[Tensor]
-) -> float:
+def _draw_correlation(module: nn.Module, run: Callable[..., Any], call: OutermostCall, base: list[Tensor]) -> float:
     """Of two draws: the square of that of a draw and their mean, which evaluation mode gives."""
     for each in module.modules():
         each.training = not has_running_statistics(each)

@@ -1,4 +1,4 @@
-"""The preflight of a training: once, after the first step that is probed, the call that led to its loss is run again."""
+"""The preflight of a training: after the first step that is probed, the call that led to its loss is run again."""
 
 from __future__ import annotations
 

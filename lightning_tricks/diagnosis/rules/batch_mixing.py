@@ -74,7 +74,9 @@ def remedies_at(place: Place) -> tuple[Remedy, ...]:
         return (Remedy("change_axis", f"say which axis is the batch's: {text}", place.layer),)
     if place.kind == "view":
         here, there = place.input_axis, place.output_axis or 0
-        text = f"bring the patterns to the axis first: .transpose({there}, {here}).reshape(...) for .{place.function}(...)"
+        text = (
+            f"bring the patterns to the axis first: .transpose({there}, {here}).reshape(...) for .{place.function}(...)"
+        )
         return (Remedy("change_axis", text, place.layer),)
     other = next((axis for axis in range(len(place.input_shape) - 1, -1, -1) if axis != place.dim), 0)
     call = place.module or place.function

@@ -51,7 +51,8 @@ class Place:
     def from_dict(cls, values: Mapping[str, Any]) -> Place:
         """The place that was stored; what is unknown here is left out."""
         known = {f.name for f in dataclasses.fields(cls)}
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known})
+        restored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        return cls(**restored)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from lightning_tricks._compat import torch_functions, torch_tensors
-from lightning_tricks._compat.torch_modules import strip_wrappers
+from lightning_tricks._compat.torch_modules import hear_calls, strip_wrappers
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.model.isolated import random_streams
 from lightning_tricks.probes.watch.module_stack import ModuleStack
@@ -68,21 +68,18 @@ class OutermostCalls:
         self._calls: list[tuple[list[Any], OutermostCall]] = []  # with the nodes that made its outputs
         self._targets: list[WantedClasses] = []
         self._before: list[Tensor] = []
-        self._handles: list[Any] = []
+        self._ends: list[Callable[[], None]] = []
         self._devices = {parameter.device for parameter in modules.model.parameters()}
         self._paths = {id(module): strip_wrappers(path) for path, module in modules.model.named_modules()}
 
     def attach(self) -> None:
         """To be called when the stack of modules is attached, whose hooks are to run first."""
-        self._handles = [
-            register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._leave, with_kwargs=True),
-        ]
+        self._ends = [register_module_forward_pre_hook(self._enter).remove, hear_calls(self._leave)]
 
     def detach(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        for end in self._ends:
+            end()
+        self._ends = []
         self._calls, self._targets, self._before = [], [], []
 
     def note_targets(self, given: dict[str, Any], classes: int) -> None:
