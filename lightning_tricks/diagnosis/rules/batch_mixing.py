@@ -28,7 +28,7 @@ class LIMITS:
     clause="the patterns of a batch are mixed",
     reads="thinned",
     table=(16, "the axis or argument that is named"),
-    needs="losses",
+    needs="preflight",
 )
 def find_batch_mixing(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """An output depends on the other patterns of its batch, and nothing is learned."""

@@ -26,7 +26,7 @@ class LIMITS:
     clause="outputs see what they are to predict",
     reads="thinned",
     table=(16, "a causal mask"),
-    needs="losses",
+    needs="preflight",
 )
 def find_target_leak(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The targets are the next tokens, and outputs change with the tokens after them."""
