@@ -70,9 +70,7 @@ def test_yes_and_no_are_counted(logits: bool) -> None:
     y = (numbers(3, C, 5, 5) == 0).float()
 
     def loss(out: Tensor) -> Tensor:
-        return (
-            F.binary_cross_entropy_with_logits(out, y) if logits else F.binary_cross_entropy(out.sigmoid(), y)
-        )
+        return F.binary_cross_entropy_with_logits(out, y) if logits else F.binary_cross_entropy(out.sigmoid(), y)
 
     record, said = look(loss, net, x), net(x) > 0
     assert record.wanted == counts(y.long(), 2)
