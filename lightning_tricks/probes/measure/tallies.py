@@ -80,6 +80,7 @@ class WeightedTally:
         with_gradient: Whether gradients were switched on at any call.
         outputs: MomentSums of the outputs of the last micro-batch alone.
         shape: Of the output in the last micro-batch.
+        dropped: The dropout whose output it takes, nothing but reshaping between; None else.
     """
 
     name: str
@@ -96,10 +97,26 @@ class WeightedTally:
     sums: WeightedSums | None = None
     outputs: MomentSums | None = None
     shape: tuple[int, ...] = ()
+    dropped: Dropped | None = None
 
     def add(self, sums: WeightedSums) -> None:
         self.outputs = sums.output
         self.sums = sums if self.sums is None else self.sums.merge(sums)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A call of dropout.
+
+    Args:
+        name: Of the module that called it, or of the function.
+        p: The probability of being dropped.
+        value: What a dropped unit becomes: 0, or the limit of SELU as alpha dropout scales it.
+    """
+
+    name: str
+    p: float
+    value: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -108,13 +125,18 @@ class Derived:
 
     Args:
         origin: Of which counted output; None where it was none.
-        dropout: p of the dropout that was this operation; 0 else.
+        dropped: The dropout that was this operation, or that only reshaping follows; None else.
         start: Where along the first two dimensions of that output it begins; None where that is unknown.
     """
 
     origin: WeightedTally | ActivationTally | None
-    dropout: float = 0.0
+    dropped: Dropped | None = None
     start: tuple[int, int] | None = (0, 0)
+
+    @property
+    def dropout(self) -> float:
+        """p of that dropout; 0 without one, and of one that keeps the variance."""
+        return 0.0 if self.dropped is None or self.dropped.value else self.dropped.p
 
 
 def origin_of(annotation: Any) -> Any:

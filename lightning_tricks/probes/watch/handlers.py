@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,13 +15,18 @@ from lightning_tricks.probes.measure import losses, normalizations
 from lightning_tricks.probes.measure.activations import ActivationCall
 from lightning_tricks.probes.measure.losses import LossFunction
 from lightning_tricks.probes.measure.operations import Operation
-from lightning_tricks.probes.measure.tallies import ActivationTally
+from lightning_tricks.probes.measure.tallies import ActivationTally, Dropped
 from lightning_tricks.probes.measure.targets import start_of
 from lightning_tricks.probes.watch.annotations import graph_behind
 from lightning_tricks.probes.watch.loss_path import depends_on_network, softmax_axis
 from lightning_tricks.probes.watch.observer import Observer
 from lightning_tricks.stats import unreadable
 
+_RESHAPING = (
+    *("view", "reshape", "unsqueeze", "squeeze", "flatten", "unflatten", "permute", "transpose", "view_as"),
+    *("contiguous", "clone", "to", "float"),
+)
+_SELU_LIMIT = -1.7580993408473768  # -scale * alpha
 _RELU6 = (("min_val", 0.0), ("max_val", 6.0))
 Function = Callable[..., Any]
 Arguments = tuple[Any, ...]
@@ -116,17 +122,16 @@ def other_norm(channels_last: bool, observer: Observer, func: Function, args: Ar
 
 
 def dropout(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
-    """Linear, with a factor per element; its rate is noted on the output."""
+    """Linear, with a factor per element; what it drops is noted on the output."""
     x = _input(args, kwargs)
-    source, p = None, 0.0
+    source, dropped = None, None
     if observer.active and isinstance(x, Tensor):
         source = observer.annotations.read(x)
-        training = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))
-        rate = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-        p = float(rate) if training and isinstance(rate, (int, float)) else 0.0
+        with observer.guard("dropout"):
+            dropped = _dropped(observer, func.__name__, args, kwargs)
     output = func(*args, **kwargs)
-    if p > 0 or source is not None:
-        observer.derive(output, source, p, getattr(source, "start", (0, 0)))
+    if dropped is not None or source is not None:
+        observer.derive(output, source, dropped, getattr(source, "start", (0, 0)))
     return output
 
 
@@ -139,7 +144,9 @@ def linear(observer: Observer, func: Function, args: Arguments, kwargs: Keywords
     output = func(*args, **kwargs)
     if source is not None:
         start = start_of(func.__name__, args, getattr(source, "start", (0, 0)))
-        observer.derive(output, source, start=start)
+        observer.derive(
+            output, source, getattr(source, "dropped", None) if func.__name__ in _RESHAPING else None, start
+        )
     if observer.active and args and isinstance(args[0], Tensor):
         observer.loss_path.note_shape(args[0], output)
     return output
@@ -232,6 +239,17 @@ def backward(observer: Observer, func: Function, args: Arguments, kwargs: Keywor
         observer.gradients.keeps_graph = False
         with observer.guard("training loop"):
             observer.loop.leftover.after_backward()
+        with observer.guard("gradients"):
+            observer.raw_gradients.after_backward()
+
+
+def unscaling(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """A loss scaler takes its factor off the gradients."""
+    output = func(*args, **kwargs)
+    if not (observer.closed or observer.paused):
+        with observer.guard("gradients"):
+            observer.raw_gradients.after_unscaling()
+    return output
 
 
 def _compare(observer: Observer, func: Function, args: Arguments, output: Any) -> None:
@@ -272,6 +290,21 @@ def _note_loss(observer: Observer, loss: Tensor) -> list[Tensor]:
     for name in functions:
         tallies.not_seen[name] = "custom autograd function: nothing inside it is seen"
     return leaves
+
+
+def _dropped(observer: Observer, function: str, args: Arguments, kwargs: Keywords) -> Dropped | None:
+    training = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", not _is_alpha(function)))
+    p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+    if not training or not isinstance(p, (int, float)) or not p > 0:
+        return None
+    value = 0.0
+    if _is_alpha(function):  # units are set to SELU's limit, then all are scaled and shifted to mean 0 and variance 1
+        value = _SELU_LIMIT * (1.0 - p) / math.sqrt((1.0 - p) * (1.0 + p * _SELU_LIMIT**2)) if p < 1 else 0.0
+    return Dropped(observer.modules.name("dropout", function), float(p), value)
+
+
+def _is_alpha(function: str) -> bool:
+    return "alpha" in function
 
 
 def _input(args: Arguments, kwargs: Mapping[str, Any]) -> Any:
