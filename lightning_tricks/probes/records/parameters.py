@@ -160,15 +160,14 @@ class ParameterRecord(StepRecord):
 
     @property
     def decay_share(self) -> float:
-        """The decay's part over the gradient's: over 1 the weights shrink, whatever the gradient asks for.
+        """The decay's part over the gradient's: from 1 on the weights shrink, whatever the gradient asks for.
 
-        Where it is decoupled, over the whole change of the weights.
+        Where it is decoupled, the gradient's part of the update is what is left of it if the two are independent.
         """
-        gradient = self.gradient if math.isnan(self.arrived) else self.arrived
-        beside = self.update if self.decoupled else gradient
-        if not self.decay > 0 or math.isnan(beside):
-            return self.decay
-        return self.decay / beside if beside > 0 else math.inf
+        part = self.gradient if math.isnan(self.arrived) else self.arrived
+        if self.decoupled:
+            part = math.sqrt(max(self.update**2 - self.decay**2, 0.0))
+        return self.decay / part if part > 0 else math.inf if self.decay > 0 and part == 0 else part * self.decay
 
 
 def _larger(one: float, other: float) -> float:
