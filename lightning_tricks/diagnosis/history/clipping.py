@@ -40,17 +40,18 @@ class Clipping:
         The limit is the same number at every look; a gradient that is divided, or has noise added, shows none. Adam,
         whose steps are of a size of their own, does not mind.
         """
-        first = gradient_share(history[0])
-        if math.isnan(first):
+        if math.isnan(gradient_share(history[0], arrived=True)):
             return None
         cuts = [cut for cut in map(_cut, history) if cut is not None]
         if not cuts:
+            first = gradient_share(history[0])
             return cls(gradient_norm(history[0]), first) if first < CLIPPED else None
         shares, norms, peaks = ([cut[i] for cut in cuts] for i in range(3))
-        by_norm = _is_one([share * norm for share, norm in zip(shares, norms, strict=True)])
-        if len(cuts) < len(history) or max(shares) >= CLIPPED or not (by_norm or _is_one(peaks)):
+        by_value = _is_one(peaks)
+        one = by_value or _is_one([share * norm for share, norm in zip(shares, norms, strict=True)])
+        if not one or max(shares) >= CLIPPED or len(cuts) < len(history):
             return None
-        return cls(median(norms), median(shares), math.nan if by_norm else median(peaks))
+        return cls(median(norms), median(shares), median(peaks) if by_value else math.nan)
 
 
 @remembered

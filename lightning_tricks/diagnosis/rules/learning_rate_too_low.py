@@ -49,23 +49,17 @@ def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]
     if slow is None or slow.clips_most:
         return
     first, latest = history[0], history[-1]
-    evidence, explanation, todo = dict(slow.evidence), slow.explanation, list[Remedy]()
+    explanation = slow.explanation
     if slow.rises:
         explanation += f"The learning rate was still rising, from {first.learning_rate:.2g}: its warm-up is too long."
-        passed = latest.step - first.step
-        todo += [Remedy("shorten_warm_up", f"let the warm-up end within the first {max(passed // 10, 1)} steps")]
+        within = max((latest.step - first.step) // 10, 1)
+        todo = Remedy("shorten_warm_up", f"let the warm-up end within the first {within} steps")
     else:
         explanation += "The gradients reach the weights; at this pace the training takes hundreds of times too long."
-        todo += [slow.raise_rate(latest)]
+        todo = slow.raise_rate(latest)
+    evidence, severity = slow.evidence, slow.severity
     yield Finding(
-        "learning_rate_too_low",
-        None,
-        slow.severity,
-        first.step,
-        evidence,
-        explanation,
-        tuple(todo),
-        decided_by=slow.why,
+        "learning_rate_too_low", None, severity, first.step, evidence, explanation, (todo,), decided_by=slow.why
     )
 
 

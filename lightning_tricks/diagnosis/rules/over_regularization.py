@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.history import progress
 from lightning_tricks.diagnosis.history.clipping import CLIPPED
-from lightning_tricks.diagnosis.history.learning import stands_still
+from lightning_tricks.diagnosis.history.learning import FALLING, level
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, persistence
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
@@ -24,6 +24,7 @@ class LIMITS:
     """Of 16 trainings on digits, four with decay of .1 to 50 at which nothing is learned, and six with dropout."""
 
     outweighs: float = 1.0  # decay over gradient, median: .02 usual, .9 where labels are noise, 4 and more where fatal
+    balances: float = 0.5  # at every look: weights that have shrunk until their gradient is a match still show .9
     shrunk: float = 0.2  # weights over their largest; .4 where only noise is to be learned
     learned: float = 0.5  # of a guess's loss: under it AdamW with a decay of .1 to 1 is fine, whatever its share
     usual: float = 0.02  # share of the decay that harms nothing
@@ -40,7 +41,7 @@ class LIMITS:
     "over-regularization",
     clause="the regularisation takes away what is learned",
     order=0,
-    table=(13, "weaker decay, p of dropout, clipping"),
+    table=(17, "`weight_decay`, `p`, `gradient_clip_val`, as numbers"),
     needs=("layers", "updates", "losses"),
 )
 def find_over_regularization(history: Sequence[Snapshot]) -> Iterator[Finding]:
@@ -53,16 +54,18 @@ def find_over_regularization(history: Sequence[Snapshot]) -> Iterator[Finding]:
 
 def _decay(history: Sequence[Snapshot]) -> Finding | None:
     """Weight decay that outweighs the gradient, until the weights have shrunk and the loss is not much better."""
-    found = persistence(history, lambda snapshot: decay_share(snapshot) >= LIMITS.outweighs)
-    if found is None or found.run < HYSTERESIS:
-        return None
-    begun, latest = history[-found.run], history[-1]
-    size, loss = shrunk(history), progress.recent_loss(history) / progress.guess_or_start(history)
+    found = persistence(history, lambda snapshot: decay_share(snapshot) >= LIMITS.balances)
+    if found is None or not HYSTERESIS <= found.run == len(history) or not decay_share(history[0]) >= LIMITS.outweighs:
+        return None  # where there is nothing to learn, or no more, decay comes to outweigh what is left of a gradient
+    begun, latest = history[0], history[-1]
+    held = decayed(latest)
+    size = shrunk(history, {record.name for record in held})
+    loss = progress.recent_loss(history) / progress.guess_or_start(history)
     if not size <= LIMITS.shrunk or not loss > LIMITS.learned:
         return None
     if not sensitivity(begun) >= learning_rate_too_low.LIMITS.sensitive:
-        return None  # the gradient was lost before, by another fault
-    share, held = decay_share(begun), decayed(latest)
+        return None  # the gradient is lost by another fault
+    share = decay_share(begun)
     factor = progress.median(_factor(latest, record) for record in held)
     why = (
         Criterion("weight decay over the gradient, median over weights", share, ">=", LIMITS.outweighs),
@@ -115,34 +118,29 @@ def _penalty(history: Sequence[Snapshot]) -> Finding | None:
 
 def _dropout(history: Sequence[Snapshot]) -> Finding | None:
     """Dropout whose noise drowns what a layer hands on, and a loss that stands at that of a guess."""
-    found = persistence(history, lambda snapshot: _noisiest(snapshot) is not None)
-    record = None if found is None else _noisiest(found.at)
-    if found is None or record is None or found.run < HYSTERESIS or not stands_still(history):
+    found = persistence(history, lambda snapshot: bool(_noisy(snapshot)))
+    if found is None or found.run < HYSTERESIS or not _learns_nothing(history):
         return None
+    noisy, first = _noisy(found.at), _noisy(found.at)[0]
     loss = progress.recent_loss(history) / progress.guess_or_start(history)
     why = (
-        Criterion(
-            "noise of the dropout in the variance of the layer behind it", record.dropout_noise, ">=", LIMITS.noise
-        ),
-        Criterion("p of the dropout", record.dropout, ">", LIMITS.dropped),
+        Criterion("share of noise in the layer behind the dropout", first.dropout_noise, ">=", LIMITS.noise),
+        Criterion("p of the dropout", first.dropout, ">", LIMITS.dropped),
     )
-    evidence = {each.name: each.value for each in why} | {"layer": record.name, "loss over that of a guess": loss}
-    kept = 1.0 - record.dropout
+    evidence = {each.name: each.value for each in why} | {"layers": len(noisy), "loss over that of a guess": loss}
+    kept = f"{1.0 - first.dropout:.2g}"
     explanation = (
-        f"Dropout at {record.dropped_by} leaves {kept:.2g} of the units, and {min(record.dropout_noise, 1.0):.0%} of "
-        f"what {record.name} gives varies with the draw alone: two draws hardly agree on a pattern, and the loss stays "
-        "at that of a guess."
+        f"Dropout at {first.dropped_by} keeps {kept} of the units, and {min(first.dropout_noise, 1.0):.0%} of the "
+        f"variance of {first.name} is the draw's alone: two draws hardly agree on a pattern, and the loss stays at "
+        "that of a guess."
     )
-    todo = (
-        Remedy(
-            "lower_dropout",
-            f"p={kept:.2g} in place of p={record.dropout:g} at {record.dropped_by}, as in nn.Dropout({kept:.2g}): "
-            "p is the share that is dropped, not the one that is kept",
-            record.dropped_by,
-        ),
+    places = ", ".join(str(record.dropped_by) for record in noisy)
+    text = (
+        f"p={kept} in place of p={first.dropout:g} at {places}, as in nn.Dropout({kept}): p is the share of units that "
+        "is dropped, not of those that are kept"
     )
-    severity = found.severity()
-    return found.finding(PROBLEM, record.dropped_by, severity, evidence, explanation, todo, why, related=record.name)
+    todo, severity = (Remedy("lower_dropout", text, first.dropped_by),), found.severity()
+    return found.finding(PROBLEM, first.dropped_by, severity, evidence, explanation, todo, why, related=first.name)
 
 
 def _clipping(history: Sequence[Snapshot]) -> Finding | None:
@@ -166,37 +164,44 @@ def _clipping(history: Sequence[Snapshot]) -> Finding | None:
     return Finding(PROBLEM, None, slow.severity, first.step, evidence, explanation, tuple(todo), decided_by=why)
 
 
+def _learns_nothing(history: Sequence[Snapshot]) -> bool:
+    """Whether the loss stands at that of a guess, or is still on its way down to it."""
+    now = level(history, progress.guess_or_start(history))
+    return now is not None and now.at_a_guess and (now.fall <= FALLING or now.mean >= now.guess)
+
+
 @remembered
 def decayed(snapshot: Snapshot) -> list[ParameterRecord]:
     """The trained weights that decay."""
-    return [record for record in progress.trained_weights(snapshot) if record.decay_share > 0]
+    return [record for record in progress.trained_weights(snapshot) if _factor(snapshot, record) > 0]
 
 
 @remembered
 def decay_share(snapshot: Snapshot) -> float:
-    """What decay takes from the weights over what the gradient gives them, as a median over those that decay."""
-    return progress.median(record.decay_share for record in decayed(snapshot))
+    """What decay takes from the weights over what the gradient gives them, as a median over those that decay.
+
+    Where nothing is left of a weight, decay has taken it.
+    """
+    return progress.median(record.decay_share if record.weight else math.inf for record in decayed(snapshot))
 
 
-def shrunk(history: Sequence[Snapshot]) -> float:
-    """The size of the weights over their largest at any look, as a median over those that are trained."""
+def shrunk(history: Sequence[Snapshot], names: Collection[str] | None = None) -> float:
+    """To which share of their size the weights have shrunk at any look, as a median over them, or over those named."""
     largest: dict[str, float] = {}
+    least: dict[str, float] = {}
     for snapshot in history:
         for record in progress.trained_weights(snapshot):
-            largest[record.name] = max(record.weight, largest.get(record.name, 0.0))
-    trained = progress.trained_weights(history[-1])
-    return progress.median(record.weight / largest[record.name] for record in trained if largest[record.name] > 0)
+            name = record.name
+            largest[name] = max(record.weight, largest.get(name, 0.0))
+            if largest[name] > 0 and (names is None or name in names):
+                least[name] = min(record.weight / largest[name], least.get(name, 1.0))
+    return progress.median(least.values())
 
 
 @remembered
-def _noisiest(snapshot: Snapshot) -> WeightedRecord | None:
-    """The layer that a dropout of most of its units leaves the least to hand on."""
-    noisy = [
-        record
-        for record in snapshot.weighted
-        if record.dropout > LIMITS.dropped and record.dropout_noise >= LIMITS.noise
-    ]
-    return max(noisy, key=lambda record: record.dropout_noise, default=None)
+def _noisy(snapshot: Snapshot) -> list[WeightedRecord]:
+    """The layers that a dropout of most of its units leaves little to hand on, in the order of execution."""
+    return [r for r in snapshot.weighted if r.dropout > LIMITS.dropped and r.dropout_noise >= LIMITS.noise]
 
 
 def _decays(snapshot: Snapshot) -> tuple[float, ...]:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from lightning_tricks._compat import torch_tensors
 from lightning_tricks._compat.torch_modules import strip_wrappers
-from lightning_tricks.probes.measure.clipping import RawGradients, arrived, is_as, local, real, squares_of
 from lightning_tricks.probes.measure.gradient_hooks import Guard
 from lightning_tricks.probes.measure.operations import WeightedCall
+from lightning_tricks.probes.measure.regularization import RawGradients, arrived, is_as, local, real, squares_of
 from lightning_tricks.probes.measure.tallies import Tallies, WeightedTally
 from lightning_tricks.stats import ArrivedSums, ParameterSums, RowSums, SquareSums
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_tricks.probes.measure.loss_and_norm_sums import LossSums, NormalizationSums
 from lightning_tricks.probes.measure.operations import WeightedCall
+from lightning_tricks.probes.measure.regularization import Dropped
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
 from lightning_tricks.probes.records.loss_path import BroadcastRecord, SoftmaxRecord
 from lightning_tricks.stats import ActivationSums, MomentSums, SquareSums, WeightedSums
@@ -102,21 +103,6 @@ class WeightedTally:
     def add(self, sums: WeightedSums) -> None:
         self.outputs = sums.output
         self.sums = sums if self.sums is None else self.sums.merge(sums)
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A call of dropout.
-
-    Args:
-        name: Of the module that called it, or of the function.
-        p: The probability of being dropped.
-        value: What a dropped unit becomes: 0, or the limit of SELU as alpha dropout scales it.
-    """
-
-    name: str
-    p: float
-    value: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lightning_tricks.probes.measure.gradient_hooks import GradientHooks
 from lightning_tricks.probes.measure.operations import Operation, WeightedCall
+from lightning_tricks.probes.measure.regularization import dropout_noise
 from lightning_tricks.probes.measure.tallies import (
     ActivationTally,
     Derived,
-    Dropped,
     ErrorSignal,
     Tallies,
     WeightedTally,
@@ -66,7 +66,7 @@ class WeightedCounter:
         sums = WeightedSums.of(moments, sample(y, call.output_axis, self.max_patterns), y, unsampled)
         if dropped is not None:
             tally.dropped = dropped
-            sums = dataclasses.replace(sums, noise=_noise(call, dropped, sums))
+            sums = dataclasses.replace(sums, noise=dropout_noise(call, dropped, sums))
         tally.add(sums)
         tally.elements += y.numel()
         tally.shape = tuple(y.shape)
@@ -93,22 +93,3 @@ class WeightedCounter:
             self.tallies.not_seen[f"{name} (error signal)"] = (
                 "it ran without gradients although its weight is trainable, as reentrant checkpointing does"
             )
-
-
-def _noise(call: WeightedCall, dropped: Dropped, sums: WeightedSums) -> Tensor | None:
-    """What the draws of a dropout add to the outputs: sum over patterns and units of the variance over draws.
-
-    A unit that is dropped with probability p becomes a value c, and E (x - c)^2 p is what varies with the draw, of
-    every x on its own; whole channels that are dropped together make more noise than that.
-    """
-    rows, x = call.rows(call.weight.detach()), sums.input
-    if rows is None or x is None or x.count == 0:
-        return None
-    features = x.mean.numel() // call.groups
-    if features == 0 or rows.shape[1] % features:
-        return None
-    grouped = rows.reshape(call.groups, -1, rows.shape[1])
-    squares = torch.linalg.vector_norm(grouped, dim=1, dtype=x.mean.dtype).square()
-    squares = squares.reshape(call.groups * features, -1).sum(1) / call.stride_product
-    varies = x.variance + (x.mean - dropped.value).square()
-    return squares @ varies.reshape(-1) * (dropped.p * sums.output.count)

@@ -167,7 +167,9 @@ class ParameterRecord(StepRecord):
         part = self.gradient if math.isnan(self.arrived) else self.arrived
         if self.decoupled:
             part = math.sqrt(max(self.update**2 - self.decay**2, 0.0))
-        return self.decay / part if part > 0 else math.inf if self.decay > 0 and part == 0 else part * self.decay
+        if part == 0.0:
+            return math.inf if self.decay > 0 else self.decay
+        return self.decay / part
 
 
 def _larger(one: float, other: float) -> float:

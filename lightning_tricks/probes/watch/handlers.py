@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +14,8 @@ from lightning_tricks.probes.measure import losses, normalizations
 from lightning_tricks.probes.measure.activations import ActivationCall
 from lightning_tricks.probes.measure.losses import LossFunction
 from lightning_tricks.probes.measure.operations import Operation
-from lightning_tricks.probes.measure.tallies import ActivationTally, Dropped
+from lightning_tricks.probes.measure.regularization import Dropped
+from lightning_tricks.probes.measure.tallies import ActivationTally
 from lightning_tricks.probes.measure.targets import start_of
 from lightning_tricks.probes.watch.annotations import graph_behind
 from lightning_tricks.probes.watch.loss_path import depends_on_network, softmax_axis
@@ -26,7 +26,6 @@ _RESHAPING = (
     *("view", "reshape", "unsqueeze", "squeeze", "flatten", "unflatten", "permute", "transpose", "view_as"),
     *("contiguous", "clone", "to", "float"),
 )
-_SELU_LIMIT = -1.7580993408473768  # -scale * alpha
 _RELU6 = (("min_val", 0.0), ("max_val", 6.0))
 Function = Callable[..., Any]
 Arguments = tuple[Any, ...]
@@ -128,7 +127,7 @@ def dropout(observer: Observer, func: Function, args: Arguments, kwargs: Keyword
     if observer.active and isinstance(x, Tensor):
         source = observer.annotations.read(x)
         with observer.guard("dropout"):
-            dropped = _dropped(observer, func.__name__, args, kwargs)
+            dropped = Dropped.of(observer.modules.name("dropout", func.__name__), func.__name__, args, kwargs)
     output = func(*args, **kwargs)
     if dropped is not None or source is not None:
         observer.derive(output, source, dropped, getattr(source, "start", (0, 0)))
@@ -290,21 +289,6 @@ def _note_loss(observer: Observer, loss: Tensor) -> list[Tensor]:
     for name in functions:
         tallies.not_seen[name] = "custom autograd function: nothing inside it is seen"
     return leaves
-
-
-def _dropped(observer: Observer, function: str, args: Arguments, kwargs: Keywords) -> Dropped | None:
-    training = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", not _is_alpha(function)))
-    p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-    if not training or not isinstance(p, (int, float)) or not p > 0:
-        return None
-    value = 0.0
-    if _is_alpha(function):  # units are set to SELU's limit, then all are scaled and shifted to mean 0 and variance 1
-        value = _SELU_LIMIT * (1.0 - p) / math.sqrt((1.0 - p) * (1.0 + p * _SELU_LIMIT**2)) if p < 1 else 0.0
-    return Dropped(observer.modules.name("dropout", function), float(p), value)
-
-
-def _is_alpha(function: str) -> bool:
-    return "alpha" in function
 
 
 def _input(args: Arguments, kwargs: Mapping[str, Any]) -> Any:

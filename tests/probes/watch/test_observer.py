@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from lightning_tricks.probes.measure.tallies import ActivationTally, Derived, Dropped, ErrorSignal
+from lightning_tricks.probes.measure.regularization import Dropped
+from lightning_tricks.probes.measure.tallies import ActivationTally, Derived, ErrorSignal
 from lightning_tricks.probes.watch.observer import Observer
 
 
