@@ -94,9 +94,8 @@ def _penalty(history: Sequence[Snapshot]) -> Finding | None:
         return None
     own, chance = first.losses[0].value, first.losses[0].chance
     now = progress.median(record.value for look in history[-HYSTERESIS:] for record in look.losses[:1])
-    if not (own > 0 and now > progress.STUCK * chance > 0) or any(
-        decay > 0 for look in (first, history[-1]) for decay in _decays(look)
-    ):
+    decays = any(decay > 0 for look in (first, history[-1]) for decay in _decays(look))
+    if decays or not (own > 0 and now > progress.STUCK * chance > 0):
         return None
     beside = Criterion("rest of the loss over that of the targets", (first.loss - own) / own, ">", LIMITS.penalty)
     why = (

@@ -43,7 +43,7 @@ def alarms(history: list[Snapshot]) -> list[Finding]:
     decaying(ADAM, 1e-3, 0.1), decaying(ADAMW, 1e-3, 50.0),
 ])  # fmt: skip
 def test_decay_that_outweighs_the_gradient(optimizer: Optimizer) -> None:
-    history = train(deep(nn.ReLU, 2), optimizer, 201, every=50)
+    history = train(deep(nn.ReLU, 3), optimizer, 201, every=50)
     (finding,) = find_over_regularization(history)
     assert finding.rank > 0
     assert finding.step == 0
@@ -58,7 +58,7 @@ def test_decay_that_outweighs_the_gradient(optimizer: Optimizer) -> None:
         made.param_groups[0]["weight_decay"] = better
         return made
 
-    again = train(deep(nn.ReLU, 2), weaker, 120, every=50)
+    again = train(deep(nn.ReLU, 3), weaker, 180, every=50)
     assert recent_loss(again) < 0.5 * again[0].loss
     assert alarms(again) == []
 
