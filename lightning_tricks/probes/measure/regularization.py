@@ -101,6 +101,7 @@ class RawGradients:
     def after_unscaling(self) -> None:
         """What a loss scaler does is no clipping."""
         self.unscaled = True
+        self._known.clear()  # it writes to them without counting it
         self.after_backward()
 
     def after_backward(self) -> None:
