@@ -90,11 +90,8 @@ class Probe:
         self._observer = Observer(model, globs, max_patterns)
         self._observer.loop.leftover.step = step
         self._mode: ObserverMode | None = None
-        if self._optimizers:  # else whoever tells of the step does so before the gradients are clipped
-            self._observer.raw_gradients.parameters = list(model.parameters())
-        self._parameters = ParameterReader(
-            model, self._observer.tallies, self._observer.guard, self._optimizers, self._observer.raw_gradients
-        )
+        self._parameters = ParameterReader(model, self._observer.tallies, self._observer.guard, self._optimizers)
+        self._observer.raw_gradients = self._parameters.raw
         self._open = self._pushed = self._attached = False
         self._snapshot: Snapshot | None = None
         self._exits = contextlib.ExitStack()

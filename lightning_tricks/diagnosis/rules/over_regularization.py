@@ -36,8 +36,7 @@ class LIMITS:
 @rule(
     PROBLEM,
     "learning rate",
-    "collapsed_output vanishing_gradient linearity dead_units bias_shift poor_initialization learning_rate_too_low "
-    "not_learning no_update output_mismatch",
+    "collapsed_output vanishing_gradient linearity dead_units bias_shift learning_rate_too_low not_learning",
     "over-regularization",
     clause="the regularisation takes away what is learned",
     order=0,
@@ -60,7 +59,7 @@ def _decay(history: Sequence[Snapshot]) -> Finding | None:
     begun, latest = history[0], history[-1]
     held = decayed(latest)
     size = shrunk(history, {record.name for record in held})
-    loss = progress.recent_loss(history) / progress.guess_or_start(history)
+    loss = _over_guess(history)
     if not size <= LIMITS.shrunk or not loss > LIMITS.learned:
         return None
     if not sensitivity(begun) >= learning_rate_too_low.LIMITS.sensitive:
@@ -95,7 +94,8 @@ def _penalty(history: Sequence[Snapshot]) -> Finding | None:
         return None
     own, chance = first.losses[0].value, first.losses[0].chance
     now = progress.median(record.value for look in history[-HYSTERESIS:] for record in look.losses[:1])
-    if not now > progress.STUCK * chance or any(decay > 0 for look in (first, history[-1]) for decay in _decays(look)):
+    decays = any(decay > 0 for look in (first, history[-1]) for decay in _decays(look))
+    if decays or not (own > 0 and now > progress.STUCK * chance > 0):
         return None
     beside = Criterion("rest of the loss over that of the targets", (first.loss - own) / own, ">", LIMITS.penalty)
     why = (
@@ -122,12 +122,14 @@ def _dropout(history: Sequence[Snapshot]) -> Finding | None:
     if found is None or found.run < HYSTERESIS or not _learns_nothing(history):
         return None
     noisy, first = _noisy(found.at), _noisy(found.at)[0]
-    loss = progress.recent_loss(history) / progress.guess_or_start(history)
     why = (
         Criterion("share of noise in the layer behind the dropout", first.dropout_noise, ">=", LIMITS.noise),
         Criterion("p of the dropout", first.dropout, ">", LIMITS.dropped),
     )
-    evidence = {each.name: each.value for each in why} | {"layers": len(noisy), "loss over that of a guess": loss}
+    evidence = {each.name: each.value for each in why} | {
+        "layers": len(noisy),
+        "loss over that of a guess": _over_guess(history),
+    }
     kept = f"{1.0 - first.dropout:.2g}"
     explanation = (
         f"Dropout at {first.dropped_by} keeps {kept} of the units, and {min(first.dropout_noise, 1.0):.0%} of the "
@@ -162,6 +164,11 @@ def _clipping(history: Sequence[Snapshot]) -> Finding | None:
     if slow.needs_rate:
         todo += [slow.raise_rate(history[-1])]
     return Finding(PROBLEM, None, slow.severity, first.step, evidence, explanation, tuple(todo), decided_by=why)
+
+
+def _over_guess(history: Sequence[Snapshot]) -> float:
+    guess = progress.guess_or_start(history)
+    return progress.recent_loss(history) / guess if guess > 0 else math.nan
 
 
 def _learns_nothing(history: Sequence[Snapshot]) -> bool:

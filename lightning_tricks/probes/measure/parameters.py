@@ -95,16 +95,19 @@ class ParameterReader:
         tallies: The step's tallies: they know which operation used which weight, and its input.
         guard: What errors do not leave.
         optimizers: All that are known to train the model, whether they step while the probe looks or not.
-        raw: The gradients as the backward pass left them, where the reader is not called before they are clipped.
     """
 
     model: nn.Module
     tallies: Tallies
     guard: Guard
     optimizers: Sequence[torch.optim.Optimizer] = ()
-    raw: RawGradients = field(default_factory=RawGradients)
+    raw: RawGradients = field(init=False)
     read: dict[str, ParameterTally] = field(default_factory=dict)
     _groups: dict[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        # Whoever tells of a step himself does so before the gradients are clipped; an optimiser's hook comes after.
+        self.raw = RawGradients(list(self.model.parameters()) if self.optimizers else ())
 
     def before(
         self,

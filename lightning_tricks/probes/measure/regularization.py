@@ -15,6 +15,10 @@ from lightning_tricks._compat import torch_tensors
 from lightning_tricks.probes.measure.operations import WeightedCall
 from lightning_tricks.stats import ArrivedSums, SquareSums, WeightedSums
 
+_RESHAPING = (
+    *("view", "reshape", "unsqueeze", "squeeze", "flatten", "unflatten", "permute", "transpose", "view_as"),
+    *("contiguous", "clone", "to", "float"),
+)
 SELU_LIMIT = -1.7580993408473768  # -scale * alpha
 
 
@@ -44,6 +48,11 @@ class Dropped:
             return cls(name, float(p))
         # Klambauer et al. 2017: units become SELU's limit, then all are scaled and shifted to mean 0 and variance 1.
         return cls(name, float(p), SELU_LIMIT * (1.0 - p) / math.sqrt((1.0 - p) * (1.0 + p * SELU_LIMIT**2)))
+
+
+def carried(annotation: Any, function: str) -> Dropped | None:
+    """The dropout behind a tensor that a function reshapes; averages and sums have less noise than what they take."""
+    return getattr(annotation, "dropped", None) if function in _RESHAPING else None
 
 
 def dropout_noise(call: WeightedCall, dropped: Dropped, sums: WeightedSums) -> Tensor | None:
@@ -92,6 +101,7 @@ class RawGradients:
     def after_unscaling(self) -> None:
         """What a loss scaler does is no clipping."""
         self.unscaled = True
+        self._known.clear()  # it writes to them without counting it
         self.after_backward()
 
     def after_backward(self) -> None:

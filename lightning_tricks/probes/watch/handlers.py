@@ -14,7 +14,7 @@ from lightning_tricks.probes.measure import losses, normalizations
 from lightning_tricks.probes.measure.activations import ActivationCall
 from lightning_tricks.probes.measure.losses import LossFunction
 from lightning_tricks.probes.measure.operations import Operation
-from lightning_tricks.probes.measure.regularization import Dropped
+from lightning_tricks.probes.measure.regularization import Dropped, carried
 from lightning_tricks.probes.measure.tallies import ActivationTally
 from lightning_tricks.probes.measure.targets import start_of
 from lightning_tricks.probes.watch.annotations import graph_behind
@@ -22,10 +22,6 @@ from lightning_tricks.probes.watch.loss_path import depends_on_network, softmax_
 from lightning_tricks.probes.watch.observer import Observer
 from lightning_tricks.stats import unreadable
 
-_RESHAPING = (
-    *("view", "reshape", "unsqueeze", "squeeze", "flatten", "unflatten", "permute", "transpose", "view_as"),
-    *("contiguous", "clone", "to", "float"),
-)
 _RELU6 = (("min_val", 0.0), ("max_val", 6.0))
 Function = Callable[..., Any]
 Arguments = tuple[Any, ...]
@@ -148,9 +144,7 @@ def linear(observer: Observer, func: Function, args: Arguments, kwargs: Keywords
     output = func(*args, **kwargs)
     if source is not None:
         start = start_of(func.__name__, args, getattr(source, "start", (0, 0)))
-        observer.derive(
-            output, source, getattr(source, "dropped", None) if func.__name__ in _RESHAPING else None, start
-        )
+        observer.derive(output, source, carried(source, func.__name__), start)
     if observer.active and args and isinstance(args[0], Tensor):
         observer.loss_path.note_shape(args[0], output)
     return output
@@ -250,9 +244,8 @@ def backward(observer: Observer, func: Function, args: Arguments, kwargs: Keywor
 def unscaling(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     """A loss scaler takes its factor off the gradients."""
     output = func(*args, **kwargs)
-    if not (observer.closed or observer.paused):
-        with observer.guard("gradients"):
-            observer.raw_gradients.after_unscaling()
+    with observer.guard("gradients"):
+        observer.raw_gradients.after_unscaling()
     return output
 
 

@@ -43,7 +43,7 @@ def alarms(history: list[Snapshot]) -> list[Finding]:
     decaying(ADAM, 1e-3, 0.1), decaying(ADAMW, 1e-3, 50.0),
 ])  # fmt: skip
 def test_decay_that_outweighs_the_gradient(optimizer: Optimizer) -> None:
-    history = train(deep(nn.ReLU, 3), optimizer, 301, every=50)
+    history = train(deep(nn.ReLU, 3), optimizer, 201, every=50)
     (finding,) = find_over_regularization(history)
     assert finding.rank > 0
     assert finding.step == 0
@@ -58,7 +58,7 @@ def test_decay_that_outweighs_the_gradient(optimizer: Optimizer) -> None:
         made.param_groups[0]["weight_decay"] = better
         return made
 
-    again = train(deep(nn.ReLU, 3), weaker, 160, every=50)
+    again = train(deep(nn.ReLU, 3), weaker, 180, every=50)
     assert recent_loss(again) < 0.5 * again[0].loss
     assert alarms(again) == []
 
@@ -117,7 +117,7 @@ def penalised(weight: float, **options: float) -> list[Snapshot]:
     def whole(step: int) -> Tensor:
         return loss_at(step) + weight * sum(p.square().sum() for p in network.parameters())
 
-    return watched(network, momentum(0.02)(list(network.parameters())), whole, 201, 25)
+    return watched(network, momentum(0.02)(list(network.parameters())), whole, 151, 50)
 
 
 def test_a_penalty_written_into_the_loss() -> None:
@@ -150,10 +150,10 @@ def test_a_probability_of_keeping_given_as_one_of_dropping(alpha: bool) -> None:
 
 
 @pytest.mark.parametrize("make", [
-    lambda: Dropping(0.8, 512, 2), lambda: Dropping(0.5), lambda: Dropping(0.5, 8), lambda: Dropping(0.1, alpha=True),
+    lambda: Dropping(0.8, 256, 2), lambda: Dropping(0.5), lambda: Dropping(0.5, 8), lambda: Dropping(0.1, alpha=True),
 ])  # fmt: skip
 def test_dropout_through_which_a_network_learns_is_healthy(make: Callable[[], nn.Module]) -> None:
-    assert alarms(train(make(), adam(1e-3), 201, every=25)) == []
+    assert alarms(train(make(), adam(1e-3), 151, every=50)) == []
 
 
 def test_the_noise_of_a_usual_dropout_is_no_reason_why_nothing_is_learned() -> None:
