@@ -19,6 +19,7 @@ from lightning_tricks.probes.snapshot import Snapshot
 from lightning_tricks.probes.watch.loss_path import ClassTarget
 from lightning_tricks.probes.watch.mode import ObserverMode
 from lightning_tricks.probes.watch.observer import Observer
+from lightning_tricks.probes.watch.outermost import OutermostCall, OutermostCalls
 
 MAX_PATTERNS = 4096
 
@@ -94,6 +95,15 @@ class Probe:
         self._snapshot: Snapshot | None = None
         self._exits = contextlib.ExitStack()
 
+    def keep_call(self) -> None:
+        """Before it opens: keep what the outermost call that leads to the loss is given, to be run again."""
+        self._observer.outermost = OutermostCalls(self._observer.modules, self._observer.guard)
+
+    @property
+    def kept_call(self) -> OutermostCall | None:
+        """That call, until the snapshot is made."""
+        return None if self._observer.outermost is None else self._observer.outermost.found
+
     def open(self) -> Probe:
         """Attach: from here on every call is seen."""
         if self._open or self._snapshot is not None:
@@ -105,6 +115,9 @@ class Probe:
                 exits.callback(optimizer.register_step_post_hook(self._after_step).remove)
             exits.callback(self._observer.modules.detach)
             self._observer.modules.attach()
+            if self._observer.outermost is not None:
+                exits.callback(self._observer.outermost.detach)
+                self._observer.outermost.attach()
             self._mode = ObserverMode(self._observer)
             exits.callback(self._unpush)
             self._push()

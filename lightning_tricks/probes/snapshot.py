@@ -17,6 +17,7 @@ from lightning_tricks.probes.records.activations import ActivationRecord
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
 from lightning_tricks.probes.records.loss_path import BroadcastRecord, SoftmaxRecord
 from lightning_tricks.probes.records.parameters import ParameterRecord
+from lightning_tricks.probes.records.preflight import PreflightRecord
 from lightning_tricks.probes.records.record import StepRecord, to_json
 from lightning_tricks.probes.records.training import TrainingRecord, merged
 from lightning_tricks.probes.records.validation import ValidationRecord
@@ -62,6 +63,7 @@ class Snapshot:
         ended: Whether the training ended before the next step was looked at.
         origin: Of the first NaN or Inf: ``operation``, the call that made it, and ``line``; empty where nobody knows.
         validation: What the first validation gave the network, which came after this step; None at all other steps.
+        preflight: What further forwards of this step showed; None where none was made.
     """
 
     step: int = 0
@@ -85,6 +87,7 @@ class Snapshot:
     ended: bool = False
     origin: Mapping[str, str] = dataclasses.field(default_factory=dict)
     validation: ValidationRecord | None = None
+    preflight: PreflightRecord | None = None
 
     def __repr__(self) -> str:
         seen = f"{len(self.activations)} activations, {len(self.weighted)} weighted, {len(self.parameters)} parameters"
@@ -122,6 +125,7 @@ class Snapshot:
             "training": None if self.training is None else self.training.to_dict(),
             "ended": self.ended,
             "validation": None if self.validation is None else self.validation.to_dict(),
+            "preflight": None if self.preflight is None else self.preflight.to_dict(),
             **{kind: [record.to_dict() for record in getattr(self, kind)] for kind in _KINDS},
         }
 
@@ -131,7 +135,7 @@ class Snapshot:
         records: dict[str, Any] = {
             kind: tuple(record.from_dict(each) for each in values.get(kind, ())) for kind, record in _KINDS.items()
         }
-        training, validation = values.get("training"), values.get("validation")
+        training, validation, preflight = (values.get(name) for name in ("training", "validation", "preflight"))
         return cls(
             step=values["step"],
             loss=_number(values["loss"]),
@@ -147,6 +151,7 @@ class Snapshot:
             training=None if training is None else TrainingRecord.from_dict(training),
             ended=values.get("ended", False),
             validation=None if validation is None else ValidationRecord.from_dict(validation),
+            preflight=None if preflight is None else PreflightRecord.from_dict(preflight),
             **records,
         )
 
@@ -175,6 +180,7 @@ class Snapshot:
             ended=self.ended or other.ended,
             origin=self.origin or other.origin,
             validation=self.validation or other.validation,
+            preflight=self.preflight or other.preflight,
         )
 
     def light(self) -> Snapshot:

@@ -22,6 +22,7 @@ class MonitorHooks(Callback):
 
     globs: tuple[str, ...] = ("*",)
     max_patterns: int | None = MAX_PATTERNS
+    preflight: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class MonitorHooks(Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self._shared_probe is not None:
-            self._shared_probe.begin_batch(trainer, pl_module)
+            self._shared_probe.begin_batch(trainer, pl_module, batch)
             self._shared_probe.repeated_step.begin(batch, batch_idx)
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:

@@ -47,12 +47,14 @@ class SnapshotReceiver(Protocol):
     Attributes:
         globs: Globs of the names that it shows.
         max_patterns: The most patterns per unit that it asks for; None for all.
+        preflight: Whether it asks for further forwards of the first step.
         loss_history: Where the losses of all steps go until its next snapshot.
         errors: The block in which it is called.
     """
 
     globs: tuple[str, ...]
     max_patterns: int | None
+    preflight: bool
     loss_history: LossHistory
     errors: MonitorErrors
 

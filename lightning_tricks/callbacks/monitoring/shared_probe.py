@@ -12,6 +12,7 @@ import torch
 
 from lightning_tricks._compat import trainer as compat
 from lightning_tricks._compat.torch_optim import unscales_itself
+from lightning_tricks.callbacks.monitoring.first_step import FirstStep
 from lightning_tricks.callbacks.monitoring.loss_history import ValidationLoss, loss_in
 from lightning_tricks.callbacks.monitoring.receiver import MonitorErrors, SnapshotReceiver
 from lightning_tricks.callbacks.monitoring.repeated_step import RepeatedStep
@@ -42,8 +43,9 @@ class SharedProbe:
         self._validation = ValidationLoss()
         self._data = ValidationData()
         self.repeated_step = RepeatedStep()
+        self._first_step = FirstStep(any(monitor.preflight for monitor in self.monitors))
 
-    def begin_batch(self, trainer: Any, module: torch.nn.Module) -> None:
+    def begin_batch(self, trainer: Any, module: torch.nn.Module, batch: Any = None) -> None:
         """Before a batch: open a probe, or go on with the one of this accumulation window."""
         if self._errors.failed:
             return
@@ -59,6 +61,7 @@ class SharedProbe:
         if self._waiting:
             with self._local:
                 self._probe = self._new_probe(trainer, module, step)
+                self._first_step.begin(self._probe, batch, trainer.train_dataloader, trainer.world_size)
                 self._probe.open()
 
     def before_backward(self, trainer: Any, module: torch.nn.Module, loss: torch.Tensor) -> None:
@@ -169,7 +172,8 @@ class SharedProbe:
                 self._probe.close()
                 self._probe.recent_losses = list(losses.values())
                 classes = dict(self._probe.classes_wanted())
-                snapshot = self._probe.snapshot()
+                self._first_step.run(self._probe)
+                snapshot = self._first_step.enter(self._probe.snapshot())
                 if snapshot.suspicious:
                     snapshot = dataclasses.replace(snapshot, origin=self.repeated_step.origin)
         waiting = self._waiting
