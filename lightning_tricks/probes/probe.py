@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from lightning_tricks._compat.torch_optim import unscales_itself
 from lightning_tricks.probes.build_snapshot import StepContext, build_snapshot
 from lightning_tricks.probes.measure.parameters import ParameterReader
 from lightning_tricks.probes.snapshot import Snapshot
-from lightning_tricks.probes.watch.loss_path import ClassTarget
 from lightning_tricks.probes.watch.mode import ObserverMode
 from lightning_tricks.probes.watch.observer import Observer
 from lightning_tricks.probes.watch.outermost import OutermostCall, OutermostCalls
@@ -88,6 +87,7 @@ class Probe:
             check_optimizer(one)
         self.stepped = False  # whether one of them has made its step
         self._observer = Observer(model, globs, max_patterns)
+        self.classes_wanted = self._observer.loss_path.classes  # where the class numbers lie that losses were told
         self._observer.loop.leftover.step = step
         self._mode: ObserverMode | None = None
         self._parameters = ParameterReader(model, self._observer.tallies, self._observer.guard, self._optimizers)
@@ -157,10 +157,6 @@ class Probe:
             self._parameters.before(stepped, scale)
         with self._observer.guard("training loop"):
             self._observer.loop.before_step(stepped, self._parameters.optimizers)
-
-    def classes_wanted(self) -> Mapping[str, ClassTarget]:
-        """Where the numbers of classes lie that losses were told, by the names of these calls; before the snapshot."""
-        return self._observer.loss_path.classes
 
     def gradient_squares(self) -> Tensor:
         """The sum of the squares of each gradient that was read, where it is."""
