@@ -77,20 +77,21 @@ class Probe:
         if max_patterns is not None and max_patterns < 1:
             raise ValueError(f"max_patterns must be at least 1, or None for all patterns, got {max_patterns}")
         globs = [layers] if isinstance(layers, str) else list(layers)
-        self.step = step
+        self.step, self._model = step, model
         self.loss_scale: Any = 1.0  # a number, or a tensor on the device: the factor on the loss that goes backward
         self.ranks = 1  # the gradient is averaged over this many processes
         self.recent_losses: Sequence[Any] = ()  # numbers, or tensors that are copied with everything else
-        self._model = model
         self._optimizers = _optimizers(optimizer)
         for one in self._optimizers:
             check_optimizer(one)
         self.stepped = False  # whether one of them has made its step
-        self._observer = Observer(model, globs, max_patterns)
-        self.classes_wanted = self._observer.loss_path.classes  # where the class numbers lie that losses were told
-        self._observer.loop.leftover.step = step
+        self._observer = seen = Observer(model, globs, max_patterns)
+        self.classes_wanted = seen.loss_path.classes  # where the class numbers lie that losses were told
+        seen.loop.leftover.step = step
         self._mode: ObserverMode | None = None
-        self._parameters = ParameterReader(model, self._observer.tallies, self._observer.guard, self._optimizers)
+        if self._optimizers:  # else whoever tells of the step does so before the gradients are clipped
+            seen.raw_gradients.parameters = list(model.parameters())
+        self._parameters = ParameterReader(model, seen.tallies, seen.guard, self._optimizers, seen.raw_gradients)
         self._open = self._pushed = self._attached = False
         self._snapshot: Snapshot | None = None
         self._exits = contextlib.ExitStack()
@@ -154,7 +155,7 @@ class Probe:
         """Read gradients and weights right before the optimiser step; ``scale``: what is still on the gradients."""
         stepped = None if parameters is None else list(parameters)
         with self._observer.guard("gradients"):
-            self._parameters.before(stepped, scale)
+            self._parameters.before(stepped, scale, self.loss_scale)
         with self._observer.guard("training loop"):
             self._observer.loop.before_step(stepped, self._parameters.optimizers)
 

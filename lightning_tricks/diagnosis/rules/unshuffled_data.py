@@ -53,7 +53,7 @@ class _Look:
     "data not shuffled",
     [SHUFFLE],
     clause="the batches come sorted",
-    order=8,
+    order=11,
     reads="thinned",
     table=(17, "shuffle=True"),
     needs="losses",

@@ -63,7 +63,8 @@ def test_nothing_that_does_not_look_is_better(loss: Callable[[Tensor], Tensor], 
 
 
 def test_sorted_batches_soft_targets_and_old_records_have_none() -> None:
-    sorted_batches = [record(lambda out: F.cross_entropy(out, torch.full_like(Y, label)), 3) for label in range(3)]
+    batches = [torch.full_like(Y, label) for label in range(3)]
+    sorted_batches = [record(lambda out, y=y: F.cross_entropy(out, y), 3) for y in batches]
     assert best_constant(sorted_batches) is None
     soft = record(lambda out: F.binary_cross_entropy_with_logits(out, torch.rand(1000, 1)), 1)
     assert best_constant([soft]) is None
