@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from lightning_tricks._compat.torch_optim import unscales_itself
 from lightning_tricks.probes.build_snapshot import StepContext, build_snapshot
 from lightning_tricks.probes.measure.parameters import ParameterReader
 from lightning_tricks.probes.snapshot import Snapshot
-from lightning_tricks.probes.watch.loss_path import ClassTarget
 from lightning_tricks.probes.watch.mode import ObserverMode
 from lightning_tricks.probes.watch.observer import Observer
 from lightning_tricks.probes.watch.outermost import OutermostCall, OutermostCalls
@@ -78,20 +77,20 @@ class Probe:
         if max_patterns is not None and max_patterns < 1:
             raise ValueError(f"max_patterns must be at least 1, or None for all patterns, got {max_patterns}")
         globs = [layers] if isinstance(layers, str) else list(layers)
-        self.step = step
+        self.step, self._model = step, model
         self.loss_scale: Any = 1.0  # a number, or a tensor on the device: the factor on the loss that goes backward
         self.ranks = 1  # the gradient is averaged over this many processes
         self.recent_losses: Sequence[Any] = ()  # numbers, or tensors that are copied with everything else
-        self._model = model
         self._optimizers = _optimizers(optimizer)
         for one in self._optimizers:
             check_optimizer(one)
         self.stepped = False  # whether one of them has made its step
-        self._observer = Observer(model, globs, max_patterns)
-        self._observer.loop.leftover.step = step
+        self._observer = seen = Observer(model, globs, max_patterns)
+        self.classes_wanted = seen.loss_path.classes  # where the class numbers lie that losses were told
+        seen.loop.leftover.step = step
         self._mode: ObserverMode | None = None
-        self._parameters = ParameterReader(model, self._observer.tallies, self._observer.guard, self._optimizers)
-        self._observer.raw_gradients = self._parameters.raw
+        self._parameters = ParameterReader(model, seen.tallies, seen.guard, self._optimizers)
+        seen.raw_gradients = self._parameters.raw
         self._open = self._pushed = self._attached = False
         self._snapshot: Snapshot | None = None
         self._exits = contextlib.ExitStack()
@@ -158,10 +157,6 @@ class Probe:
             self._parameters.before(stepped, scale, self.loss_scale)
         with self._observer.guard("training loop"):
             self._observer.loop.before_step(stepped, self._parameters.optimizers)
-
-    def classes_wanted(self) -> Mapping[str, ClassTarget]:
-        """Where the numbers of classes lie that losses were told, by the names of these calls; before the snapshot."""
-        return self._observer.loss_path.classes
 
     def gradient_squares(self) -> Tensor:
         """The sum of the squares of each gradient that was read, where it is."""

@@ -171,7 +171,7 @@ class SharedProbe:
                     self._probe.read_updates()
                 self._probe.close()
                 self._probe.recent_losses = list(losses.values())
-                classes = dict(self._probe.classes_wanted())
+                classes = self._probe.classes_wanted
                 self._first_step.run(self._probe)
                 snapshot = self._first_step.enter(self._probe.snapshot())
                 if snapshot.suspicious:

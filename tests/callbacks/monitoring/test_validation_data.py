@@ -11,6 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 import lightning_tricks as lt
+from lightning_tricks.callbacks.monitoring.validation_data import ValidationData, ValidationSums
+from lightning_tricks.stats import MomentSums, to_host
 from tests.callbacks.trainings import Classifier, Functional, batches, fit, mlp, same
 
 TRAIN, VALIDATION = batches(8), [(4 * x + 3, y) for x, y in batches(5, seed=2)]
@@ -206,3 +208,19 @@ def test_functional_layers_are_no_hindrance():
             self.log("val_loss", self.loss(batch))
 
     assert record_of(Both()).layer == "net"
+
+
+def test_the_sums_of_processes_add_up():
+    counting = ValidationData()
+    x, y = torch.randn(12, 3), torch.tensor([0, 1, 1, 2])
+    parts = [
+        ValidationSums(MomentSums.of(rows, 0), numbers.bincount(minlength=3))
+        for rows, numbers in ((x[:4], y[:1]), (x[4:], y[1:]))
+    ]
+    on_host = [part.with_arrays(iter(to_host(part.arrays()))) for part in parts]
+    counting._layer = ("net.0", 3)
+    record = counting.record([None, *on_host])
+    assert record.validation.mean == pytest.approx(x.mean(0).tolist())
+    assert record.validation.std == pytest.approx(x.std(0, correction=0).tolist())
+    assert record.class_counts == (1, 2, 1)
+    assert counting.record([None, None]) is None

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks as lt
 from lightning_tricks.diagnosis import find
+from lightning_tricks.diagnosis.coverage import coverage
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.rules.validation_mismatch import _by_chance, find_validation_mismatch
 from lightning_tricks.probes import ChannelMoments, LossRecord, NormalizationRecord, Snapshot, ValidationRecord
@@ -284,3 +285,9 @@ def test_through_json() -> None:
     assert Snapshot.from_dict(stored).validation is not None
     del stored["validation"]
     assert Snapshot.from_dict(stored).validation is None
+
+
+def test_a_training_without_validation_is_judged_as_before() -> None:
+    seen = coverage([Snapshot(0, 1.0)], {"validation_mismatch": find_validation_mismatch.needs})
+    assert seen.not_judged == ()
+    assert list(find_validation_mismatch([Snapshot(step, 1.0) for step in range(5)])) == []
