@@ -66,6 +66,8 @@ def independence(
     """
     module = nn.Module() if module is None else module
     tokens = next_tokens(args, kwargs, targets)
+    if not any(collation.size in tensor.shape for tensor in tensors_in((args, kwargs))):
+        collation = Collation.of((args, kwargs))  # the step makes batches of its own, as from what it remembers
     size = collation.size if tokens is None else tokens.patterns
     if size is None:
         raise NotAskedError("it cannot be told which axis of the batch counts its patterns")
@@ -169,7 +171,8 @@ def _changes(base: Tensor, again: Tensor, other: Tensor, exchange: Exchange, tok
 def _along(
     axis: int, base: Tensor, again: Tensor, other: Tensor, exchange: Exchange, tokens: NextTokens | None = None
 ) -> Tensor:
-    base, again, other = (x.movedim(axis, 0).flatten(1) if tokens is None else x for x in (base, again, other))
+    if tokens is None:
+        base, again, other = (x.movedim(axis, 0).reshape(exchange.size, -1) for x in (base, again, other))
     kept, others = (exchange.index(which, base.device) for which in (exchange.kept, exchange.others))
     std = base.var(0, correction=0).mean().sqrt()
     size = base.square().mean().sqrt()

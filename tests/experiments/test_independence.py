@@ -198,7 +198,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[Any, ...], Any, str]] = {
     "as many steps as patterns": (nn.GRU(H, 4), (torch.randn(N, N, H),), None, "two axes"),
     "all alike": (nn.Linear(H, 2), (torch.ones(N, H),), None, "all alike"),
     "one pattern": (nn.Linear(H, 2), (torch.ones(1, H),), torch.ones(1, H), "one pattern"),
-    "no pattern": (nn.Linear(H, 2), (torch.randn(3, H),), None, "no argument"),
+    "no pattern": (nn.GRU(H, 2), (torch.randn(3, 4, H),), None, "cannot be told"),
     "an object": (Calls(lambda net, x, y: x), (torch.randn(N, H), object()), None, "called with a object"),
     "a loss": (Calls(lambda net, x: x.sum()), (torch.randn(N, H),), None, "no output"),
 }
@@ -217,6 +217,18 @@ def test_arguments_stay_as_they_were() -> None:
     before = x.clone()
     ask(Calls(lambda net, x: x.add_(1.0)), x)
     assert torch.equal(x, before)
+
+
+def test_one_number_a_pattern() -> None:
+    record = ask(Calls(lambda net, x: x.sum(1)), torch.randn(N, H))
+    assert record.mixing == 0.0
+    assert record.own > 0.5
+
+
+def test_a_step_may_make_batches_of_its_own() -> None:
+    """As from what it remembers: the loader's batch is of another size."""
+    record = ask(nn.Linear(H, 2), torch.randn(3 * N + 1, H), batch=torch.zeros(1, H))
+    assert record.patterns == 3 * N + 1
 
 
 def test_arguments_may_be_packed() -> None:
