@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -54,10 +53,10 @@ def everything(model: nn.Module) -> list[Any]:
 
 
 @pytest.fixture(params=["a copy", "in place"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "in place":
         monkeypatch.setattr(replay, "LARGEST_COPY", 0)
-    yield request.param
+    return str(request.param)
 
 
 def test_nothing_is_left_behind(way: str) -> None:
