@@ -6,6 +6,7 @@ exchanged. What a call leaves behind is up to whoever makes it callable.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ def independence(
     """
     module = nn.Module() if module is None else module
     tokens = next_tokens(args, kwargs, targets)
+    if not any(collation.size in tensor.shape for tensor in tensors_in((args, kwargs))):
+        collation = Collation.of((args, kwargs))  # the step makes batches of its own, as from what it remembers
     size = collation.size if tokens is None else tokens.patterns
     if size is None:
         raise NotAskedError("it cannot be told which axis of the batch counts its patterns")
@@ -73,14 +76,12 @@ def independence(
         raise NotAskedError("the batch holds one pattern")
     exchange = Exchange.of(size)
     changed_args, changed_kwargs = _exchanged((args, kwargs), exchange, collation, tokens)
-    base = _outputs(call, args, kwargs, tokens, size)
+    base = _outputs(call, args, kwargs, tokens, contextlib.nullcontext())
     selects = [_kept(exchange), *([] if tokens is None else [_early(exchange, tokens)])]
     again = Follow(module, path, selects)
-    with again:
-        repeated = _outputs(call, args, kwargs, tokens, size)
+    repeated = _outputs(call, args, kwargs, tokens, again)
     other = Follow(module, path, selects, again)
-    with other:
-        exchanged = _outputs(call, changed_args, changed_kwargs, tokens, size)
+    exchanged = _outputs(call, changed_args, changed_kwargs, tokens, other)
     if not _alike(base, repeated) or not _alike(base, exchanged):
         raise NotAskedError("it does not give outputs of the same shape again")
     measured = [
@@ -130,9 +131,11 @@ def _exchanged(given: Any, exchange: Exchange, collation: Collation, tokens: Nex
     return changed
 
 
-def _outputs(call: Callable[..., Any], args: Any, kwargs: Any, tokens: NextTokens | None, size: int) -> list[Tensor]:
+def _outputs(call: Callable[..., Any], args: Any, kwargs: Any, tokens: NextTokens | None, follow: Any) -> list[Tensor]:
     given, named = mapped((args, kwargs), lambda tensor: tensor.detach().clone())
-    outputs = [x.detach().float() for x in tensors_in(call(*given, **named)) if x.is_floating_point() and x.dim()]
+    with follow:
+        made = call(*given, **named)
+    outputs = [x.detach().float() for x in tensors_in(made) if x.is_floating_point() and x.dim()]
     return outputs if tokens is None else [_in_positions(x, tokens) for x in outputs if _fits(x, tokens)]
 
 
@@ -169,7 +172,8 @@ def _changes(base: Tensor, again: Tensor, other: Tensor, exchange: Exchange, tok
 def _along(
     axis: int, base: Tensor, again: Tensor, other: Tensor, exchange: Exchange, tokens: NextTokens | None = None
 ) -> Tensor:
-    base, again, other = (x.movedim(axis, 0).flatten(1) if tokens is None else x for x in (base, again, other))
+    if tokens is None:
+        base, again, other = (x.movedim(axis, 0).reshape(exchange.size, -1) for x in (base, again, other))
     kept, others = (exchange.index(which, base.device) for which in (exchange.kept, exchange.others))
     std = base.var(0, correction=0).mean().sqrt()
     size = base.square().mean().sqrt()

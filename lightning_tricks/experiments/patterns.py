@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,11 +110,16 @@ class Exchange:
         return cls(size, kept, others, tuple(sources))
 
     def index(self, which: tuple[int, ...], device: torch.device) -> Tensor:
-        return torch.tensor(which, device=device, dtype=torch.long)
+        return _index(which, device)
 
     def applied(self, tensor: Tensor, axis: int) -> Tensor:
         """The tensor with the others exchanged along this axis."""
         return tensor.index_select(axis, self.index(self.sources, tensor.device))
+
+
+@functools.lru_cache(maxsize=16)
+def _index(which: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(which, device=device, dtype=torch.long)
 
 
 def mapped(tree: Any, function: Any) -> Any:

@@ -32,7 +32,7 @@ def preflight(call: OutermostCall, collation: Collation) -> PreflightRecord:
     autocast: Any = contextlib.nullcontext()
     if call.autocast is not None:
         autocast = torch.autocast(call.autocast[0], dtype=call.autocast[1])
-    with replayable(call.module) as (module, run), autocast:
+    with replayable(call.module, draws=call.drew) as (module, run), autocast:
         answer = independence(run, call.args, call.kwargs, collation, call.targets, module, call.path)
         if not call.drew:
             return answer.record

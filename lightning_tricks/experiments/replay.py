@@ -28,10 +28,14 @@ _CONTAINERS = (list, dict, set, deque)
 
 
 @contextlib.contextmanager
-def replayable(module: nn.Module) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
+def replayable(module: nn.Module, *, draws: bool = True) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
     """The module to be called, in evaluation mode and without gradient, and the call.
 
     Every call begins with the random numbers that are next now, which are next again afterwards.
+
+    Args:
+        module: What is to be called.
+        draws: Whether it is known to draw any: else calls need not begin with the same.
 
     Raises:
         NotAskedError: It can neither be copied nor be called as it is.
@@ -45,7 +49,7 @@ def replayable(module: nn.Module) -> Iterator[tuple[nn.Module, Callable[..., Any
         generators = [value for m in other.modules() for value in vars(m).values() if isinstance(value, Generator)]
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            with keep_random_numbers(devices, generators):
+            with keep_random_numbers(devices, generators) if draws or generators else contextlib.nullcontext():
                 return other(*args, **kwargs)
 
         with kept, isolated(other, layer_by_layer=True):

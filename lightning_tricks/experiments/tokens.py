@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_tricks.experiments.patterns import Exchange
+from lightning_tricks.experiments.patterns import SEED, Exchange
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.probes.watch.outermost import WantedClasses
 
@@ -46,12 +46,14 @@ class NextTokens:
         return self.ids[0].shape[self.time]
 
     def exchanged(self, ids: Tensor, exchange: Exchange) -> Tensor:
-        """Tokens whose later part is that of other patterns; where there are none, their own in another order."""
+        """Tokens whose later part is that of other patterns; where there are none, some of their own."""
         rows = ids.transpose(0, 1) if self.time == 0 else ids
         if exchange.size > 2:
             other = exchange.applied(rows, 0)[:, self.cut :]
         else:
-            other = rows[:, self.cut :].roll(1, 1)
+            length = self.positions - self.cut
+            draws = torch.randint(length, (length,), generator=torch.Generator().manual_seed(SEED))
+            other = rows[:, self.cut :][:, draws.to(rows.device)]
         changed = torch.cat([rows[:, : self.cut], other], 1)
         return changed.transpose(0, 1).contiguous() if self.time == 0 else changed
 
@@ -63,7 +65,7 @@ def next_tokens(args: Any, kwargs: Any, targets: Sequence[WantedClasses]) -> Nex
     """
     found: list[tuple[Tensor, int, WantedClasses, Tensor, float]] = []
     for ids in tensors_in((args, kwargs)):
-        if ids.dim() == 2 and not ids.is_floating_point() and ids.dtype != torch.bool and 1 not in ids.shape:
+        if ids.dim() == 2 and not ids.is_floating_point() and ids.dtype != torch.bool:
             found += list(_fits(ids, targets))
     if not found:
         return None

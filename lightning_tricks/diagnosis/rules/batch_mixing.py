@@ -26,6 +26,7 @@ class LIMITS:
     "dead_units bias_shift learning_rate_too_high learning_rate_too_low overfitting",
     "patterns are mixed",
     clause="the patterns of a batch are mixed",
+    order=-3,
     reads="thinned",
     table=(16, "the axis or argument that is named"),
     needs="preflight",
@@ -74,9 +75,9 @@ def remedies_at(place: Place) -> tuple[Remedy, ...]:
         text = f"{place.inside or place.module}(..., batch_first={not place.batch_first})"
         return (Remedy("change_axis", f"say which axis is the batch's: {text}", place.layer),)
     if place.kind == "view":
-        here, there = place.input_axis, place.output_axis or 0
+        axes = sorted({place.input_axis or 0, place.output_axis or 0})
         text = (
-            f"bring the patterns to the axis first: .transpose({there}, {here}).reshape(...) for .{place.function}(...)"
+            f"swap the axes before, .transpose({axes[0]}, {axes[-1]}).reshape(...) in place of .{place.function}(...)"
         )
         return (Remedy("change_axis", text, place.layer),)
     other = next((axis for axis in range(len(place.input_shape) - 1, -1, -1) if axis != place.dim), 0)
