@@ -1,0 +1,343 @@
+"""How much room each threshold and each branch of the diagnosis has: what moves when it is halved, doubled, left out.
+
+    python -m tests.benchmarks.sensitivity --store outputs/clinic [outputs/adversarial ...] [--runs 150]
+
+Of stored runs a sample is judged at every look, once as it is and once for every variant: each number of a rule's
+``@thresholds`` and each named number of ``diagnosis/`` times a half and times two, and each ``if`` as if its condition
+never held. A verdict has moved where another problem or layer is named first at the end, or where the problems that
+were raised at any look are others. Only the rules that can read what was changed judge again. What was found out is
+kept in ``--cache``, a file for each run and state of the rules, so that it can be interrupted, repeated, and run by
+several processes at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import dataclasses
+import functools
+import gc
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import lightning_tricks.diagnosis as package
+from lightning_tricks.diagnosis import find
+from lightning_tricks.diagnosis.registry import RULES
+from lightning_tricks.diagnosis.rule import Rule
+from lightning_tricks.probes import Snapshot
+from tests.benchmarks.clinic.store import Store
+from tests.benchmarks.clinic.verdict import histories
+
+FACTORS = (0.5, 2.0)
+Verdict = list[Any]  # the problem and the layer named first, then the problems raised at any look; or what failed
+
+
+def _modules() -> dict[str, ModuleType]:
+    names = [info.name for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+    return {name: importlib.import_module(name) for name in names}
+
+
+MODULES = _modules()
+TREES = {name: ast.parse(inspect.getsource(module)) for name, module in MODULES.items()}
+
+
+def _imports(name: str) -> Iterator[tuple[str, str, str]]:
+    """What a module imports of the diagnosis: the module, the name there, and the name here."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                origin = (whole, "") if whole in MODULES else (node.module, alias.name)
+                if origin[0] in MODULES:
+                    yield *origin, alias.asname or alias.name
+
+
+@functools.cache
+def readers(name: str) -> frozenset[str]:
+    """A module and all that import it, or one that does."""
+    direct = [other for other in MODULES if any(origin == name for origin, _, _ in _imports(other))]
+    return frozenset([name]).union(*(readers(other) for other in direct if other != name))
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One change: a module, what in it, and how it is made for as long as a ``with`` block lasts."""
+
+    module: str
+    what: str
+    how: str
+    made: Callable[[], contextlib.AbstractContextManager[None]] = dataclasses.field(compare=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.module.removeprefix(package.__name__ + '.')} {self.what} {self.how}"
+
+    @property
+    def rules(self) -> frozenset[str]:
+        """The problems whose rules it can alter."""
+        altered = readers(self.module)
+        return frozenset(rule.problem for rule in RULES if rule.judge.__module__ in altered)
+
+
+def constants() -> list[Variant]:
+    """Every number of ``diagnosis/`` that has a name, halved and doubled."""
+    return [
+        Variant(module, what, f"{value:g} -> {changed:g}", functools.partial(_set, module, attribute, new))
+        for module in MODULES
+        for attribute, what, value, renew in _numbers(module)
+        for changed in dict.fromkeys(_scaled(value, factor) for factor in FACTORS)
+        if changed != value
+        for new in [renew(changed)]
+    ]
+
+
+def _scaled(value: float, factor: float) -> float:
+    """Whole numbers stay whole, and at least 1."""
+    return max(1, round(value * factor)) if isinstance(value, int) else value * factor
+
+
+def _numbers(module: str) -> Iterator[tuple[str, str, float, Callable[[float], Any]]]:
+    """The attribute of the module, what it is called, its value, and the attribute with another one."""
+    for node in TREES[module].body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names = [target.id for target in targets if isinstance(target, ast.Name) and target.id.isupper()]
+        if isinstance(node, ast.ClassDef) and dataclasses.is_dataclass(getattr(MODULES[module], node.name)):
+            record = getattr(MODULES[module], node.name)
+            if isinstance(record, type):  # a class of records, not the one record of a rule's thresholds
+                continue
+            for field in dataclasses.fields(record):
+                for what, value, renew in _parts(field.name, getattr(record, field.name)):
+                    replaced = functools.partial(_replaced, record, field.name, renew)
+                    yield node.name, f"{node.name}.{what}", value, replaced
+        for name in names:
+            for what, value, renew in _parts(name, getattr(MODULES[module], name)):
+                yield name, what, value, renew
+
+
+def _replaced(record: Any, field: str, renew: Callable[[float], Any], value: float) -> Any:
+    return dataclasses.replace(record, **{field: renew(value)})
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[str, float, Callable[[float], Any]]]:
+    """A number, or the numbers of a tuple."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield name, value, lambda new: new
+    if isinstance(value, tuple) and all(isinstance(each, (int, float)) for each in value):
+        for k, each in enumerate(value):
+            yield f"{name}[{k}]", each, lambda new, k=k: (*value[:k], new, *value[k + 1 :])
+
+
+@contextlib.contextmanager
+def _set(module: str, attribute: str, value: Any) -> Iterator[None]:
+    """Set it where it stands and wherever it was imported to."""
+    old = getattr(MODULES[module], attribute)
+    places = [(module, attribute)]
+    places += [
+        (other, here)
+        for other in MODULES
+        for origin, there, here in _imports(other)
+        if (origin, there) == (module, attribute)
+    ]
+    for name, here in places:
+        setattr(MODULES[name], here, value)
+    try:
+        yield
+    finally:
+        for name, here in places:
+            setattr(MODULES[name], here, old)
+
+
+def branches() -> list[Variant]:
+    """Every ``if`` inside of a function of ``diagnosis/``, as if its condition never held."""
+    functions: dict[tuple[str, str, int], list[FunctionType]] = {}
+    for thing in gc.get_objects():
+        if isinstance(thing, FunctionType) and thing.__module__ in MODULES:
+            code = thing.__code__
+            functions.setdefault((thing.__module__, code.co_name, code.co_firstlineno), []).append(thing)
+    found = []
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If):
+                code = _code(module, node)
+                there = functions.get((module, code.co_name, code.co_firstlineno), []) if code else []
+                if code and there:
+                    text = f"line {node.lineno}: if {ast.unparse(node.test)}"
+                    text = text if len(text) <= 90 else f"{text[:87]}..."
+                    found.append(Variant(module, text, "never", functools.partial(_swap, there, code)))
+    return found
+
+
+def _code(module: str, branch: ast.If) -> CodeType | None:
+    """The code of the function around a branch, without it; None where there is no function."""
+    test, branch.test = branch.test, ast.copy_location(ast.Constant(False), branch.test)
+    try:
+        whole = compile(TREES[module], MODULES[module].__file__ or module, "exec", dont_inherit=True)
+    finally:
+        branch.test = test
+    around = [node for node in ast.walk(TREES[module]) if isinstance(node, ast.FunctionDef)]
+    inside = [node for node in around if any(each is branch for each in ast.walk(node))]
+    if not inside:
+        return None
+    innermost = max(inside, key=lambda node: node.lineno)
+    return next(
+        code
+        for code in _codes(whole)
+        if code.co_name == innermost.name
+        and code.co_firstlineno == min([innermost.lineno, *(d.lineno for d in innermost.decorator_list)])
+    )
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _codes(constant)
+
+
+@contextlib.contextmanager
+def _swap(functions: Sequence[FunctionType], code: CodeType) -> Iterator[None]:
+    fitting = [f for f in functions if f.__code__.co_freevars == code.co_freevars]
+    old = [function.__code__ for function in fitting]
+    for function in fitting:
+        function.__code__ = code
+    try:
+        yield
+    finally:
+        for function, own in zip(fitting, old, strict=True):
+            function.__code__ = own
+
+
+class Judge:
+    """Judges one run again and again: rules that a variant cannot alter say what they said."""
+
+    def __init__(self, looks: Sequence[Sequence[Snapshot]]) -> None:
+        self.looks = looks
+        self.said: dict[tuple[Any, ...], Any] = {}
+        self.plain = self.verdict()
+
+    def verdict(self, altered: frozenset[str] | None = None) -> Verdict:
+        """``altered`` are the problems whose rules are to judge anew; None: all, which is kept."""
+        for cached in _caches():
+            cached.cache_clear()
+        for snapshot in {id(s): s for look in self.looks for s in look}.values() if altered != frozenset() else ():
+            snapshot.remembered.clear()
+        raised: set[str] = set()
+        findings: Sequence[Any] = ()
+        plain_call = Rule.__call__
+        try:
+            for index, look in enumerate(self.looks):
+                Rule.__call__ = functools.partialmethod(_call, plain_call, self.said, index, altered)  # type: ignore[assignment,method-assign]
+                findings = find(look)
+                raised |= {finding.problem for finding in findings if finding.rank}
+        except Exception as error:  # a branch was needed
+            return ["failed", type(error).__name__, []]
+        finally:
+            Rule.__call__ = plain_call  # type: ignore[method-assign]
+        first = next((finding for finding in findings if finding.rank), None)
+        return [first and first.problem, first and first.layer, sorted(raised)]
+
+    def moved(self, variant: Variant) -> list[str]:
+        """What a variant moves: the first name, the alarms."""
+        with variant.made():
+            now = self.verdict(variant.rules)
+        return [
+            what
+            for what, changed in (("first", now[:2] != self.plain[:2]), ("alarms", now[2] != self.plain[2]))
+            if changed
+        ]
+
+
+def _call(rule: Rule, plain: Any, said: dict[Any, Any], look: int, altered: frozenset[str] | None, history: Any) -> Any:
+    key = (rule.problem, look, len(history), history[-1].step)
+    if altered is None:
+        said[key] = plain(rule, history)
+        return said[key]
+    return said[key] if rule.problem not in altered and key in said else plain(rule, history)
+
+
+@functools.cache
+def _caches() -> tuple[Any, ...]:
+    """The cached functions of the diagnosis."""
+    return tuple(
+        thing for module in MODULES.values() for thing in vars(module).values() if hasattr(thing, "cache_clear")
+    )
+
+
+def sources() -> str:
+    """A hash of the diagnosis and of this file."""
+    files = [*sorted(Path(package.__path__[0]).rglob("*.py")), Path(__file__)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:10]
+
+
+def sample(folders: Sequence[str], runs: int, match: str = "*") -> list[Path]:
+    """So many stored runs of all folders, evenly over their names."""
+    paths = [path for folder in folders for path in sorted(Path(folder).glob(f"{match}.pkl.z"))]
+    return [paths[i * len(paths) // runs] for i in range(runs)] if runs < len(paths) else paths
+
+
+def measure(path: Path, variants: Sequence[Variant], cache: Path) -> Mapping[str, list[str]]:
+    """What each variant moves in one run, without those that move nothing."""
+    chosen = hashlib.sha256("\n".join(variant.name for variant in variants).encode()).hexdigest()[:6]
+    kept = cache / f"{path.parent.name}.{path.name.removesuffix('.pkl.z')}.{sources()}.{chosen}.json"
+    if kept.exists():
+        known: dict[str, list[str]] = json.loads(kept.read_text())
+        return known
+    run = Store(path.parent).load(path)
+    judge = Judge([list(history) for history in histories(run)])
+    moved = {variant.name: what for variant in variants if (what := judge.moved(variant))}
+    cache.mkdir(parents=True, exist_ok=True)
+    part = kept.with_suffix(f".part{os.getpid()}")
+    part.write_text(json.dumps(moved))
+    part.rename(kept)
+    return moved
+
+
+def table(variants: Sequence[Variant], measured: Sequence[Mapping[str, list[str]]]) -> str:
+    """A line for each variant: in how many runs the first name, and the alarms, are others."""
+    counts = {what: Counter(name for moved in measured for name in moved if what in moved[name]) for what in _WHAT}
+    lines = [f"{'first':>6}{'alarms':>8}  of {len(measured)} runs"]
+    ranked = sorted(variants, key=lambda v: (v.module, -sum(counts[what][v.name] for what in _WHAT)))
+    lines += [f"{counts['first'][v.name]:>6}{counts['alarms'][v.name]:>8}  {v.name}" for v in ranked]
+    still = Counter((v.module, v.what) for v in variants if not any(counts[what][v.name] for what in _WHAT))
+    of = Counter((v.module, v.what) for v in variants)
+    idle = [key for key, count in still.items() if count == of[key]]
+    return "\n".join([*lines, f"{len(idle)} of {len(of)} move nothing"])
+
+
+_WHAT = ("first", "alarms")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", nargs="+", default=["outputs/clinic"], help="folders of stored runs")
+    parser.add_argument("--runs", type=int, default=150, help="how many of them, evenly")
+    parser.add_argument("--match", default="*", help="glob of their names: '*_-_*' are the clinic's sick ones")
+    parser.add_argument("--cache", default="outputs/sensitivity", help="folder of what is known (git ignores outputs/)")
+    parser.add_argument("--only", default="", help="part of the names of the variants, such as 'dead_units'")
+    parser.add_argument("--part", default="1/1", help="'2/3': the second third of the runs, for several processes")
+    options = parser.parse_args(arguments)
+    variants = [variant for variant in (*constants(), *branches()) if options.only in variant.name]
+    part, parts = map(int, options.part.split("/"))
+    paths = sample(options.store, options.runs, options.match)[part - 1 :: parts]
+    measured = []
+    for done, path in enumerate(paths, 1):
+        measured.append(measure(path, variants, Path(options.cache)))
+        if done % 10 == 0:
+            print(f"{done} of {len(paths)} runs", flush=True)
+    print(table(variants, measured))
+
+
+if __name__ == "__main__":
+    main()
