@@ -53,15 +53,17 @@ MODULES = _modules()
 TREES = {name: ast.parse(inspect.getsource(module)) for name, module in MODULES.items()}
 
 
-def _imports(name: str) -> Iterator[tuple[str, str, str]]:
+@functools.cache
+def _imports(name: str) -> tuple[tuple[str, str, str], ...]:
     """What a module imports of the diagnosis: the module, the name there, and the name here."""
-    for node in ast.walk(TREES[name]):
-        if isinstance(node, ast.ImportFrom) and node.module is not None:
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                origin = (whole, "") if whole in MODULES else (node.module, alias.name)
-                if origin[0] in MODULES:
-                    yield *origin, alias.asname or alias.name
+    nodes = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.ImportFrom) and node.module]
+    of_modules = [(f"{node.module}.{alias.name}", "", alias) for node in nodes for alias in node.names]
+    of_names = [(str(node.module), alias.name, alias) for node in nodes for alias in node.names]
+    return tuple(
+        (module, there, alias.asname or alias.name)
+        for module, there, alias in (*of_modules, *of_names)
+        if module in MODULES
+    )
 
 
 @functools.cache
@@ -163,7 +165,7 @@ def branches() -> list[Variant]:
     """Every ``if`` inside of a function of ``diagnosis/``, as if its condition never held."""
     functions: dict[tuple[str, str, int], list[FunctionType]] = {}
     for thing in gc.get_objects():
-        if isinstance(thing, FunctionType) and thing.__module__ in MODULES:
+        if type(thing) is FunctionType and thing.__module__ in MODULES:  # isinstance asks some things of torch
             code = thing.__code__
             functions.setdefault((thing.__module__, code.co_name, code.co_firstlineno), []).append(thing)
     found = []
