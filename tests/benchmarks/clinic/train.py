@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_tricks.callbacks.monitoring import selection
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import Snapshot, ValidationRecord
 
 from . import data as datasets
 from .case import Case
@@ -72,6 +73,10 @@ class Recorder(Monitor):
     def on_snapshot(self, snapshot: Snapshot) -> None:
         self.looks.append(snapshot)
         super().on_snapshot(snapshot)
+
+    def on_validation_data(self, record: ValidationRecord) -> None:
+        selection.set_validation_data(self.looks, record)
+        super().on_validation_data(record)
 
     @property
     def error(self) -> str:

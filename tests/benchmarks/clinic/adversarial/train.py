@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 import lightning_tricks as lt
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.callbacks.monitoring import selection
+from lightning_tricks.probes import Snapshot, ValidationRecord
 
 from ..harm import overfits
 from ..train import Run
@@ -56,6 +57,10 @@ class Recorder(lt.TrainingDoctor):
         if self.looks:
             self.validations.append((self.looks[-1].step + 1, loss, float("nan")))
         super().on_validation_loss(loss)
+
+    def on_validation_data(self, record: ValidationRecord) -> None:
+        selection.set_validation_data(self.looks, record)
+        super().on_validation_data(record)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
