@@ -24,10 +24,11 @@ import inspect
 import json
 import os
 import pkgutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -41,6 +42,7 @@ from tests.benchmarks.clinic.store import Store
 from tests.benchmarks.clinic.verdict import histories
 
 FACTORS = (0.5, 2.0)
+_FOLDER = package.__path__[0]
 Verdict = list[Any]  # the problem and the layer named first, then the problems raised at any look; or what failed
 
 
@@ -81,6 +83,7 @@ class Variant:
     what: str
     how: str
     made: Callable[[], contextlib.AbstractContextManager[None]] = dataclasses.field(compare=False)
+    line: tuple[str, int] | None = None  # of a branch, by its file, what runs where the condition holds
 
     @property
     def name(self) -> str:
@@ -177,7 +180,8 @@ def branches() -> list[Variant]:
                 if code and there:
                     text = f"line {node.lineno}: if {ast.unparse(node.test)}"
                     text = text if len(text) <= 90 else f"{text[:87]}..."
-                    found.append(Variant(module, text, "never", functools.partial(_swap, there, code)))
+                    line = (code.co_filename, node.body[0].lineno)
+                    found.append(Variant(module, text, "never", functools.partial(_swap, there, code), line))
     return found
 
 
@@ -227,7 +231,20 @@ class Judge:
     def __init__(self, looks: Sequence[Sequence[Snapshot]]) -> None:
         self.looks = looks
         self.said: dict[tuple[Any, ...], Any] = {}
-        self.plain = self.verdict()
+        self.lines: set[tuple[str, int]] = set()
+        sys.settrace(self._trace)
+        try:
+            self.plain = self.verdict()
+        finally:
+            sys.settrace(None)
+
+    def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        """Note every line of the diagnosis that runs."""
+        if not frame.f_code.co_filename.startswith(_FOLDER):
+            return None
+        if event == "line":
+            self.lines.add((frame.f_code.co_filename, frame.f_lineno))
+        return self._trace
 
     def verdict(self, altered: frozenset[str] | None = None) -> Verdict:
         """``altered`` are the problems whose rules are to judge anew; None: all, which is kept."""
@@ -251,7 +268,9 @@ class Judge:
         return [first and first.problem, first and first.layer, sorted(raised)]
 
     def moved(self, variant: Variant) -> list[str]:
-        """What a variant moves: the first name, the alarms."""
+        """What a variant moves: the first name, the alarms; nothing where the condition never held anyway."""
+        if variant.line is not None and variant.line not in self.lines:
+            return []
         with variant.made():
             now = self.verdict(variant.rules)
         return [
