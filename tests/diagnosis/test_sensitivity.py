@@ -13,13 +13,14 @@ from tests.benchmarks import sensitivity
 from tests.benchmarks.clinic.case import Case
 from tests.benchmarks.clinic.store import Store
 from tests.benchmarks.clinic.train import Run
-from tests.benchmarks.sensitivity import Judge, Variant
+from tests.benchmarks.sensitivity import Judge
+from tests.benchmarks.variants import Variant, branches, constants
 from tests.diagnosis.rules.test_bias_shift import history, layer
 
 
 @pytest.fixture(scope="module")
 def variants() -> dict[str, Variant]:
-    return {variant.name: variant for variant in (*sensitivity.constants(), *sensitivity.branches())}
+    return {variant.name: variant for variant in (*constants(), *branches())}
 
 
 @pytest.fixture

@@ -20,6 +20,12 @@ CENTRE = Remedy("centre_input", "centre what the layer receives: subtract its me
 
 @thresholds
 class LIMITS:
+    """What is counted in steps is counted in updates: each moves the means anew, whatever the batch and the length.
+
+    Of 657 healthy trainings 10 began by such shifts, all with Adam or RMSprop, whose first updates are the largest
+    of all: over by step 8 with RMSprop, by 50 with Adam.
+    """
+
     patterns: int = 8  # the mean of n patterns has 1/n of their energy by chance: experts that are given 2 reach .99
     alike: float = 0.6  # mean energy of the input; .32 behind a rectified centred Gaussian, 1: all patterns look alike
     one_sided: float = 0.96  # a mean of 4.9 standard deviations: healthy layers pass it briefly, bottlenecks reach .965
