@@ -91,6 +91,7 @@ class Probe:
         self._observer.loop.leftover.step = step
         self._mode: ObserverMode | None = None
         self._parameters = ParameterReader(model, self._observer.tallies, self._observer.guard, self._optimizers)
+        self._observer.raw_gradients = self._parameters.raw
         self._open = self._pushed = self._attached = False
         self._snapshot: Snapshot | None = None
         self._exits = contextlib.ExitStack()
@@ -154,7 +155,7 @@ class Probe:
         """Read gradients and weights right before the optimiser step; ``scale``: what is still on the gradients."""
         stepped = None if parameters is None else list(parameters)
         with self._observer.guard("gradients"):
-            self._parameters.before(stepped, scale)
+            self._parameters.before(stepped, scale, self.loss_scale)
         with self._observer.guard("training loop"):
             self._observer.loop.before_step(stepped, self._parameters.optimizers)
 

@@ -29,6 +29,7 @@ class LIMITS:
     reads="thinned",
     table=(16, "the axis or argument that is named"),
     needs="preflight",
+    order=2,
 )
 def find_batch_mixing(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """An output depends on the other patterns of its batch, and nothing is learned."""

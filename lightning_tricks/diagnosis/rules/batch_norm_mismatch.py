@@ -67,7 +67,7 @@ class LIMITS:
     "code",
     "overfitting learning_rate_too_high bias_shift exploding_gradient dead_units saturation linearity",
     clause="batch norm differs between training and evaluation",
-    order=4,
+    order=7,
     table=(18, "population statistics, group norm"),
     needs="batch norms",
 )

@@ -41,7 +41,7 @@ class LIMITS:
     "class imbalance",
     clause="one class is answered for every input",
     follows_from="*",
-    order=9,
+    order=3,
     table=(17, "class weights, a balanced sampler"),
     reads="thinned",
     needs="losses",

@@ -27,6 +27,7 @@ class LIMITS:
     reads="thinned",
     table=(16, "a causal mask"),
     needs="preflight",
+    order=3,
 )
 def find_target_leak(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The targets are the next tokens, and outputs change with the tokens after them."""

@@ -53,7 +53,7 @@ class _Look:
     "data not shuffled",
     [SHUFFLE],
     clause="the batches come sorted",
-    order=8,
+    order=11,
     reads="thinned",
     table=(17, "shuffle=True"),
     needs="losses",
@@ -130,7 +130,8 @@ def _look(step: int, records: Sequence[LossRecord]) -> _Look:
     counts = np.array([_counts(record) for record in records], np.float64).sum(0)
     if not counts.any():
         mean = np.array(last.target_means or (last.target_mean,))
-        return _Look(step, last.patterns, np.zeros(0), mean, last.target_std)
+        within = max(last.target_std**2 - float(mean.var()), 0.0)  # outputs differ from each other by nature
+        return _Look(step, last.patterns, np.zeros(0), mean, math.sqrt(within))
     numbers, total = np.arange(len(counts)), counts.sum()
     mean = float(counts @ numbers) / total
     std = math.sqrt(max(float(counts @ (numbers - mean) ** 2) / total, 0.0))
@@ -185,19 +186,20 @@ def _distance(one: _Look, other: _Look) -> float:
 
 def _pooled_std(looks: Sequence[_Look]) -> float:
     """Of the targets of all looks together."""
-    sizes, means = [look.patterns for look in looks], [float(look.mean.mean()) for look in looks]
-    centre = np.average(means, weights=sizes)
-    squares = [look.std**2 + (mean - centre) ** 2 for look, mean in zip(looks, means, strict=True)]
+    sizes, means = [look.patterns for look in looks], np.array([look.mean for look in looks])
+    centre = np.average(means, 0, weights=sizes)
+    squares = [look.std**2 + float(((look.mean - centre) ** 2).mean()) for look in looks]
     return math.sqrt(float(np.average(squares, weights=sizes)))
 
 
 def _one_class_so_far(history: Sequence[Snapshot], looks: Sequence[_Look]) -> Criterion | None:
     """One of several classes is all that came in the first part of the first epoch: it is too early to be sure.
 
-    Where every target is one class by right, as where the right answer always comes first, no epoch brings another.
+    Where every target is one class by right, as where the right answer always comes first, no epoch brings another. Of
+    two classes one may be rare.
     """
     counts = _all_counts(looks)
     begun = history[-1].step - history[0].step < TOLD_AFTER and not history[-1].epoch - history[0].epoch >= 1.0
-    if counts.size < 2 or np.count_nonzero(counts) != 1 or not begun:
+    if counts.size < 3 or np.count_nonzero(counts) != 1 or not begun:
         return None
     return Criterion("classes that came in all batches so far", 1.0, "<", 2.0)

@@ -51,7 +51,7 @@ class LIMITS:
     "code",
     "overfitting",
     clause="validation is of other data than training",
-    order=7,
+    order=10,
     table=(17, "the validation's transforms and class numbers"),
     needs="losses",
 )

@@ -14,6 +14,7 @@ from lightning_tricks.probes.measure import losses, normalizations
 from lightning_tricks.probes.measure.activations import ActivationCall
 from lightning_tricks.probes.measure.losses import LossFunction
 from lightning_tricks.probes.measure.operations import Operation
+from lightning_tricks.probes.measure.regularization import Dropped, carried
 from lightning_tricks.probes.measure.tallies import ActivationTally
 from lightning_tricks.probes.measure.targets import start_of
 from lightning_tricks.probes.watch.annotations import graph_behind
@@ -121,17 +122,16 @@ def other_norm(channels_last: bool, observer: Observer, func: Function, args: Ar
 
 
 def dropout(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
-    """Linear, with a factor per element; its rate is noted on the output."""
+    """Linear, with a factor per element; what it drops is noted on the output."""
     x = _input(args, kwargs)
-    source, p = None, 0.0
+    source, dropped = None, None
     if observer.active and isinstance(x, Tensor):
         source = observer.annotations.read(x)
-        training = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))
-        rate = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-        p = float(rate) if training and isinstance(rate, (int, float)) else 0.0
+        with observer.guard("dropout"):
+            dropped = Dropped.of(observer.modules.name("dropout", func.__name__), func.__name__, args, kwargs)
     output = func(*args, **kwargs)
-    if p > 0 or source is not None:
-        observer.derive(output, source, p, getattr(source, "start", (0, 0)))
+    if dropped is not None or source is not None:
+        observer.derive(output, source, dropped, getattr(source, "start", (0, 0)))
     return output
 
 
@@ -144,7 +144,7 @@ def linear(observer: Observer, func: Function, args: Arguments, kwargs: Keywords
     output = func(*args, **kwargs)
     if source is not None:
         start = start_of(func.__name__, args, getattr(source, "start", (0, 0)))
-        observer.derive(output, source, start=start)
+        observer.derive(output, source, carried(source, func.__name__), start)
     if observer.active and args and isinstance(args[0], Tensor):
         observer.loss_path.note_shape(args[0], output)
     return output
@@ -237,6 +237,16 @@ def backward(observer: Observer, func: Function, args: Arguments, kwargs: Keywor
         observer.gradients.keeps_graph = False
         with observer.guard("training loop"):
             observer.loop.leftover.after_backward()
+        with observer.guard("gradients"):
+            observer.raw_gradients.after_backward()
+
+
+def unscaling(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """A loss scaler takes its factor off the gradients."""
+    output = func(*args, **kwargs)
+    with observer.guard("gradients"):
+        observer.raw_gradients.after_unscaling()
+    return output
 
 
 def _compare(observer: Observer, func: Function, args: Arguments, output: Any) -> None:
