@@ -20,14 +20,19 @@ CENTRE = Remedy("centre_input", "centre what the layer receives: subtract its me
 
 @thresholds
 class LIMITS:
+    """What is counted in steps is counted in updates: each moves the means anew, whatever the batch and the length.
+
+    Of 657 healthy trainings 10 began by such shifts, all with Adam or RMSprop, whose first updates are the largest
+    of all: over by step 8 with RMSprop, by 50 with Adam.
+    """
+
     patterns: int = 8  # the mean of n patterns has 1/n of their energy by chance: experts that are given 2 reach .99
     alike: float = 0.6  # mean energy of the input; .32 behind a rectified centred Gaussian, 1: all patterns look alike
     one_sided: float = 0.96  # a mean of 4.9 standard deviations: healthy layers pass it briefly, bottlenecks reach .965
-    nearly: float = 0.85  # mean energy of an input that is one-sided where an update throws the means as well ...
-    thrown: float = 1.5  # ... by so many standard deviations: a healthy logistic layer begins at .948 and .84
+    nearly: float = 0.85  # mean energy of an input that is one-sided where an update throws the means as well
     together: float = 3.0  # update coherence in units of 1/sqrt(fan_in), what independent entries give ...
     coherent: float = 0.9  # ... or this, where that comes first
-    drift: float = 1.0  # std of a by which ONE update moves a unit's mean; a healthy logistic layer starts at .84
+    drift: float = 1.0  # std of a by which ONE update moves a unit's mean; a logistic layer begins at .84, input .948
     noticed: float = 0.2  # the same where the input stays one-sided: every unit depends on one direction of its weights
     runaway: float = 5.0
     lasting: int = 7  # optimiser steps, twice as many where neither is extreme: the first of RMSprop, Adam are largest
@@ -79,7 +84,7 @@ def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
             Criterion("mean energy of the input", energy, ">=", LIMITS.alike),
             Criterion("highest mean drift in std", drift, ">=", LIMITS.noticed),
         )
-        nearly = energy >= LIMITS.nearly and drift >= LIMITS.thrown
+        nearly = energy >= LIMITS.nearly
         kinds = {Trait.ONE_SIDED} if one_sided else {Trait.NEARLY_ONE_SIDED} if nearly else ()
         traits = () if found.since else kinds
         todo = _remedies(found.at, name)

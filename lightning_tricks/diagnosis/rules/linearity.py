@@ -16,6 +16,12 @@ from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 @thresholds
 class LIMITS:
+    """What is counted in steps is counted in updates, by which weights grow, whatever the batch and the length.
+
+    Of 86 healthy networks that began linear, Adam's bent within 32 steps with batches of 16 and 100 with 64, RMSprop's
+    within 8, plain gradient descent's within 200 but for one. ``lost_steps`` is for weights that no scheme draws.
+    """
+
     linear: float = 0.999  # corr(a, g(a))^2; a centred Gaussian of std 1: .93 (tanh), .97 (SELU), of .2 .9987 (tanh)
     tiny_std: float = 1e-4  # torch's default start with GELU is at .01 in five layers and recovers; this does not
     straight: float = 0.9999  # tanh at std .1, rectifiers that are always on

@@ -12,7 +12,11 @@ from lightning_tricks.probes import Snapshot
 
 @thresholds
 class LIMITS:
-    """Looser tests alarm on AdamW with 4000 steps of warm-up, on parity and on slow SGD."""
+    """Looser tests alarm on AdamW with 4000 steps of warm-up, on parity and on slow SGD.
+
+    The level's standard error takes the batch and the length into account: small batches need more steps until it is
+    under ``error``. ``steps`` is what a slow optimiser needs beside; a short training of large batches has ``epochs``.
+    """
 
     error: float = 0.01  # standard error of the level, of the guess's loss
     steps: int = 1000  # optimiser steps ...

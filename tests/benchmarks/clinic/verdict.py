@@ -111,8 +111,8 @@ class Verdict:
         return self.first is not None and self.first.layer in self.truths[0].layers
 
 
-def replay(run: Run) -> Iterator[tuple[int, tuple[Finding, ...], list[Snapshot]]]:
-    """The findings at every look and after every validation, with the history as a callback has it then."""
+def histories(run: Run) -> Iterator[list[Snapshot]]:
+    """The history as a callback has it at every look and after every validation: one list, which grows."""
     history: list[Snapshot] = []
     events: list[tuple[float, Snapshot | float]] = [(snapshot.step + 0.5, snapshot) for snapshot in run.snapshots]
     events += [(batches // run.case.accumulate, loss) for batches, loss, _ in run.validation]
@@ -123,6 +123,12 @@ def replay(run: Run) -> Iterator[tuple[int, tuple[Finding, ...], list[Snapshot]]
             continue
         else:
             selection.set_validation_loss(history, event)
+        yield history
+
+
+def replay(run: Run) -> Iterator[tuple[int, tuple[Finding, ...], list[Snapshot]]]:
+    """The findings at every look and after every validation, with the history as it is then."""
+    for history in histories(run):
         yield history[-1].step, find(history), history
 
 
