@@ -14,12 +14,12 @@ from lightning_tricks.checkup import diagnose
 
 from .adversarial import commands
 from .case import Case
-from .cases import all_cases
 from .generate import generate
 from .judging import judge_all
+from .judging.table import failures, markdown
+from .judging.verdict import replay
+from .runs.cases import all_cases
 from .store import Store
-from .table import failures, markdown
-from .verdict import replay
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

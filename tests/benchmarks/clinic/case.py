@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from typing import Any
 
-from .architectures import ARCHITECTURES, Half
+from .networks.architectures import ARCHITECTURES, Half
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import data as datasets
-from .architectures import ARCHITECTURES
 from .case import Case
 from .data import Data
-from .network import Network
+from .networks.architectures import ARCHITECTURES
+from .networks.network import Network
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 LEARNING_RATES = {"adam": 2e-3, "adamw": 2e-3, "sgd": 0.1, "momentum": 0.03, "rmsprop": 1e-3}

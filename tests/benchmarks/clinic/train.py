@@ -150,7 +150,7 @@ def train(case: Case) -> Run:
     recorder = Recorder(case.look)
     module: L.LightningModule
     if case.architecture == "gan":
-        from .gan import Gan, gan_data
+        from .networks.gan import Gan, gan_data
 
         module, data = Gan(case), gan_data(case)
         loaders = [

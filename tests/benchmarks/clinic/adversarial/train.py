@@ -17,7 +17,7 @@ import torch
 import lightning_tricks as lt
 from lightning_tricks.probes import Snapshot
 
-from ..harm import overfits
+from ..judging.harm import overfits
 from ..train import Run
 from .case import HealthyCase
 from .cases import all_kinds

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kind import Plan, healthy
-from .modules import Listed, Supervised, accuracy, adam, digits, in_order, r_squared, shuffled
+from .modules import Listed, Supervised, accuracy, adam, digits_plan, in_order, r_squared, shuffled
 
 WORDS, MASK = 12, 12
 LIKELY = 0.8
@@ -119,14 +119,7 @@ class TimeFirst(nn.Module):
 
 @healthy("time-first recurrent network", "accuracy", 0.92)
 def time_first(seed: int) -> Plan:
-    data, module = digits(), Supervised(TimeFirst(), F.cross_entropy, adam(3e-3))
-    return Plan(
-        module,
-        shuffled(data.x, data.y),
-        lambda: accuracy(module, data.x_val, data.y_val),
-        in_order(data.x_val, data.y_val),
-        epochs=15,
-    )
+    return digits_plan(Supervised(TimeFirst(), F.cross_entropy, adam(3e-3)), 15)
 
 
 class Encoder(nn.Module):

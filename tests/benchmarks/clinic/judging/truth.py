@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from lightning_tricks.probes import Probe, Snapshot
 
-from . import data as datasets
-from .case import Case, Fault
-from .faults import KINDS
-from .network import Network
-from .setup import healthy
-from .train import Training
+from .. import data as datasets
+from ..case import Case, Fault
+from ..faults import KINDS
+from ..networks.network import Network
+from ..setup import healthy
+from ..train import Training
 
 
 def snapshot_of(case: Case) -> tuple[Snapshot, Network]:

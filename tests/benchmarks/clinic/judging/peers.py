@@ -18,7 +18,7 @@ from scipy.stats import norm
 
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot
 
-from .train import Run
+from ..train import Run
 
 Peer = Callable[[Run], list[str]]
 RECTIFIERS = ("relu", "relu6")

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
-from .setup import Setup
+from ..setup import Setup
 
 Plant = Callable[[Setup, int, float], None]
 # Which layers are right to be named (see truth.py).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .case import Case, Fault
+from ..case import Case, Fault
 from .healthy import healthy_cases
 from .sick import LAYERS
 from .sick_training import CODE, TRAINING

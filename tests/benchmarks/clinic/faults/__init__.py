@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .case import Case
+from ..case import Case
+from ..setup import Setup, healthy
 from .code_faults import CODE_FAULTS
 from .kind import Kind
 from .layer_faults import LAYER_FAULTS
-from .setup import Setup, healthy
 from .training_faults import TRAINING_FAULTS
 
 KINDS: dict[str, Kind] = {**LAYER_FAULTS, **TRAINING_FAULTS, **CODE_FAULTS}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from .data import ALLOWED
-from .faults import KINDS
-from .train import Run
+from ..data import ALLOWED
+from ..faults import KINDS
+from ..train import Run
 
 ENOUGH = 0.8  # of what the data allow: below, a run is not healthy
 GAN_ALLOWED = 0.9  # share of made points among the data, and of data among the made
