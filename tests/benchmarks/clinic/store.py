@@ -24,8 +24,8 @@ PACKAGE = Path(lightning_tricks.__file__).parent
 HERE = Path(__file__).parent
 # What the snapshots of a run depend on. The rules are not among it: they are judged without training anew.
 _PACKAGE_SOURCES = ("probes", "stats", "model", "_compat", "activations", "nn/selu.py", "callbacks/monitoring")
-_NETWORKS = ("network", "dense", "images", "sequences", "gan")
-_OWN_SOURCES = ("data", "setup", "train", *(f"networks/{name}" for name in _NETWORKS))
+_NETWORKS = ("network", "dense", "images", "sequences", "language", "gan")
+_OWN_SOURCES = ("data", "drawn", "setup", "train", *(f"networks/{name}" for name in _NETWORKS))
 
 
 class Store:

@@ -9,22 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...drawn import LIKELY, WORDS, text
 from ..kind import Plan, healthy
 from .modules import Listed, Supervised, accuracy, adam, digits_plan, in_order, r_squared, shuffled
 
-WORDS, MASK = 12, 12
-LIKELY = 0.8
-
-
-def text(count: int, length: int, seed: int = 0) -> Tensor:
-    """Each word is mostly given by the two before it."""
-    generator = torch.Generator().manual_seed(seed)
-    follows = torch.randint(WORDS, (WORDS, WORDS), generator=generator)
-    words = torch.randint(WORDS, (count, length))
-    for k in range(2, length):
-        likely = torch.rand(count) < LIKELY
-        words[:, k] = torch.where(likely, follows[words[:, k - 2], words[:, k - 1]], words[:, k])
-    return words
+MASK = WORDS
 
 
 def _next(logits: Tensor, words: Tensor) -> Tensor:
