@@ -49,7 +49,8 @@ def layers_of(case: Case, fault: Fault) -> frozenset[str | None]:
     - body, or a place of None: a fault of all hidden layers: the first of them, or none;
     - cut: the place behind which the graph is cut, or the first of the layers that no gradient reaches;
     - input, output: the first or last weighted layer, or none, as data and loss are no layers;
-    - crossing: the module in which positions meet, its parts and layers, or none; plug: the plug of a place, or as behind;
+    - crossing: the module in which positions meet, its parts and layers, or none;
+    - plug: the plug of a place, or as behind, or none;
     - anywhere: any layer, or none, as all of them bear it;
     - norms: the first normalisation with its layer, or none; training: none; spare: the layer that is not used.
     """
