@@ -10,8 +10,8 @@ import functools
 import pytest
 
 from tests.benchmarks.clinic.case import Case, Fault
+from tests.benchmarks.clinic.cases.healthy import usual
 from tests.benchmarks.clinic.judging.verdict import Verdict, judge
-from tests.benchmarks.clinic.runs.healthy import usual
 from tests.benchmarks.clinic.train import Run, train
 
 # Strange to look at, and well. At least one of every family of architectures.

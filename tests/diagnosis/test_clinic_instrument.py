@@ -8,12 +8,12 @@ import pytest
 from scipy.stats import binomtest
 
 from tests.benchmarks.clinic.case import Case, Fault
+from tests.benchmarks.clinic.cases import all_cases, double_cases, healthy_list, sick_cases
+from tests.benchmarks.clinic.cases.healthy import usual
 from tests.benchmarks.clinic.faults import KINDS, planted
 from tests.benchmarks.clinic.judging.counts import Share
 from tests.benchmarks.clinic.judging.truth import layers_of
 from tests.benchmarks.clinic.networks.architectures import ARCHITECTURES
-from tests.benchmarks.clinic.runs.cases import all_cases, double_cases, healthy_list, sick_cases
-from tests.benchmarks.clinic.runs.healthy import usual
 from tests.benchmarks.clinic.store import Store
 from tests.benchmarks.clinic.train import Run
 

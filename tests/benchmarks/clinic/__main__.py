@@ -14,11 +14,11 @@ from lightning_tricks.checkup import diagnose
 
 from .adversarial import commands
 from .case import Case
+from .cases import all_cases, whole_cases
 from .generate import generate
 from .judging import judge_all
 from .judging.table import failures, markdown
 from .judging.verdict import replay
-from .runs.cases import all_cases, whole_cases
 from .store import Store
 
 

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from ..networks.architectures import ARCHITECTURES
 from ..case import Case
+from ..networks.architectures import ARCHITECTURES
 
 OPTIMIZERS = ("adam", "sgd", "adamw", "momentum", "rmsprop")
 TABLES = ("wine", "cancer", "diabetes", "moons", "circles", "blobs")
