@@ -45,7 +45,7 @@ def all_cases() -> list[Case]:
 def whole_cases() -> list[Case]:
     """Faults of the whole training alone, and their twins."""
     sick = [case for row in WHOLE for case in row.cases()]
-    return list(dict.fromkeys([*(case.twin for case in sick), *sick]))
+    return list(dict.fromkeys(each for case in sick for each in (case.twin, case)))
 
 
 def healthy_list() -> list[Case]:
