@@ -62,7 +62,7 @@ def validation_raw(setup: Setup, place: int, strength: float) -> None:
 
 
 def validation_scaled(setup: Setup, place: int, factor: float) -> None:
-    """Not divided as the training patterns are."""
+    """Not divided as the training patterns are, or twice."""
     _validated(setup, factor * setup.data.x_val)
 
 
@@ -153,7 +153,7 @@ DATA_FAULTS: dict[str, Kind] = {
     "sorted by target": Kind(sort_by_target, "unshuffled_data", "training", lost=0.1),
     "sorted by source": Kind(sort_by_source, "unshuffled_data", "training", lost=0.1),
     "validation raw": Kind(validation_raw, "validation_mismatch", "training", lost=0.1),
-    "validation not divided": Kind(validation_scaled, "validation_mismatch", "training", lost=0.1),
+    "validation scaled": Kind(validation_scaled, "validation_mismatch", "training", lost=0.1),
     "validation turned": Kind(validation_turned, "validation_mismatch", "training", lost=0.1),
     "validation inverted": Kind(validation_inverted, "validation_mismatch", "training", lost=0.1),
     "other columns": Kind(other_columns, "validation_mismatch", "training", lost=0.1),
