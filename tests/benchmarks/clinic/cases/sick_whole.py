@@ -39,6 +39,7 @@ ONE_OUTPUT = (
     "mlp6-relu moons momentum",
 )
 PIXELS = ("mlp3-relu pixels adam", "cnn-relu pixels adam", "sequential4-relu pixels adam", "lenet-relu pixels adam")
+DEEP = ("mlp6-relu digits adam",)
 BOUNDED = (
     "lstm-tanh pixels adam",
     "transformer_pre-gelu pixels adam",
