@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +16,10 @@ from lightning_tricks._compat.torch_optim import unscales_itself
 from lightning_tricks.probes.build_snapshot import StepContext, build_snapshot
 from lightning_tricks.probes.measure.parameters import ParameterReader
 from lightning_tricks.probes.snapshot import Snapshot
+from lightning_tricks.probes.watch.loss_path import ClassTarget
 from lightning_tricks.probes.watch.mode import ObserverMode
 from lightning_tricks.probes.watch.observer import Observer
+from lightning_tricks.probes.watch.outermost import OutermostCall, OutermostCalls
 
 MAX_PATTERNS = 4096
 
@@ -93,6 +95,15 @@ class Probe:
         self._snapshot: Snapshot | None = None
         self._exits = contextlib.ExitStack()
 
+    def keep_call(self) -> None:
+        """Before it opens: keep what the outermost call that leads to the loss is given, to be run again."""
+        self._observer.outermost = OutermostCalls(self._observer.modules, self._observer.guard)
+
+    @property
+    def kept_call(self) -> OutermostCall | None:
+        """That call, until the snapshot is made."""
+        return None if self._observer.outermost is None else self._observer.outermost.found
+
     def open(self) -> Probe:
         """Attach: from here on every call is seen."""
         if self._open or self._snapshot is not None:
@@ -104,6 +115,9 @@ class Probe:
                 exits.callback(optimizer.register_step_post_hook(self._after_step).remove)
             exits.callback(self._observer.modules.detach)
             self._observer.modules.attach()
+            if self._observer.outermost is not None:
+                exits.callback(self._observer.outermost.detach)
+                self._observer.outermost.attach()
             self._mode = ObserverMode(self._observer)
             exits.callback(self._unpush)
             self._push()
@@ -143,6 +157,10 @@ class Probe:
             self._parameters.before(stepped, scale)
         with self._observer.guard("training loop"):
             self._observer.loop.before_step(stepped, self._parameters.optimizers)
+
+    def classes_wanted(self) -> Mapping[str, ClassTarget]:
+        """Where the numbers of classes lie that losses were told, by the names of these calls; before the snapshot."""
+        return self._observer.loss_path.classes
 
     def gradient_squares(self) -> Tensor:
         """The sum of the squares of each gradient that was read, where it is."""

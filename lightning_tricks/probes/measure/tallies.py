@@ -146,6 +146,7 @@ class LossTally:
 
     def _record(self, sums: LossSums) -> LossRecord:
         known: dict[str, Any] = {**sums.input.measures("input"), **sums.target_measures(self.outputs)}
+        known |= {} if sums.answers is None else sums.answers.measures(self.outputs)  # type: ignore[attr-defined]
         return LossRecord(
             self.name,
             self.function,
@@ -167,6 +168,8 @@ class LossTally:
             input_variation=sums.variation,
             input_resolution=self.resolution,
             shift=_shift(sums),
+            class_weights=() if sums.weights is None else tuple(map(float, sums.weights)),
+            smoothing=sums.smoothing,
             **known,
         )
 

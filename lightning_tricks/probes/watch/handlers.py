@@ -85,6 +85,11 @@ def loss(kind: LossFunction, observer: Observer, func: Function, args: Arguments
                     name, kind, observer.tallies, func, given, output.detach(), source, most, path.embedded
                 )
                 tally.bound = path.bound(x)
+                if kind.outputs == "classes":
+                    ignored, weight = given.get("ignore_index", -100), given.get("weight")
+                    path.note_classes(name, given["target"], tally.outputs, ignored, weight)
+                if observer.outermost is not None and losses.by_number(kind, given["target"]):
+                    observer.outermost.note_targets(given, tally.outputs)
     return output
 
 
@@ -268,6 +273,8 @@ def _note_loss(observer: Observer, loss: Tensor) -> list[Tensor]:
         value = loss.detach().reshape(())
         tallies.loss = value if tallies.loss is None else tallies.loss + value
     observer.loss_path.arrive(loss)
+    if observer.outermost is not None:
+        observer.outermost.before_backward(loss)
     functions, leaves = graph_behind(loss)
     for name in functions:
         tallies.not_seen[name] = "custom autograd function: nothing inside it is seen"

@@ -21,6 +21,7 @@ from lightning_tricks.probes.watch.annotations import TensorAnnotations
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
 from lightning_tricks.probes.watch.loss_path import LossPath
 from lightning_tricks.probes.watch.module_stack import ModuleStack
+from lightning_tricks.probes.watch.outermost import OutermostCalls
 from lightning_tricks.stats import unreadable
 
 
@@ -41,6 +42,7 @@ class Observer:
         self.weighted = WeightedCounter(self.tallies, self.gradients, max_patterns)
         self.annotations = TensorAnnotations()
         self.loss_path = LossPath(self.tallies)
+        self.outermost: OutermostCalls | None = None  # looked for where a call is to be run again
         self.mode: TorchFunctionMode | None = None  # that sees the calls
         self.inside_attention = False
         self.partial = False  # whether a layer was left out by its name

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks as lt
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.callbacks.monitoring import selection
+from lightning_tricks.probes import Snapshot, ValidationRecord
 
 from . import data as datasets
 from .case import Case
@@ -72,6 +73,10 @@ class Recorder(lt.TrainingDoctor):
     def on_snapshot(self, snapshot: Snapshot) -> None:
         self.looks.append(snapshot)
         super().on_snapshot(snapshot)
+
+    def on_validation_data(self, record: ValidationRecord) -> None:
+        selection.set_validation_data(self.looks, record)
+        super().on_validation_data(record)
 
     @property
     def error(self) -> str:
