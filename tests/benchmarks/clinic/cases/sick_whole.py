@@ -119,9 +119,9 @@ WHOLE: tuple[Row, ...] = (
     Row(
         "weights forgotten",
         (
-            "mlp3-relu overlap sgd",
+            "linear-none overlap sgd",
             "linear-none overlap adam",
-            "sequential4-relu overlap sgd",
+            "linear_bn-none overlap sgd",
             "linear_bn-none overlap adam",
         ),
         settings=RARE,
@@ -129,10 +129,10 @@ WHOLE: tuple[Row, ...] = (
     Row(
         "weights the wrong way round",
         (
-            "mlp3-relu overlap sgd",
+            "linear-none overlap sgd",
             "functional3-tanh overlap sgd",
             "linear-none overlap adam",
-            "sequential4-relu overlap sgd",
+            "linear_bn-none overlap sgd",
             "linear_bn-none overlap adam",
         ),
         settings=RARE,
@@ -152,7 +152,7 @@ WHOLE: tuple[Row, ...] = (
             "lenet-relu digits adam",
             "cnn_bn-relu digits sgd",
             "cnn_bn5-relu digits adam",
-            "mlp3-relu blobs adam",
+            "mlp_ln-gelu digits adam",
             "functional5-relu pixels momentum",
         ),
         settings=SORTED,
@@ -181,7 +181,7 @@ WHOLE: tuple[Row, ...] = (
     Row(
         "validation raw",
         (
-            "mlp3-relu digits adam",
+            "mlp3-relu cancer adam",
             "functional3-tanh wine sgd",
             "cnn-relu digits adam",
             "sequential4-relu cancer adam",
@@ -246,10 +246,10 @@ WHOLE: tuple[Row, ...] = (
         (
             "mlp3-relu digits sgd",
             "linear-none digits adam",
-            "cnn-relu digits sgd",
+            "cnn-relu digits adam",
             "mlp_bn_behind-relu friedman sgd",
             "linear_bn-none digits adam",
-            "lenet-relu pixels sgd",
+            "lenet-relu pixels adam",
         ),
         settings={"steps": 200},
     ),
