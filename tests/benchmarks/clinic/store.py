@@ -17,16 +17,17 @@ from pathlib import Path
 import lightning_tricks
 from lightning_tricks.probes import Snapshot
 
-from . import architectures
 from .case import Case
 from .faults import KINDS
+from .networks import architectures
 from .train import Run
 
 PACKAGE = Path(lightning_tricks.__file__).parent
 HERE = Path(__file__).parent
 # What the snapshots of a run depend on. The rules are not among it: they are judged without training anew.
 _PACKAGE_SOURCES = ("probes", "stats", "model", "_compat", "activations", "nn/selu.py", "callbacks/monitoring")
-_OWN_SOURCES = ("data", "network", "dense", "images", "sequences", "setup", "train", "gan")
+_NETWORKS = ("network", "dense", "images", "sequences", "language", "gan")
+_OWN_SOURCES = ("data", "drawn", "setup", "train", *(f"networks/{name}" for name in _NETWORKS))
 
 
 class Store:

@@ -6,12 +6,25 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
-from .setup import Setup
+from ..setup import Setup
 
 Plant = Callable[[Setup, int, float], None]
 # Which layers are right to be named (see truth.py).
 Where = Literal[
-    "place", "last", "behind", "behind first", "body", "input", "output", "training", "norms", "cut", "spare"
+    "place",
+    "last",
+    "behind",
+    "behind first",
+    "body",
+    "input",
+    "output",
+    "training",
+    "norms",
+    "cut",
+    "spare",
+    "crossing",
+    "plug",
+    "anywhere",
 ]
 
 
@@ -25,6 +38,7 @@ class Kind:
         where: Where it lies.
         in_code: A mistake in the code that counts as a fault whatever it costs in this run.
         also: Names that mean honestly the same fault, with the reason beside the kind. Counted apart.
+        lost: How much accuracy, or R^2, it has to cost against the twin to count; 0: as in ``harm.py``.
     """
 
     plant: Plant
@@ -32,3 +46,4 @@ class Kind:
     where: Where = "place"
     in_code: bool = False
     also: tuple[str, ...] = ()
+    lost: float = 0.0

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..setup import Setup
 from .kind import Kind
-from .setup import Setup
 
 
 class Detach(nn.Module):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from . import data as datasets
+from .. import data as datasets
+from ..setup import Setup
 from .kind import Kind
-from .setup import Setup
 
 
 def scale_input(setup: Setup, place: int, factor: float) -> None:

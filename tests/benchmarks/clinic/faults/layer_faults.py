@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ..setup import Setup
 from .kind import Kind
-from .setup import Setup
 
 
 class Shift(nn.Module):

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .case import Case, Fault
+from ..case import Case, Fault
 
 Place = int | None
 

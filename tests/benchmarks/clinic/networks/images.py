@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -17,17 +18,21 @@ def _image(x: Tensor) -> Tensor:
     return x.view(-1, 1, 8, 8)
 
 
+def _stack(activation: str, channels: tuple[int, ...], norm: Norm | None) -> nn.Sequential:
+    return nn.Sequential(
+        *(
+            Block(nn.Conv2d(fan_in, width, 3, padding=1), activation, norm(width) if norm else None)
+            for fan_in, width in zip((1, *channels), channels, strict=False)
+        )
+    )
+
+
 class CNN(Network):
     """Convolutions, then the mean over space."""
 
     def __init__(self, outputs: int, activation: str, channels: tuple[int, ...], norm: Norm | None = None) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            *(
-                Block(nn.Conv2d(fan_in, width, 3, padding=1), activation, norm(width) if norm else None)
-                for fan_in, width in zip((1, *channels), channels, strict=False)
-            )
-        )
+        self.features = _stack(activation, channels, norm)
         self.head = nn.Linear(channels[-1], outputs)
         self.places = tuple(block_place(f"features.{k}", norm is not None) for k in range(len(channels)))
 
@@ -85,17 +90,33 @@ class ResidualCNN(Network):
 
 
 class SqueezeExcite(Network):
-    """Convolutions whose channels are weighted by a gate that looks at their means."""
+    """Convolutions whose channels are weighted by a gate that looks at their means over the axes of space."""
+
+    crossing = "squeeze"
 
     def __init__(self, outputs: int, activation: str) -> None:
         super().__init__()
         self.first = Block(nn.Conv2d(1, 16, 3, padding=1), activation)
         self.squeeze, self.excite = nn.Linear(16, 4), nn.Linear(4, 16)
         self.second = Block(nn.Conv2d(16, 32, 3, padding=1), activation)
-        self.head = nn.Linear(32, outputs)
+        self.head, self.axes = nn.Linear(32, outputs), (2, 3)
         self.places = (block_place("first"), block_place("second"))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(_image(x))
-        gate = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3))))))
+        gate = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean(self.axes).view(-1, 16)))))
         return self.out(self.head(self.second(x * gate[:, :, None, None]).mean((2, 3))))
+
+
+class Segmenter(Network):
+    """Convolutions that say for every pixel of a square image whether it belongs to something."""
+
+    def __init__(self, activation: str, channels: tuple[int, ...], norm: Norm | None = None) -> None:
+        super().__init__()
+        self.features = _stack(activation, channels, norm)
+        self.head = nn.Conv2d(channels[-1], 1, 1)
+        self.places = tuple(block_place(f"features.{k}", norm is not None) for k in range(len(channels)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = math.isqrt(x.shape[1])
+        return self.out(self.head(self.features(x.view(-1, 1, side, side))).flatten(1))

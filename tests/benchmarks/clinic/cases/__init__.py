@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from .case import Case, Fault
+from ..case import Case, Fault
 from .healthy import healthy_cases
 from .sick import LAYERS
 from .sick_training import CODE, TRAINING
+from .sick_whole import WHOLE
 
 
 def sick_cases() -> list[Case]:
     """One fault each."""
-    return list(dict.fromkeys(case for row in (*LAYERS, *TRAINING, *CODE) for case in row.cases()))
+    return list(dict.fromkeys(case for row in (*LAYERS, *TRAINING, *CODE, *WHOLE) for case in row.cases()))
 
 
 def double_cases() -> list[Case]:
@@ -39,6 +40,12 @@ def all_cases() -> list[Case]:
     """Everything that has to be trained, each once: runs that belong together one after the other."""
     sick = [*sick_cases(), *double_cases()]
     return list(dict.fromkeys([*(case.twin for case in sick), *healthy_cases(), *sick]))
+
+
+def whole_cases() -> list[Case]:
+    """Faults of the whole training alone, and their twins."""
+    sick = [case for row in WHOLE for case in row.cases()]
+    return list(dict.fromkeys(each for case in sick for each in (case.twin, case)))
 
 
 def healthy_list() -> list[Case]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from . import dense, images, sequences
+from . import dense, images, language, sequences
 from .network import Network
 
 Half = Literal["A", "B"]
@@ -27,6 +27,8 @@ class Architecture:
         images: Whether it reads the 64 pixels of the digits as an image or as rows; else any table.
         start: Its initialisation when it is healthy: torch's default where empty.
         lr: Factor on the optimiser's usual learning rate; for some optimisers another.
+        data: What it is usually trained with.
+        loss: What its loss is usually called (see Case).
     """
 
     half: Half
@@ -36,6 +38,8 @@ class Architecture:
     images: bool = False
     start: str = ""
     lr: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    data: str = "digits"
+    loss: str = ""
 
 
 def group_norm(width: int) -> nn.Module:
@@ -44,6 +48,14 @@ def group_norm(width: int) -> nn.Module:
 
 def _mlp(*widths: int, **options) -> Callable[[int, int, str], Network]:
     return lambda i, o, a: dense.MLP(i, o, a, widths, **options)
+
+
+def _foreteller(
+    half: Half, family: str, mixer: Callable[[int], nn.Module], lr: float = 2.0, width: int = 48
+) -> Architecture:
+    """Of what comes next, in words or in a series."""
+    build = lambda i, o, a: language.Foreteller(mixer(width), o, a, width)  # noqa: E731
+    return Architecture(half, family, build, ("gelu",), lr={"": lr}, data="words")
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -168,6 +180,29 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("relu",),
         True,
         lr={"": 2.0, "sgd": 15.0, "momentum": 5.0},
+    ),
+    "multihead": Architecture("A", "attention", lambda i, o, a: sequences.MultiHead(o, a, 4), ("relu",), True),
+    "multihead2": Architecture("B", "attention", lambda i, o, a: sequences.MultiHead(o, a, 2), ("gelu",), True),
+    # what comes next
+    "next_gru": _foreteller("A", "next recurrent", lambda w: language.Kernel(nn.GRU, w)),
+    "next_lstm": _foreteller("B", "next recurrent", lambda w: language.Kernel(nn.LSTM, w)),
+    "next_transformer": _foreteller("A", "next attention", lambda w: language.Causal(1, True, w), 1.0),
+    "next_attention": _foreteller("B", "next attention", lambda w: language.CausalByHand(2, w), 1.0),
+    "next_conv": _foreteller("A", "next convolution", lambda w: language.Convolutions(2, w)),
+    "next_conv3": _foreteller("B", "next convolution", lambda w: language.Convolutions(3, w)),
+    "next_memory": _foreteller("A", "next memory", language.Memory),
+    "next_memory64": _foreteller("B", "next memory", language.Memory, width=64),
+    # masks
+    "masks": Architecture(
+        "A", "masks", lambda i, o, a: images.Segmenter(a, (12, 12)), ("relu",), data="spots", loss="weighted"
+    ),
+    "masks_bn": Architecture(
+        "B",
+        "masks",
+        lambda i, o, a: images.Segmenter(a, (8, 8, 8), nn.BatchNorm2d),
+        ("relu",),
+        data="spots",
+        loss="weighted",
     ),
     # gates
     "cell": Architecture(

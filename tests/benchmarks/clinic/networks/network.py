@@ -56,10 +56,14 @@ class Place:
 
 
 class Network(nn.Module):
-    """A network that tells its hidden places in the order of execution; ``out`` is a plug behind the output layer."""
+    """A network that tells its hidden places in the order of execution; ``out`` is a plug behind the output layer.
+
+    ``crossing`` is the path of the module in which the positions of a pattern meet, if there is one.
+    """
 
     places: tuple[Place, ...] = ()
     output: str = "head"
+    crossing: str = ""
 
     def __init__(self) -> None:
         super().__init__()

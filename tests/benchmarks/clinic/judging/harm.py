@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from .data import ALLOWED
-from .faults import KINDS
-from .train import Run
+from ..data import ALLOWED
+from ..faults import KINDS
+from ..train import Run
 
 ENOUGH = 0.8  # of what the data allow: below, a run is not healthy
 GAN_ALLOWED = 0.9  # share of made points among the data, and of data among the made
@@ -41,6 +41,9 @@ def is_harmed(run: Run, twin: Run) -> bool:
         return True
     if any(kind.problem == "overfitting" for kind in kinds):
         return overfits(run)
+    needed = max(kind.lost for kind in kinds)
+    if needed:
+        return not run.accuracy > twin.accuracy - needed
     if not math.isfinite(run.final_loss) or not run.accuracy > twin.accuracy - LOST:
         return True
     return run.final_loss >= RAISED * twin.final_loss and run.final_loss - twin.final_loss >= FLOOR

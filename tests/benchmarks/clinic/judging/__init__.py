@@ -5,9 +5,9 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Sequence
 
-from .case import Case
-from .store import Store
-from .train import Run
+from ..case import Case
+from ..store import Store
+from ..train import Run
 from .verdict import Verdict, judge
 
 _store: Store

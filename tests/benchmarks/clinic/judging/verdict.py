@@ -11,11 +11,11 @@ from lightning_tricks.callbacks.monitoring import selection
 from lightning_tricks.diagnosis import Finding, find
 from lightning_tricks.probes import Snapshot
 
+from ..case import Case
+from ..faults import KINDS
+from ..train import Run
 from . import peers
-from .case import Case
-from .faults import KINDS
 from .harm import is_fit, is_harmed
-from .train import Run
 from .truth import layers_of
 
 

@@ -18,7 +18,8 @@ from scipy.stats import norm
 
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot
 
-from .train import Run
+from ..data import REGRESSIONS
+from ..train import Run
 
 Peer = Callable[[Run], list[str]]
 RECTIFIERS = ("relu", "relu6")
@@ -144,7 +145,7 @@ def autotrainer(run: Run) -> list[str]:
     """
     if any(s.suspicious for s in run.snapshots) or any(not math.isfinite(loss) for _, loss, _ in run.validation):
         return ["exploding_gradient"]
-    if run.case.data == "diabetes":
+    if run.case.data in REGRESSIONS:
         return []
     accuracies = [0.0, *(accuracy for _, _, accuracy in run.validation)]  # before the training
     judged = range(max(1, math.ceil(0.3 * len(accuracies))), len(accuracies) + 1)

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import data as datasets
-from .case import Case
-from .data import Data
-from .setup import LEARNING_RATES
+from .. import data as datasets
+from ..case import Case
+from ..data import Data
+from ..setup import LEARNING_RATES
 
 NOISE = 4
 NEAR = 0.5  # in standard deviations of the data

@@ -15,6 +15,8 @@ def _rows(x: Tensor) -> Tensor:
 class Transformer(Network):
     """torch's own encoder layers."""
 
+    crossing = "encoder"
+
     def __init__(self, outputs: int, activation: str, depth: int, pre: bool, width: int = 32) -> None:
         super().__init__()
         self.embed = nn.Linear(8, width)
@@ -35,7 +37,9 @@ class Transformer(Network):
 
 
 class Attention(Network):
-    """Attention written by hand, a dense block behind it, both residual."""
+    """Attention written by hand, a dense block behind it, both residual; ``axis`` is that of the softmax."""
+
+    crossing = "layers"
 
     def __init__(self, outputs: int, activation: str, depth: int, heads: int = 1, width: int = 32) -> None:
         super().__init__()
@@ -54,14 +58,14 @@ class Attention(Network):
             )
             for _ in range(depth)
         )
-        self.heads = heads
+        self.heads, self.axis = heads, -1
         self.head = nn.Linear(width, outputs)
         self.places = tuple(block_place(f"layers.{k}.block") for k in range(depth))
 
     def attend(self, layer: nn.ModuleDict, x: Tensor) -> Tensor:
         batch, time, width = x.shape
         q, k, v = layer["qkv"](x).view(batch, time, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        scores = torch.softmax(q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5, dim=-1)
+        scores = torch.softmax(q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5, dim=self.axis)
         return layer["mix"]((scores @ v).transpose(1, 2).reshape(batch, time, width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,6 +79,8 @@ class Attention(Network):
 class Recurrent(Network):
     """A recurrent kernel of torch, then a hidden layer."""
 
+    crossing = "recurrent"
+
     def __init__(self, outputs: int, activation: str, kind: str, depth: int = 1, width: int = 48) -> None:
         super().__init__()
         kernel = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[kind]
@@ -85,6 +91,26 @@ class Recurrent(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.head(self.block(self.recurrent(_rows(x))[0][:, -1])))
+
+
+class MultiHead(Network):
+    """torch's multi-head attention over the rows, residual, then a hidden layer."""
+
+    crossing = "attention"
+
+    def __init__(self, outputs: int, activation: str, heads: int, width: int = 48) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.position = nn.Parameter(0.1 * torch.randn(8, width))
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.block = Block(nn.Linear(width, width), activation)
+        self.head = nn.Linear(width, outputs)
+        self.places = (block_place("block"),)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(_rows(x)) + self.position
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return self.out(self.head(self.block(x).mean(1)))
 
 
 class Cell(Network):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from lightning_tricks.probes import Probe, Snapshot
 
-from . import data as datasets
-from .case import Case, Fault
-from .faults import KINDS
-from .network import Network
-from .setup import healthy
-from .train import Training
+from .. import data as datasets
+from ..case import Case, Fault
+from ..faults import KINDS
+from ..networks.network import Network
+from ..setup import healthy
+from ..train import Training
 
 
 def snapshot_of(case: Case) -> tuple[Snapshot, Network]:
@@ -49,6 +49,9 @@ def layers_of(case: Case, fault: Fault) -> frozenset[str | None]:
     - body, or a place of None: a fault of all hidden layers: the first of them, or none;
     - cut: the place behind which the graph is cut, or the first of the layers that no gradient reaches;
     - input, output: the first or last weighted layer, or none, as data and loss are no layers;
+    - crossing: the module in which positions meet, its parts and layers, or none;
+    - plug: the plug of a place, or as behind, or none;
+    - anywhere: any layer, or none, as all of them bear it;
     - norms: the first normalisation with its layer, or none; training: none; spare: the layer that is not used.
     """
     where = KINDS[fault.kind].where
@@ -63,9 +66,17 @@ def layers_of(case: Case, fault: Fault) -> frozenset[str | None]:
     if where == "output":
         path = f"net.{network.output}"
         return frozenset({path, "net.out", None})
+    if where == "anywhere":
+        return frozenset({None, *(record.name for record in snapshot.records())})
+    if where == "crossing":
+        within = {name for name, _ in network.named_modules() if f"{name}.".startswith(f"{network.crossing}.")}
+        recorded = {record.name for record in snapshot.records() if record.name.startswith(f"net.{network.crossing}.")}
+        return frozenset({None, *(f"net.{name}" for name in within), *recorded})
     place = len(network.places) - 1 if where == "last" else (fault.place or 0) % len(network.places)
     names: set[str | None] = set(names_of(snapshot, network, place))
-    if where in ("behind", "behind first"):
+    if where == "plug":
+        names |= {None, f"net.{network.places[place].plug}"}
+    if where in ("behind", "behind first", "plug"):
         last = max(weighted.index(name) for name in names if name in weighted)
         names |= {*weighted[last + 1 : last + 2], *((None,) if where == "behind first" else ())}
     elif where == "body" or (where == "place" and fault.place is None):
