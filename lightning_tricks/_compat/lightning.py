@@ -105,7 +105,7 @@ class _Combined:
         return (batch for batch, _, _ in self.loader)
 
 
-def fit_quietly(module: Any, batches: Any, count: int, device: torch.device, callback: Callback) -> None:
+def fit_quietly(module: Any, batches: Any, count: int, device: torch.device, *callbacks: Callback) -> None:
     """Train a module for so many batches with a Trainer that shows, logs and saves nothing.
 
     A Trainer it has to be: ``self.log``, ``self.optimizers()`` and ``self.trainer`` work only with one.
@@ -124,7 +124,7 @@ def fit_quietly(module: Any, batches: Any, count: int, device: torch.device, cal
             num_sanity_val_steps=0,
             log_every_n_steps=1,
             logger=DummyLogger(),
-            callbacks=[callback],
+            callbacks=list(callbacks),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -105,6 +105,7 @@ class Probe:
             exits.callback(self._observer.modules.detach)
             self._observer.modules.attach()
             self._mode = ObserverMode(self._observer)
+            self._observer.modules.step_aside = self._step_aside
             exits.callback(self._unpush)
             self._push()
             self._exits = exits.pop_all()
@@ -204,6 +205,13 @@ class Probe:
         if self._pushed and self._mode is not None and on_top:
             self._mode.__exit__(None, None, None)
             self._pushed = False
+
+    def _step_aside(self, aside: bool) -> None:
+        """Let a module run as if nothing looked on, as under any function mode torch leaves its fast path."""
+        if aside:
+            self._unpush()
+        elif self._open and not self._observer.paused:
+            self._push()
 
     def __enter__(self) -> Probe:
         return self.open()
