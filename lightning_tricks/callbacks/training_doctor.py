@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -50,7 +50,8 @@ class TrainingDoctor(Monitor):
             for the Trainer's ``log_every_n_steps``.
         layers: A glob, or several, of the names to show, such as ``"encoder.*"``; judged are all layers.
         max_patterns: The most patterns (batch x space x time) per unit that are read; None for all.
-        log_per_layer: Accepted as by every monitor; the doctor logs whole-model numbers only.
+        log_per_layer: Whether the highest severity of every layer goes to the loggers too, as
+            ``doctor/{layer}/severity`` (0 to 2: nothing above info, warning, critical).
 
     Attributes:
         diagnosis: The diagnosis up to now; never None.
@@ -76,7 +77,7 @@ class TrainingDoctor(Monitor):
         every_n_steps: int | None = None,
         layers: str | list[str] = "*",
         max_patterns: int | None = MAX_PATTERNS,
-        log_per_layer: bool = True,
+        log_per_layer: bool = False,
     ) -> None:
         super().__init__(
             every_n_steps=every_n_steps, layers=layers, max_patterns=max_patterns, log_per_layer=log_per_layer
@@ -154,6 +155,15 @@ class TrainingDoctor(Monitor):
             "healthy": float(self.diagnosis.healthy),
         }
 
+    def per_layer(self, snapshot: Snapshot) -> dict[str, float]:
+        names = (record.name for record in snapshot.matching(self.shown).records())
+        severities = dict.fromkeys((f"{name}/severity" for name in names), 0.0)
+        for finding in self.diagnosis.findings:
+            key = f"{finding.layer}/severity"
+            if key in severities:
+                severities[key] = max(severities[key], float(finding.rank))
+        return severities
+
     def to_csv(self, path: str | Path) -> Path:
         return self.diagnosis.to_csv(path)
 
@@ -172,11 +182,11 @@ class TrainingDoctor(Monitor):
         own = (self._rules_given,) if self._rules_given else ()
         return f"{super().state_key}{(self.on_problem, self.ignore, *own)}"
 
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "reported": [list(pair) for pair in sorted(self._reported, key=str)]}
+    def own_state(self) -> dict[str, Any]:
+        return {**super().own_state(), "reported": [list(pair) for pair in sorted(self._reported, key=str)]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        reported = state_dict.get("reported") or state_dict.get("told", [])  # the latter is its name in version 0.1
+    def restore(self, history: list[Snapshot], state: Mapping[str, Any]) -> None:
+        super().restore(history, state)
+        reported = state.get("reported") or state.get("told", [])  # the latter is its name in version 0.1
         self._reported = {(problem, layer) for problem, layer in reported}
         self._diagnosis = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -110,12 +111,12 @@ class StepRecord:
     @classmethod
     def from_dict(cls: type[R], values: dict[str, Any]) -> R:
         """The record that ``to_dict`` wrote, in this version or another: what is unknown here is left out."""
-        kinds = {f.name: f.type for f in dataclasses.fields(cls)}
-        restored: dict[str, Any] = {}
+        kinds, restored = _field_kinds(cls), {}
         for key in values.keys() & kinds.keys():
             value = values[key]
-            missing = value is None and kinds[key] == "float"
-            restored[key] = math.nan if missing else tuple(value) if isinstance(value, list) else value
+            if value is None and kinds[key] == "float":
+                value = math.nan
+            restored[key] = _tuples(value) if isinstance(value, list) else value
         return cls(**restored)
 
     def measures(self) -> dict[str, float]:
@@ -131,9 +132,22 @@ class StepRecord:
         return dataclasses.replace(self, **values)
 
     def light(self: R) -> R:
-        """The record without its sums per unit: what a long history keeps."""
+        """The record without its sums per unit: what a long history keeps, and several histories share."""
+        return self._light
+
+    @functools.cached_property
+    def _light(self: R) -> R:
         dropped: dict[str, Any] = {f.name: None for f in dataclasses.fields(self) if f.name in _SUMS}
         return self.with_values(**dropped)
+
+
+@functools.cache
+def _field_kinds(kind: type[StepRecord]) -> dict[str, Any]:
+    return {f.name: f.type for f in dataclasses.fields(kind)}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def to_json(value: Any) -> Any:
