@@ -53,13 +53,12 @@ def unpack(packed: Mapping[str, Any]) -> list[list[Snapshot]]:
     heads = _rows(ColumnReader(_bytes(packed["steps"])), header["steps"])
     reader = ColumnReader(_bytes(packed["records"]))
     kinds = {kind: _records(reader, table, KINDS[kind]) for kind, table in header["records"].items() if kind in KINDS}
-    found = iter(
-        [
-            dataclasses.replace(Snapshot.from_dict(head), **{kind: of_steps[i] for kind, of_steps in kinds.items()})
-            for i, head in enumerate(heads)
-        ]
-    )
-    return [list(itertools.islice(found, count)) for count in header["histories"]]
+    found: list[Snapshot] = []
+    for index, head in enumerate(heads):
+        records: dict[str, Any] = {kind: of_steps[index] for kind, of_steps in kinds.items()}
+        found.append(dataclasses.replace(Snapshot.from_dict(head), **records))
+    waiting = iter(found)
+    return [list(itertools.islice(waiting, count)) for count in header["histories"]]
 
 
 def _columns(writer: ColumnWriter, rows: list[dict[str, Any]]) -> dict[str, Description]:

@@ -109,9 +109,15 @@ class StepRecord:
         return {f.name: to_json(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in _SUMS}
 
     @classmethod
+    @functools.cache
+    def _kinds(cls) -> dict[str, Any]:
+        return {f.name: f.type for f in dataclasses.fields(cls)}
+
+    @classmethod
     def from_dict(cls: type[R], values: dict[str, Any]) -> R:
         """The record that ``to_dict`` wrote, in this version or another: what is unknown here is left out."""
-        kinds, restored = _field_kinds(cls), {}
+        kinds: dict[str, Any] = cls._kinds()
+        restored: dict[str, Any] = {}
         for key in values.keys() & kinds.keys():
             value = values[key]
             if value is None and kinds[key] == "float":
@@ -139,11 +145,6 @@ class StepRecord:
     def _light(self: R) -> R:
         dropped: dict[str, Any] = {f.name: None for f in dataclasses.fields(self) if f.name in _SUMS}
         return self.with_values(**dropped)
-
-
-@functools.cache
-def _field_kinds(kind: type[StepRecord]) -> dict[str, Any]:
-    return {f.name: f.type for f in dataclasses.fields(kind)}
 
 
 def _tuples(value: Any) -> Any:

@@ -28,11 +28,6 @@ def resume(checkpoint, looking):
     return fit(Classifier(), looking, max_epochs=2, ckpt_path="other.ckpt")
 
 
-@pytest.fixture(autouse=True)
-def _folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def test_one_history_is_saved_for_all_monitors():
     save(monitors(), "three.ckpt")
     save(monitors()[:1], "one.ckpt")
