@@ -35,12 +35,15 @@ def weighted(operation: Operation, observer: Observer, func: Function, args: Arg
             call = operation.read(args, kwargs, observer.is_parameter)
     output = func(*args, **kwargs)
     if call is not None:
-        name = observer.modules.name("weighted", operation.name)
+        weight = observer.parameter_name(call.weight)
+        # What a hook makes the layer's weight of, as the old spectral_norm does, is not used by the layer itself.
+        apart = weight is not None and weight.endswith("_orig")
+        name = observer.modules.name("weighted", operation.name, apart=apart)
         with observer.guard(name):
             y = output[0] if isinstance(output, tuple) else output
             observer.axis = call.output_axis
             if observer.can_count(name, y):
-                source, weight = observer.annotations.read(call.input), observer.parameter_name(call.weight)
+                source = observer.annotations.read(call.input)
                 tally = observer.weighted.count(name, operation, call, y, source, weight)
                 if not call.inner:  # what a recurrent kernel gives is no pre-activation: it has activations inside
                     observer.annotations.write(y, tally)

@@ -90,10 +90,13 @@ class ModuleStack:
         """Whether no module is running: what is called now belongs to the loop around the model."""
         return not self._stack
 
-    def name(self, kind: str, function: str) -> str:
-        """The name of the next call of ``function`` here; ``kind`` keeps activations and weighted operations apart."""
+    def name(self, kind: str, function: str, *, apart: bool = False) -> str:
+        """The name of the next call of ``function`` here; ``kind`` keeps activations and weighted operations apart.
+
+        ``apart``: it is not what a leaf module is there for, and does not take its name.
+        """
         frame = self.current or self._root
-        base = frame.path if frame.leaf and frame.path else f"{frame.path}.{function}".lstrip(".")
+        base = frame.path if frame.leaf and frame.path and not apart else f"{frame.path}.{function}".lstrip(".")
         while True:
             self._calls[kind, base] += 1
             count = self._calls[kind, base]
