@@ -15,6 +15,7 @@ from lightning_tricks._compat.compiled import original_of
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import Rule, diagnose
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
+from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.probe import check_optimizer_of
@@ -65,10 +66,10 @@ def checkup(
     >>> checkup(net, batch, nn.functional.cross_entropy).healthy
     True
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if num_batches < 1:
-        raise ValueError(f"num_batches must be at least 1, got {num_batches}")
+    check_module(model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("nothing inside of a scripted model is seen: give the module that it was made of")
+    check_count("num_batches", num_batches)
     diagnose([], ignore=ignore, rules=rules)  # unknown names are an error before the work, not after it
     model = original_of(model)
     check_loss_fn(model, loss_fn)

@@ -24,6 +24,7 @@ from lightning_tricks.checkup import (
     device_of,
     input_and_target,
 )
+from lightning_tricks.model.arguments import check_module
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
 
@@ -98,8 +99,7 @@ def verify(model: nn.Module, batch: Any, loss_fn: LossFunction | None = None) ->
     The probed step is the plain one, bit for bit: 12 of 12 compared.
     Seen: 2 weighted operations and 1 activations.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_module(model)
     model = original_of(model)
     check_loss_fn(model, loss_fn)
     step = _lightning_step if loss_fn is None else _step_with(loss_fn)

@@ -13,6 +13,7 @@ from lightning_tricks.callbacks.monitoring import files
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import PROBLEMS, Finding, Rule, diagnose
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
+from lightning_tricks.diagnosis.registry import as_ignored
 from lightning_tricks.diagnosis.rule import RuleError
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.probe import MAX_PATTERNS
@@ -44,7 +45,7 @@ class TrainingDoctor(Monitor):
         on_problem: What to do at a new problem of severity ``"warning"`` or ``"critical"``: ``"warn"`` once per problem
             and layer, ``"stop"`` the training after this batch, ``"raise"`` a TrainingProblemError, or only ``"log"``.
         report: Whether the table is printed and the files are written at the end.
-        ignore: Problems that are not to be found, such as ``("bias_shift",)``.
+        ignore: Problems that are not to be found, such as ``("bias_shift", "dead_units:encoder.*")``.
         rules: Rules of your own, made by ``lightning_tricks.rule``, beside those of the package.
         every_n_steps: Probe optimiser steps 0, 1, 2, 4, 8, ... up to this number, then at every multiple of it; None
             for the Trainer's ``log_every_n_steps``.
@@ -82,15 +83,11 @@ class TrainingDoctor(Monitor):
         super().__init__(
             every_n_steps=every_n_steps, layers=layers, max_patterns=max_patterns, log_per_layer=log_per_layer
         )
-        ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+        ignore = as_ignored(ignore)
         if on_problem not in get_args(OnProblem):
             raise ValueError(f"on_problem must be one of {', '.join(get_args(OnProblem))}, got {on_problem!r}")
         rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
-        diagnose([], rules=rules)  # a rule that is none is an error at once
-        known = [*PROBLEMS, *(rule.problem for rule in rules)]
-        unknown = [problem for problem in ignore if problem not in known]
-        if unknown:
-            raise ValueError(f"ignore names unknown problems {unknown}; known are {', '.join(known)}")
+        diagnose([], ignore=ignore, rules=rules)  # what is wrong is an error at once
         self.globs = ("*",)
         self.on_problem = on_problem
         self.report = report
@@ -106,7 +103,7 @@ class TrainingDoctor(Monitor):
         """What the rules say to the history up to now."""
         while self._diagnosis is None:
             known = {*PROBLEMS, *(rule.problem for rule in self.rules)}
-            ignore = [problem for problem in self.ignore if problem in known]
+            ignore = [problem for problem in self.ignore if problem.partition(":")[0] in known]
             try:
                 found = diagnose(self.history, ignore=ignore, rules=self.rules)
                 self._diagnosis = dataclasses.replace(found, layers=self.shown)

@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from lightning_tricks._compat import torch_functions
 from lightning_tricks._compat.compiled import eagerly
 from lightning_tricks._compat.torch_optim import current_scale, unscales_itself
+from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.probes.build_snapshot import StepContext, build_snapshot
 from lightning_tricks.probes.measure.parameters import ParameterReader
 from lightning_tricks.probes.snapshot import Snapshot
@@ -72,10 +73,10 @@ class Probe:
         max_patterns: int | None = MAX_PATTERNS,
         step: int = 0,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        if max_patterns is not None and max_patterns < 1:
-            raise ValueError(f"max_patterns must be at least 1, or None for all patterns, got {max_patterns}")
+        check_module(model)
+        check_count("max_patterns", max_patterns, "None for all patterns")
+        if not isinstance(layers, Sequence):
+            raise TypeError(f"layers must be a glob such as 'encoder.*' or a list of them, got {layers!r}")
         globs = [layers] if isinstance(layers, str) else list(layers)
         self.step = step
         self.loss_scale: Any = 1.0  # a number, or a tensor on the device: the factor on the loss that goes backward
@@ -255,8 +256,8 @@ class Probe:
     def _count_step(self, optimizer: torch.optim.Optimizer, *given: Any) -> None:
         if self._in_block and id(optimizer) in self._stepped and not torch_functions.in_backward():
             raise RuntimeError(
-                f"a probe looks at one step only, and {type(optimizer).__name__}.step() ran a second time inside of the "
-                "block: open a new probe for every step"
+                f"a probe looks at one step only, and {type(optimizer).__name__}.step() ran a second time inside of "
+                "the block: open a new probe for every step"
             )
         self._stepped.add(id(optimizer))
 

@@ -247,14 +247,18 @@ def step_with(model, optimizer, scale=1.0):
     optimizer.step()
 
 
+def two_steps_in_a_block(model, optimizer, known):
+    with probe(model, optimizer if known else None):
+        step_with(model, optimizer)
+        step_with(model, optimizer)
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["optimizer given", "optimizer not given"])
 def test_a_second_step_inside_of_a_block_is_an_error(known):
     model = networks.mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(RuntimeError, match=r"one step only, and SGD\.step\(\) ran a second time"):
-        with probe(model, optimizer if known else None):
-            step_with(model, optimizer)
-            step_with(model, optimizer)
+        two_steps_in_a_block(model, optimizer, known)
     step_with(model, optimizer)  # nothing is left
     other = torch.optim.Adam(model.parameters())
     with probe(model, [optimizer, other]) as p:  # two optimisers make a step each

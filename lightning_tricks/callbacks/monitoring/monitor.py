@@ -14,6 +14,7 @@ from lightning_tricks.callbacks.monitoring import checkpoints, selection
 from lightning_tricks.callbacks.monitoring.files import folder_of
 from lightning_tricks.callbacks.monitoring.loss_history import LossHistory
 from lightning_tricks.callbacks.monitoring.monitor_hooks import MonitorHooks
+from lightning_tricks.model.arguments import check_count
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.probe import MAX_PATTERNS
 from lightning_tricks.report import write_csv
@@ -37,8 +38,8 @@ class Monitor(MonitorHooks):
         log_per_layer: bool = True,
     ) -> None:
         super().__init__()
-        selection.check_count("every_n_steps", every_n_steps, "None for the Trainer's log_every_n_steps")
-        selection.check_count("max_patterns", max_patterns, "None for all patterns")
+        check_count("every_n_steps", every_n_steps, "None for the Trainer's log_every_n_steps")
+        check_count("max_patterns", max_patterns, "None for all patterns")
         self.shown = self.globs = selection.as_globs("layers", layers)  # what is shown, and what is to be looked at
         self.every_n_steps = every_n_steps
         self.layers = layers
@@ -70,9 +71,10 @@ class Monitor(MonitorHooks):
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         """Keep a snapshot; called once per probed step."""
-        shown = snapshot.matching(self.shown)
-        if not self.history and shown is not snapshot and not any(True for _ in shown.records()):
-            rank_zero_warn(f"{type(self).__name__}: {selection.no_layer_matches(snapshot, self.layers)}")
+        if not self.history and "*" not in self.shown:
+            lost = selection.no_layer_matches(snapshot, self.layers)
+            if lost:
+                rank_zero_warn(f"{type(self).__name__}: {lost}")
         selection.append(self.history, snapshot.matching(self.globs))
         self._fresh = self._to_show = True
 
