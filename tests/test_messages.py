@@ -118,8 +118,6 @@ def test_a_problem_is_ignored_at_some_layers_only():
 
 def test_a_misspelt_glob_beside_a_good_one_is_named():
     monitor = lt.ActivationMonitor(every_n_steps=1, layers=["net.0", "net.33"])
-    with pytest.warns(
-        UserWarning, match=r"ActivationMonitor: no layer matches layers='net.33' \(did you mean 'net\.\d'"
-    ):
+    with pytest.warns(UserWarning, match=r"no layer matches layers='net.33' \(did you mean 'net\.\d'"):
         fit(Classifier(), [monitor], logger=False, default_root_dir=None)
     assert [record.name for record in monitor.history[0].weighted] == ["net.0"]

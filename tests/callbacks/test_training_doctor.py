@@ -142,7 +142,7 @@ def test_same_findings_from_the_history_alone():
 
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"on_problem": "scream"}, "on_problem must be one of warn, stop, raise, log, got 'scream'"),
-    ({"ignore": ("typo",)}, r"ignore names unknown problems \['typo'\]; known are linearity, "),
+    ({"ignore": ("typo",)}, r"unknown problem to ignore 'typo'; known are linearity, "),
 ])  # fmt: skip
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
