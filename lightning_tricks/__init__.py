@@ -21,6 +21,7 @@ from lightning_tricks.ensemble import (
 )
 from lightning_tricks.ensemble.data.bootstrap import bootstrap
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
+from lightning_tricks.verify import Verification, verify
 
 __version__ = "0.2.0"
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     # look
     "probe",
     "checkup",
+    "verify",
+    "Verification",
     "diagnose",
     "Diagnosis",
     "Finding",

@@ -16,6 +16,7 @@ from lightning_tricks.callbacks.monitoring.first_step import FirstStep
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import Rule, diagnose
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
+from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.probe import check_optimizer_of
@@ -66,16 +67,16 @@ def checkup(
     >>> checkup(net, batch, nn.functional.cross_entropy).healthy
     True
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if num_batches < 1:
-        raise ValueError(f"num_batches must be at least 1, got {num_batches}")
+    check_module(model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("nothing inside of a scripted model is seen: give the module that it was made of")
+    check_count("num_batches", num_batches)
     diagnose([], ignore=ignore, rules=rules)  # unknown names are an error before the work, not after it
     model = original_of(model)
-    _check_loss_fn(model, loss_fn)
+    check_loss_fn(model, loss_fn)
     # A checkup draws random numbers (dropout, shuffling): all streams go on as if it had not.
     with keep_random_numbers(generators=_generators_of(data)), torch.enable_grad():
-        model, optimizer = _copy(model, getattr(optimizer, "optimizer", optimizer))
+        model, optimizer = copy_of(model, getattr(optimizer, "optimizer", optimizer))
         if not model.training:
             model.train()
         batches = RepeatedBatches(data, num_batches)
@@ -86,7 +87,7 @@ def checkup(
     return diagnose(history, ignore=ignore, rules=rules)
 
 
-def _check_loss_fn(model: nn.Module, loss_fn: Any) -> None:
+def check_loss_fn(model: nn.Module, loss_fn: Any) -> None:
     name, is_lightning = type(model).__name__, compat.is_lightning_module(model)
     if loss_fn is None:
         if not is_lightning:
@@ -113,7 +114,7 @@ def _train_lightning_module(model: Any, batches: RepeatedBatches, optimizer: Any
         model.configure_optimizers = lambda: optimizer
     monitor = Monitor(every_n_steps=1)
     monitor.preflight = True
-    compat.fit_quietly(model, batches, len(batches), _device_of(model), monitor)
+    compat.fit_quietly(model, batches, len(batches), device_of(model), monitor)
     return monitor.history
 
 
@@ -125,7 +126,7 @@ def _train(
     history: list[Snapshot] = []
     place, first_step = None, FirstStep(wanted=True)
     for step, batch in enumerate(batches):
-        x, y = _input_and_target(compat.move_data_to_device(batch, _device_of(model)))
+        x, y = input_and_target(compat.move_data_to_device(batch, device_of(model)))
         probe = Probe(model, optimizer, step=step)
         first_step.begin(probe, (x, y), batches, 1)
         with probe:
@@ -159,7 +160,7 @@ def _first_nonfinite(probe: Probe, model: nn.Module, x: Any, y: Any, loss_fn: Lo
     return None
 
 
-def _copy(model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
+def copy_of(model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
     """Both in one deep copy, so that the optimiser's copy holds the parameters of the model's copy."""
     if optimizer is not None:
         check_optimizer_of(model, optimizer)
@@ -217,7 +218,7 @@ def _is_batch(data: Any) -> bool:
     return isinstance(data, (tuple, list)) and any(torch.is_tensor(entry) for entry in data)
 
 
-def _input_and_target(batch: Any) -> tuple[Any, Any]:
+def input_and_target(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, dict):
         entries = list(batch.values())
     elif isinstance(batch, (tuple, list)):
@@ -232,7 +233,7 @@ def _input_and_target(batch: Any) -> tuple[Any, Any]:
     return entries[0], entries[1]
 
 
-def _device_of(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 

@@ -25,7 +25,7 @@ LEVELS = [
     {"treatment"},
     {"watch"},
     {"callbacks"},
-    {"checkup", "ensemble", "modules"},
+    {"checkup", "verify", "ensemble", "modules"},
 ]
 TORCH_ONLY = ("activations", "model", "stats", "nn", "init", "surgery", "probes")
 NAMES_LIGHTNING = {"lightning", "pytorch_lightning"}

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_only
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 _said: set[str] = set()
+_log = logging.getLogger("lightning_tricks")
 
 
 def rank_and_world(trainer: Trainer | None) -> tuple[int, int]:
@@ -68,6 +69,25 @@ def without_gradient_exchange(trainer: Trainer) -> None:
         model.require_forward_param_sync = False
     elif trainer.world_size > 1:
         raise ValueError(f"an ensemble spreads over devices with strategy='ddp', not with {type(trainer.strategy)}")
+
+
+@rank_zero_only
+def rank_zero_warn(message: str) -> None:
+    """A warning on rank zero, without a line of this package before it.
+
+    Where warnings are errors it is logged instead: nothing that is said here may end a training.
+    """
+    shown, warnings.formatwarning = warnings.formatwarning, _without_place
+    try:
+        warnings.warn(message, stacklevel=3)
+    except Warning:
+        _log.warning(message)
+    finally:
+        warnings.formatwarning = shown
+
+
+def _without_place(message: Warning | str, *place: Any, **more: Any) -> str:
+    return f"lightning_tricks: {message}\n"
 
 
 def warn_once(message: str) -> None:
@@ -105,7 +125,7 @@ class _Combined:
         return (batch for batch, _, _ in self.loader)
 
 
-def fit_quietly(module: Any, batches: Any, count: int, device: torch.device, callback: Callback) -> None:
+def fit_quietly(module: Any, batches: Any, count: int, device: torch.device, *callbacks: Callback) -> None:
     """Train a module for so many batches with a Trainer that shows, logs and saves nothing.
 
     A Trainer it has to be: ``self.log``, ``self.optimizers()`` and ``self.trainer`` work only with one.
@@ -124,7 +144,7 @@ def fit_quietly(module: Any, batches: Any, count: int, device: torch.device, cal
             num_sanity_val_steps=0,
             log_every_n_steps=1,
             logger=DummyLogger(),
-            callbacks=[callback],
+            callbacks=list(callbacks),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

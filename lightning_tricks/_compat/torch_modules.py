@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv, dropout
 from torch.nn.modules import module as modules
@@ -32,6 +33,7 @@ __all__ = [
     "forward_pre_hooks_of",
     "hear_calls",
     "keep_on_the_slow_path",
+    "may_take_the_fast_path",
     "move_call_hooks",
     "padding_of",
     "parameters_of",
@@ -215,6 +217,21 @@ def keep_on_the_slow_path(model: nn.Module, layers: Iterable[nn.Module]) -> None
             module.activation_relu_or_gelu = 0
         elif isinstance(module, nn.TransformerEncoder) and wanted.intersection(module.modules()):
             module.use_nested_tensor = False
+
+
+def may_take_the_fast_path(module: nn.Module, inputs: Iterable[Any]) -> bool:
+    """Whether torch would run this module by its fused kernels, which it does unless a function mode looks on.
+
+    They differ in their last bits, and where there is padding in its outputs. What torch asks beside (an even number of
+    heads, no autocast ...) is not asked here: such a module may be said to take the fast path and does not.
+    """
+    if not isinstance(module, (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)):
+        return False
+    first = next(iter(module.layers), module) if isinstance(module, nn.TransformerEncoder) else module
+    if first.training:
+        return False
+    tensors = [*first.parameters(), *(x for x in inputs if isinstance(x, Tensor))]
+    return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
 
 
 # Names that compilation, DDP, FSDP and checkpointing put into the path of a module.

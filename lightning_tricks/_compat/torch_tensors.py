@@ -39,6 +39,11 @@ def is_view(tensor: Tensor) -> bool:
     return tensor._is_view()
 
 
+def is_traced(tensor: Tensor) -> bool:
+    """Whether it stands for values that a tracer, such as torch.export, does not have."""
+    return getattr(tensor, "fake_mode", None) is not None or type(tensor).__name__ == "FunctionalTensor"
+
+
 def in_transform(tensor: Tensor) -> bool:
     """Whether a function transform (vmap, grad) has wrapped it; where torch does not tell, nothing is."""
     ask: Any = getattr(getattr(torch._C, "_functorch", None), "is_functorch_wrapped_tensor", None)

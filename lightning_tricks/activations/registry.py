@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -44,7 +45,9 @@ def by_name(name: str) -> Activation:
     try:
         return _BY_NAME[name]
     except KeyError:
-        raise ValueError(f"unknown activation {name!r}; known are {', '.join(sorted(_BY_NAME))}") from None
+        near = difflib.get_close_matches(str(name), _BY_NAME, 1)
+        meant = f": did you mean {near[0]!r}?" if near else ";"
+        raise ValueError(f"unknown activation {name!r}{meant} known are {', '.join(sorted(_BY_NAME))}") from None
 
 
 def properties_of(name: str | None) -> Properties:

@@ -38,15 +38,18 @@ class ActivationMonitor(Monitor):
     prefix = "activations"
 
     def summary(self, snapshot: Snapshot) -> dict[str, float]:
-        """Mean linearity, worst saturation, dead share and mean energy, and the ladder's last over first std."""
+        """Mean linearity, worst saturation, dead share and mean energy, and the ladder's last over first std.
+
+        Where no unit saturates or dies, those shares are 0; the others have no value without hidden activations.
+        """
         hidden = hidden_activations(snapshot)
         if "*" not in self.globs:  # chosen by hand: which of them are hidden, their weights cannot tell
             hidden = [record for record in snapshot.activations if record.patterns and not record.gate]
         known = [record.std for record in hidden if record.std > 0]
         return {
             "linearity": _mean([record.linearity for record in hidden]),
-            "saturation": _largest([record.saturation for record in hidden]),
-            "dead_share": _largest([record.dead_share for record in hidden]),
+            "saturation": max(_known([record.saturation for record in hidden]), default=0.0),
+            "dead_share": max(_known([record.dead_share for record in hidden]), default=0.0),
             "mean_energy": _largest([record.mean_energy for record in hidden]),
             "std_last_over_first": known[-1] / known[0] if known else math.nan,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,6 +13,7 @@ from lightning_tricks.callbacks.monitoring import files
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import PROBLEMS, Finding, Rule, diagnose
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
+from lightning_tricks.diagnosis.registry import as_ignored
 from lightning_tricks.diagnosis.rule import RuleError
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.probe import MAX_PATTERNS
@@ -44,7 +45,7 @@ class TrainingDoctor(Monitor):
         on_problem: What to do at a new problem of severity ``"warning"`` or ``"critical"``: ``"warn"`` once per problem
             and layer, ``"stop"`` the training after this batch, ``"raise"`` a TrainingProblemError, or only ``"log"``.
         report: Whether the table is printed and the files are written at the end.
-        ignore: Problems that are not to be found, such as ``("bias_shift",)``.
+        ignore: Problems that are not to be found, such as ``("bias_shift", "dead_units:encoder.*")``.
         rules: Rules of your own, made by ``lightning_tricks.rule``, beside those of the package.
         preflight: Whether the network is asked, after the first step and with at most four further forwards on a copy,
             whether patterns of a batch mix and whether a sequence sees what it is to predict. The training goes on
@@ -53,7 +54,8 @@ class TrainingDoctor(Monitor):
             for the Trainer's ``log_every_n_steps``.
         layers: A glob, or several, of the names to show, such as ``"encoder.*"``; judged are all layers.
         max_patterns: The most patterns (batch x space x time) per unit that are read; None for all.
-        log_per_layer: Accepted as by every monitor; the doctor logs whole-model numbers only.
+        log_per_layer: Whether the highest severity of every layer goes to the loggers too, as
+            ``doctor/{layer}/severity`` (0 to 2: nothing above info, warning, critical).
 
     Attributes:
         diagnosis: The diagnosis up to now; never None.
@@ -80,20 +82,16 @@ class TrainingDoctor(Monitor):
         every_n_steps: int | None = None,
         layers: str | list[str] = "*",
         max_patterns: int | None = MAX_PATTERNS,
-        log_per_layer: bool = True,
+        log_per_layer: bool = False,
     ) -> None:
         super().__init__(
             every_n_steps=every_n_steps, layers=layers, max_patterns=max_patterns, log_per_layer=log_per_layer
         )
-        ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+        ignore = as_ignored(ignore)
         if on_problem not in get_args(OnProblem):
             raise ValueError(f"on_problem must be one of {', '.join(get_args(OnProblem))}, got {on_problem!r}")
         rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
-        diagnose([], rules=rules)  # a rule that is none is an error at once
-        known = [*PROBLEMS, *(rule.problem for rule in rules)]
-        unknown = [problem for problem in ignore if problem not in known]
-        if unknown:
-            raise ValueError(f"ignore names unknown problems {unknown}; known are {', '.join(known)}")
+        diagnose([], ignore=ignore, rules=rules)  # what is wrong is an error at once
         self.globs = ("*",)
         self.on_problem = on_problem
         self.report = report
@@ -110,7 +108,7 @@ class TrainingDoctor(Monitor):
         """What the rules say to the history up to now."""
         while self._diagnosis is None:
             known = {*PROBLEMS, *(rule.problem for rule in self.rules)}
-            ignore = [problem for problem in self.ignore if problem in known]
+            ignore = [problem for problem in self.ignore if problem.partition(":")[0] in known]
             try:
                 found = diagnose(self.history, ignore=ignore, rules=self.rules)
                 self._diagnosis = dataclasses.replace(found, layers=self.shown)
@@ -159,6 +157,15 @@ class TrainingDoctor(Monitor):
             "healthy": float(self.diagnosis.healthy),
         }
 
+    def per_layer(self, snapshot: Snapshot) -> dict[str, float]:
+        names = (record.name for record in snapshot.matching(self.shown).records())
+        severities = dict.fromkeys((f"{name}/severity" for name in names), 0.0)
+        for finding in self.diagnosis.findings:
+            key = f"{finding.layer}/severity"
+            if key in severities:
+                severities[key] = max(severities[key], float(finding.rank))
+        return severities
+
     def to_csv(self, path: str | Path) -> Path:
         return self.diagnosis.to_csv(path)
 
@@ -177,11 +184,11 @@ class TrainingDoctor(Monitor):
         own = (self._rules_given,) if self._rules_given else ()
         return f"{super().state_key}{(self.on_problem, self.ignore, *own)}"
 
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "reported": [list(pair) for pair in sorted(self._reported, key=str)]}
+    def own_state(self) -> dict[str, Any]:
+        return {**super().own_state(), "reported": [list(pair) for pair in sorted(self._reported, key=str)]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        reported = state_dict.get("reported") or state_dict.get("told", [])  # the latter is its name in version 0.1
+    def restore(self, history: list[Snapshot], state: Mapping[str, Any]) -> None:
+        super().restore(history, state)
+        reported = state.get("reported") or state.get("told", [])  # the latter is its name in version 0.1
         self._reported = {(problem, layer) for problem, layer in reported}
         self._diagnosis = None

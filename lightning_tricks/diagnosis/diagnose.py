@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
 from lightning_tricks.diagnosis.attribution import fold
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.finding import Finding
-from lightning_tricks.diagnosis.registry import with_rules
+from lightning_tricks.diagnosis.registry import as_ignored, is_ignored, with_rules
 from lightning_tricks.diagnosis.rule import Rule
 from lightning_tricks.probes import Snapshot
 
@@ -22,15 +22,21 @@ def diagnose(history: Sequence[Snapshot], *, ignore: Collection[str] = (), rules
 
     Args:
         history: Snapshots in the order of their steps.
-        ignore: Problems that are not to be found.
+        ignore: Problems that are not to be found, also of some layers only, as ``"dead_units:encoder.*"``.
         rules: Rules of your own, made by ``lightning_tricks.rule``, beside those of the package.
 
     Raises:
+        TypeError: ``history`` holds other things than snapshots.
         ValueError: ``ignore`` names an unknown problem, or a rule one that has a rule already.
 
     >>> diagnose([]).state
     'unknown'
     """
+    if not isinstance(history, Iterable) or not all(isinstance(each, Snapshot) for each in history):
+        holds = isinstance(getattr(history, "history", None), list)
+        hint = ": give its history" if holds else ": give a list of them" if isinstance(history, Snapshot) else ""
+        kind = type(history).__name__
+        raise TypeError(f"history must be a list of snapshots, such as doctor.history, got {kind}{hint}")
     return Diagnosis(list(find(history, ignore, rules)), list(history))
 
 
@@ -43,7 +49,7 @@ def find(history: Sequence[Snapshot], ignore: Collection[str] = (), rules: Seque
     Raises:
         ValueError: ``ignore`` names an unknown problem, or a rule one that has a rule already.
     """
-    judging = with_rules(rules, ignore)
+    judging, ignore = with_rules(rules, ignore), as_ignored(ignore)
     if not history:
         return ()
     findings = [finding for rule in judging if rule.reads == "whole" for finding in rule(history)]
@@ -52,7 +58,7 @@ def find(history: Sequence[Snapshot], ignore: Collection[str] = (), rules: Seque
     if before:
         given = {"finite": before, "thinned": thinned(before), "last losses": [*before, *_last_losses(broken, history)]}
         findings += [finding for rule in judging if rule.reads in given for finding in rule(given[rule.reads])]
-    kept = [finding for finding in findings if finding.problem not in ignore]
+    kept = [finding for finding in findings if not is_ignored(finding.problem, finding.layer, ignore)]
     return fold(kept, (before or list(history))[-1], judging)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
 
 from lightning_tricks.diagnosis import rules as package
 from lightning_tricks.diagnosis.rule import KNOWN, STAGES, Rule, Words
+from lightning_tricks.model.arguments import unknown_name
 
 
 def _ordered(rules: Collection[Rule]) -> tuple[Rule, ...]:
@@ -36,6 +39,30 @@ def wording(problem: str) -> Words:
     return KNOWN[problem].words if problem in KNOWN else Words(plain, plain)
 
 
+def as_ignored(ignore: Any) -> tuple[str, ...]:
+    """Names of problems, each with a glob of layers behind a colon or none; one stands for itself.
+
+    >>> as_ignored("overfitting")
+    ('overfitting',)
+    """
+    names = (ignore,) if isinstance(ignore, str) else tuple(ignore) if isinstance(ignore, Iterable) else (ignore,)
+    for name in names:
+        if not isinstance(name, str):
+            wanted = "names of problems such as ('dead_units', 'bias_shift:encoder.*')"
+            raise TypeError(f"ignore must be {wanted}, got {name!r}")
+    return names
+
+
+def is_ignored(problem: str, layer: str | None, ignore: Collection[str]) -> bool:
+    """Whether a finding is not to be shown.
+
+    >>> is_ignored("dead_units", "encoder.0", ["dead_units:enc*"]), is_ignored("dead_units", "head", ["saturation"])
+    (True, False)
+    """
+    pairs = [name.partition(":") for name in ignore]
+    return any(problem == name and (not glob or fnmatchcase(layer or "", glob)) for name, _, glob in pairs)
+
+
 def with_rules(rules: Sequence[Rule] = (), ignore: Collection[str] = ()) -> tuple[Rule, ...]:
     """The package's rules and these, in their order.
 
@@ -51,9 +78,9 @@ def with_rules(rules: Sequence[Rule] = (), ignore: Collection[str] = ()) -> tupl
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"there is a rule for {twice} already: give the problem of yours another name")
-    unknown = [name for name in ignore if name not in names]
-    if unknown:
-        raise ValueError(f"unknown problem to ignore: {', '.join(unknown)}; known are {', '.join(names)}")
+    for name in as_ignored(ignore):
+        if name.partition(":")[0] not in names:
+            raise ValueError(unknown_name("problem to ignore", name.partition(":")[0], names))
     return _ordered((*RULES, *rules)) if rules else RULES
 
 

@@ -42,6 +42,9 @@ def make_members(make_member: Callable[[], Any], num_members: int, seed: int = 0
     """
     if isinstance(num_members, bool) or not isinstance(num_members, int) or num_members < 1:
         raise ValueError(f"num_members must be a whole number of at least 1, got {num_members!r}")
+    if isinstance(make_member, nn.Module):
+        kind = type(make_member).__name__
+        raise TypeError(f"make_member must be a function that makes a member, got a {kind}: give lambda: {kind}(...)")
     members: list[Any] = []
     with torch.random.fork_rng():
         for member_seed in seeds(seed, num_members):

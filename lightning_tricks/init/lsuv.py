@@ -15,6 +15,7 @@ from lightning_tricks.init.fans import WeightBlock, weight_blocks
 from lightning_tricks.init.orthogonal import orthonormalize
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.init.weights import NotWritableError, identity_of, is_frozen, write_weight, zero_biases
+from lightning_tricks.model.arguments import check_module
 from lightning_tricks.model.batches import Forward, run_model
 from lightning_tricks.model.isolated import isolated
 from lightning_tricks.model.layers import Model, is_mean_only, is_weighted
@@ -63,6 +64,7 @@ def lsuv_(
     >>> round(float(lsuv_(net, x)(x).detach().std()), 2)
     1.0
     """
+    check_module(model)
     if forward is None and (batch is None or isinstance(batch, (DataLoader, Dataset))):
         raise TypeError(
             f"batch has to be one batch that the model takes, not {type(batch).__name__}: pass next(iter(loader))"

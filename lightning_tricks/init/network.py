@@ -19,6 +19,7 @@ from lightning_tricks.init.moments import gain, one_step_gain
 from lightning_tricks.init.orthogonal import delta_problem, fill_delta, fill_orthogonal, isometry
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.init.weights import NotWritableError, identity_of, is_frozen, write_weight, zero_biases
+from lightning_tricks.model.arguments import check_module, unknown_name
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.execution_order import ExecutionOrder, execution_order
 from lightning_tricks.model.layers import Model, is_weighted
@@ -113,6 +114,7 @@ def initialize(
     >>> [(entry.layer, entry.what) for entry in report.changed]
     [('0', 'lecun_normal (selu)'), ('2', 'he_normal (relu)'), ('4', 'lecun_normal (linear)')]
     """
+    check_module(model)
     check_scheme(scheme, batch)
     report = Report() if report is None else report
     if scheme == "lsuv":
@@ -143,8 +145,10 @@ def initialize(
 
 def check_scheme(scheme: str, batch: Any) -> None:
     """Raises ValueError for an unknown scheme, and for ``"lsuv"`` without a batch."""
+    if not isinstance(scheme, str):
+        raise TypeError(f"scheme must be a name such as 'auto', got {type(scheme).__name__}: a batch goes to batch=")
     if scheme not in SCHEMES:
-        raise ValueError(f"unknown scheme {scheme!r}; known are {', '.join(SCHEMES)}")
+        raise ValueError(unknown_name("scheme", scheme, SCHEMES))
     if scheme == "lsuv" and batch is None:
         raise ValueError("scheme 'lsuv' scales each layer by what it puts out: pass batch=")
 

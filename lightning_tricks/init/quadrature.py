@@ -69,6 +69,8 @@ def scalar_function(activation: ActivationLike, kinks: Sequence[float] = ()) -> 
     """
     if isinstance(activation, ScalarFunction):
         return activation
+    if isinstance(activation, type):
+        raise TypeError(f"activation must not be the class {activation.__name__}: call it, {activation.__name__}()")
     points = tuple(float(kink) for kink in kinks)
     if isinstance(activation, str):
         if activation in ("linear", "identity"):

@@ -126,6 +126,8 @@ def _whole_signals(layers: list[Any], not_seen: dict[str, str]) -> list[ErrorSig
 
 def _list_unseen(observer: Observer) -> None:
     modules, not_seen = observer.modules, observer.tallies.not_seen
+    for path in modules.fast:
+        not_seen[path] = "a frozen transformer in evaluation mode takes torch's fast path: nothing inside is seen"
     used = {tally.weight for tally in observer.tallies.weighted.values()}
     for path, module in modules.leaves():
         if isinstance(module, torch.jit.ScriptModule):

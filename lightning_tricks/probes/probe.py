@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lightning_tricks._compat import torch_functions
 from lightning_tricks._compat.compiled import eagerly
-from lightning_tricks._compat.torch_optim import unscales_itself
+from lightning_tricks._compat.torch_optim import current_scale, unscales_itself
+from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.probes.build_snapshot import StepContext, build_snapshot
 from lightning_tricks.probes.measure.parameters import ParameterReader
 from lightning_tricks.probes.snapshot import Snapshot
@@ -72,13 +74,14 @@ class Probe:
         max_patterns: int | None = MAX_PATTERNS,
         step: int = 0,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        if max_patterns is not None and max_patterns < 1:
-            raise ValueError(f"max_patterns must be at least 1, or None for all patterns, got {max_patterns}")
+        check_module(model)
+        check_count("max_patterns", max_patterns, "None for all patterns")
+        if not isinstance(layers, Sequence):
+            raise TypeError(f"layers must be a glob such as 'encoder.*' or a list of them, got {layers!r}")
         globs = [layers] if isinstance(layers, str) else list(layers)
         self.step, self._model = step, model
         self.loss_scale: Any = 1.0  # a number, or a tensor on the device: the factor on the loss that goes backward
+        self.scaler: torch.amp.GradScaler | None = None  # asked for it when the step begins
         self.ranks = 1  # the gradient is averaged over this many processes
         self.recent_losses: Sequence[Any] = ()  # numbers, or tensors that are copied with everything else
         self._optimizers = _optimizers(optimizer)
@@ -91,7 +94,8 @@ class Probe:
         self._mode: ObserverMode | None = None
         self._parameters = ParameterReader(model, seen.tallies, seen.guard, self._optimizers)
         seen.raw_gradients = self._parameters.raw
-        self._open = self._pushed = self._attached = False
+        self._open = self._pushed = self._attached = self._in_block = False
+        self._stepped: set[int] = set()  # the optimisers that have begun a step
         self._snapshot: Snapshot | None = None
         self._exits = contextlib.ExitStack()
 
@@ -106,19 +110,24 @@ class Probe:
 
     def open(self) -> Probe:
         """Attach: from here on every call is seen."""
-        if self._open or self._snapshot is not None:
+        if self._attached:
             raise RuntimeError("a probe looks at one step only: make a new one")
+        if self.scaler is not None and self.scaler.is_enabled():
+            self.loss_scale = current_scale(self.scaler)
         with contextlib.ExitStack() as exits:  # whatever fails half-way is undone
             exits.enter_context(eagerly())
             for optimizer in self._optimizers:
                 exits.callback(optimizer.register_step_pre_hook(self._before_step).remove)
                 exits.callback(optimizer.register_step_post_hook(self._after_step).remove)
+            if self._in_block and not self._optimizers:
+                exits.callback(register_optimizer_step_pre_hook(self._count_step).remove)
             exits.callback(self._observer.modules.detach)
             self._observer.modules.attach()
             if self._observer.outermost is not None:
                 exits.callback(self._observer.outermost.detach)
                 self._observer.outermost.attach()
             self._mode = ObserverMode(self._observer)
+            self._observer.modules.step_aside = self._step_aside
             exits.callback(self._unpush)
             self._push()
             self._exits = exits.pop_all()
@@ -184,7 +193,7 @@ class Probe:
             self._observer.loop.read_optimizers(self._parameters.optimizers)
             self._observer.loop.close()
         with self._observer.guard("parameters"):  # those that no optimiser has stepped
-            self._parameters.before()
+            self._parameters.before(scale=1.0 if self.scaler is None or self._stepped else self.loss_scale)
             self._parameters.after(stepped=False)
 
     def snapshot(self) -> Snapshot:
@@ -219,7 +228,15 @@ class Probe:
             self._mode.__exit__(None, None, None)
             self._pushed = False
 
+    def _step_aside(self, aside: bool) -> None:
+        """Let a module run as if nothing looked on, as under any function mode torch leaves its fast path."""
+        if aside:
+            self._unpush()
+        elif self._open and not self._observer.paused:
+            self._push()
+
     def __enter__(self) -> Probe:
+        self._in_block = True
         return self.open()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
@@ -227,6 +244,7 @@ class Probe:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._count_step(optimizer)
         scale = self.loss_scale if unscales_itself(optimizer) else 1.0
         given = (*args[1:], kwargs.get("closure"))[0]
         if torch_functions.in_backward():  # the pass goes on for the layers before: it stays looked at
@@ -249,6 +267,14 @@ class Probe:
             return (args[0], closure, *args[2:]), kwargs
         return args, {**kwargs, "closure": closure}
 
+    def _count_step(self, optimizer: torch.optim.Optimizer, *given: Any) -> None:
+        if self._in_block and id(optimizer) in self._stepped and not torch_functions.in_backward():
+            raise RuntimeError(
+                f"a probe looks at one step only, and {type(optimizer).__name__}.step() ran a second time inside of "
+                "the block: open a new probe for every step"
+            )
+        self._stepped.add(id(optimizer))
+
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if not torch_functions.in_backward():
             self.resume()
@@ -268,6 +294,7 @@ def probe(
     *,
     layers: str | Sequence[str] = "*",
     max_patterns: int | None = MAX_PATTERNS,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Probe:
     """Look at one step of any training loop.
 
@@ -280,9 +307,11 @@ def probe(
         optimizer: The optimiser, for updates; without it the gradients are read at the end of the block.
         layers: A glob, or several, of the names to look at.
         max_patterns: The most patterns (batch x space x time) per unit that are looked at; None for all.
+        scaler: The GradScaler whose scale is on the loss that goes backward, so that all is told without it.
 
     Raises:
-        TypeError: ``model`` is no module, or ``optimizer`` no optimiser.
+        TypeError: ``model`` is no module, ``optimizer`` no optimiser, or ``scaler`` no GradScaler.
+        RuntimeError: The block is entered twice, or an optimiser makes a second step inside of it.
         ValueError: ``max_patterns`` is under 1, or the optimiser holds no parameter of the model.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -296,4 +325,8 @@ def probe(
     made = Probe(model, optimizer, layers=layers, max_patterns=max_patterns)
     for one in _optimizers(optimizer):
         check_optimizer_of(model, one)
+    if scaler is not None:
+        if not hasattr(scaler, "get_scale"):
+            raise TypeError(f"scaler must be a torch.amp.GradScaler, got {type(scaler).__name__}")
+        made.scaler = scaler
     return made

@@ -24,7 +24,7 @@ from lightning_tricks.probes.records.validation import ValidationRecord
 from lightning_tricks.probes.records.weighted import WeightedRecord
 
 R = TypeVar("R", bound=StepRecord)
-_KINDS: Mapping[str, type[StepRecord]] = {
+KINDS: Mapping[str, type[StepRecord]] = {
     "activations": ActivationRecord,
     "weighted": WeightedRecord,
     "parameters": ParameterRecord,
@@ -110,6 +110,10 @@ class Snapshot:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
+        return {**self.head(), **{kind: [record.to_dict() for record in getattr(self, kind)] for kind in KINDS}}
+
+    def head(self) -> dict[str, Any]:
+        """What is no record of a layer, as plain JSON."""
         return {
             "step": self.step,
             "loss": to_json(self.loss),
@@ -126,22 +130,21 @@ class Snapshot:
             "ended": self.ended,
             "validation": None if self.validation is None else self.validation.to_dict(),
             "preflight": None if self.preflight is None else self.preflight.to_dict(),
-            **{kind: [record.to_dict() for record in getattr(self, kind)] for kind in _KINDS},
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Snapshot:
         """The snapshot that ``to_dict`` wrote, without sums."""
         records: dict[str, Any] = {
-            kind: tuple(record.from_dict(each) for each in values.get(kind, ())) for kind, record in _KINDS.items()
+            kind: tuple(record.from_dict(each) for each in values.get(kind, ())) for kind, record in KINDS.items()
         }
         training, validation, preflight = (values.get(name) for name in ("training", "validation", "preflight"))
         return cls(
             step=values["step"],
-            loss=_number(values["loss"]),
-            nonfinite_loss=values["nonfinite_loss"],
-            loss_scale=values["loss_scale"],
-            not_seen=dict(values["not_seen"]),
+            loss=_number(values.get("loss")),
+            nonfinite_loss=values.get("nonfinite_loss", False),
+            loss_scale=values.get("loss_scale", 1.0),
+            not_seen=dict(values.get("not_seen", {})),
             origin=dict(values.get("origin", {})),
             recent_losses=tuple(_number(loss) for loss in values.get("recent_losses", ())),
             validation_loss=_number(values.get("validation_loss")),

@@ -91,6 +91,8 @@ def _coprime(step: int, row: int) -> int:
 
 def unreadable(tensor: Tensor) -> str | None:
     """Why a tensor's values cannot be counted, or None."""
+    if torch_tensors.is_traced(tensor):
+        return "it is being traced, as by torch.export, and has no values"
     if tensor.is_floating_point() and tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_nested):
         return "it runs inside a function transform (vmap, grad)" if torch_tensors.in_transform(tensor) else None
     if tensor.is_complex():

@@ -84,10 +84,21 @@ def to_host(arrays: Iterable[Tensor]) -> list[np.ndarray[Any, Any]]:
         by_device.setdefault(array.device, []).append(index)
     copied: list[Any] = [None] * len(arrays)
     for indices in by_device.values():
-        packed = torch.cat([arrays[index].detach().reshape(-1) for index in indices]).cpu().numpy()
+        try:
+            packed = torch.cat([arrays[index].detach().reshape(-1) for index in indices]).cpu().numpy()
+        except (RuntimeError, TypeError):  # one without values must not spoil the others
+            copied = [_alone(array) if i in indices else copied[i] for i, array in enumerate(arrays)]
+            continue
         for index, piece in zip(indices, _pieces(packed, [arrays[i].shape for i in indices]), strict=True):
             copied[index] = piece
     return copied
+
+
+def _alone(array: Tensor) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(array.detach().cpu().numpy())
+    except (RuntimeError, TypeError):
+        return np.full(tuple(array.shape), math.nan)
 
 
 def _names(kind: Any) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from lightning_tricks.activations import activation_of, by_name, entries
 from lightning_tricks.init.fans import weight_blocks
 from lightning_tricks.init.network import check_scheme, initialize
 from lightning_tricks.init.report import NoEffectWarning, Report
+from lightning_tricks.model.arguments import check_module
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.execution_order import execution_order, functional_activations
 from lightning_tricks.model.layers import Model, is_batch_norm, is_weighted
@@ -54,6 +55,7 @@ def swap_activation(model: Model, old: Old, new: New, *, report: Report | None =
       (1): GELU(approximate='none')
     )
     """
+    check_module(model)
     report = Report() if report is None else report
     matches, wanted = _matcher(old)
     make = _maker(new)
@@ -114,6 +116,7 @@ def self_normalize(
       (3): Linear(in_features=8, out_features=1, bias=True)
     )
     """
+    check_module(model)
     report = Report() if report is None else report
     matches, wanted = _matcher(old)
     if not any(matches(module) for module in model.modules()):

@@ -30,8 +30,8 @@ import lightning_tricks.diagnosis as package
 from lightning_tricks.diagnosis import find
 from lightning_tricks.diagnosis.rule import Rule
 from lightning_tricks.probes import Snapshot
+from tests.benchmarks.clinic.judging.verdict import histories
 from tests.benchmarks.clinic.store import Store
-from tests.benchmarks.clinic.verdict import histories
 from tests.benchmarks.variants import MODULES, Variant, branches, constants
 
 _FOLDER = package.__path__[0]

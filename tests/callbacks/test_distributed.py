@@ -32,7 +32,7 @@ data, validation = share(batches(3, size=16)), share(batches(2, size=16, seed=3)
 def run():
     looking = [lt.GradientFlowMonitor(every_n_steps=1), lt.TrainingDoctor(every_n_steps=1, max_patterns=None)]
     trainer = fit(Joint(), looking, data, validation=validation, num_sanity_val_steps=0, **options)
-    return {"history": looking[1].state_dict()["history"], "step": trainer.global_step}
+    return {"history": [snapshot.to_dict() for snapshot in looking[1].history], "step": trainer.global_step}
 
 def broken(probe):
     raise RuntimeError("only here")

@@ -61,7 +61,8 @@ def test_fit_ends(way, options, capsys, monkeypatch):
     for monitor in looking:
         assert monitor._shared_probe is None
         for twin in (pickle.loads(pickle.dumps(monitor)), copy.deepcopy(monitor)):
-            assert twin.state_dict() == monitor.state_dict()
+            assert [s.to_dict() for s in twin.history] == [s.to_dict() for s in monitor.history]
+            assert twin.own_state() == monitor.own_state()
     pickle.dumps(module)
     copy.deepcopy(module)
     shown = len(looking[0].history) > 0

@@ -1,17 +1,20 @@
 """The doctor: what it finds, says and does, and when."""
 
+import csv
 import dataclasses
 import pickle
 import warnings
+from pathlib import Path
 
 import lightning.pytorch as L
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 import lightning_tricks as lt
-from tests.callbacks.trainings import Classifier, batches, fit
+from tests.callbacks.trainings import Classifier, batches, fit, mlp
 
 
 def equal_weights():
@@ -139,7 +142,7 @@ def test_same_findings_from_the_history_alone():
 
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"on_problem": "scream"}, "on_problem must be one of warn, stop, raise, log, got 'scream'"),
-    ({"ignore": ("typo",)}, r"ignore names unknown problems \['typo'\]; known are linearity, "),
+    ({"ignore": ("typo",)}, r"unknown problem to ignore 'typo'; known are linearity, "),
 ])  # fmt: skip
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -310,3 +313,22 @@ def test_a_part_of_a_network_has_no_input_layer():
         F.cross_entropy(big(torch.randn(32, 6)), torch.randint(3, (32,))).backward()
     assert p.snapshot().partial
     assert not lt.Snapshot().partial
+
+
+def test_log_per_layer_logs_the_severity_of_every_layer(tmp_path):
+    def logged(**options):
+        symmetric = mlp()
+        for parameter in symmetric.parameters():
+            torch.nn.init.constant_(parameter, 0.5)
+        doctor = lt.TrainingDoctor(every_n_steps=1, on_problem="log", report=False, **options)
+        logger = CSVLogger(str(tmp_path), version=str(options))
+        fit(Classifier(symmetric), [doctor], logger=logger, log_every_n_steps=1)
+        *_, row = csv.DictReader(Path(logger.log_dir, "metrics.csv").read_text().splitlines())
+        sick = {finding.layer for finding in doctor.diagnosis.findings if finding.rank == 2}
+        return {key: value for key, value in row.items() if "/" in key}, sick
+
+    assert set(logged()[0]) == {"doctor/findings", "doctor/severity", "doctor/healthy"}
+    found, sick = logged(log_per_layer=True)
+    assert sick
+    assert all(float(found[f"doctor/{layer}/severity"]) == 2.0 for layer in sick)
+    assert {"doctor/net.1/severity", "doctor/net.5.bias/severity"} <= set(found)

@@ -170,3 +170,59 @@ def test_saved_tensor_hooks_of_the_user_see_the_same_tensors():
         return packed
 
     assert count(True) == count(False)
+
+
+class FrozenEncoder(nn.Module):
+    """In evaluation mode, with a padding mask: torch runs it by its fused kernels unless a function mode looks on."""
+
+    def __init__(self, kind):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        encoders = {
+            "encoder": nn.TransformerEncoder(layer, 2),
+            "layer": layer,
+            "attention": nn.MultiheadAttention(8, 2, batch_first=True),
+        }
+        self.kind, self.encoder, self.head = kind, encoders[kind].eval().requires_grad_(False), nn.Linear(8, 1)
+
+    def forward(self, x):
+        mask = (torch.arange(x.shape[1]) > 2).expand(x.shape[:2])
+        if self.kind == "attention":
+            return self.head(self.encoder(x, x, x, key_padding_mask=mask)[0])
+        return self.head(torch.relu(self.encoder(x, src_key_padding_mask=mask)))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("kind", ["encoder", "layer", "attention"])
+def test_what_takes_the_fast_path_of_torch_still_does(kind):
+    def losses(probed, trained=False):
+        torch.manual_seed(0)
+        model = FrozenEncoder(kind)
+        model.encoder.requires_grad_(trained)
+        x = torch.randn(4, 5, 8)
+        with probe(model) if probed else contextlib.nullcontext() as p:
+            loss = model(x).square().mean()
+            loss.backward()
+        return loss.detach(), p.snapshot() if probed else None
+
+    (plain, _), (probed, snapshot) = losses(False), losses(True)
+    assert torch.equal(plain, probed)
+    assert list(snapshot.not_seen) == ["encoder"]
+    assert "fast path" in snapshot.not_seen["encoder"]
+    assert [record.name for record in snapshot.weighted] == ["head"]  # what comes after is seen again
+    assert not [record.name for record in snapshot.parameters if not record.ran]
+    _, snapshot = losses(True, trained=True)  # then torch does not take it, and everything inside is seen
+    assert not snapshot.not_seen
+    assert len(snapshot.weighted) > 1
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_frozen_teacher_beside_the_model_takes_its_fast_path_too():
+    teacher, student = FrozenEncoder("encoder").eval().requires_grad_(False), nn.Linear(8, 1)
+    x = torch.randn(4, 5, 8)
+    wanted = teacher(x)
+    with probe(student) as p:
+        given = teacher(x)
+        (student(x) - given).square().mean().backward()
+    assert torch.equal(given, wanted)
+    assert len(p.snapshot().weighted) == 1

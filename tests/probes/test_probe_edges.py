@@ -231,7 +231,7 @@ def test_other_precisions(dtype):
 
 
 def test_inference_mode_and_no_grad():
-    model = networks.transformer().eval()
+    model = networks.transformer()  # in evaluation mode torch would take its fast path
     for context in (torch.inference_mode(), torch.no_grad()):
         with context, probe(model) as p:
             model(torch.randn(3, 5, 8))
@@ -239,3 +239,87 @@ def test_inference_mode_and_no_grad():
         assert len(snapshot.weighted) == 5
         assert all(math.isnan(r.error_signal) for r in snapshot.weighted)
         assert not [reason for reason in snapshot.not_seen.values() if "could not be read" in reason]
+
+
+def step_with(model, optimizer, scale=1.0):
+    optimizer.zero_grad()
+    (model(torch.ones(4, 6)).square().mean() * scale).backward()
+    optimizer.step()
+
+
+def two_steps_in_a_block(model, optimizer, known):
+    with probe(model, optimizer if known else None):
+        step_with(model, optimizer)
+        step_with(model, optimizer)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["optimizer given", "optimizer not given"])
+def test_a_second_step_inside_of_a_block_is_an_error(known):
+    model = networks.mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(RuntimeError, match=r"one step only, and SGD\.step\(\) ran a second time"):
+        two_steps_in_a_block(model, optimizer, known)
+    step_with(model, optimizer)  # nothing is left
+    other = torch.optim.Adam(model.parameters())
+    with probe(model, [optimizer, other]) as p:  # two optimisers make a step each
+        step_with(model, optimizer)
+        step_with(model, other)
+    assert p.snapshot().training.steps == 2
+
+
+def test_a_probe_is_entered_once():
+    model = networks.mlp()
+    with probe(model) as p:
+        model(torch.ones(4, 6))
+    with pytest.raises(RuntimeError, match="one step only"), p:
+        pass
+    with probe(model) as p, pytest.raises(RuntimeError, match="one step only"):
+        p.open()
+
+
+@pytest.mark.parametrize("steps", [True, False])
+def test_the_scale_of_a_scaler_is_taken_away(steps):
+    def look(scaler):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with probe(model, optimizer, scaler=scaler) as p:
+            loss = model(torch.ones(4, 6)).square().mean()
+            (loss if scaler is None else scaler.scale(loss)).backward()
+            if steps:
+                optimizer.step() if scaler is None else scaler.step(optimizer)
+                scaler is None or scaler.update()
+        return p.snapshot()
+
+    plain, scaled = look(None), look(torch.amp.GradScaler("cpu", init_scale=1024.0))
+    assert scaled.loss_scale == 1024.0
+    assert scaled.loss == pytest.approx(plain.loss)
+    assert scaled.activations[0].error_signal == pytest.approx(plain.activations[0].error_signal)
+    for one, other in zip(plain.parameters, scaled.parameters, strict=True):
+        assert other.gradient == pytest.approx(one.gradient)
+        assert other.update == pytest.approx(one.update, nan_ok=True)
+    with pytest.raises(TypeError, match=r"scaler must be a torch\.amp\.GradScaler, got float"):
+        probe(networks.mlp(), scaler=2.0)
+
+
+def test_an_export_amid_a_step_spoils_nothing():
+    model, x = networks.mlp(), torch.randn(4, 6)
+    with probe(model) as p:
+        model(x).square().mean().backward()
+        torch.export.export(model, (x,))
+    snapshot = p.snapshot()
+    assert [record.name for record in snapshot.weighted] == ["0", "3", "5"]
+    assert snapshot.loss > 0
+    assert any("torch.export" in reason for reason in snapshot.not_seen.values())
+
+
+def test_the_old_spectral_norm_leaves_the_layer_its_name():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        layer = torch.nn.utils.spectral_norm(nn.Linear(6, 8))
+    model = nn.Sequential(layer, nn.ReLU(), nn.Linear(8, 2))
+    with probe(model) as p:
+        model(torch.randn(4, 6)).sum().backward()
+    records = {record.name: record.operation for record in p.snapshot().weighted}
+    assert records["0"] == records["2"] == "linear"
+    assert set(records) - {"0", "2"} == {"0.matmul", "0.matmul_2", "0.matmul_3"}

@@ -79,6 +79,8 @@ def look(x: Tensor, y: Tensor) -> list[lt.Snapshot]:
     total: float = activation.linearity + weighted.error_signal + parameter.update_ratio
     print(total, activation.name, activation.function, weighted.operation, snapshot.not_seen)
     print(lt.checkup(plain(), (x, y), cross_entropy, num_batches=2))
+    verification: lt.Verification = lt.verify(plain(), (x, y), cross_entropy)
+    assert verification.identical, verification
     return [snapshot]
 
 

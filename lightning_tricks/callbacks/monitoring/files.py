@@ -54,6 +54,8 @@ def save_pictures(
             for logger in trainer.loggers:
                 if _shows_figures(logger):
                     logger.experiment.add_figure(f"{prefix}/{name}", figure, global_step=history[-1].step)
+        except OSError:
+            raise  # nor can the next one be written
         except Exception as error:
             rank_zero_warn(f"the picture {name} could not be made: {type(error).__name__}: {error}")
     return written

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning_tricks._compat import trainer as compat
 from lightning_tricks._compat.lightning import rank_zero_warn
-from lightning_tricks.callbacks.monitoring import selection
+from lightning_tricks.callbacks.monitoring import checkpoints, selection
 from lightning_tricks.callbacks.monitoring.files import folder_of
+from lightning_tricks.callbacks.monitoring.loss_history import LossHistory
 from lightning_tricks.callbacks.monitoring.monitor_hooks import MonitorHooks
+from lightning_tricks.model.arguments import check_count
 from lightning_tricks.probes import Snapshot, ValidationRecord
 from lightning_tricks.probes.probe import MAX_PATTERNS
 from lightning_tricks.report import write_csv
@@ -35,8 +38,8 @@ class Monitor(MonitorHooks):
         log_per_layer: bool = True,
     ) -> None:
         super().__init__()
-        selection.check_count("every_n_steps", every_n_steps, "None for the Trainer's log_every_n_steps")
-        selection.check_count("max_patterns", max_patterns, "None for all patterns")
+        check_count("every_n_steps", every_n_steps, "None for the Trainer's log_every_n_steps")
+        check_count("max_patterns", max_patterns, "None for all patterns")
         self.shown = self.globs = selection.as_globs("layers", layers)  # what is shown, and what is to be looked at
         self.every_n_steps = every_n_steps
         self.layers = layers
@@ -68,9 +71,10 @@ class Monitor(MonitorHooks):
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         """Keep a snapshot; called once per probed step."""
-        shown = snapshot.matching(self.shown)
-        if not self.history and shown is not snapshot and not any(True for _ in shown.records()):
-            rank_zero_warn(f"{type(self).__name__}: {selection.no_layer_matches(snapshot, self.layers)}")
+        if not self.history and "*" not in self.shown:
+            lost = selection.no_layer_matches(snapshot, self.layers)
+            if lost:
+                rank_zero_warn(f"{type(self).__name__}: {lost}")
         selection.append(self.history, snapshot.matching(self.globs))
         self._fresh = self._to_show = True
 
@@ -95,7 +99,7 @@ class Monitor(MonitorHooks):
         super().on_fit_start(trainer, pl_module)
         self._every = self.every_n_steps or trainer.log_every_n_steps or 50
         self._keys, self._to_show, self._fresh = {}, False, False
-        same = [m for m in trainer.callbacks if isinstance(m, Monitor) and m.prefix == self.prefix].index(self) + 1
+        same = [monitor for monitor in _monitors_of(trainer) if monitor.prefix == self.prefix].index(self) + 1
         self._name = self.prefix if same == 1 else f"{self.prefix}_{same}"
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -114,38 +118,75 @@ class Monitor(MonitorHooks):
         super().on_exception(trainer, pl_module, exception)
         self._finish(trainer)
 
+    # --- checkpoints -------------------------------------------------------------------------------------------
+
     @property
     def state_key(self) -> str:
         """As Lightning writes such keys; checkpoints are read by it."""
         arguments = {"layers": self.layers, "every_n_steps": self.every_n_steps, "max_patterns": self.max_patterns}
         return f"{type(self).__qualname__}{arguments!r}"
 
-    def state_dict(self) -> dict[str, Any]:
-        history = [snapshot.to_dict() for snapshot in self.history]
-        return {"history": history, "loss_history": self.loss_history.state_dict()}
+    def own_state(self) -> dict[str, Any]:
+        """What is to be kept in a checkpoint beside the history, as plain data."""
+        return {"loss_history": self.loss_history.state_dict()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = [Snapshot.from_dict(snapshot) for snapshot in state_dict["history"]]
-        losses = state_dict.get("loss_history", state_dict.get("curve"))  # what version 0.1 calls it, or does not have
+    def restore(self, history: list[Snapshot], state: Mapping[str, Any]) -> None:
+        """Take up the history of a checkpoint, and what ``own_state`` gave."""
+        self.loss_history = LossHistory()
+        losses = state.get("loss_history", state.get("curve"))  # what version 0.1 calls it, or does not have
         if losses is not None:
             self.loss_history.load_state_dict(losses)
+        self.history = history
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        monitors = _monitors_of(trainer)
+        if monitors[0] is self:
+            checkpoints.save_to(checkpoint, monitors)
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        monitors = _monitors_of(trainer)
+        if monitors[0] is self and checkpoints.KEY in checkpoint:
+            state = checkpoint[checkpoints.KEY]
+            checkpoints.read_or_begin_anew(monitors, lambda: checkpoints.restore(monitors, state))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What a version before this one has saved among the states of the callbacks."""
+
+        def read() -> None:
+            self.restore([Snapshot.from_dict(snapshot) for snapshot in state_dict["history"]], state_dict)
+
+        checkpoints.read_or_begin_anew([self], read)
+
+    # --- internals ---------------------------------------------------------------------------------------------
 
     def _log(self, trainer: Any) -> None:
         """Log the latest snapshot. A key once logged never goes, as loggers that write tables need."""
         latest = self.history[-1]
         self._fresh = False
-        values = {f"{self._name}/{key}": value for key, value in self.summary(latest).items()}
-        compat.set_callback_metrics(trainer, values)
+        # NaN would end an EarlyStopping on this key: what has no value yet is not there, and keeps the one that it had.
+        known = {f"{self._name}/{key}": v for key, v in self.summary(latest).items() if not math.isnan(v)}
+        compat.set_callback_metrics(trainer, known)
         if not trainer.loggers or not compat.is_logging(trainer):
             return
-        if self.log_per_layer:
-            layers = {f"{self._name}/{key}": value for key, value in self.per_layer(latest).items()}
-            self._keys.update(dict.fromkeys(layers, math.nan))
-            values.update(self._keys | layers)
-        compat.log(trainer, values)
+        layers = self.per_layer(latest) if self.log_per_layer else {}
+        values = known | {f"{self._name}/{key}": value for key, value in layers.items()}
+        self._keys.update(dict.fromkeys(values, math.nan))
+        compat.log(trainer, self._keys | values)
 
     def _finish(self, trainer: Any) -> None:
         to_show, self._to_show = self._to_show, False
         if to_show and trainer.is_global_zero:
             with self.errors:
-                self.show(trainer, folder_of(trainer, self._name))
+                folder = folder_of(trainer, self._name)
+                try:
+                    self.show(trainer, folder)
+                except OSError as error:
+                    reason = error.strerror or error
+                    rank_zero_warn(
+                        f"{type(self).__name__} cannot write to {folder}: {reason}. The training and the history are "
+                        "whole: to_csv(path) writes the latter elsewhere"
+                    )
+
+
+def _monitors_of(trainer: Any) -> list[Monitor]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, Monitor)]

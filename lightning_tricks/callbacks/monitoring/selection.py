@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
+from fnmatch import fnmatchcase
 from typing import Any
 
 from lightning_tricks.probes import Snapshot, ValidationRecord
@@ -11,16 +13,6 @@ from lightning_tricks.probes import Snapshot, ValidationRecord
 START = 8  # the first snapshots show the start and are kept for good
 WINDOW = 5  # the latest snapshots keep their sums per unit, which rules pool
 MOST = 256  # above this, those between are thinned, evenly over the steps
-
-
-def check_count(name: str, value: Any, none_means: str) -> None:
-    """Raise a clear error unless a value is a whole number of at least 1, or None."""
-    if value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number of at least 1, or {none_means}, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, or {none_means}, got {value}")
 
 
 def is_probed(step: int, every_n_steps: int) -> bool:
@@ -47,10 +39,18 @@ def as_globs(name: str, value: Any) -> tuple[str, ...]:
 
 
 def no_layer_matches(snapshot: Snapshot, layers: Any) -> str:
-    """What to tell a user whose globs match nothing."""
+    """What to tell a user of whose globs one matches nothing; empty where all do."""
+    globs = as_globs("layers", layers)
+    found = {record.name for record in (*snapshot.records(), *snapshot.normalizations)}
+    lost = [glob for glob in globs if not any(fnmatchcase(name, glob) for name in found)]
+    if not lost:
+        return ""
     names = list(dict.fromkeys(record.name.rpartition(".")[0] for record in snapshot.parameters))
     shown = ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
-    return f"no layer matches layers={layers!r}; those with parameters are {shown or 'none'}"
+    near = difflib.get_close_matches(lost[0], sorted(found), 1)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    given = layers if len(lost) == len(globs) else lost[0] if len(lost) == 1 else lost
+    return f"no layer matches layers={given!r}{meant}; those with parameters are {shown or 'none'}"
 
 
 def append(history: list[Snapshot], snapshot: Snapshot) -> None:

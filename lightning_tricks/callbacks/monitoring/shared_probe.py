@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from lightning_tricks._compat import trainer as compat
+from lightning_tricks._compat.lightning import rank_zero_warn
 from lightning_tricks._compat.torch_optim import unscales_itself
 from lightning_tricks.callbacks.monitoring.first_step import FirstStep
 from lightning_tricks.callbacks.monitoring.loss_history import ValidationLoss, loss_in
@@ -44,6 +45,13 @@ class SharedProbe:
         self._data = ValidationData()
         self.repeated_step = RepeatedStep()
         self._first_step = FirstStep(any(monitor.preflight for monitor in self.monitors))
+        asked = [monitor.max_patterns for monitor in self.monitors]
+        if len(set(asked)) > 1:
+            most = _most_patterns(asked)
+            rank_zero_warn(
+                f"the monitors of a Trainer share one probe: where one asks for max_patterns={most}, all get as many "
+                f"(asked for are {', '.join(map(str, asked))})"
+            )
 
     def begin_batch(self, trainer: Any, module: torch.nn.Module, batch: Any = None) -> None:
         """Before a batch: open a probe, or go on with the one of this accumulation window."""
@@ -202,8 +210,7 @@ class SharedProbe:
             self._loss = None
 
     def _new_probe(self, trainer: Any, module: torch.nn.Module, step: int) -> Probe:
-        patterns = [monitor.max_patterns for monitor in self._waiting]
-        most = None if None in patterns else max(count for count in patterns if count is not None)
+        most = _most_patterns([monitor.max_patterns for monitor in self._waiting])
         globs = [glob for monitor in self._waiting for glob in monitor.globs]
         # Manual optimisation steps whenever and however often it likes: there the optimisers themselves tell.
         own = [] if compat.is_automatic(trainer) else compat.optimizers(trainer)
@@ -218,6 +225,10 @@ class SharedProbe:
             return compat.window_ends(trainer)
         over = not compat.optimizers(trainer) or self._batches >= MOST_BATCHES
         return over or self._probe is None or self._probe.stepped
+
+
+def _most_patterns(asked: Sequence[int | None]) -> int | None:
+    return None if None in asked else max(count for count in asked if count is not None)
 
 
 def over_ranks(value: Value, world_size: int) -> list[Value]:

@@ -26,7 +26,6 @@ class LIMITS:
     "dead_units bias_shift learning_rate_too_high learning_rate_too_low overfitting",
     "patterns are mixed",
     clause="the patterns of a batch are mixed",
-    order=-3,
     reads="thinned",
     table=(16, "the axis or argument that is named"),
     needs="preflight",

@@ -24,7 +24,6 @@ class LIMITS:
     "overfitting",
     "the targets are visible",
     clause="outputs see what they are to predict",
-    order=-2,
     reads="thinned",
     table=(16, "a causal mask"),
     needs="preflight",

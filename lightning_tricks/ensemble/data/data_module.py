@@ -63,6 +63,8 @@ class BootstrapDataModule(_lightning.LightningDataModule):
         parallel: Literal["data", "members"] = "data",
     ) -> None:
         super().__init__()
+        if hasattr(train_dataset, "dataset") and hasattr(train_dataset, "batch_size"):
+            raise TypeError(f"train_dataset must be a dataset, got {type(train_dataset).__name__}: give its dataset")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if parallel not in ("data", "members"):

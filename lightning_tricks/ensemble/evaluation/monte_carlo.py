@@ -8,6 +8,7 @@ from torch import nn
 
 from lightning_tricks._compat.torch_modules import DropoutNd
 from lightning_tricks.ensemble.evaluation.prediction import Prediction, Task, predict_members
+from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.model.isolated import keep_training_flags
 from lightning_tricks.nn.dropout import AlphaDropout
 
@@ -37,8 +38,8 @@ class MonteCarloDropout:
     def __init__(
         self, model: nn.Module, num_samples: int = 32, *, task: Task = "classification", batch_size: int = 1024
     ) -> None:
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        check_module(model)
+        check_count("num_samples", num_samples)
         self.model, self.num_samples, self.task, self.batch_size = model, num_samples, task, batch_size
         self.layers = [
             module for module in model.modules() if isinstance(module, (DropoutNd, AlphaDropout)) and module.p > 0

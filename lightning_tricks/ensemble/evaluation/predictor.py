@@ -42,6 +42,9 @@ class EnsemblePredictor(LowOverheadModule):
 
     def predict(self, x: Any, *, batch_size: int = 1024) -> Prediction:
         """Predictions of all members in eval mode, without gradients; training flags stay as they are."""
+        if hasattr(x, "dataset") and hasattr(x, "batch_size"):
+            kind = type(x).__name__
+            raise TypeError(f"x must be one batch of inputs, got {kind}: use trainer.predict(ensemble, loader)")
         with keep_training_flags(self):
             self.networks.eval()
             return Prediction(predict_members(self.networks, x, self.task, batch_size), self.task)

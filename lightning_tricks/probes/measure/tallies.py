@@ -125,6 +125,13 @@ class Derived:
         return 0.0 if self.dropped is None or self.dropped.value else self.dropped.p
 
 
+@dataclass(frozen=True)
+class Unmeasured:
+    """The annotation of what an elementwise function that is no known activation made of a pre-activation."""
+
+    name: str
+
+
 def origin_of(annotation: Any) -> Any:
     """The tally of the output that a tensor is, or that linear operations made it of; None where it is unknown."""
     return annotation.origin if isinstance(annotation, Derived) else annotation

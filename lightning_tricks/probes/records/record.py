@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -108,14 +109,20 @@ class StepRecord:
         return {f.name: to_json(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in _SUMS}
 
     @classmethod
+    @functools.cache
+    def _kinds(cls) -> dict[str, Any]:
+        return {f.name: f.type for f in dataclasses.fields(cls)}
+
+    @classmethod
     def from_dict(cls: type[R], values: dict[str, Any]) -> R:
         """The record that ``to_dict`` wrote, in this version or another: what is unknown here is left out."""
-        kinds = {f.name: f.type for f in dataclasses.fields(cls)}
+        kinds: dict[str, Any] = cls._kinds()
         restored: dict[str, Any] = {}
         for key in values.keys() & kinds.keys():
             value = values[key]
-            missing = value is None and kinds[key] == "float"
-            restored[key] = math.nan if missing else tuple(value) if isinstance(value, list) else value
+            if value is None and kinds[key] == "float":
+                value = math.nan
+            restored[key] = _tuples(value) if isinstance(value, list) else value
         return cls(**restored)
 
     def measures(self) -> dict[str, float]:
@@ -131,9 +138,17 @@ class StepRecord:
         return dataclasses.replace(self, **values)
 
     def light(self: R) -> R:
-        """The record without its sums per unit: what a long history keeps."""
+        """The record without its sums per unit: what a long history keeps, and several histories share."""
+        return self._light
+
+    @functools.cached_property
+    def _light(self: R) -> R:
         dropped: dict[str, Any] = {f.name: None for f in dataclasses.fields(self) if f.name in _SUMS}
         return self.with_values(**dropped)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def to_json(value: Any) -> Any:

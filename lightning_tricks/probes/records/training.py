@@ -28,6 +28,12 @@ class LooseWeight:
     size: float
     fresh: bool
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LooseWeight:
+        """Of the entry that the ``to_dict`` of its record wrote."""
+        known = {f.name: values[f.name] for f in dataclasses.fields(cls)}
+        return cls(**{**known, "shape": tuple(known["shape"]), "size": _number(known["size"])})
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRecord:
@@ -89,8 +95,7 @@ class TrainingRecord:
         restored: dict[str, Any] = {key: _tuples(value) for key, value in values.items() if key in known}
         for key in ("rates", "first_rates", "decays"):
             restored[key] = tuple(math.nan if rate is None else rate for rate in restored.get(key, ()))
-        loose = [{**each, "shape": tuple(each["shape"])} for each in values.get("loose", ())]
-        restored["loose"] = tuple(LooseWeight(**{**each, "size": _number(each["size"])}) for each in loose)
+        restored["loose"] = tuple(map(LooseWeight.from_dict, values.get("loose", ())))
         return cls(**restored)
 
     def merge(self, other: TrainingRecord | None) -> TrainingRecord:

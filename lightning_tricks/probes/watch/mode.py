@@ -22,6 +22,9 @@ _OTHERS: tuple[tuple[Handler, str, str], ...] = (  # handler, places, names in e
     (handlers.addition, "torch Tensor", "add sub subtract rsub __add__ __radd__ __sub__ __rsub__"),
     (handlers.division, "torch Tensor", "div divide true_divide __truediv__"),
     (handlers.elementwise, "torch Tensor", "__rtruediv__ pow __pow__ __rpow__ where minimum maximum float_power"),
+    (handlers.elementwise, "torch Tensor", "clamp clamp_ clip clip_ clamp_min clamp_min_ clamp_max clamp_max_"),
+    (handlers.elementwise, "torch Tensor", "abs abs_ exp exp_ sin sin_ cos cos_ square square_ log1p"),
+    (handlers.linear, "torch Tensor", "gt ge lt le __gt__ __ge__ __lt__ __le__"),  # of whose signs they are
     (handlers.softmax, "functional torch Tensor", "softmax log_softmax"),
     (handlers.normalize, "functional", "normalize"),
     (handlers.linear, "torch Tensor", "neg __neg__ mean sum"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from lightning_tricks._compat import torch_functions
-from lightning_tricks._compat.torch_modules import strip_wrappers
+from lightning_tricks._compat.torch_modules import may_take_the_fast_path, strip_wrappers
 
 
 @dataclass
@@ -36,6 +36,8 @@ class ModuleStack:
     opaque: set[str] = field(default_factory=set)
     paused: bool = False  # what runs meanwhile neither counts as run nor as unseen
     forwards: int = 0  # calls of the model, or of a part of it, that the loop around it made
+    fast: set[str] = field(default_factory=set)  # modules that nothing looked at, as torch's fast path bears no look
+    step_aside: Callable[[bool], None] = lambda aside: None  # told at the beginning and at the end of such a module
 
     def __post_init__(self) -> None:
         self._paths: dict[int, tuple[str, bool] | None] = {}
@@ -53,6 +55,7 @@ class ModuleStack:
         self._root = Frame("", leaf=False)
         self._calls: Counter[tuple[str, str]] = Counter()
         self._handles: list[Any] = []
+        self._aside: int | None = None  # where on the stack the module lies that takes torch's fast path
 
     def attach(self) -> None:
         self._handles = [
@@ -92,10 +95,13 @@ class ModuleStack:
         """Whether no module is running: what is called now belongs to the loop around the model."""
         return not self._stack
 
-    def name(self, kind: str, function: str) -> str:
-        """The name of the next call of ``function`` here; ``kind`` keeps activations and weighted operations apart."""
+    def name(self, kind: str, function: str, *, apart: bool = False) -> str:
+        """The name of the next call of ``function`` here; ``kind`` keeps activations and weighted operations apart.
+
+        ``apart``: it is not what a leaf module is there for, and does not take its name.
+        """
         frame = self.current or self._root
-        base = frame.path if frame.leaf and frame.path else f"{frame.path}.{function}".lstrip(".")
+        base = frame.path if frame.leaf and frame.path and not apart else f"{frame.path}.{function}".lstrip(".")
         while True:
             self._calls[kind, base] += 1
             count = self._calls[kind, base]
@@ -116,12 +122,21 @@ class ModuleStack:
             frame = None  # a metric, or another network, such as a teacher
         else:
             frame = self.current  # made on the fly or kept in a plain list: part of whoever calls it
+        if self._aside is None and may_take_the_fast_path(module, args):
+            self._aside = len(self._stack)
+            own = [known[0] for each in module.modules() if (known := self._paths.get(id(each)))]
+            self.fast.add(own[0] if own and own[0] else type(module).__name__)
+            self.ran.update(own)
+            self.step_aside(True)
         self._stack.append(frame)
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         if not self._stack:
             return
         frame = self._stack.pop()
+        if self._aside == len(self._stack):
+            self._aside = None
+            self.step_aside(False)
         if frame is None or id(module) not in self._paths or torch_functions.in_backward():
             return  # nothing is looked at while checkpointing repeats a forward inside the backward
         if self._stack and self._stack[-1] is not None:

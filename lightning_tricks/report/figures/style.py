@@ -70,6 +70,10 @@ def drawing(draw: D) -> D:
             raise ImportError(
                 f"{draw.__name__} needs matplotlib, which is not installed: pip install 'lightning-tricks[examples]'"
             ) from error
+        history = args[0] if args else kwargs.get("history")
+        if isinstance(getattr(history, "history", None), list):
+            kind = type(history).__name__
+            raise TypeError(f"{draw.__name__} draws a list of snapshots, got {kind}: give its history")
         with matplotlib.rc_context(cast("dict[Any, Any]", _STYLE)):
             return draw(*args, **kwargs)
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from lightning_tricks._compat.torch_modules import buffers_of, parameters_of
 from lightning_tricks.init.report import NoEffectWarning, Report
+from lightning_tricks.model.arguments import check_module
 from lightning_tricks.model.layers import Model, is_batch_norm, is_mean_only
 from lightning_tricks.nn import batch_norm as ours
 from lightning_tricks.nn.batch_norm import BatchNorm
@@ -56,6 +57,7 @@ def convert_batch_norm(
     >>> [type(layer).__name__ for layer in convert_batch_norm(model, GhostBatchNorm2d, ghost_size=16)]
     ['Conv2d', 'GhostBatchNorm2d', 'Flatten', 'GhostBatchNorm1d']
     """
+    check_module(model)
     report = Report() if report is None else report
     refuse_wrapped(model, "convert_batch_norm")
     member(cls, None)

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from lightning_tricks._compat.torch_modules import forward_pre_hooks_of, remove_padding
 from lightning_tricks.init.report import NoEffectWarning, Report
+from lightning_tricks.model.arguments import check_module
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.data_flow import trace
 from lightning_tricks.model.layers import Model, is_batch_norm
@@ -68,6 +69,7 @@ def fold_batch_norm(
     >>> torch.allclose(model(x), before, atol=1e-6)
     True
     """
+    check_module(model)
     report = Report() if report is None else report
     refuse_wrapped(model, "fold_batch_norm")
     for name, module in model.named_modules():

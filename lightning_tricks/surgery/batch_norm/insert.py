@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from lightning_tricks._compat.torch_modules import ConvNd, keep_on_the_slow_path, parameters_of
 from lightning_tricks.init.report import NoEffectWarning, Report
+from lightning_tricks.model.arguments import check_module
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.data_flow import DataFlow, trace
 from lightning_tricks.model.layers import Model, is_normalization
@@ -74,6 +75,7 @@ def insert_batch_norm(
       (2): Linear(in_features=8, out_features=2, bias=True)
     )
     """
+    check_module(model)
     report = Report() if report is None else report
     refuse_wrapped(model, "insert_batch_norm")
     member(cls, None)

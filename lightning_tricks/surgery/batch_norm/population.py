@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from lightning_tricks._compat.torch_modules import buffers_of
 from lightning_tricks.init.report import NoEffectWarning, Report
+from lightning_tricks.model.arguments import check_module
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.isolated import isolated
 from lightning_tricks.model.layers import Model, is_batch_norm
@@ -108,6 +109,7 @@ def update_population_statistics(
     >>> model[0].running_mean, model[0].running_var
     (tensor([3.]), tensor([2.5000]))
     """
+    check_module(model)
     if estimator not in get_args(Estimator):
         raise ValueError(f"estimator must be one of {', '.join(get_args(Estimator))}, got {estimator!r}")
     if num_samples is not None and num_samples < 1:

@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import lightning_tricks as lt
+from lightning_tricks.callbacks.monitoring.checkpoints import KEY, restore, state_of
+from lightning_tricks.probes.packed import pack, unpack
 from tests.callbacks.trainings import Classifier, batches, fit, monitors
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
@@ -65,20 +67,24 @@ def test_resumed_history_is_that_of_an_uninterrupted_training(where, accumulate,
         saving = ModelCheckpoint("saved", every_n_train_steps=5 // accumulate, save_on_train_epoch_end=False)
         train([saving, *first], 1, enable_checkpointing=True, max_steps=5 // accumulate, **options)
     path = saving.best_model_path
-    assert torch.load(path, weights_only=True)["callbacks"]
+    saved = torch.load(path, weights_only=True)
+    assert not {monitor.state_key for monitor in first} & set(saved["callbacks"])
+    assert saved[KEY]["histories"]["records"].numel() > 0
     train([saving, *second], 3, path, enable_checkpointing=True, **options)
     for one, other in zip(whole, second, strict=True):
         assert steps(other.history) == steps(one.history)
-        assert known_after_resuming(other.state_dict()) == known_after_resuming(one.state_dict())
+        assert known_after_resuming(other) == known_after_resuming(one)
     assert whole[2].diagnosis.to_dict()["findings"] == second[2].diagnosis.to_dict()["findings"]
 
 
-def known_after_resuming(state):
+def known_after_resuming(monitor):
     """Without what the step before has to be known for: whether its gradients are still there."""
-    for snapshot in state["history"]:
+    (history,) = unpack(pack([monitor.history]))  # with the precision that a checkpoint has
+    known = [snapshot.to_dict() for snapshot in history]
+    for snapshot in known:
         for name in ("cleared", "stale"):
             snapshot["training"].pop(name)
-    return state
+    return known, monitor.own_state()
 
 
 def test_checkpoint_after_an_exception_is_plain_data(tmp_path):
@@ -88,12 +94,14 @@ def test_checkpoint_after_an_exception_is_plain_data(tmp_path):
     data[2][0][0, 0] = float("inf")
     fit(Classifier(), [doctor, saving], data, enable_checkpointing=True)
     for path in pathlib.Path("saved").glob("*.ckpt"):
-        state = torch.load(path, weights_only=True)["callbacks"][doctor.state_key]
-        assert set(state) == {"history", "loss_history", "reported"}
-        assert _builtin(state)
+        state = torch.load(path, weights_only=True)[KEY]
+        (own,) = state["monitors"]
+        assert set(own["state"]) == {"loss_history", "reported"}
+        assert _builtin(own)
+        assert set(state["histories"]) == {"version", "header", "steps", "records"}
     restored = lt.TrainingDoctor(every_n_steps=1, on_problem="log")
-    restored.load_state_dict(doctor.state_dict())
-    assert restored.state_dict() == doctor.state_dict()
+    restore([restored], state_of([doctor]))
+    assert known_after_resuming(restored) == known_after_resuming(doctor)
     ours, theirs = restored.diagnosis.findings[0], doctor.diagnosis.findings[0]
     assert (ours.problem, ours.layer, ours.step) == (theirs.problem, theirs.layer, theirs.step)
     assert ours.problem == "non_finite"
@@ -142,13 +150,12 @@ def test_states_of_version_0_1_are_read():
     assert [monitor.state_key for monitor in monitors] == list(OLD)
     for monitor, old in zip(monitors, OLD.values(), strict=True):
         monitor.load_state_dict(old)
-        new = monitor.state_dict()
-        assert within(new["history"], old["history"]) == old["history"]
+        assert within([snapshot.to_dict() for snapshot in monitor.history], old["history"]) == old["history"]
         assert steps(monitor.history) == [0, 1, 2]
-        assert new["loss_history"] == old["curve"]
+        assert monitor.own_state()["loss_history"] == old["curve"]
         assert len(monitor.loss_history.losses) == 1
     doctor, old = monitors[2], OLD[monitors[2].state_key]
-    assert doctor.state_dict()["reported"] == old["told"] == [["symmetric_weights", "net.0"]]
+    assert doctor.own_state()["reported"] == old["told"] == [["symmetric_weights", "net.0"]]
     assert doctor.diagnosis.findings[0].problem == "symmetric_weights"
 
 

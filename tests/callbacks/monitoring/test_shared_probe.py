@@ -267,3 +267,10 @@ class Joint(L.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_patterns_that_another_monitor_asks_for_are_said():
+    looking = [lt.ActivationMonitor(every_n_steps=1, max_patterns=4), lt.TrainingDoctor(every_n_steps=1, report=False)]
+    with pytest.warns(UserWarning, match=r"one asks for max_patterns=4096, all get as many \(asked for are 4, 4096\)"):
+        fit(Classifier(), looking)
+    assert looking[0].history[0].activations[0].patterns == 8

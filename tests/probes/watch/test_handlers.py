@@ -279,3 +279,47 @@ def test_a_gate_of_one_time_step_is_a_gate_at_all_of_them() -> None:
         model(torch.randn(8, 4)).sum().backward()
     gates = {record.name: record.gate for record in p.snapshot().activations if record.function == "sigmoid"}
     assert gates == {"sigmoid": True, "sigmoid_2": True, "sigmoid_3": True}
+
+
+UNKNOWN = {
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp_2": lambda x: torch.clamp(x, 0, 6),
+    "clamp_": lambda x: x.clamp_(min=0),
+    "maximum": lambda x: torch.maximum(x, torch.zeros(())),
+    "where": lambda x: torch.where(x > 0, x, 0.1 * x),
+    "mul": lambda x: x * (x > 0),
+    "mul_2": lambda x: x * (x > 0).float(),
+    "mul_3": lambda x: x * x,
+    "sin": torch.sin,
+}
+
+
+class Between(nn.Module):
+    def __init__(self, g):
+        super().__init__()
+        self.one, self.two, self.g = nn.Linear(6, 8), nn.Linear(8, 8), g
+
+    def forward(self, x):
+        return self.two(F.dropout(self.g(self.one(x)), 0.1))
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_a_nonlinearity_that_nobody_knows_is_listed(name):
+    model = Between(UNKNOWN[name])
+    with probe(model) as p:
+        model(torch.randn(5, 6)).square().mean().backward()
+    ((where, reason),) = p.snapshot().not_seen.items()
+    assert where == name.split("_")[0]
+    assert "no known activation, between two weighted operations (before two)" in reason
+
+
+@pytest.mark.parametrize(
+    "g",
+    [F.relu, lambda x: x * 2, lambda x: x * torch.bernoulli(torch.full_like(x, 0.5)), lambda x: x * torch.sigmoid(x),
+     lambda x: x + x.clamp(max=0), lambda x: x.square().mean(1, keepdim=True).expand(5, 8)],
+)  # fmt: skip
+def test_what_is_known_or_linear_is_not(g):
+    model = Between(g)
+    with probe(model) as p:
+        (model(torch.randn(5, 6)).clamp(-9, 9).exp() + 1).log().mean().backward()  # on the way to a loss it is none
+    assert set(p.snapshot().not_seen) <= {"square"}
