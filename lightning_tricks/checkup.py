@@ -19,7 +19,7 @@ from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
-from lightning_tricks.probes.probe import check_optimizer_of
+from lightning_tricks.probes.optimizers import check_optimizer_of
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
 from lightning_tricks.probes.watch.first_nonfinite import Place, first_nonfinite
 

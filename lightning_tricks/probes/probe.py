@@ -17,39 +17,13 @@ from lightning_tricks._compat.torch_optim import current_scale, unscales_itself
 from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.probes.build_snapshot import StepContext, build_snapshot
 from lightning_tricks.probes.measure.parameters import ParameterReader
+from lightning_tricks.probes.optimizers import check_optimizer, check_optimizer_of, listed
 from lightning_tricks.probes.snapshot import Snapshot
 from lightning_tricks.probes.watch.mode import ObserverMode
 from lightning_tricks.probes.watch.observer import Observer
 from lightning_tricks.probes.watch.outermost import OutermostCall, OutermostCalls
 
 MAX_PATTERNS = 4096
-
-
-def check_optimizer(optimizer: Any) -> None:
-    """A TypeError where this cannot be the optimiser of a training."""
-    if isinstance(optimizer, type):
-        raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer, got the class {optimizer.__name__}: call it, such as "
-            f"{optimizer.__name__}(model.parameters())"
-        )
-    # Wrappers such as those of sharded training need not be of torch's class.
-    if not (hasattr(optimizer, "param_groups") and hasattr(optimizer, "register_step_pre_hook")):
-        shown = f" {optimizer!r}" if isinstance(optimizer, str) else ""
-        raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer such as torch.optim.Adam(model.parameters()), got "
-            f"{type(optimizer).__name__}{shown}"
-        )
-
-
-def check_optimizer_of(model: nn.Module, optimizer: Any) -> None:
-    """The same, and a ValueError where it trains another model."""
-    check_optimizer(optimizer)
-    own = {id(p) for p in model.parameters()}
-    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
-        raise ValueError(
-            f"the optimizer {type(optimizer).__name__} holds no parameter of this model, {type(model).__name__}: "
-            "make it from this model's parameters()"
-        )
 
 
 class Probe:
@@ -84,7 +58,7 @@ class Probe:
         self.scaler: torch.amp.GradScaler | None = None  # asked for it when the step begins
         self.ranks = 1  # the gradient is averaged over this many processes
         self.recent_losses: Sequence[Any] = ()  # numbers, or tensors that are copied with everything else
-        self._optimizers = _optimizers(optimizer)
+        self._optimizers = listed(optimizer)
         for one in self._optimizers:
             check_optimizer(one)
         self.stepped = False  # whether one of them has made its step
@@ -282,12 +256,6 @@ class Probe:
         self.read_updates()
 
 
-def _optimizers(given: Any) -> list[Any]:
-    if given is None:
-        return []
-    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-
-
 def probe(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None = None,
@@ -323,7 +291,7 @@ def probe(
     [('0', 'linear'), ('2', 'linear')]
     """
     made = Probe(model, optimizer, layers=layers, max_patterns=max_patterns)
-    for one in _optimizers(optimizer):
+    for one in listed(optimizer):
         check_optimizer_of(model, one)
     if scaler is not None:
         if not hasattr(scaler, "get_scale"):
