@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from lightning_tricks._compat import torch_functions
 from lightning_tricks._compat.compiled import eagerly
 from lightning_tricks._compat.torch_optim import current_scale, unscales_itself
-from lightning_tricks.model.arguments import check_count, check_module
+from lightning_tricks.model.arguments import check_count, check_module, check_optimizer, check_optimizer_of
 from lightning_tricks.probes.build_snapshot import StepContext, build_snapshot
 from lightning_tricks.probes.measure.parameters import ParameterReader
 from lightning_tricks.probes.snapshot import Snapshot
@@ -22,33 +22,6 @@ from lightning_tricks.probes.watch.mode import ObserverMode
 from lightning_tricks.probes.watch.observer import Observer
 
 MAX_PATTERNS = 4096
-
-
-def check_optimizer(optimizer: Any) -> None:
-    """A TypeError where this cannot be the optimiser of a training."""
-    if isinstance(optimizer, type):
-        raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer, got the class {optimizer.__name__}: call it, such as "
-            f"{optimizer.__name__}(model.parameters())"
-        )
-    # Wrappers such as those of sharded training need not be of torch's class.
-    if not (hasattr(optimizer, "param_groups") and hasattr(optimizer, "register_step_pre_hook")):
-        shown = f" {optimizer!r}" if isinstance(optimizer, str) else ""
-        raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer such as torch.optim.Adam(model.parameters()), got "
-            f"{type(optimizer).__name__}{shown}"
-        )
-
-
-def check_optimizer_of(model: nn.Module, optimizer: Any) -> None:
-    """The same, and a ValueError where it trains another model."""
-    check_optimizer(optimizer)
-    own = {id(p) for p in model.parameters()}
-    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
-        raise ValueError(
-            f"the optimizer {type(optimizer).__name__} holds no parameter of this model, {type(model).__name__}: "
-            "make it from this model's parameters()"
-        )
 
 
 class Probe:

@@ -14,8 +14,9 @@ from lightning_tricks.probes.measure import losses, normalizations
 from lightning_tricks.probes.measure.activations import ActivationCall
 from lightning_tricks.probes.measure.losses import LossFunction
 from lightning_tricks.probes.measure.operations import Operation
-from lightning_tricks.probes.measure.tallies import ActivationTally, Unmeasured, WeightedTally, origin_of
+from lightning_tricks.probes.measure.tallies import ActivationTally
 from lightning_tricks.probes.measure.targets import start_of
+from lightning_tricks.probes.watch import nonlinearities
 from lightning_tricks.probes.watch.annotations import graph_behind
 from lightning_tricks.probes.watch.loss_path import depends_on_network, softmax_axis
 from lightning_tricks.probes.watch.observer import Observer
@@ -43,7 +44,7 @@ def weighted(operation: Operation, observer: Observer, func: Function, args: Arg
             y = output[0] if isinstance(output, tuple) else output
             observer.axis = call.output_axis
             if observer.can_count(name, y):
-                source = _list_unmeasured(observer, name, observer.annotations.read(call.input))
+                source = nonlinearities.list_unmeasured(observer, name, observer.annotations.read(call.input))
                 tally = observer.weighted.count(name, operation, call, y, source, weight)
                 if not call.inner:  # what a recurrent kernel gives is no pre-activation: it has activations inside
                     observer.annotations.write(y, tally)
@@ -157,9 +158,9 @@ def addition(observer: Observer, func: Function, args: Arguments, kwargs: Keywor
 
 def elementwise(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     """Of its operands only the shapes are looked at, and whether it stands where an activation does."""
-    before = [_weighted_behind(observer, argument) for argument in args]
+    before = [nonlinearities.weighted_behind(observer, argument) for argument in args]
     output = func(*args, **kwargs)
-    _note_nonlinearity(observer, func, args, before, output)
+    nonlinearities.note_nonlinearity(observer, func, args, before, output)
     _compare(observer, func, args, output)
     return output
 
@@ -197,10 +198,10 @@ def multiplication(observer: Observer, func: Function, args: Arguments, kwargs: 
     if not observer.active or len(args) < 2:
         return func(*args, **kwargs)
     one, other = observer.activation_behind(args[0]), observer.activation_behind(args[1])
-    behind = [_weighted_behind(observer, argument) for argument in args[:2]]
+    behind = [nonlinearities.weighted_behind(observer, argument) for argument in args[:2]]
     output = func(*args, **kwargs)
     if behind[0] is not None and behind[0] is behind[1]:  # as in x * (x > 0)
-        _note_nonlinearity(observer, func, args, behind, output)
+        nonlinearities.note_nonlinearity(observer, func, args, behind, output)
     if one is not None or other is not None:
         with observer.guard("gates"):
             _multiply(observer, one, args[1], other, output)
@@ -240,37 +241,6 @@ def backward(observer: Observer, func: Function, args: Arguments, kwargs: Keywor
         observer.gradients.keeps_graph = False
         with observer.guard("training loop"):
             observer.loop.leftover.after_backward()
-
-
-def _weighted_behind(observer: Observer, argument: Any) -> WeightedTally | None:
-    if not observer.active or not isinstance(argument, Tensor):
-        return None
-    origin = origin_of(observer.annotations.read(argument))
-    return origin if isinstance(origin, WeightedTally) else None
-
-
-def _note_nonlinearity(
-    observer: Observer, func: Function, args: Arguments, behind: list[WeightedTally | None], output: Any
-) -> None:
-    """Remember that an elementwise function took a pre-activation: if a weighted operation follows, it is listed."""
-    if not any(behind) or not isinstance(output, Tensor) or not output.requires_grad:
-        return
-    with observer.guard("nonlinearities"):
-        name = func.__name__.strip("_")
-        if any(tally and x.shape == output.shape for x, tally in zip(args, behind, strict=False)):
-            observer.annotations.write(output, Unmeasured(observer.modules.name("nonlinearity", name)))
-
-
-def _list_unmeasured(observer: Observer, name: str, source: Any) -> Any:
-    """What is known of the input of a weighted operation, without what is only known as not measured."""
-    origin = origin_of(source)
-    if not isinstance(origin, Unmeasured):
-        return source
-    observer.tallies.not_seen[origin.name] = (
-        f"a nonlinearity that is no known activation, between two weighted operations (before {name}): not measured; "
-        "lightning_tricks.activations.register makes it known"
-    )
-    return None
 
 
 def _compare(observer: Observer, func: Function, args: Arguments, output: Any) -> None:
