@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks._compat.compiled import original_of
+from lightning_tricks.callbacks.monitoring.first_step import FirstStep
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import Rule, diagnose
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
-from lightning_tricks.model.arguments import check_count, check_module, check_optimizer_of
+from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
+from lightning_tricks.probes.optimizers import check_optimizer_of
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
 from lightning_tricks.probes.watch.first_nonfinite import Place, first_nonfinite
 
@@ -111,6 +113,7 @@ def _train_lightning_module(model: Any, batches: RepeatedBatches, optimizer: Any
     if optimizer is not None:
         model.configure_optimizers = lambda: optimizer
     monitor = Monitor(every_n_steps=1)
+    monitor.preflight = True
     compat.fit_quietly(model, batches, len(batches), device_of(model), monitor)
     return monitor.history
 
@@ -121,10 +124,12 @@ def _train(
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = optimizer or (torch.optim.Adam(trained, lr=1e-3) if trained else None)
     history: list[Snapshot] = []
-    place = None
+    place, first_step = None, FirstStep(wanted=True)
     for step, batch in enumerate(batches):
         x, y = input_and_target(compat.move_data_to_device(batch, device_of(model)))
-        with Probe(model, optimizer, step=step) as probe:
+        probe = Probe(model, optimizer, step=step)
+        first_step.begin(probe, (x, y), batches, 1)
+        with probe:
             loss = loss_fn(model(x), y)
             model.zero_grad()
             if loss.requires_grad:
@@ -135,7 +140,8 @@ def _train(
                     optimizer.step()
             else:
                 probe.note_loss(loss)
-        snapshot = probe.snapshot()
+        first_step.run(probe)
+        snapshot = first_step.enter(probe.snapshot())
         if place is not None and snapshot.suspicious:
             snapshot = dataclasses.replace(snapshot, origin=dataclasses.asdict(place))
         history.append(snapshot)

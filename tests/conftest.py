@@ -26,7 +26,10 @@ def pytest_collection_modifyitems(config, items):
 def attached():
     """What of a probe is global while it looks."""
     hooks = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
-    return [*(dict(hook) for hook in hooks), len(_get_current_function_mode_stack())]
+    return [
+        *(dict(hook) for hook in (*hooks, torch_module._global_forward_hooks_with_kwargs)),
+        len(_get_current_function_mode_stack()),
+    ]
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv, dropout
+from torch.nn.modules import module as modules
+from torch.nn.modules.module import register_module_forward_hook
 
 __all__ = [
     "BatchNorm",
@@ -29,6 +31,7 @@ __all__ = [
     "count_state_hooks",
     "forward_hooks_of",
     "forward_pre_hooks_of",
+    "hear_calls",
     "keep_on_the_slow_path",
     "may_take_the_fast_path",
     "move_call_hooks",
@@ -97,6 +100,20 @@ def forward_hooks_of(module: nn.Module) -> Hooks:
 def forward_pre_hooks_of(module: nn.Module) -> Hooks:
     """The hooks that run before a module's forward."""
     return module._forward_pre_hooks
+
+
+def hear_calls(hook: Callable[..., Any]) -> Callable[[], None]:
+    """Call ``hook(module, args, kwargs, output)`` after every module; what is returned ends that.
+
+    torch's own handle leaves a flag behind, by which compiled modules believe that a hook is there.
+    """
+    handle = register_module_forward_hook(hook, with_kwargs=True)
+
+    def end() -> None:
+        handle.remove()
+        getattr(modules, "_global_forward_hooks_with_kwargs", {}).pop(handle.id, None)
+
+    return end
 
 
 def backward_hooks_of(module: nn.Module) -> list[Callable[..., Any]]:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
-__all__ = ["current_scale", "skip_graph_capture_check", "unscales_itself"]
+__all__ = ["UNSCALING", "current_scale", "decay_is_decoupled", "skip_graph_capture_check", "unscales_itself"]
 
 # By the name that each version of torch has; where it has none of them, the question is not put or not skipped.
 _GRAPH_CAPTURE = ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
+UNSCALING = "_amp_foreach_non_finite_check_and_unscale_"  # what a loss scaler calls
+# Those that add wd * w to the gradient, and those that multiply w by 1 - lr * wd.
+_COUPLED = frozenset(["ASGD", "Adadelta", "Adagrad", "Adam", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD"])
+_DECOUPLED = frozenset(["AdamW", "Adafactor", "Muon", "Lion"])
+
+
+def decay_is_decoupled(optimizer: Any, group: Mapping[str, Any]) -> bool | None:
+    """Whether a group's weights are shrunk beside the gradient's step, not by way of the gradient; None: not known."""
+    names = [kind.__name__ for kind in type(optimizer).__mro__]
+    name = next((name for name in names if name in _COUPLED | _DECOUPLED), None)
+    return None if name is None else name in _DECOUPLED or bool(group.get("decoupled_weight_decay"))
 
 
 def skip_graph_capture_check(optimizer: Optimizer) -> None:

@@ -47,6 +47,9 @@ class TrainingDoctor(Monitor):
         report: Whether the table is printed and the files are written at the end.
         ignore: Problems that are not to be found, such as ``("bias_shift", "dead_units:encoder.*")``.
         rules: Rules of your own, made by ``lightning_tricks.rule``, beside those of the package.
+        preflight: Whether the network is asked, after the first step and with at most four further forwards on a copy,
+            whether patterns of a batch mix and whether a sequence sees what it is to predict. The training goes on
+            bit for bit as without. Not where several processes train together.
         every_n_steps: Probe optimiser steps 0, 1, 2, 4, 8, ... up to this number, then at every multiple of it; None
             for the Trainer's ``log_every_n_steps``.
         layers: A glob, or several, of the names to show, such as ``"encoder.*"``; judged are all layers.
@@ -75,6 +78,7 @@ class TrainingDoctor(Monitor):
         report: bool = True,
         ignore: tuple[str, ...] | list[str] = (),
         rules: Sequence[Rule] = (),
+        preflight: bool = True,
         every_n_steps: int | None = None,
         layers: str | list[str] = "*",
         max_patterns: int | None = MAX_PATTERNS,
@@ -91,6 +95,7 @@ class TrainingDoctor(Monitor):
         self.globs = ("*",)
         self.on_problem = on_problem
         self.report = report
+        self.preflight = preflight
         self.ignore = ignore
         self.rules = rules
         self._rules_given = tuple(rule.problem for rule in rules)

@@ -38,7 +38,9 @@ _HOLDS_BACK = {
     "learning_rate_too_low",
     "learning_rate_too_high",
     "saturation",
+    "over_regularization",
 }
+_NOT_BY_DEPTH = {"saturation", "dead_units", "over_regularization"}  # these take a gradient away in few layers, too
 
 
 def fold(findings: Sequence[Finding], snapshot: Snapshot, rules: Sequence[Rule] = RULES) -> tuple[Finding, ...]:
@@ -116,7 +118,7 @@ class _Attribution:
         if finding.problem != "vanishing_gradient":
             return False
         begun = [other for other in self.findings if other.rank and other.step == 0]
-        if any(other.problem in ("saturation", "dead_units") or other.traits & _ONE_SIDED for other in begun):
+        if any(other.problem in _NOT_BY_DEPTH or other.traits & _ONE_SIDED for other in begun):
             return False
         linear = [other for other in self.findings if other.problem == "linearity" and other.rank <= finding.rank]
         return any(finding.step <= other.step + AT_ONCE and _usual_start(other) for other in linear)

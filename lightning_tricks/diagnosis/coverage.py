@@ -18,6 +18,7 @@ _SEEN: Mapping[str, Callable[[Snapshot], bool]] = {
     "losses": lambda s: not math.isnan(s.loss) or s.nonfinite_loss,
     "validation": lambda s: not math.isnan(s.validation_loss),
     "batch norms": lambda s: bool(s.normalizations),
+    "preflight": lambda s: s.preflight is not None,
 }
 _FEW = 10  # looks under which experts that no pattern went to, and heads of other tasks, are named and not judged
 

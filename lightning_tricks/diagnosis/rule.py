@@ -19,7 +19,9 @@ STAGES: tuple[str, ...] = get_args(Stage)
 # losses on the way to the first NaN or Inf; or every snapshot.
 Reads = Literal["finite", "thinned", "last losses", "whole"]
 # What has to have been seen for a rule to judge.
-Need = Literal["layers", "activations", "error signals", "gradients", "updates", "losses", "validation", "batch norms"]
+Need = Literal[
+    "layers", "activations", "error signals", "gradients", "updates", "losses", "validation", "batch norms", "preflight"
+]
 ANY = "*"  # in follows_from: of whatever is more than information
 T = TypeVar("T")
 Judge = Callable[[Sequence[Snapshot]], Iterable[Finding]]

@@ -15,7 +15,7 @@ from lightning_tricks._compat.compiled import eagerly
 from lightning_tricks._compat.torch_modules import buffers_of
 from lightning_tricks.model.layers import has_running_statistics
 
-__all__ = ["isolated", "keep_random_numbers", "keep_training_flags"]
+__all__ = ["isolated", "keep_random_numbers", "keep_training_flags", "random_streams"]
 
 
 @contextlib.contextmanager
@@ -92,6 +92,12 @@ def keep_random_numbers(
             _set_stream_of(device, state)
         for generator, state in states:
             generator.set_state(state)
+
+
+def random_streams(devices: Iterable[torch.device]) -> list[Tensor]:
+    """The states of torch's random numbers on the CPU and on these devices: equal as long as none was drawn."""
+    others = sorted({device for device in devices if device.type not in ("cpu", "meta")}, key=str)
+    return [torch.get_rng_state(), *map(_stream_of, others)]
 
 
 def _stream_of(device: torch.device) -> Tensor:

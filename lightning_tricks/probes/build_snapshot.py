@@ -19,7 +19,7 @@ from lightning_tricks.probes.records.parameters import ParameterRecord
 from lightning_tricks.probes.records.weighted import WeightedRecord
 from lightning_tricks.probes.snapshot import Snapshot
 from lightning_tricks.probes.watch.observer import Observer
-from lightning_tricks.stats import SquareSums, to_host
+from lightning_tricks.stats import ParameterSums, SquareSums, to_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ def build_snapshot(observer: Observer, parameters: Iterable[ParameterTally], con
     training = observer.loop.record(arrays, rates, observer.modules.forwards, tallies.in_front_of)
     with np.errstate(all="ignore"):  # NaN and Inf are what some of these numbers are there to show
         seen: list[Any] = [(t, next(sums)) for t in (*activations, *weighted)]
-        records = [(t, next(sums)) for t in trained]
+        records = [_parameter_record(t, next(sums), observer, rates) for t in trained]
         scaled = {id(signal): _scaled(next(sums), 1.0 / (scale * context.ranks)) for signal in signals}
         loss_and_norm_records = [
             tally.record([next(sums) for _ in tally.calls]) for tally in loss_and_norm if tally.calls
@@ -96,10 +96,12 @@ def build_snapshot(observer: Observer, parameters: Iterable[ParameterTally], con
                     s,
                     scaled.get(id(t.signal)),
                     t.with_gradient,
+                    0.0 if t.dropped is None else t.dropped.p,
+                    None if t.dropped is None else t.dropped.name,
                 )
                 for t, s in seen[len(activations) :]
             ),
-            tuple(_parameter_record(t, s, observer) for t, s in records),
+            tuple(records),
             dict(tallies.not_seen),
             losses=tuple(record for record in loss_and_norm_records if isinstance(record, LossRecord)),
             normalizations=tuple(record for record in loss_and_norm_records if isinstance(record, NormalizationRecord)),
@@ -142,10 +144,15 @@ def _scaled(signal: SquareSums, factor: float) -> SquareSums:
     return dataclasses.replace(signal, square=signal.square * factor**2)
 
 
-def _parameter_record(tally: ParameterTally, sums: Any, observer: Observer) -> ParameterRecord:
+def _parameter_record(
+    tally: ParameterTally, sums: ParameterSums, observer: Observer, rates: Sequence[float]
+) -> ParameterRecord:
     layer, name = tally.layer, tally.name
     used_by, fan_in = (None, 0) if layer is None else (layer.name, layer.call.fan_in)
     ran = layer is not None or tally.gradient is not None or name.rpartition(".")[0] in observer.modules.ran
+    decay = None
+    if 0 <= tally.group < len(observer.loop.decays):
+        decay = observer.loop.decays[tally.group]
     return ParameterRecord.of(
         name,
         used_by,
@@ -158,4 +165,6 @@ def _parameter_record(tally: ParameterTally, sums: Any, observer: Observer) -> P
         ran=ran,
         reached=name in observer.loop.reached,
         altered=tally.altered,
+        decay=math.nan if decay is None else decay.size(sums.weight.rms, rates[tally.group]),
+        decoupled=decay is not None and decay.decoupled,
     )

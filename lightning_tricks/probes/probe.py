@@ -14,12 +14,14 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from lightning_tricks._compat import torch_functions
 from lightning_tricks._compat.compiled import eagerly
 from lightning_tricks._compat.torch_optim import current_scale, unscales_itself
-from lightning_tricks.model.arguments import check_count, check_module, check_optimizer, check_optimizer_of
+from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.probes.build_snapshot import StepContext, build_snapshot
 from lightning_tricks.probes.measure.parameters import ParameterReader
+from lightning_tricks.probes.optimizers import check_optimizer, check_optimizer_of, listed
 from lightning_tricks.probes.snapshot import Snapshot
 from lightning_tricks.probes.watch.mode import ObserverMode
 from lightning_tricks.probes.watch.observer import Observer
+from lightning_tricks.probes.watch.outermost import OutermostCall, OutermostCalls
 
 MAX_PATTERNS = 4096
 
@@ -51,24 +53,34 @@ class Probe:
         if not isinstance(layers, Sequence):
             raise TypeError(f"layers must be a glob such as 'encoder.*' or a list of them, got {layers!r}")
         globs = [layers] if isinstance(layers, str) else list(layers)
-        self.step = step
+        self.step, self._model = step, model
         self.loss_scale: Any = 1.0  # a number, or a tensor on the device: the factor on the loss that goes backward
         self.scaler: torch.amp.GradScaler | None = None  # asked for it when the step begins
         self.ranks = 1  # the gradient is averaged over this many processes
         self.recent_losses: Sequence[Any] = ()  # numbers, or tensors that are copied with everything else
-        self._model = model
-        self._optimizers = _optimizers(optimizer)
+        self._optimizers = listed(optimizer)
         for one in self._optimizers:
             check_optimizer(one)
         self.stepped = False  # whether one of them has made its step
-        self._observer = Observer(model, globs, max_patterns)
-        self._observer.loop.leftover.step = step
+        self._observer = seen = Observer(model, globs, max_patterns)
+        self.classes_wanted = seen.loss_path.classes  # where the class numbers lie that losses were told
+        seen.loop.leftover.step = step
         self._mode: ObserverMode | None = None
-        self._parameters = ParameterReader(model, self._observer.tallies, self._observer.guard, self._optimizers)
+        self._parameters = ParameterReader(model, seen.tallies, seen.guard, self._optimizers)
+        seen.raw_gradients = self._parameters.raw
         self._open = self._pushed = self._attached = self._in_block = False
         self._stepped: set[int] = set()  # the optimisers that have begun a step
         self._snapshot: Snapshot | None = None
         self._exits = contextlib.ExitStack()
+
+    def keep_call(self) -> None:
+        """Before it opens: keep what the outermost call that leads to the loss is given, to be run again."""
+        self._observer.outermost = OutermostCalls(self._observer.modules, self._observer.guard)
+
+    @property
+    def kept_call(self) -> OutermostCall | None:
+        """That call, until the snapshot is made."""
+        return None if self._observer.outermost is None else self._observer.outermost.found
 
     def open(self) -> Probe:
         """Attach: from here on every call is seen."""
@@ -85,6 +97,9 @@ class Probe:
                 exits.callback(register_optimizer_step_pre_hook(self._count_step).remove)
             exits.callback(self._observer.modules.detach)
             self._observer.modules.attach()
+            if self._observer.outermost is not None:
+                exits.callback(self._observer.outermost.detach)
+                self._observer.outermost.attach()
             self._mode = ObserverMode(self._observer)
             self._observer.modules.step_aside = self._step_aside
             exits.callback(self._unpush)
@@ -122,7 +137,7 @@ class Probe:
         """Read gradients and weights right before the optimiser step; ``scale``: what is still on the gradients."""
         stepped = None if parameters is None else list(parameters)
         with self._observer.guard("gradients"):
-            self._parameters.before(stepped, scale)
+            self._parameters.before(stepped, scale, self.loss_scale)
         with self._observer.guard("training loop"):
             self._observer.loop.before_step(stepped, self._parameters.optimizers)
 
@@ -241,12 +256,6 @@ class Probe:
         self.read_updates()
 
 
-def _optimizers(given: Any) -> list[Any]:
-    if given is None:
-        return []
-    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-
-
 def probe(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None = None,
@@ -282,7 +291,7 @@ def probe(
     [('0', 'linear'), ('2', 'linear')]
     """
     made = Probe(model, optimizer, layers=layers, max_patterns=max_patterns)
-    for one in _optimizers(optimizer):
+    for one in listed(optimizer):
         check_optimizer_of(model, one)
     if scaler is not None:
         if not hasattr(scaler, "get_scale"):

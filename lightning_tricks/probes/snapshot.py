@@ -17,8 +17,10 @@ from lightning_tricks.probes.records.activations import ActivationRecord
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
 from lightning_tricks.probes.records.loss_path import BroadcastRecord, SoftmaxRecord
 from lightning_tricks.probes.records.parameters import ParameterRecord
+from lightning_tricks.probes.records.preflight import PreflightRecord
 from lightning_tricks.probes.records.record import StepRecord, to_json
 from lightning_tricks.probes.records.training import TrainingRecord, merged
+from lightning_tricks.probes.records.validation import ValidationRecord
 from lightning_tricks.probes.records.weighted import WeightedRecord
 
 R = TypeVar("R", bound=StepRecord)
@@ -60,6 +62,8 @@ class Snapshot:
         training: What happened around the forward pass; None in a history of a version that did not look there.
         ended: Whether the training ended before the next step was looked at.
         origin: Of the first NaN or Inf: ``operation``, the call that made it, and ``line``; empty where nobody knows.
+        validation: What the first validation gave the network, which came after this step; None at all other steps.
+        preflight: What further forwards of this step showed; None where none was made.
     """
 
     step: int = 0
@@ -82,6 +86,8 @@ class Snapshot:
     training: TrainingRecord | None = None
     ended: bool = False
     origin: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    validation: ValidationRecord | None = None
+    preflight: PreflightRecord | None = None
 
     def __repr__(self) -> str:
         seen = f"{len(self.activations)} activations, {len(self.weighted)} weighted, {len(self.parameters)} parameters"
@@ -122,6 +128,8 @@ class Snapshot:
             "partial": self.partial,
             "training": None if self.training is None else self.training.to_dict(),
             "ended": self.ended,
+            "validation": None if self.validation is None else self.validation.to_dict(),
+            "preflight": None if self.preflight is None else self.preflight.to_dict(),
         }
 
     @classmethod
@@ -130,7 +138,7 @@ class Snapshot:
         records: dict[str, Any] = {
             kind: tuple(record.from_dict(each) for each in values.get(kind, ())) for kind, record in KINDS.items()
         }
-        training = values.get("training")
+        training, validation, preflight = (values.get(name) for name in ("training", "validation", "preflight"))
         return cls(
             step=values["step"],
             loss=_number(values.get("loss")),
@@ -145,6 +153,8 @@ class Snapshot:
             partial=values.get("partial", False),
             training=None if training is None else TrainingRecord.from_dict(training),
             ended=values.get("ended", False),
+            validation=None if validation is None else ValidationRecord.from_dict(validation),
+            preflight=None if preflight is None else PreflightRecord.from_dict(preflight),
             **records,
         )
 
@@ -172,6 +182,8 @@ class Snapshot:
             training=merged(self.training, other.training),
             ended=self.ended or other.ended,
             origin=self.origin or other.origin,
+            validation=self.validation or other.validation,
+            preflight=self.preflight or other.preflight,
         )
 
     def light(self) -> Snapshot:

@@ -9,10 +9,11 @@ from lightning_tricks.stats.activations import ActivationSums
 from lightning_tricks.stats.moments import JointMoments, MomentSums
 from lightning_tricks.stats.sampling import Sample, sample, unreadable
 from lightning_tricks.stats.sums import SquareSums, Sums, to_host
-from lightning_tricks.stats.weights import ParameterSums, RowSums, WeightedSums
+from lightning_tricks.stats.weights import ArrivedSums, ParameterSums, RowSums, WeightedSums
 
 __all__ = [
     "ActivationSums",
+    "ArrivedSums",
     "JointMoments",
     "MomentSums",
     "ParameterSums",

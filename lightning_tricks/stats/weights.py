@@ -25,6 +25,7 @@ class WeightedSums(Sums):
         total: Sum of every output, to see a NaN or an Inf anywhere in the tensor.
         input_total: Sum of every input where the moments are of a sample of given data; None elsewhere.
         resolution: Relative rounding error of the output's number format.
+        noise: Sum over patterns and units of the variance that a dropout before it gives the output; None without one.
     """
 
     input: MomentSums | None
@@ -32,6 +33,7 @@ class WeightedSums(Sums):
     total: Any
     input_total: Any = None
     resolution: float = 0.0
+    noise: Any = None
 
     @classmethod
     def of(
@@ -92,6 +94,26 @@ class RowSums(Sums):
 
 
 @dataclass(frozen=True)
+class ArrivedSums(Sums):
+    """A gradient that was changed between the backward pass and the step, as the optimiser got it.
+
+    Args:
+        squares: Of its entries.
+        peak: Its largest size.
+    """
+
+    squares: SquareSums
+    peak: Any
+
+    def scaled(self, scale: Tensor | float) -> ArrivedSums:
+        """Of the gradient over ``scale``."""
+        return ArrivedSums(SquareSums(self.squares.count, self.squares.square / (scale * scale)), self.peak / scale)
+
+    def merge(self, other: ArrivedSums) -> ArrivedSums:
+        return ArrivedSums(self.squares.merge(other.squares), max(self.peak, other.peak))
+
+
+@dataclass(frozen=True)
 class ParameterSums(Sums):
     """Sums over the sampled entries of one parameter before and after an optimiser step.
 
@@ -101,6 +123,7 @@ class ParameterSums(Sums):
         gradient: Squares of the whole gradient; None without one.
         update: Squares of the change of the entries; None where no step was seen.
         rows: Sums over the rows of that change; None without rows or step.
+        arrived: Of the gradient with which the optimiser stepped, where that was changed before; None else.
     """
 
     weight: SquareSums
@@ -108,3 +131,4 @@ class ParameterSums(Sums):
     gradient: SquareSums | None
     update: SquareSums | None
     rows: RowSums | None
+    arrived: ArrivedSums | None = None

@@ -6,6 +6,7 @@ import lightning.pytorch as L
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader
 
 import lightning_tricks as lt
 
@@ -188,8 +189,14 @@ def fit(
     if seed is not None:
         torch.manual_seed(seed)
     data = batches() if data is None else data
-    trainer.fit(module, Loader(data), None if validation is None else Loader(validation), ckpt_path=ckpt_path)
+    trainer.fit(module, _loader(data), None if validation is None else _loader(validation), ckpt_path=ckpt_path)
     return trainer
+
+
+def _loader(data):
+    """Loaders as they are; batches in one."""
+    given = data if isinstance(data, list) else [data]
+    return data if isinstance(given[0], DataLoader) else Loader(data)
 
 
 def same(one, other):

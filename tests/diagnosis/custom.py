@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks.callbacks.monitoring.first_step import FirstStep
 from lightning_tricks.callbacks.monitoring.selection import is_probed
 from lightning_tricks.diagnosis import Finding
 from lightning_tricks.probes import Probe, Snapshot
@@ -26,20 +27,25 @@ def look(
     every: int = 25,
     batch: int = 64,
     data: tuple[Tensor, Tensor] | None = None,
+    preflight: bool = False,
 ) -> list[Snapshot]:
     """The snapshots of a training that makes its steps by itself."""
     x, y = digits() if data is None else data
     generator = torch.Generator().manual_seed(0)
     history: list[Snapshot] = []
+    first_step = FirstStep(preflight)
     for step in range(steps):
         chosen = torch.randint(len(x), (batch,), generator=generator)
         probe = Probe(model, list(optimizers), step=step)
+        given = x[chosen], y[chosen]
         if is_probed(step, every):
+            first_step.begin(probe, given, None, 1)
             probe.open()
-        take_step(x[chosen], y[chosen], step)
+        take_step(*given, step)
         if is_probed(step, every):
             probe.close()
-            history.append(probe.snapshot())
+            first_step.run(probe)
+            history.append(first_step.enter(probe.snapshot()))
     return history
 
 
@@ -52,6 +58,7 @@ def fit(
     every: int = 25,
     batch: int = 64,
     data: tuple[Tensor, Tensor] | None = None,
+    preflight: bool = False,
 ) -> list[Snapshot]:
     """The snapshots of a training by ``loss(model(x), y)``."""
     stepper = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -61,7 +68,7 @@ def fit(
         loss(model(x), y).backward()
         stepper.step()
 
-    return look(model, take_step, [stepper], steps=steps, every=every, batch=batch, data=data)
+    return look(model, take_step, [stepper], steps=steps, every=every, batch=batch, data=data, preflight=preflight)
 
 
 def said(findings: Sequence[Finding]) -> list[tuple[str, str | None]]:

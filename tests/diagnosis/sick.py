@@ -111,6 +111,52 @@ def one_output(last: nn.Module) -> nn.Sequential:
     return nn.Sequential(*deep(nn.ReLU, 2)[:-1], nn.Linear(64, 1), last)
 
 
+class Images(nn.Module):
+    """Rows of digits in order, read by something that is asked for which axis is the batch's."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = self.layer(x.view(-1, 8, 8))
+        return self.head((rows[0] if isinstance(rows, tuple) else rows).flatten(1))  # type: ignore[no-any-return]
+
+
+class Cut8(nn.Module):
+    """Columns of all patterns one after the other, cut into patterns."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(0, 1).reshape(x.shape)
+
+
+def mixed(layer: nn.Module, steps: int = 110) -> list[Snapshot]:
+    return fit(Images(layer), steps=steps, optimizer=None, preflight=True)
+
+
+class Language(nn.Module):
+    """Predicts the next token; where it is not causal, by looking at it."""
+
+    def __init__(self, *, causal: bool) -> None:
+        super().__init__()
+        self.embed, self.head, self.causal = nn.Embedding(8, 16), nn.Linear(16, 8), causal
+        self.body = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1]) if self.causal else None
+        return self.head(self.body(self.embed(x), mask))  # type: ignore[no-any-return]
+
+
+def next_token(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(output.flatten(0, 1), y.flatten())
+
+
+def language(*, causal: bool, steps: int = 40) -> list[Snapshot]:
+    x = torch.randint(8, (400, 1)) + torch.arange(13) * torch.randint(1, 4, (400, 1))
+    data = (x[:, :-1] % 8, x[:, 1:] % 8)
+    return fit(Language(causal=causal), next_token, steps=steps, data=data, preflight=True)
+
+
 def sorted_by_class() -> list[Snapshot]:
     x, y = digits()
     order = y.argsort(stable=True)
@@ -146,6 +192,8 @@ SICK: dict[str, Sick] = {
     "loud output": Sick("output_mismatch", lambda: fit(scaled(deep(nn.ReLU, 2), 100.0, 4))),
     "labels 1 and 2": Sick("target_mismatch", lambda: fit(deep(nn.ReLU, 2), labels_one_and_two)),
     "one entry": Sick("collapsed_output", lambda: fit(one_output(nn.Softmax(1)), to_unit_interval)),
+    "patterns mixed": Sick("batch_mixing", lambda: mixed(Cut8())),
+    "targets visible": Sick("target_leak", lambda: language(causal=False)),
     "sorted": Sick("unshuffled_data", sorted_by_class),
     "by heart": Sick("overfitting", memorised),
     "wrong labels": Sick("not_learning", senseless),

@@ -10,9 +10,9 @@ import functools
 import pytest
 
 from tests.benchmarks.clinic.case import Case, Fault
-from tests.benchmarks.clinic.healthy import usual
+from tests.benchmarks.clinic.cases.healthy import usual
+from tests.benchmarks.clinic.judging.verdict import Verdict, judge
 from tests.benchmarks.clinic.train import Run, train
-from tests.benchmarks.clinic.verdict import Verdict, judge
 
 # Strange to look at, and well. At least one of every family of architectures.
 HEALTHY: tuple[Case, ...] = (

@@ -7,15 +7,15 @@ from collections import Counter, defaultdict
 import pytest
 from scipy.stats import binomtest
 
-from tests.benchmarks.clinic.architectures import ARCHITECTURES
 from tests.benchmarks.clinic.case import Case, Fault
 from tests.benchmarks.clinic.cases import all_cases, double_cases, healthy_list, sick_cases
-from tests.benchmarks.clinic.counts import Share
+from tests.benchmarks.clinic.cases.healthy import usual
 from tests.benchmarks.clinic.faults import KINDS, planted
-from tests.benchmarks.clinic.healthy import usual
+from tests.benchmarks.clinic.judging.counts import Share
+from tests.benchmarks.clinic.judging.truth import layers_of
+from tests.benchmarks.clinic.networks.architectures import ARCHITECTURES
 from tests.benchmarks.clinic.store import Store
 from tests.benchmarks.clinic.train import Run
-from tests.benchmarks.clinic.truth import layers_of
 
 
 def test_there_are_enough_runs_and_every_kind_is_in_both_halves() -> None:

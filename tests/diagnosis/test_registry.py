@@ -15,7 +15,7 @@ from lightning_tricks.probes import Snapshot
 
 def test_every_problem_has_one_rule_in_a_file_of_its_name() -> None:
     assert sorted(PROBLEMS) == sorted(rule.problem for rule in RULES)
-    assert len(set(PROBLEMS)) == len(PROBLEMS) == 22
+    assert len(set(PROBLEMS)) == len(PROBLEMS) == 27
     for rule in RULES:
         assert rule.judge.__module__ == f"lightning_tricks.diagnosis.rules.{rule.problem}"
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lightning_tricks.callbacks.monitoring.selection import is_probed
 from lightning_tricks.probes import Probe, Snapshot
 
-from .trainings import Optimizer, digits
+from .trainings import Optimizer, deep, digits
 
 Loss = Callable[[int], Tensor]
 
@@ -71,6 +71,31 @@ def train(network: nn.Module, optimizer: Optimizer, steps: int = 160, **options:
     every = int(options.pop("every", 50))
     loss_at = classify(network, **options)  # type: ignore[arg-type]
     return watched(network, optimizer(list(network.parameters())), loss_at, steps, every)
+
+
+def clipped(optimizer: Optimizer, limit: float, *, by_value: bool = False) -> list[Snapshot]:
+    """As a Trainer clips: after the gradients were looked at."""
+    network, history = deep(nn.ReLU, 2), []
+    loss_at = classify(network)
+    stepper = optimizer(list(network.parameters()))
+    for step in range(130):
+        probe = Probe(network, step=step)
+        probe.trained_by([stepper])
+        stepper.zero_grad()
+        if step % 25 == 0:
+            probe.open()
+        loss_at(step).backward()
+        if step % 25 == 0:
+            probe.read_gradients(list(network.parameters()))
+        clip: Callable[..., object] = nn.utils.clip_grad_value_ if by_value else nn.utils.clip_grad_norm_
+        clip(network.parameters(), limit)
+        stepper.step()
+        if step % 25 == 0:
+            probe.read_updates()
+        probe.close()
+        if step % 25 == 0:
+            history.append(probe.snapshot())
+    return history
 
 
 class Convolutions(nn.Module):

@@ -15,7 +15,7 @@ from lightning_tricks.callbacks.monitoring.files import folder_of
 from lightning_tricks.callbacks.monitoring.loss_history import LossHistory
 from lightning_tricks.callbacks.monitoring.monitor_hooks import MonitorHooks
 from lightning_tricks.model.arguments import check_count
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import Snapshot, ValidationRecord
 from lightning_tricks.probes.probe import MAX_PATTERNS
 from lightning_tricks.report import write_csv
 
@@ -80,6 +80,9 @@ class Monitor(MonitorHooks):
 
     def on_validation_loss(self, loss: float) -> None:
         selection.set_validation_loss(self.history, loss)
+
+    def on_validation_data(self, record: ValidationRecord) -> None:
+        selection.set_validation_data(self.history, record)
 
     def on_training_end(self) -> None:
         """The training is over: no step follows."""

@@ -10,7 +10,7 @@ from lightning_tricks._compat.lightning import Callback
 from lightning_tricks.callbacks.monitoring.loss_history import LossHistory
 from lightning_tricks.callbacks.monitoring.receiver import MonitorErrors
 from lightning_tricks.callbacks.monitoring.shared_probe import SharedProbe
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import Snapshot, ValidationRecord
 from lightning_tricks.probes.probe import MAX_PATTERNS
 
 
@@ -22,6 +22,7 @@ class MonitorHooks(Callback):
 
     globs: tuple[str, ...] = ("*",)
     max_patterns: int | None = MAX_PATTERNS
+    preflight: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,6 +40,9 @@ class MonitorHooks(Callback):
     def on_validation_loss(self, loss: float) -> None:
         """The loss of a validation, the same on every rank; an error in here ends the monitor only."""
 
+    def on_validation_data(self, record: ValidationRecord) -> None:
+        """What the first validation gave the network, the same on every rank; an error ends the monitor only."""
+
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self.errors = MonitorErrors(type(self).__name__)
         monitors = [callback for callback in trainer.callbacks if isinstance(callback, MonitorHooks)]
@@ -46,7 +50,7 @@ class MonitorHooks(Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self._shared_probe is not None:
-            self._shared_probe.begin_batch(trainer, pl_module)
+            self._shared_probe.begin_batch(trainer, pl_module, batch)
             self._shared_probe.repeated_step.begin(batch, batch_idx)
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
@@ -59,11 +63,17 @@ class MonitorHooks(Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._shared_probe is not None:
-            self._shared_probe.end_batch(trainer, outputs)
+            self._shared_probe.end_batch(trainer, outputs, batch)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         if self._shared_probe is not None:
-            self._shared_probe.pause()
+            self._shared_probe.begin_validation(trainer, pl_module)
+
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if self._shared_probe is not None:
+            self._shared_probe.begin_validation_batch(batch, dataloader_idx)
 
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0

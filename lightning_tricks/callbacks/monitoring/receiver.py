@@ -6,7 +6,7 @@ from typing import Protocol
 
 from lightning_tricks._compat.lightning import rank_zero_warn
 from lightning_tricks.callbacks.monitoring.loss_history import LossHistory
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import Snapshot, ValidationRecord
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
 
 
@@ -47,12 +47,14 @@ class SnapshotReceiver(Protocol):
     Attributes:
         globs: Globs of the names that it shows.
         max_patterns: The most patterns per unit that it asks for; None for all.
+        preflight: Whether it asks for further forwards of the first step.
         loss_history: Where the losses of all steps go until its next snapshot.
         errors: The block in which it is called.
     """
 
     globs: tuple[str, ...]
     max_patterns: int | None
+    preflight: bool
     loss_history: LossHistory
     errors: MonitorErrors
 
@@ -64,3 +66,6 @@ class SnapshotReceiver(Protocol):
 
     def on_validation_loss(self, loss: float) -> None:
         """The loss of a validation, the same on every rank."""
+
+    def on_validation_data(self, record: ValidationRecord) -> None:
+        """What the first validation gave the network, the same on every rank."""

@@ -8,7 +8,7 @@ import math
 from fnmatch import fnmatchcase
 from typing import Any
 
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import Snapshot, ValidationRecord
 
 START = 8  # the first snapshots show the start and are kept for good
 WINDOW = 5  # the latest snapshots keep their sums per unit, which rules pool
@@ -63,13 +63,22 @@ def append(history: list[Snapshot], snapshot: Snapshot) -> None:
     if len(history) > WINDOW:
         history[-WINDOW - 1] = history[-WINDOW - 1].light()
     if len(history) > MOST:
-        del history[_most_dispensable(history)]
+        index = _most_dispensable(history)
+        if history[index].validation is not None:
+            history[index + 1] = dataclasses.replace(history[index + 1], validation=history[index].validation)
+        del history[index]
 
 
 def set_validation_loss(history: list[Snapshot], loss: float) -> None:
     """Enter the loss of a validation that came after the latest snapshot; those that follow take it over."""
     if history:
         history[-1] = dataclasses.replace(history[-1], validation_loss=loss)
+
+
+def set_validation_data(history: list[Snapshot], record: ValidationRecord) -> None:
+    """Enter what the first validation gave the network; of a training that is taken up again the first one stays."""
+    if history and all(snapshot.validation is None for snapshot in history):
+        history[-1] = dataclasses.replace(history[-1], validation=record)
 
 
 def _most_dispensable(history: list[Snapshot]) -> int:

@@ -13,11 +13,14 @@ import torch
 from lightning_tricks._compat import trainer as compat
 from lightning_tricks._compat.lightning import rank_zero_warn
 from lightning_tricks._compat.torch_optim import unscales_itself
+from lightning_tricks.callbacks.monitoring.first_step import FirstStep
 from lightning_tricks.callbacks.monitoring.loss_history import ValidationLoss, loss_in
 from lightning_tricks.callbacks.monitoring.receiver import MonitorErrors, SnapshotReceiver
 from lightning_tricks.callbacks.monitoring.repeated_step import RepeatedStep
+from lightning_tricks.callbacks.monitoring.validation_data import ValidationData
 from lightning_tricks.model.processes import gather_objects
 from lightning_tricks.probes import Probe, Snapshot
+from lightning_tricks.probes.watch.loss_path import ClassTarget
 
 Value = TypeVar("Value")
 MOST_BATCHES = 16  # without a step of any optimiser, in manual optimisation: then the probe is closed all the same
@@ -39,7 +42,9 @@ class SharedProbe:
         self._batches = 0
         self._loss: torch.Tensor | None = None  # of the batches of this accumulation window
         self._validation = ValidationLoss()
+        self._data = ValidationData()
         self.repeated_step = RepeatedStep()
+        self._first_step = FirstStep(any(monitor.preflight for monitor in self.monitors))
         asked = [monitor.max_patterns for monitor in self.monitors]
         if len(set(asked)) > 1:
             most = _most_patterns(asked)
@@ -48,7 +53,7 @@ class SharedProbe:
                 f"(asked for are {', '.join(map(str, asked))})"
             )
 
-    def begin_batch(self, trainer: Any, module: torch.nn.Module) -> None:
+    def begin_batch(self, trainer: Any, module: torch.nn.Module, batch: Any = None) -> None:
         """Before a batch: open a probe, or go on with the one of this accumulation window."""
         if self._errors.failed:
             return
@@ -64,6 +69,7 @@ class SharedProbe:
         if self._waiting:
             with self._local:
                 self._probe = self._new_probe(trainer, module, step)
+                self._first_step.begin(self._probe, batch, trainer.train_dataloader, trainer.world_size)
                 self._probe.open()
 
     def before_backward(self, trainer: Any, module: torch.nn.Module, loss: torch.Tensor) -> None:
@@ -86,7 +92,7 @@ class SharedProbe:
             if self.repeated_step.is_due(trainer, self._probe.gradient_squares()):
                 self.repeated_step.repeat(trainer.lightning_module)
 
-    def end_batch(self, trainer: Any, outputs: Any) -> None:
+    def end_batch(self, trainer: Any, outputs: Any, batch: Any) -> None:
         """After a batch: when the optimiser has stepped, close the probe and hand out the snapshot."""
         self._batches += 1
         self.repeated_step.end()
@@ -96,7 +102,7 @@ class SharedProbe:
         if self._waiting:
             with self._errors:
                 if self._window_ends(trainer):
-                    self._hand_out(trainer)
+                    self._hand_out(trainer, batch)
             if self._errors.failed:
                 self.stop()
 
@@ -104,7 +110,7 @@ class SharedProbe:
         """An epoch may end amid what would have become a step: by hand that is a step, by a skipped batch it is not."""
         with self._errors:
             if self._waiting and self._batches and not compat.is_automatic(trainer):
-                self._hand_out(trainer)
+                self._hand_out(trainer, None)
         self.stop()
 
     def pause(self) -> None:
@@ -113,6 +119,16 @@ class SharedProbe:
             with self._local:
                 self._probe.pause()
 
+    def begin_validation(self, trainer: Any, module: torch.nn.Module) -> None:
+        """A validation begins."""
+        self.pause()
+        if not self._errors.failed:
+            self._data.begin(trainer, module)
+
+    def begin_validation_batch(self, batch: Any, loader: int) -> None:
+        """A batch of a validation is about to run."""
+        self._data.add(batch, loader)
+
     def validate_batch(self, outputs: Any) -> None:
         """Keep the loss of a batch of a validation."""
         if not self._errors.failed:
@@ -120,7 +136,8 @@ class SharedProbe:
                 self._validation.add(outputs)
 
     def end_validation(self, trainer: Any) -> None:
-        """Hand every monitor the loss of a validation, the same on every rank."""
+        """Hand every monitor the loss of a validation, and of the first its data, the same on every rank."""
+        sums = self._data.finish()
         if self._errors.failed:
             return
         loss = None
@@ -129,11 +146,14 @@ class SharedProbe:
         if trainer.sanity_checking:
             return
         with self._errors:
-            known = [each for each in over_ranks(loss, trainer.world_size) if each is not None]
-            if known:
-                for monitor in self.monitors:
-                    with monitor.errors:
+            losses, counted = zip(*over_ranks((loss, sums), trainer.world_size), strict=True)
+            known, record = [each for each in losses if each is not None], self._data.record(counted)
+            for monitor in self.monitors:
+                with monitor.errors:
+                    if known:
                         monitor.on_validation_loss(sum(known) / len(known))
+                    if record is not None:
+                        monitor.on_validation_data(record)
 
     def resume(self) -> None:
         """The validation is over."""
@@ -143,13 +163,14 @@ class SharedProbe:
 
     def stop(self) -> None:
         """Detach whatever is attached, at any time."""
+        self._data.stop()
         probe, self._probe, self._waiting = self._probe, None, []
         if probe is not None:
             with self._local:
                 probe.close()
 
-    def _hand_out(self, trainer: Any) -> None:
-        snapshot = None
+    def _hand_out(self, trainer: Any, batch: Any) -> None:
+        snapshot, classes = None, dict[str, ClassTarget]()
         kept = [loss for monitor in self._waiting for loss in monitor.loss_history.losses]
         losses = {id(loss): loss for loss in kept}  # the monitors share most of them
         with self._local:
@@ -158,7 +179,9 @@ class SharedProbe:
                     self._probe.read_updates()
                 self._probe.close()
                 self._probe.recent_losses = list(losses.values())
-                snapshot = self._probe.snapshot()
+                classes = self._probe.classes_wanted
+                self._first_step.run(self._probe)
+                snapshot = self._first_step.enter(self._probe.snapshot())
                 if snapshot.suspicious:
                     snapshot = dataclasses.replace(snapshot, origin=self.repeated_step.origin)
         waiting = self._waiting
@@ -166,6 +189,7 @@ class SharedProbe:
         snapshot = merge_over_ranks(None if self._local.failed else snapshot, trainer.world_size)
         if snapshot is None:
             raise self._local.error or RuntimeError("a monitor of another process failed")
+        self._data.learn(snapshot, classes, batch)
         values = dict(zip(losses, snapshot.recent_losses, strict=False))
         for monitor in waiting:
             own = tuple(values[id(loss)] for loss in monitor.loss_history.losses if id(loss) in values)

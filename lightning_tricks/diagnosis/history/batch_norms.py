@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import NormalizationRecord
+
+FOLLOWED = 3.0  # times 1 / momentum: then 95 % of the running statistics are measured ones
 
 
 def in_order(snapshot: Snapshot) -> list[NormalizationRecord]:
@@ -37,3 +40,13 @@ def called_twice(snapshot: Snapshot, name: str) -> bool:
     """Whether the module runs more than once a step: its k-th call is named ``name_k``."""
     names = {record.name for record in snapshot.normalizations}
     return f"{name}_2" in names or name.rpartition("_")[0] in names
+
+
+def misses(record: NormalizationRecord) -> float:
+    """How far the means lie from the running ones, without the noise of the batch, in running standard deviations."""
+    return math.sqrt(max(record.mean_gap**2 - 1.0 / max(record.samples, 1), 0.0))
+
+
+def steps_to_follow(record: NormalizationRecord) -> float:
+    """Until 95 % of the running statistics are measured ones; with a momentum of 0 they never are."""
+    return FOLLOWED / record.momentum if record.momentum > 0 else math.inf

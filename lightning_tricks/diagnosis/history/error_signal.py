@@ -34,8 +34,9 @@ class ErrorSignalByLayer:
             for record in snapshot.weighted
             if math.isfinite(record.error_signal) and record.operation not in ("embedding", "embedding_bag")
         ]
-        reached = {record.weight for record in layers if record.weight is not None and record.error_signal > 0}
-        layers = [record for record in layers if record.error_signal > 0 or record.weight not in reached]
+        if not all(record.error_signal for record in layers):
+            reached = {record.weight for record in layers if record.weight is not None and record.error_signal > 0}
+            layers = [record for record in layers if record.error_signal > 0 or record.weight not in reached]
         norms = tuple(record.error_signal * math.sqrt(record.elements) for record in layers)
         return ErrorSignalByLayer(tuple(record.name for record in layers), norms)
 

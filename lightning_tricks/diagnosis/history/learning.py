@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_tricks.diagnosis.history.constant_answer import best_constant
 from lightning_tricks.diagnosis.history.progress import guess_loss, guess_or_start, median
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
@@ -44,9 +45,14 @@ class Level:
         return self.mean / self.guess
 
     @property
+    def told(self) -> bool:
+        """Whether there were steps enough to tell."""
+        return self.steps >= TOLD_AFTER
+
+    @property
     def at_a_guess(self) -> bool:
         """Whether the loss is not yet better than a guess, and there were steps enough to tell."""
-        return self.steps >= TOLD_AFTER and self.share >= AT_A_GUESS
+        return self.told and self.share >= AT_A_GUESS
 
 
 def level(history: Sequence[Snapshot], guess: float | None = None) -> Level | None:
@@ -66,10 +72,28 @@ def level(history: Sequence[Snapshot], guess: float | None = None) -> Level | No
     return Level(guess, float(values.mean()), _error(values), in_errors, int(steps[later][0]), last - first + 1)
 
 
+def later_losses(history: Sequence[Snapshot]) -> np.ndarray:
+    """The losses of the later half of the steps, those between the looks included."""
+    steps, losses = _by_step(history)
+    return losses[np.isfinite(losses) & (steps >= (history[0].step + history[-1].step) / 2)]
+
+
 def stands_still(history: Sequence[Snapshot]) -> bool:
     """Whether the later half of the losses lies at that of a guess, or of the start, and does not fall any more."""
     now = level(history, guess_or_start(history))
     return now is not None and now.at_a_guess and now.fall <= FALLING
+
+
+def at_full_rate(history: Sequence[Snapshot], steps: int = 100, share: float = 0.5) -> bool:
+    """Whether the learning rate has been this share of its highest for so many steps, and does not rise any more."""
+    rates = [(s.step, s.learning_rate) for s in history if not math.isnan(s.learning_rate)]
+    if not rates:
+        return True
+    highest, since = max(rate for _, rate in rates), history[-1].step - steps
+    late = [rate for step, rate in rates if step > since] or [rates[-1][1]]
+    before = [rate for step, rate in rates if step <= since]
+    full = all(rate >= share * highest for rate in (*before[-1:], *late))
+    return full and not late[-1] > late[0]
 
 
 def guess_of(history: Sequence[Snapshot]) -> float:
@@ -85,7 +109,8 @@ def guess_of(history: Sequence[Snapshot]) -> float:
     lowest, highest = (min(r.target_min for r in records), max(r.target_max for r in records))
     if lowest == highest or all(map(_tells_patterns_apart, records)):
         return math.nan
-    return min(guess, _of_the_best_constant(records))
+    constant = best_constant(records)
+    return min(guess, _of_the_best_constant(records) if constant is None else constant.loss)
 
 
 def _of_the_best_constant(records: Sequence[LossRecord]) -> float:

@@ -79,16 +79,19 @@ def gradient_norm(snapshot: Snapshot) -> float:
     return math.sqrt(sum(r.gradient**2 * math.prod(r.shape) for r in known))
 
 
-def gradient_share(snapshot: Snapshot) -> float:
+def gradient_share(snapshot: Snapshot, *, arrived: bool = False) -> float:
     """Update over learning rate times gradient: 1 where a step is just that, less where the gradient is clipped.
 
-    NaN where weights differ in it, as their steps are then of a size of their own (Adam), or no rate is known.
+    NaN where weights differ in it, as their steps are then of a size of their own (Adam), or no rate is known; with
+    ``arrived`` it is the gradient as the optimiser got it.
     """
-    rate, weights = snapshot.learning_rate, [r for r in trained_weights(snapshot) if r.gradient > 0 and r.update > 0]
-    if not weights or not rate > 0:
+    rate = snapshot.learning_rate
+    known = [(r, r.arrived if arrived and not math.isnan(r.arrived) else r.gradient) for r in trained_weights(snapshot)]
+    moved = [(r, gradient) for r, gradient in known if gradient > 0 and r.update > 0]
+    if not moved or not rate > 0:
         return math.nan
-    shares = [r.update / (rate * r.gradient) for r in weights]
-    alike = _ALIKE + _ROUNDING / min(r.update_ratio for r in weights)
+    shares = [r.update / (rate * gradient) for r, gradient in moved]
+    alike = _ALIKE + _ROUNDING / min(r.update_ratio for r, _ in moved)
     return median(shares) if max(shares) <= alike * min(shares) else math.nan
 
 

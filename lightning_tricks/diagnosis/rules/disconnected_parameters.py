@@ -39,7 +39,7 @@ class LIMITS:
     "code",
     "linearity vanishing_gradient learning_rate_too_low overfitting bias_shift",
     clause="parameters are never trained",
-    order=2,
+    order=5,
     reads="thinned",
     table=(11, "the `detach`, the optimiser's list"),
     needs="gradients",

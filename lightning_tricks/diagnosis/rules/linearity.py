@@ -16,6 +16,12 @@ from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 @thresholds
 class LIMITS:
+    """What is counted in steps is counted in updates, by which weights grow, whatever the batch and the length.
+
+    Of 86 healthy networks that began linear, Adam's bent within 32 steps with batches of 16 and 100 with 64, RMSprop's
+    within 8, plain gradient descent's within 200 but for one. ``lost_steps`` is for weights that no scheme draws.
+    """
+
     linear: float = 0.999  # corr(a, g(a))^2; a centred Gaussian of std 1: .93 (tanh), .97 (SELU), of .2 .9987 (tanh)
     tiny_std: float = 1e-4  # torch's default start with GELU is at .01 in five layers and recovers; this does not
     straight: float = 0.9999  # tanh at std .1, rectifiers that are always on
@@ -23,7 +29,7 @@ class LIMITS:
     lost_steps: int = 16  # optimiser steps that were lost, though the layer mended itself in the end
     shifted: float = 2.0  # mean over std of a pre-activation that biases hold on one side
     few: float = 1 / 3  # of the hidden layers may be linear: one among many costs depth, not the training
-    nearly: float = 1 / 2  # of them, where the units are not quite straight: a network that has little to bend
+    nearly: float = 1 / 2  # of them may be nearly so, as the second layer of a small policy is for 200 steps
 
 
 @rule(
@@ -58,10 +64,11 @@ def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
         if record is None:
             continue
         before, always_on = layers.fed_by(found.at, record), _always_on(record)
-        straight, scale = record.linearity >= LIMITS.straight, layers.weight_scale(history[0], before)
+        straight, scale = _straight(history, name, found), layers.weight_scale(history[0], before)
         extreme = not LIMITS.tiny_std <= record.std <= 1.0 / LIMITS.tiny_std or always_on
         tiny_start = straight and found.since == history[0].step and layers.is_tiny(scale)
-        many = linear + faded >= (LIMITS.few if straight else LIMITS.nearly) * len(hidden) or tiny_start
+        share = (linear + faded) / len(hidden)
+        many = tiny_start or (share >= LIMITS.few if straight else share > LIMITS.nearly)
         settled = extreme or (many and history[-1].step - found.since >= RECOVERY)
         evidence = {
             "linearity": record.linearity,
@@ -112,6 +119,12 @@ def _always_on(record: ActivationRecord) -> bool:
 
 def _linear(record: ActivationRecord) -> bool:
     return record.patterns >= LIMITS.patterns and record.linearity >= LIMITS.linear
+
+
+def _straight(history: Sequence[Snapshot], name: str, found: Persistence) -> bool:
+    """Whether it uses nothing of the curve at the latest looks: what bends a little more with each is mending."""
+    looks = [snapshot.activation(name) for snapshot in history if snapshot.step <= found.at.step][-HYSTERESIS:]
+    return all(look is not None and look.linearity >= LIMITS.straight for look in looks)
 
 
 def _without_activation(history: Sequence[Snapshot]) -> Finding | None:

@@ -39,7 +39,7 @@ Kind = Callable[[Sequence[Snapshot]], "Finding | None"]
     "disconnected_parameters linearity vanishing_gradient learning_rate_too_low learning_rate_too_high overfitting "
     "bias_shift poor_initialization",
     clause="nothing is trained",
-    order=-1,
+    order=0,
     reads="thinned",
     table=(11, "`backward()`, `step()`, the rate, `requires_grad`"),
 )

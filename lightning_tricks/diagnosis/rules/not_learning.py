@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
-from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, FALLING, Level, level
+from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, FALLING, Level, at_full_rate, level
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
 
 @thresholds
 class LIMITS:
-    """Looser tests alarm on AdamW with 4000 steps of warm-up, on parity and on slow SGD."""
+    """Looser tests alarm on AdamW with 4000 steps of warm-up, on parity and on slow SGD.
+
+    The level's standard error takes the batch and the length into account: small batches need more steps until it is
+    under ``error``. ``steps`` is what a slow optimiser needs beside; a short training of large batches has ``epochs``.
+    """
 
     error: float = 0.01  # standard error of the level, of the guess's loss
     steps: int = 1000  # optimiser steps ...
@@ -76,11 +79,4 @@ def _had_its_time(history: Sequence[Snapshot], now: Level) -> bool:
     epochs = history[-1].epoch - history[0].epoch  # NaN where they are not counted
     if now.steps < LIMITS.steps and not epochs >= LIMITS.epochs:
         return False
-    rates = [(s.step, s.learning_rate) for s in history if not math.isnan(s.learning_rate)]
-    if not rates:
-        return True
-    highest = max(rate for _, rate in rates)
-    late = [rate for step, rate in rates if step > history[-1].step - LIMITS.full_rate] or [rates[-1][1]]
-    before = [rate for step, rate in rates if step <= history[-1].step - LIMITS.full_rate]
-    full = all(rate >= LIMITS.of_highest * highest for rate in (*before[-1:], *late))
-    return full and not late[-1] > late[0]
+    return at_full_rate(history, LIMITS.full_rate, LIMITS.of_highest)

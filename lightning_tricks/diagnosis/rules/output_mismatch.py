@@ -50,7 +50,7 @@ _DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
     "saturation linearity overfitting non_finite",
     "output does not fit the loss",
     clause="the output does not fit the loss",
-    order=5,
+    order=8,
     reads="thinned",
     table=(14, "the line to change"),
     needs="losses",

@@ -10,9 +10,10 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Sever
 from lightning_tricks.diagnosis.history import progress
 from lightning_tricks.diagnosis.history.layers import weight_scale
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls
-from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.diagnosis.rules.unnormalized_input import find_unnormalized_input
+from lightning_tricks.probes import WeightedRecord
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
 PROBLEM = "output_mismatch"
@@ -62,6 +63,10 @@ def high_start(calls: LossCalls) -> Finding | None:
         why.append(Criterion("weights of the last layer", weights, ">", LIMITS.weights))
     elif now < LIMITS.recovered * reference and found.run >= HYSTERESIS:
         severity, explanation = "info", f"{explanation} It has come down to {now:.3g} since."
+    elif _scaled(calls) and (
+        calls.snapshots[-1].step - found.since < RECOVERY or calls.latest.value < LIMITS.recovered * reference
+    ):
+        severity = "info"  # of cosines times 64 the first loss is 30, and after 100 steps half of a guess's
     todo = _remedies(calls, own)
     return found.finding(PROBLEM, first.weighted, severity, evidence, explanation, todo, why, [Trait.FIRST_LOSS])
 
@@ -69,13 +74,31 @@ def high_start(calls: LossCalls) -> Finding | None:
 def _remedies(calls: LossCalls, own: bool) -> Sequence[Remedy]:
     """What makes the outputs loud: the last layer's weights, a factor behind them, or what they are given."""
     start, first = calls.snapshots[0], calls.records[0]
-    given = next((math.hypot(r.mean, r.std) for r in start.weighted if r.name == first.weighted), math.nan)
     if own:
         return [Remedy("initialize", "begin with small weights in this layer: std 0.01, bias 0", first.weighted)]
-    if math.hypot(first.input_mean, first.input_std) > LIMITS.multiplied * given:
+    if _multiplied(calls):
         return [Remedy("lower_scale", "multiply the outputs of this layer by less before the loss", first.weighted)]
     standardize = [remedies.STANDARDIZE] if find_unnormalized_input([start]) else []
     return [*standardize, remedies.initialize()]
+
+
+def _last_layer(calls: LossCalls) -> WeightedRecord | None:
+    name = calls.records[0].weighted
+    return next((record for record in calls.snapshots[0].weighted if record.name == name), None)
+
+
+def _multiplied(calls: LossCalls) -> bool:
+    """Whether a factor behind the last layer makes the outputs loud."""
+    first, last = calls.records[0], _last_layer(calls)
+    given = math.nan if last is None else math.hypot(last.mean, last.std)
+    return math.hypot(first.input_mean, first.input_std) > LIMITS.multiplied * given
+
+
+def _scaled(calls: LossCalls) -> bool:
+    """Whether the outputs are cosines times a number, or of computed weights, as directions are, and multiplied."""
+    last = _last_layer(calls)
+    computed = last is not None and last.weight is None and _multiplied(calls)
+    return computed or not math.isnan(calls.records[0].bound)
 
 
 def _reference(record: LossRecord) -> tuple[str, float]:

@@ -10,6 +10,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Sever
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
 from lightning_tricks.diagnosis.history.progress import STUCK, guess_loss, recent_loss
 from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.diagnosis.rules.validation_mismatch import is_unlike, validations
 from lightning_tricks.probes import Snapshot
 
 
@@ -22,11 +23,6 @@ class LIMITS:
     below: float = 0.5  # training loss over validation loss
     still_falling: float = 0.9  # training loss over its value at the minimum of the validation loss
     far: float = 3.0
-    # Validations of other labels, or of data on another scale. Of noise that is learned by heart the first loses 1.00
-    # of a guess's, as the training does; with classes in another order it lost 1.07 to 6, the training .15 to .92.
-    apart: float = 0.05
-    unlike: float = 1.5  # validation loss over that of a guess, as soon as the training is under one by that much:
-    learned: float = 0.7
 
 
 @rule(
@@ -63,7 +59,7 @@ def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
         Criterion("training loss, by that at the minimum", train, "<", LIMITS.still_falling * train_then),
         Criterion("training loss, by that of a guess", train, "<", STUCK * start),
     )
-    if not all(criterion.holds for criterion in why) or _is_unlike(history, known, start):
+    if not all(criterion.holds for criterion in why) or is_unlike(history, known, start):
         return
     evidence = {
         "validation loss": now,
@@ -90,19 +86,6 @@ def _came_back(history: Sequence[Snapshot], known: Sequence[int], best: int) -> 
     return max(loss - low for loss, low in zip(losses, lows, strict=True))
 
 
-def _is_unlike(history: Sequence[Snapshot], known: Sequence[int], guess: float) -> bool:
-    """Whether the validation never fitted what is trained: other labels, or data on another scale.
-
-    The first validation, before which no pattern came twice, finds the training under a guess and is itself over one;
-    and as soon as the training is far under one, two validations are far over it.
-    """
-    losses = [(recent_loss(history[: index + 1]) / guess, history[index].validation_loss / guess) for index in known]
-    first_train, first = losses[0]
-    trained = [validation for train, validation in losses if train < LIMITS.learned]
-    begun = first_train < 1.0 - LIMITS.apart and first > 1.0 + LIMITS.apart
-    return begun and bool(trained) and min(trained[:2]) > LIMITS.unlike
-
-
 def _remedies(snapshot: Snapshot, step: int) -> tuple[Remedy, ...]:
     images = any(record.operation.startswith("conv") for record in snapshot.weighted)
     varied = "random crops, flips or shifts" if images else "noise on the inputs"
@@ -118,13 +101,3 @@ def _remedies(snapshot: Snapshot, step: int) -> tuple[Remedy, ...]:
         ),
         Remedy("bagging", "average several networks, each from a sample of the data: lt.BaggingEnsemble"),
     )
-
-
-def validations(history: Sequence[Snapshot]) -> list[int]:
-    """The probed steps at which a new validation loss was known; between validations the latest one is seen again."""
-    found: list[int] = []
-    for index, snapshot in enumerate(history):
-        loss = snapshot.validation_loss
-        if math.isfinite(loss) and not (found and loss == history[found[-1]].validation_loss):
-            found.append(index)
-    return found

@@ -29,7 +29,7 @@ class LIMITS:
     "learning_rate_too_high dead_units saturation vanishing_gradient exploding_gradient non_finite linearity "
     "bias_shift poor_initialization batch_norm_mismatch overfitting",
     clause="gradients are never cleared",
-    order=0,
+    order=1,
     reads="whole",
     table=(11, "`zero_grad()` before `backward()`"),
     needs="gradients",

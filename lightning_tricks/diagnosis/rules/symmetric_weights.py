@@ -21,7 +21,7 @@ class LIMITS:
     "poor_initialization linearity saturation dead_units bias_shift vanishing_gradient exploding_gradient "
     "learning_rate_too_low learning_rate_too_high output_mismatch",
     clause="the units of a layer have equal weights",
-    order=1,
+    order=4,
     table=(8, "random initialisation"),
     needs="gradients",
 )

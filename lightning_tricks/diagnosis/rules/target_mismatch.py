@@ -28,7 +28,7 @@ class LIMITS:
     "linearity non_finite overfitting dead_units",
     "targets do not fit the loss",
     clause="the targets do not fit the loss",
-    order=6,
+    order=9,
     reads="thinned",
     table=(15, "the line to change"),
     needs="losses",

@@ -37,7 +37,7 @@ class LIMITS:
     "input not normalized",
     [remedies.STANDARDIZE],
     clause="the input is not normalized",
-    order=3,
+    order=6,
     table=(9, "`lt.nn.Standardize`"),
     needs="layers",
 )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tricks._compat.torch_modules import strip_wrappers
+from lightning_tricks._compat.torch_optim import decay_is_decoupled
 from lightning_tricks.probes.measure.parameters import sampled_entries
 from lightning_tricks.probes.records.training import LooseWeight, TrainingRecord
 from lightning_tricks.probes.watch.leftover import LeftoverGradients
@@ -57,6 +58,24 @@ class Draw:
         )
 
 
+@dataclass(frozen=True)
+class Decay:
+    """The weight decay of one group of parameters; ``factor`` is NaN where it is not known what is done with it."""
+
+    factor: float
+    decoupled: bool
+
+    @classmethod
+    def of(cls, optimizer: Any, group: Mapping[str, Any]) -> Decay:
+        factor, decoupled = group.get("weight_decay", 0.0), decay_is_decoupled(optimizer, group)
+        known = isinstance(factor, (int, float)) and (decoupled is not None or factor == 0)
+        return cls(float(factor) if known else math.nan, bool(decoupled))
+
+    def size(self, weight: float, rate: float) -> float:
+        """Of what it adds to the gradient of weights of this size, or takes from them beside it."""
+        return self.factor * weight * (rate if self.decoupled and self.factor else 1.0)
+
+
 class LoopTally:
     """Counts one step of the loop around a model.
 
@@ -70,6 +89,7 @@ class LoopTally:
         self.reached: set[str] = set()  # parameters that a loss depends on which went backward
         self.rates: list[Any] | None = None
         self.first_rates: list[float] = []
+        self.decays: list[Decay] = []
         self._model = model
         self._names = {id(parameter): name for name, parameter in parameters}
         ready = [(name, p) for name, p in parameters if not nn.parameter.is_lazy(p)]
@@ -113,6 +133,7 @@ class LoopTally:
             self._optimizers = len(optimizers)
             self.rates = [_rate(group.get("lr")) for group in groups]
             first = [group.get("initial_lr") for group in groups]
+            self.decays = [Decay.of(optimizer, group) for optimizer in optimizers for group in optimizer.param_groups]
             self.first_rates = [math.nan if isinstance(r, Tensor) or r is None else float(r) for r in first]
             held = {id(p): p for group in groups for p in group["params"]}
             self._held = held.keys() & self._names.keys()
@@ -162,6 +183,8 @@ class LoopTally:
             fresh,
             cleared,
             stale,
+            tuple(decay.factor for decay in self.decays),
+            tuple(decay.decoupled for decay in self.decays),
         )
 
     def _trainable(self) -> Iterator[Tensor]:

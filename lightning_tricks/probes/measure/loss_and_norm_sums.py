@@ -57,6 +57,10 @@ class LossSums(Sums):
         classes: The numbers of the classes themselves: a few thousand of them, which the host sees through faster.
         ignored: The number that is none of a class.
         several: Number of target rows of nothing but 0 and several 1; None where targets are no rows of classes.
+        answers: Which classes were wanted and which the outputs answer; None where that is unknown.
+        target_means: Mean target of each output; None for one output, and for very many.
+        weights: The weight of each class, or of a no and a yes; None without.
+        smoothing: By how much the call smooths its targets.
         along_rows, along_columns: Tokens and what is wanted for them, for either dimension that may be time.
     """
 
@@ -73,6 +77,10 @@ class LossSums(Sums):
     classes: Any = None
     ignored: int | None = None
     several: Any = None
+    answers: Sums | None = None
+    target_means: Any = None
+    weights: Any = None
+    smoothing: float = 0.0
     along_rows: Sums | None = None
     along_columns: Sums | None = None
 
@@ -86,7 +94,8 @@ class LossSums(Sums):
         """What is known of the targets, by the names of a record's fields."""
         if self.target is not None:
             share = math.nan if self.several is None else float(self.several) / max(self.patterns, 1)
-            return {**self.target.measures("target"), "several_share": share}
+            means = () if self.target_means is None else tuple(map(float, self.target_means))
+            return {**self.target.measures("target"), "several_share": share, "target_means": means}
         known = self.classes if self.ignored is None else self.classes[self.classes != self.ignored]
         count = len(known)
         if not count:

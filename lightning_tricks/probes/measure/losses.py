@@ -17,7 +17,7 @@ from lightning_tricks._compat import torch_functions
 from lightning_tricks._compat.torch_functions import Function
 from lightning_tricks.probes.measure.loss_and_norm_sums import LossSums, ValueSummary, extremes
 from lightning_tricks.probes.measure.tallies import ActivationTally, LossTally, Tallies, WeightedTally, origin_of
-from lightning_tricks.probes.measure.targets import targets, tokens
+from lightning_tricks.probes.measure.targets import targets, tokens, weights
 from lightning_tricks.stats import sample
 
 MAX_INPUTS = 2**20  # of a call are looked at: large vocabularies are thinned along the patterns
@@ -75,7 +75,7 @@ def count(
     if tally is None:
         tally = tallies.losses[name] = _tally(name, kind, tallies, given, annotation, outputs)
     sums = _sums(kind, func, given, output, axis, outputs, max_patterns)
-    if embedded and _by_number(kind, given["target"]):
+    if embedded and by_number(kind, given["target"]):
         sums = dataclasses.replace(sums, **tokens(annotation, embedded, given["target"], given.get("ignore_index")))
     tally.calls.append(sums)
     return tally
@@ -134,6 +134,8 @@ def _sums(
     sums = log_sums = None
     if kind.outputs != "values" and outputs > 1:
         sums, log_sums = extremes(values.sum(1 - lies)), extremes(values.logsumexp(1 - lies))
+    numbers, yes_or_no = by_number(kind, given["target"]), kind.chance == "halves"
+    cut = (0.5 if kind.name == "binary_cross_entropy" else 0.0) if yes_or_no else None
     return LossSums(
         values.shape[lies],
         values.numel(),
@@ -144,7 +146,9 @@ def _sums(
         sums,
         log_sums,
         _spread(values, lies),
-        **targets(_by_number(kind, given["target"]), kind.outputs == "classes", given, axis, most),
+        weights=weights(numbers, yes_or_no, given),
+        smoothing=float(given.get("label_smoothing", 0.0)),
+        **targets(numbers, kind.outputs == "classes", given, values, lies, axis, most, cut),
     )
 
 
@@ -162,7 +166,7 @@ def _value(kind: LossFunction, given: Mapping[str, Any], output: Tensor, outputs
     if reduction == "mean":
         return output
     count: Any
-    if _by_number(kind, target):
+    if by_number(kind, target):
         known = target != given.get("ignore_index", -100)
         count = known.sum() if weight is None or not kind.weighs else (weight[target.where(known, 0)] * known).sum()
     elif kind.whole:
@@ -177,7 +181,7 @@ def _value(kind: LossFunction, given: Mapping[str, Any], output: Tensor, outputs
 def _chance(kind: LossFunction, func: Function, given: Mapping[str, Any], outputs: int) -> Any:
     target, weight = given["target"], given.get("weight")
     if kind.chance == "classes":
-        return math.log(outputs) if weight is None or _by_number(kind, target) else math.nan
+        return math.log(outputs) if weight is None or by_number(kind, target) else math.nan
     if kind.chance is None or (weight is not None and kind.whole):
         return math.nan
     weights = {key: given[key] for key in ("weight", "pos_weight") if given.get(key) is not None}
@@ -187,7 +191,8 @@ def _chance(kind: LossFunction, func: Function, given: Mapping[str, Any], output
     return func(guess, target, **weights)
 
 
-def _by_number(kind: LossFunction, target: Tensor) -> bool:
+def by_number(kind: LossFunction, target: Tensor) -> bool:
+    """Whether the targets are numbers of classes."""
     return kind.outputs == "classes" and not target.is_floating_point()
 
 

@@ -14,8 +14,9 @@ from lightning_tricks._compat import torch_tensors
 from lightning_tricks._compat.torch_modules import strip_wrappers
 from lightning_tricks.probes.measure.gradient_hooks import Guard
 from lightning_tricks.probes.measure.operations import WeightedCall
+from lightning_tricks.probes.measure.regularization import RawGradients, arrived, is_as, local, real, squares_of
 from lightning_tricks.probes.measure.tallies import Tallies, WeightedTally
-from lightning_tricks.stats import ParameterSums, RowSums, SquareSums
+from lightning_tricks.stats import ArrivedSums, ParameterSums, RowSums, SquareSums
 
 MAX_ENTRIES = 65_536  # of one parameter are compared before and after a step: whole rows, evenly spaced
 _MIN_ROWS = 16
@@ -44,7 +45,7 @@ class Rows:
         """The change of the sampled rows since they were read, and its sums."""
         units = _as_rows(self.tally.call)
         assert units is not None
-        dw = _real(units[:: self.step] - self.before)
+        dw = real(units[:: self.step] - self.before)
         return dw, RowSums.of(dw, *self._drift(dw, len(units)))
 
     def _drift(self, dw: Tensor, units: int) -> tuple[Tensor | None, Tensor | None]:
@@ -63,7 +64,7 @@ class Rows:
         if call.stride_product > 1:
             drift = drift / call.stride_product
         if self.bias_before is not None and call.bias is not None:
-            drift = drift + _real(call.bias[:: self.step] - self.bias_before)
+            drift = drift + real(call.bias[:: self.step] - self.bias_before)
         return drift, sums.output.std[:: self.step]
 
 
@@ -80,6 +81,7 @@ class ParameterTally:
     version: int
     altered: bool = False
     gradient: SquareSums | None = None
+    arrived: ArrivedSums | None = None
     before: Tensor | None = None
     sums: ParameterSums | None = None
 
@@ -99,11 +101,24 @@ class ParameterReader:
     tallies: Tallies
     guard: Guard
     optimizers: Sequence[torch.optim.Optimizer] = ()
+    raw: RawGradients = field(init=False)
     read: dict[str, ParameterTally] = field(default_factory=dict)
     _groups: dict[int, int] | None = None
 
-    def before(self, parameters: Iterable[Tensor] | None = None, scale: Tensor | float = 1.0) -> None:
-        """Read gradients, divided by ``scale``, and weights of these parameters, or of all; right before the step."""
+    def __post_init__(self) -> None:
+        # Whoever tells of a step himself does so before the gradients are clipped; an optimiser's hook comes after.
+        self.raw = RawGradients(list(self.model.parameters()) if self.optimizers else ())
+
+    def before(
+        self,
+        parameters: Iterable[Tensor] | None = None,
+        scale: Tensor | float = 1.0,
+        raw_scale: Tensor | float = 1.0,
+    ) -> None:
+        """Read gradients, divided by ``scale``, and weights of these parameters, or of all; right before the step.
+
+        What was still on the gradients right after the backward pass is ``raw_scale``.
+        """
         wanted = None if parameters is None else {id(p) for p in parameters}
         uses = self._uses()
         if not self.read:
@@ -113,9 +128,7 @@ class ParameterReader:
             if (wanted is None or id(parameter) in wanted) and not _unready(parameter) and name not in self.read:
                 with self.guard(name), torch.no_grad():
                     tally = self.read[name] = self._tally(name, parameter, uses.get(name, []))
-                    if tally.gradient is not None and (isinstance(scale, Tensor) or scale != 1.0):
-                        count, square = tally.gradient.count, tally.gradient.square
-                        tally.gradient = SquareSums(count, square / (scale * scale))
+                    self._read_gradient(tally, scale, raw_scale)
 
     def after(self, *, stepped: bool) -> None:
         """Compare with the weights as they are now; without a step, record the weights alone."""
@@ -123,7 +136,28 @@ class ParameterReader:
             if tally.sums is None:
                 with self.guard(tally.name), torch.no_grad():
                     tally.altered = stepped and tally.version != _version(tally.parameter)
+                    gradient = tally.parameter.grad
+                    if tally.altered and gradient is not None and tally.arrived is None and not self._writes(tally):
+                        tally.arrived = arrived(gradient, tally.parameter.numel())
                     tally.sums = _sums(tally, stepped)
+
+    def _read_gradient(self, tally: ParameterTally, scale: Tensor | float, raw_scale: Tensor | float) -> None:
+        """The gradient as the backward pass left it and, where that was changed since, as it is now."""
+        gradient = tally.parameter.grad
+        if gradient is None:
+            return
+        raw, count = self.raw.of(tally.parameter), tally.parameter.numel()
+        if raw is not None and not is_as(raw, gradient) and not gradient.is_sparse:
+            now = arrived(gradient, count)
+            tally.arrived = None if now is None else now.scaled(scale)
+            scale = 1.0 if self.raw.unscaled else raw_scale
+        sums = squares_of(gradient, count) if raw is None else raw.sums
+        tally.gradient = sums if _is_one(scale) else SquareSums(sums.count, sums.square / (scale * scale))
+
+    def _writes(self, tally: ParameterTally) -> bool:
+        """Whether the optimiser itself may write to the gradient, as where it looks ahead."""
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        return 0 <= tally.group < len(groups) and bool(groups[tally.group].get("nesterov"))
 
     def _held(self) -> dict[int, int] | None:
         """In which of the optimisers' groups what is; None where they hold none of the model's."""
@@ -146,64 +180,46 @@ class ParameterReader:
         layer = uses[0] if uses else None
         optimized = self._groups is None or id(parameter) in self._groups
         group = (self._groups or {}).get(id(parameter), -1)
-        version, gradient = _version(parameter), _gradient(parameter)
-        return ParameterTally(name, parameter, layer, rows, optimized, group, version, gradient=gradient, before=before)
+        return ParameterTally(name, parameter, layer, rows, optimized, group, _version(parameter), before=before)
 
 
 def _sums(tally: ParameterTally, stepped: bool) -> ParameterSums:
     if not tally.rows:
         assert tally.before is not None
-        before = _real(tally.before)
-        update = SquareSums.of(_real(sampled_entries(tally.parameter) - tally.before)) if stepped else None
-        return ParameterSums(SquareSums.of(before), None, tally.gradient, update, None)
+        before = real(tally.before)
+        update = SquareSums.of(real(sampled_entries(tally.parameter) - tally.before)) if stepped else None
+        return ParameterSums(SquareSums.of(before), None, tally.gradient, update, None, tally.arrived)
     total: ParameterSums | None = None
     stepped = stepped and _storage(tally.parameter) == _storage(tally.rows[0].tally.call.weight)  # else it was replaced
     for rows in tally.rows:
-        before = _real(rows.before)
+        before = real(rows.before)
         differences = (before - before[:1]).abs().sum() if len(before) > 1 else None
         change, row_sums = rows.change() if stepped else (None, None)
         update = None if change is None else SquareSums.of(change)
-        gradient = tally.gradient if total is None else None
-        sums = ParameterSums(SquareSums.of(before), differences, gradient, update, row_sums)
+        gradient, given = (tally.gradient, tally.arrived) if total is None else (None, None)
+        sums = ParameterSums(SquareSums.of(before), differences, gradient, update, row_sums, given)
         total = sums if total is None else total.merge(sums)
     assert total is not None
     return total
 
 
 def _as_rows(call: WeightedCall) -> Tensor | None:
-    return call.rows(_local(call.weight))
+    return call.rows(local(call.weight))
 
 
 def sampled_entries(parameter: Tensor) -> Tensor:
     """At most MAX_ENTRIES of a parameter, evenly spaced."""
-    flat = _local(parameter.detach()).reshape(-1)
+    flat = local(parameter.detach()).reshape(-1)
     return flat[:: max(1, math.ceil(flat.numel() / MAX_ENTRIES))]
+
+
+def _is_one(scale: Tensor | float) -> bool:
+    return not isinstance(scale, Tensor) and scale == 1.0
 
 
 def _version(parameter: Tensor) -> int:
     """How often the gradient has been written to; -1 without one."""
     return -1 if parameter.grad is None else torch_tensors.version(parameter.grad)
-
-
-def _gradient(parameter: Tensor) -> SquareSums | None:
-    gradient = parameter.grad
-    if gradient is None:
-        return None
-    gradient = _local(gradient.detach())
-    if gradient.is_sparse:
-        gradient = gradient.coalesce().values()
-        return SquareSums(parameter.numel(), SquareSums.of(_real(gradient), precise=True).square)
-    return SquareSums.of(_real(gradient), precise=True)
-
-
-def _real(x: Tensor) -> Tensor:
-    if x.is_complex():
-        x = torch.view_as_real(x.resolve_conj())
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _local(x: Any) -> Tensor:
-    return x.to_local() if hasattr(x, "to_local") else x  # a sharded parameter: the ranks' sums are merged later
 
 
 def _place(call: WeightedCall) -> tuple[Any, ...]:
@@ -213,7 +229,7 @@ def _place(call: WeightedCall) -> tuple[Any, ...]:
 
 
 def _storage(x: Tensor) -> int:
-    return _local(x).untyped_storage().data_ptr()
+    return local(x).untyped_storage().data_ptr()
 
 
 def _unready(parameter: Tensor) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_tricks.probes.measure.loss_and_norm_sums import LossSums, NormalizationSums
 from lightning_tricks.probes.measure.operations import WeightedCall
+from lightning_tricks.probes.measure.regularization import Dropped
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
 from lightning_tricks.probes.records.loss_path import BroadcastRecord, SoftmaxRecord
 from lightning_tricks.stats import ActivationSums, MomentSums, SquareSums, WeightedSums
@@ -80,6 +81,7 @@ class WeightedTally:
         with_gradient: Whether gradients were switched on at any call.
         outputs: MomentSums of the outputs of the last micro-batch alone.
         shape: Of the output in the last micro-batch.
+        dropped: The dropout whose output it takes, nothing but reshaping between; None else.
     """
 
     name: str
@@ -96,6 +98,7 @@ class WeightedTally:
     sums: WeightedSums | None = None
     outputs: MomentSums | None = None
     shape: tuple[int, ...] = ()
+    dropped: Dropped | None = None
 
     def add(self, sums: WeightedSums) -> None:
         self.outputs = sums.output
@@ -108,13 +111,18 @@ class Derived:
 
     Args:
         origin: Of which counted output; None where it was none.
-        dropout: p of the dropout that was this operation; 0 else.
+        dropped: The dropout that was this operation, or that only reshaping follows; None else.
         start: Where along the first two dimensions of that output it begins; None where that is unknown.
     """
 
     origin: WeightedTally | ActivationTally | None
-    dropout: float = 0.0
+    dropped: Dropped | None = None
     start: tuple[int, int] | None = (0, 0)
+
+    @property
+    def dropout(self) -> float:
+        """p of that dropout; 0 without one, and of one that keeps the variance."""
+        return 0.0 if self.dropped is None or self.dropped.value else self.dropped.p
 
 
 @dataclass(frozen=True)
@@ -153,6 +161,7 @@ class LossTally:
 
     def _record(self, sums: LossSums) -> LossRecord:
         known: dict[str, Any] = {**sums.input.measures("input"), **sums.target_measures(self.outputs)}
+        known |= {} if sums.answers is None else sums.answers.measures(self.outputs)  # type: ignore[attr-defined]
         return LossRecord(
             self.name,
             self.function,
@@ -174,6 +183,8 @@ class LossTally:
             input_variation=sums.variation,
             input_resolution=self.resolution,
             shift=_shift(sums),
+            class_weights=() if sums.weights is None else tuple(map(float, sums.weights)),
+            smoothing=sums.smoothing,
             **known,
         )
 

@@ -1,4 +1,4 @@
-"""What a loss was told to wish for: values, class numbers, rows of classes, tokens that stand later in the input."""
+"""What a loss was told to wish for, and whether the outputs answer so: values, classes, tokens that stand later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_tricks.probes.measure.loss_and_norm_sums import ValueSummary
+from lightning_tricks.probes.measure.loss_and_norm_sums import MOST_COUNTED, ValueSummary
 from lightning_tricks.probes.measure.tallies import Derived, WeightedTally, origin_of
 from lightning_tricks.stats import Sums, sample
 
@@ -49,28 +49,114 @@ class TokenSums(Sums):
         return math.nan
 
 
-def targets(by_number: bool, whole: bool, given: Mapping[str, Any], axis: int, most: int | None) -> dict[str, Any]:
-    """The fields of ``LossSums`` about the target of a call.
+@dataclass(frozen=True)
+class ClassAnswers(Sums):
+    """The class that the outputs answer for each pattern, and the one that was wanted: a few thousand numbers.
+
+    Args:
+        answered: ``[patterns]``.
+        wanted: ``[patterns]``.
+        ignored: The number that is none of a class.
+    """
+
+    answered: Any
+    wanted: Any
+    ignored: int | None
+
+    def measures(self, outputs: int) -> dict[str, tuple[int, ...]]:
+        """How often each class was wanted, answered, and both."""
+        known = np.full(self.wanted.shape, True) if self.ignored is None else self.wanted != self.ignored
+        wanted, answered = (each[known].astype(np.int64) for each in (self.wanted, self.answered))
+        if wanted.min(initial=0) < 0 or wanted.max(initial=0) >= outputs:
+            return {}
+        each = {"wanted": wanted, "answered": answered, "right": wanted[wanted == answered]}
+        return {name: tuple(np.bincount(numbers, minlength=outputs).tolist()) for name, numbers in each.items()}
+
+
+@dataclass(frozen=True)
+class YesNoAnswers(Sums):
+    """Of outputs that each say yes or no.
+
+    Args:
+        elements: How many were looked at.
+        yes: How many of them were wanted to say yes, do so, and both: ``[3]``.
+    """
+
+    elements: int
+    yes: Any
+
+    def measures(self, outputs: int) -> dict[str, tuple[int, ...]]:
+        """How often no and yes were wanted, answered, and both."""
+        wanted, answered, both = (int(count) for count in self.yes)
+        right = self.elements - wanted - answered + both, both
+        pairs = {name: (self.elements - count, count) for name, count in (("wanted", wanted), ("answered", answered))}
+        return {**pairs, "right": right}
+
+
+def targets(
+    by_number: bool,
+    classes: bool,
+    given: Mapping[str, Any],
+    values: Tensor,
+    lies: int,
+    axis: int,
+    most: int | None,
+    cut: float | None,
+) -> dict[str, Any]:
+    """The fields of ``LossSums`` about the target of a call, and about whether the outputs answer it.
 
     Args:
         by_number: Whether it is the numbers of classes.
-        whole: Whether it is else a share for every class.
+        classes: Whether one class is right for a pattern.
         given: The arguments by name.
+        values: The outputs that are looked at.
+        lies: The dimension of their patterns.
         axis: The dimension of the outputs.
         most: The most patterns that are looked at.
+        cut: Above it an output says yes; None where outputs say no such thing.
     """
-    target = given["target"]
+    target, ignored = given["target"].detach(), given.get("ignore_index")
+    few = 1 < values.shape[1 - lies] <= MOST_COUNTED
     if by_number:
-        target = target.reshape(-1)
-        step = 1 if most is None else max(1, math.ceil(len(target) / most))
-        return {"classes": target[::step].float(), "ignored": given.get("ignore_index")}
+        wanted = sample(target.unsqueeze(axis), axis, most).values.reshape(-1).float()
+        answers = ClassAnswers(values.argmax(1 - lies).float(), wanted, ignored) if few else None
+        return {"classes": wanted, "ignored": ignored, "answers": answers}
     target = target if target.is_floating_point() else target.float()
-    values, lies = sample(target, axis if -axis <= target.dim() else 0, most)
-    several = None
-    if whole and values.shape[1 - lies] > 1:
-        ones = (values == 1).sum(1 - lies)
-        several = torch.count_nonzero((ones > 1) & (ones == torch.count_nonzero(values, 1 - lies))).to(values.dtype)
-    return {"target": ValueSummary.of(values), "several": several}
+    aims, along = sample(target, axis if -axis <= target.dim() else 0, most)
+    found: dict[str, Any] = {"target": ValueSummary.of(aims)}
+    several = aims.shape[1 - along] > 1
+    if several and aims.shape[1 - along] <= MOST_COUNTED:
+        found["target_means"] = aims.mean(along)
+    if classes and several:
+        ones = (aims == 1).sum(1 - along)
+        only = (ones > 1) & (ones == torch.count_nonzero(aims, 1 - along))
+        found["several"] = torch.count_nonzero(only).to(aims.dtype)
+        if few and target.shape == given["input"].shape:
+            found["answers"] = ClassAnswers(values.argmax(1 - lies).float(), aims.argmax(1 - along).float(), None)
+    elif cut is not None and target.shape == given["input"].shape:
+        yes = aims > 0.5, (values if lies == along else values.mT) > cut
+        counts = [torch.count_nonzero(each) for each in (*yes, yes[0] & yes[1])]
+        found["answers"] = YesNoAnswers(aims.numel(), torch.stack(counts).float())
+    return found
+
+
+def weights(by_number: bool, yes_or_no: bool, given: Mapping[str, Any]) -> Tensor | None:
+    """The weight of each class; of outputs that say yes or no what a no weighs and what a yes does, on average.
+
+    None where nothing is weighted, or there are too many classes.
+    """
+    weight, positive = given.get("weight"), given.get("pos_weight")
+    if weight is None and positive is None:
+        return None
+    if by_number:
+        return weight.detach().float() if weight is not None and len(weight) <= MOST_COUNTED else None
+    if not yes_or_no:
+        return None
+    aims = given["target"].detach().float()
+    each = torch.ones_like(aims) if weight is None else weight.detach().float()
+    no, yes = each * (1.0 - aims), each * aims
+    yes = yes if positive is None else yes * positive.detach().float()
+    return torch.stack((no.sum() / (1.0 - aims).sum(), yes.sum() / aims.sum()))
 
 
 def start_of(name: str, args: tuple[Any, ...], before: tuple[int, int] | None) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,15 @@ from torch import Tensor
 
 from lightning_tricks.probes.measure.gradient_hooks import GradientHooks
 from lightning_tricks.probes.measure.operations import Operation, WeightedCall
-from lightning_tricks.probes.measure.tallies import ActivationTally, ErrorSignal, Tallies, WeightedTally, origin_of
+from lightning_tricks.probes.measure.regularization import dropout_noise
+from lightning_tricks.probes.measure.tallies import (
+    ActivationTally,
+    Derived,
+    ErrorSignal,
+    Tallies,
+    WeightedTally,
+    origin_of,
+)
 from lightning_tricks.stats import MomentSums, Sample, WeightedSums, sample, unreadable
 
 
@@ -53,7 +62,12 @@ class WeightedCounter:
         if tally is None:
             follows = origin.name if isinstance(origin, WeightedTally) else None
             tally = self._tally(name, operation, call, weight, follows)
-        tally.add(WeightedSums.of(moments, sample(y, call.output_axis, self.max_patterns), y, unsampled))
+        dropped = source.dropped if isinstance(source, Derived) else None
+        sums = WeightedSums.of(moments, sample(y, call.output_axis, self.max_patterns), y, unsampled)
+        if dropped is not None:
+            tally.dropped = dropped
+            sums = dataclasses.replace(sums, noise=dropout_noise(call, dropped, sums))
+        tally.add(sums)
         tally.elements += y.numel()
         tally.shape = tuple(y.shape)
         tally.with_gradient |= torch.is_grad_enabled()

@@ -45,6 +45,12 @@ class LossRecord(StepRecord):
             where none fits, or it is not known which output belongs to which token.
         distinct_classes: Number of classes among the targets looked at; 0 where these are no class numbers.
         class_counts: How often each class is among them; empty where there are more than 100.
+        target_means: Mean target of each output; empty for class numbers, for one output and for more than 100.
+        wanted, answered, right: How often each class was wanted, is what the outputs answer, and both; of outputs that
+            each say yes or no, how often no and yes. Empty where that is unknown, or there are more than 100 classes.
+        class_weights: The weight of each class as the call was given it; of outputs that say yes or no what a no weighs
+            and what a yes does, on average. Empty without weights.
+        smoothing: ``label_smoothing`` of the call; NaN in an old record, which does not tell of weights either.
         weighted: The name of the weighted record whose output came in with nothing but linear operations between, or
             through the activation; where that is unknown, of the last one before the loss; None without any.
         activation: The name of the activation record whose output came in with nothing but linear operations between.
@@ -80,6 +86,12 @@ class LossRecord(StepRecord):
     shift: float = math.nan
     distinct_classes: int = 0
     class_counts: tuple[int, ...] = ()
+    target_means: tuple[float, ...] = ()
+    wanted: tuple[int, ...] = ()
+    answered: tuple[int, ...] = ()
+    right: tuple[int, ...] = ()
+    class_weights: tuple[float, ...] = ()
+    smoothing: float = math.nan
     weighted: str | None = None
     activation: str | None = None
     reduction: str = ""
@@ -100,13 +112,14 @@ class LossRecord(StepRecord):
         numbers |= {name: float(np.minimum(getattr(self, name), getattr(other, name))) for name in lowest}
         numbers |= {name: float(np.maximum(getattr(self, name), getattr(other, name))) for name in highest}
         numbers["shift"] = float(np.fmin(self.shift, other.shift))
-        counts = self.class_counts, other.class_counts
-        added = tuple(map(sum, zip(*counts, strict=True))) if len(counts[0]) == len(counts[1]) else ()
-        distinct = sum(map(bool, added)) or max(self.distinct_classes, other.distinct_classes)
+        counts = {name: _added(self, other, name) for name in ("class_counts", "wanted", "answered", "right")}
+        distinct = sum(map(bool, counts["class_counts"])) or max(self.distinct_classes, other.distinct_classes)
         changed: dict[str, Any] = {
             "patterns": sum(weights),
-            "class_counts": added,
             "distinct_classes": distinct,
+            "target_means": _added(self, other, "target_means", *(each / max(sum(weights), 1) for each in weights)),
+            "class_weights": _known_mean(self.class_weights, other.class_weights),
+            **counts,
             **numbers,
         }
         return dataclasses.replace(self, **changed)
@@ -163,6 +176,21 @@ def _mean(one: StepRecord, other: StepRecord, name: str, weights: tuple[int, int
     if not total:
         return math.nan
     return (weights[0] * getattr(one, name) ** power + weights[1] * getattr(other, name) ** power) / total
+
+
+def _added(one: StepRecord, other: StepRecord, name: str, times: float = 1, others: float = 1) -> tuple[Any, ...]:
+    """Of two vectors of one length, entry for entry; empty of others."""
+    first, second = getattr(one, name), getattr(other, name)
+    if len(first) != len(second):
+        return ()
+    return tuple(times * a + others * b for a, b in zip(first, second, strict=True))
+
+
+def _known_mean(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
+    """Entry for entry: a batch in which a class is not wanted does not know what it weighs."""
+    if len(one) != len(other):
+        return ()
+    return tuple(b if math.isnan(a) else a if math.isnan(b) else (a + b) / 2 for a, b in zip(one, other, strict=True))
 
 
 def _joint_std(one: StepRecord, other: StepRecord, kind: str, weights: tuple[int, int]) -> float:

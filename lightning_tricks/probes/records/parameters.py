@@ -28,6 +28,10 @@ class ParameterRecord(StepRecord):
         ran: Whether it, or the module that it is of, took part in the forward pass.
         reached: Whether a loss that went backward depends on it.
         altered: Whether its gradient was changed between the look at it and the step: clipped, masked, erased.
+        decay: Size of the weight decay in this step, as a root mean square: of what it adds to the gradient or, where
+            it is decoupled, of what it takes from the weights beside the gradient's step; 0 without any, NaN where it
+            is not known.
+        decoupled: Whether the decay is so.
         sums: The sums behind these measures, or None in an old record.
 
     The measures, each a float, are described below.
@@ -42,6 +46,18 @@ class ParameterRecord(StepRecord):
     def gradient(sums: ParameterSums) -> float:
         """Root mean square of the gradient, before clipping; NaN without one."""
         return math.nan if sums.gradient is None else sums.gradient.rms
+
+    @measure()
+    @staticmethod
+    def arrived(sums: ParameterSums) -> float:
+        """Root mean square of the gradient with which the optimiser stepped; NaN where it is the same."""
+        return math.nan if sums.arrived is None else sums.arrived.squares.rms or math.nan  # erased is not clipped
+
+    @measure()
+    @staticmethod
+    def arrived_peak(sums: ParameterSums) -> float:
+        """The largest entry of that gradient: of one clipped by value, the limit."""
+        return math.nan if sums.arrived is None else float(sums.arrived.peak)
 
     @measure()
     @staticmethod
@@ -90,6 +106,8 @@ class ParameterRecord(StepRecord):
     ran: bool = True
     reached: bool = False
     altered: bool = False
+    decay: float = math.nan
+    decoupled: bool = False
     sums: ParameterSums | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -136,4 +154,23 @@ class ParameterRecord(StepRecord):
             ran=self.ran or other.ran,
             reached=self.reached or other.reached,
             altered=self.altered or other.altered,
+            decay=_larger(self.decay, other.decay),
+            decoupled=self.decoupled or other.decoupled,
         )
+
+    @property
+    def decay_share(self) -> float:
+        """The decay's part over the gradient's: from 1 on the weights shrink, whatever the gradient asks for.
+
+        Where it is decoupled, the gradient's part of the update is what is left of it if the two are independent.
+        """
+        part = self.gradient if math.isnan(self.arrived) else self.arrived
+        if self.decoupled:
+            part = math.sqrt(max(self.update**2 - self.decay**2, 0.0))
+        if part == 0.0:
+            return math.inf if self.decay > 0 else self.decay
+        return self.decay / part
+
+
+def _larger(one: float, other: float) -> float:
+    return one if math.isnan(other) or one >= other else other

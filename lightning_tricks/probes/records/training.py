@@ -47,6 +47,9 @@ class TrainingRecord:
         steps: Optimiser steps.
         rates: Learning rate of every parameter group, in the order of the optimisers.
         first_rates: What a schedule began with, for the same groups; the rate itself where there is no schedule.
+        decays: Weight decay of the same groups; NaN where it is not known what the optimiser does with it.
+        decoupled: Whether it shrinks the weights of the group beside the gradient's step (AdamW), not by way of the
+            gradient (SGD).
         held: Parameters of the model that the optimisers hold.
         foreign: Tensors that they hold and that are no parameters of the model.
         foreign_with_gradient: How many of those had a gradient at a step.
@@ -72,6 +75,8 @@ class TrainingRecord:
     fresh: tuple[str, ...] = ()
     cleared: int = 0
     stale: int = 0
+    decays: tuple[float, ...] = ()
+    decoupled: tuple[bool, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -88,7 +93,7 @@ class TrainingRecord:
         """The record that ``to_dict`` wrote, in this version or another: what is unknown here is left out."""
         known = {f.name for f in dataclasses.fields(cls)}
         restored: dict[str, Any] = {key: _tuples(value) for key, value in values.items() if key in known}
-        for key in ("rates", "first_rates"):
+        for key in ("rates", "first_rates", "decays"):
             restored[key] = tuple(math.nan if rate is None else rate for rate in restored.get(key, ()))
         restored["loose"] = tuple(map(LooseWeight.from_dict, values.get("loose", ())))
         return cls(**restored)

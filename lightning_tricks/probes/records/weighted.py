@@ -30,6 +30,8 @@ class WeightedRecord(StepRecord):
         nonfinite: Whether any output is NaN or Inf.
         nonfinite_input: Whether an input looked at is NaN or Inf.
         with_gradient: Whether gradients were switched on while it ran.
+        dropout: p of the dropout whose output it takes with nothing but reshaping between; 0 else.
+        dropped_by: The name of that dropout.
         sums, signal: The sums behind these measures, or None in an old record.
 
     The measures, each a float, are described below.
@@ -92,6 +94,13 @@ class WeightedRecord(StepRecord):
         """Relative rounding error of the output's number format."""
         return sums.resolution
 
+    @measure()
+    @staticmethod
+    def dropout_noise(sums: WeightedSums) -> float:
+        """Share of the output's variance that only the draws of the dropout before it make; NaN without one."""
+        whole = float(np.sum(sums.output.m2))
+        return float(sums.noise) / whole if sums.noise is not None and whole > 0 else math.nan
+
     @measure(monitor="gradients")
     @staticmethod
     def error_signal(signal: SquareSums) -> float:
@@ -101,6 +110,8 @@ class WeightedRecord(StepRecord):
     nonfinite: bool = False
     nonfinite_input: bool = False
     with_gradient: bool = True
+    dropout: float = 0.0
+    dropped_by: str | None = None
     sums: WeightedSums | None = dataclasses.field(default=None, repr=False, compare=False)
     signal: SquareSums | None = dataclasses.field(default=None, repr=False, compare=False)
 
@@ -117,6 +128,8 @@ class WeightedRecord(StepRecord):
         sums: WeightedSums,
         signal: SquareSums | None,
         with_gradient: bool = True,
+        dropout: float = 0.0,
+        dropped_by: str | None = None,
     ) -> WeightedRecord:
         """The record of these sums."""
         x, y = sums.input, sums.output
@@ -134,6 +147,8 @@ class WeightedRecord(StepRecord):
             nonfinite=looked and not math.isfinite(sums.total),
             nonfinite_input=looked and not _finite(x, sums.input_total),
             with_gradient=with_gradient,
+            dropout=dropout,
+            dropped_by=dropped_by,
             sums=sums,
             signal=signal,
             **cls.measured(sums=sums, signal=signal),
@@ -156,6 +171,8 @@ class WeightedRecord(StepRecord):
             sums,
             signal,
             self.with_gradient or other.with_gradient,
+            self.dropout,
+            self.dropped_by,
         )
 
 

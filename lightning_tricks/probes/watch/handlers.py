@@ -8,19 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_tricks._compat import torch_functions, torch_tensors
+from lightning_tricks._compat import torch_tensors
 from lightning_tricks.activations import Activation, by_name, properties_of
 from lightning_tricks.probes.measure import losses, normalizations
 from lightning_tricks.probes.measure.activations import ActivationCall
 from lightning_tricks.probes.measure.losses import LossFunction
 from lightning_tricks.probes.measure.operations import Operation
-from lightning_tricks.probes.measure.tallies import ActivationTally
+from lightning_tricks.probes.measure.regularization import Dropped, carried
+from lightning_tricks.probes.measure.tallies import ActivationTally, Unmeasured, WeightedTally, origin_of
 from lightning_tricks.probes.measure.targets import start_of
-from lightning_tricks.probes.watch import nonlinearities
-from lightning_tricks.probes.watch.annotations import graph_behind
 from lightning_tricks.probes.watch.loss_path import depends_on_network, softmax_axis
 from lightning_tricks.probes.watch.observer import Observer
-from lightning_tricks.stats import unreadable
 
 _RELU6 = (("min_val", 0.0), ("max_val", 6.0))
 Function = Callable[..., Any]
@@ -44,7 +42,7 @@ def weighted(operation: Operation, observer: Observer, func: Function, args: Arg
             y = output[0] if isinstance(output, tuple) else output
             observer.axis = call.output_axis
             if observer.can_count(name, y):
-                source = nonlinearities.list_unmeasured(observer, name, observer.annotations.read(call.input))
+                source = _list_unmeasured(observer, name, observer.annotations.read(call.input))
                 tally = observer.weighted.count(name, operation, call, y, source, weight)
                 if not call.inner:  # what a recurrent kernel gives is no pre-activation: it has activations inside
                     observer.annotations.write(y, tally)
@@ -89,6 +87,11 @@ def loss(kind: LossFunction, observer: Observer, func: Function, args: Arguments
                     name, kind, observer.tallies, func, given, output.detach(), source, most, path.embedded
                 )
                 tally.bound = path.bound(x)
+                if kind.outputs == "classes":
+                    ignored, weight = given.get("ignore_index", -100), given.get("weight")
+                    path.note_classes(name, given["target"], tally.outputs, ignored, weight)
+                if observer.outermost is not None and losses.by_number(kind, given["target"]):
+                    observer.outermost.note_targets(given, tally.outputs)
     return output
 
 
@@ -120,17 +123,16 @@ def other_norm(channels_last: bool, observer: Observer, func: Function, args: Ar
 
 
 def dropout(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
-    """Linear, with a factor per element; its rate is noted on the output."""
+    """Linear, with a factor per element; what it drops is noted on the output."""
     x = _input(args, kwargs)
-    source, p = None, 0.0
+    source, dropped = None, None
     if observer.active and isinstance(x, Tensor):
         source = observer.annotations.read(x)
-        training = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))
-        rate = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-        p = float(rate) if training and isinstance(rate, (int, float)) else 0.0
+        with observer.guard("dropout"):
+            dropped = Dropped.of(observer.modules.name("dropout", func.__name__), func.__name__, args, kwargs)
     output = func(*args, **kwargs)
-    if p > 0 or source is not None:
-        observer.derive(output, source, p, getattr(source, "start", (0, 0)))
+    if dropped is not None or source is not None:
+        observer.derive(output, source, dropped, getattr(source, "start", (0, 0)))
     return output
 
 
@@ -143,7 +145,7 @@ def linear(observer: Observer, func: Function, args: Arguments, kwargs: Keywords
     output = func(*args, **kwargs)
     if source is not None:
         start = start_of(func.__name__, args, getattr(source, "start", (0, 0)))
-        observer.derive(output, source, start=start)
+        observer.derive(output, source, carried(source, func.__name__), start)
     if observer.active and args and isinstance(args[0], Tensor):
         observer.loss_path.note_shape(args[0], output)
     return output
@@ -158,9 +160,9 @@ def addition(observer: Observer, func: Function, args: Arguments, kwargs: Keywor
 
 def elementwise(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     """Of its operands only the shapes are looked at, and whether it stands where an activation does."""
-    before = [nonlinearities.weighted_behind(observer, argument) for argument in args]
+    before = [_weighted_behind(observer, argument) for argument in args]
     output = func(*args, **kwargs)
-    nonlinearities.note_nonlinearity(observer, func, args, before, output)
+    _note_nonlinearity(observer, func, args, before, output)
     _compare(observer, func, args, output)
     return output
 
@@ -198,10 +200,10 @@ def multiplication(observer: Observer, func: Function, args: Arguments, kwargs: 
     if not observer.active or len(args) < 2:
         return func(*args, **kwargs)
     one, other = observer.activation_behind(args[0]), observer.activation_behind(args[1])
-    behind = [nonlinearities.weighted_behind(observer, argument) for argument in args[:2]]
+    behind = [_weighted_behind(observer, argument) for argument in args[:2]]
     output = func(*args, **kwargs)
     if behind[0] is not None and behind[0] is behind[1]:  # as in x * (x > 0)
-        nonlinearities.note_nonlinearity(observer, func, args, behind, output)
+        _note_nonlinearity(observer, func, args, behind, output)
     if one is not None or other is not None:
         with observer.guard("gates"):
             _multiply(observer, one, args[1], other, output)
@@ -211,36 +213,35 @@ def multiplication(observer: Observer, func: Function, args: Arguments, kwargs: 
     return output
 
 
-def gradient_of(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
-    """torch.autograd.grad, as in a gradient penalty: its gradients are no error signals."""
-    before, observer.gradients.paused = observer.gradients.paused, True
-    try:
-        return func(*args, **kwargs)
-    finally:
-        observer.gradients.paused = before
+def _weighted_behind(observer: Observer, argument: Any) -> WeightedTally | None:
+    if not observer.active or not isinstance(argument, Tensor):
+        return None
+    origin = origin_of(observer.annotations.read(argument))
+    return origin if isinstance(origin, WeightedTally) else None
 
 
-def backward(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
-    # reentrant checkpointing goes backward inside a backward
-    if observer.closed or observer.paused or torch_functions.in_backward():
-        return func(*args, **kwargs)
-    given = args[0] if args else kwargs.get("tensors")
-    leaves: list[Tensor] = []
-    with observer.guard("loss"):
-        for value in [given] if isinstance(given, Tensor) else list(given or ()):
-            leaves += _note_loss(observer, value)
-    with observer.guard("training loop"), torch.no_grad():
-        observer.loop.before_backward(leaves)
-    flags = dict(zip(("retain_graph", "create_graph"), args[2:], strict=False))
-    flags.update(kwargs)
-    keeps = flags.get("retain_graph")
-    observer.gradients.keeps_graph = bool(flags.get("create_graph") if keeps is None else keeps)
-    try:
-        return func(*args, **kwargs)
-    finally:
-        observer.gradients.keeps_graph = False
-        with observer.guard("training loop"):
-            observer.loop.leftover.after_backward()
+def _note_nonlinearity(
+    observer: Observer, func: Function, args: Arguments, behind: list[WeightedTally | None], output: Any
+) -> None:
+    """Remember that an elementwise function took a pre-activation: if a weighted operation follows, it is listed."""
+    if not any(behind) or not isinstance(output, Tensor) or not output.requires_grad:
+        return
+    with observer.guard("nonlinearities"):
+        name = func.__name__.strip("_")
+        if any(tally and x.shape == output.shape for x, tally in zip(args, behind, strict=False)):
+            observer.annotations.write(output, Unmeasured(observer.modules.name("nonlinearity", name)))
+
+
+def _list_unmeasured(observer: Observer, name: str, source: Any) -> Any:
+    """What is known of the input of a weighted operation, without what is only known as not measured."""
+    origin = origin_of(source)
+    if not isinstance(origin, Unmeasured):
+        return source
+    observer.tallies.not_seen[origin.name] = (
+        f"a nonlinearity that is no known activation, between two weighted operations (before {name}): not measured; "
+        "lightning_tricks.activations.register makes it known"
+    )
+    return None
 
 
 def _compare(observer: Observer, func: Function, args: Arguments, output: Any) -> None:
@@ -268,19 +269,6 @@ def _multiply(
         return  # a learned scale, or a mask
     elif rival is None or properties_of(source.function).two_sided or not properties_of(rival.function).two_sided:
         source.become_gate(rival)
-
-
-def _note_loss(observer: Observer, loss: Tensor) -> list[Tensor]:
-    """Keep the value of a loss; what it depends on."""
-    tallies = observer.tallies
-    if loss.numel() == 1 and unreadable(loss) is None:
-        value = loss.detach().reshape(())
-        tallies.loss = value if tallies.loss is None else tallies.loss + value
-    observer.loss_path.arrive(loss)
-    functions, leaves = graph_behind(loss)
-    for name in functions:
-        tallies.not_seen[name] = "custom autograd function: nothing inside it is seen"
-    return leaves
 
 
 def _input(args: Arguments, kwargs: Mapping[str, Any]) -> Any:

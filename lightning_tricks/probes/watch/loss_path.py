@@ -18,6 +18,23 @@ from lightning_tricks.probes.watch.annotations import TensorAnnotations
 _UNKNOWN = ("", math.nan)
 
 
+@dataclass(frozen=True)
+class ClassTarget:
+    """The numbers of classes that a call of a loss wanted, known by where they lie: a batch that is held holds them.
+
+    Args:
+        place: The address of the first, and how many they are.
+        outputs: Number of classes that the outputs know.
+        ignored: The number that is none of a class.
+        balanced: Whether the classes have weights.
+    """
+
+    place: tuple[int, int]
+    outputs: int
+    ignored: int
+    balanced: bool
+
+
 @dataclass
 class LossPath:
     """What happens to outputs before they are a loss.
@@ -26,11 +43,13 @@ class LossPath:
         tallies: Where it is noted.
         embedded: The tokens that embeddings were looked up for last.
         following: Whether some outputs were broadcast against targets: then every call is asked what becomes of them.
+        classes: The targets of the last call of each loss that is told the number of a class, by the call's name.
     """
 
     tallies: Tallies
     following: bool = False
     embedded: deque[Tensor] = field(default_factory=lambda: deque(maxlen=4))
+    classes: dict[str, ClassTarget] = field(default_factory=dict)
     _crossed: TensorAnnotations = field(default_factory=TensorAnnotations)  # the records of what was broadcast
     _raised: TensorAnnotations = field(default_factory=TensorAnnotations)  # whose last dimension of 1 was asked for
     _directions: TensorAnnotations = field(default_factory=TensorAnnotations)  # of unit length, or their products
@@ -55,6 +74,12 @@ class LossPath:
         if operation == "embedding":
             whole = [x for x in args[:2] if isinstance(x, Tensor) and not x.is_floating_point()]
             self.embedded.extend(ids for ids in whole if ids.dim() == 2 and 1 not in ids.shape)
+
+    def note_classes(self, name: str, target: Any, outputs: int, ignored: int, weight: Any) -> None:
+        """Note the targets of a loss where they are numbers of classes."""
+        if isinstance(target, Tensor) and not target.is_floating_point() and target.numel():
+            place = (target.data_ptr(), target.numel())
+            self.classes[name] = ClassTarget(place, outputs, ignored, weight is not None)
 
     def note_shape(self, x: Tensor, output: Any) -> None:
         """Note a last dimension of 1 that somebody has put there: what it is broadcast with is meant so."""

@@ -10,8 +10,9 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_tricks import activations
 from lightning_tricks._compat import torch_functions
+from lightning_tricks._compat.torch_optim import UNSCALING
 from lightning_tricks.probes.measure import losses, operations
-from lightning_tricks.probes.watch import attention, handlers
+from lightning_tricks.probes.watch import attention, backward, handlers
 from lightning_tricks.probes.watch.handlers import Arguments, Function, Handler, Keywords
 from lightning_tricks.probes.watch.observer import Observer
 
@@ -28,18 +29,24 @@ _OTHERS: tuple[tuple[Handler, str, str], ...] = (  # handler, places, names in e
     (handlers.normalize, "functional", "normalize"),
     (handlers.linear, "torch Tensor", "neg __neg__ mean sum"),
     (handlers.linear, "torch Tensor", "view reshape unsqueeze squeeze expand flatten permute transpose view_as"),
-    (handlers.linear, "torch Tensor", "expand_as __getitem__ contiguous clone to float chunk split tensor_split"),
+    (handlers.linear, "Tensor torch", "unflatten"),
+    (
+        handlers.linear,
+        "torch Tensor",
+        "expand_as __getitem__ contiguous clone to float chunk split tensor_split",
+    ),
     (handlers.linear, "torch Tensor joined", "unbind movedim swapaxes narrow split"),
-    (handlers.linear, "functional", "alpha_dropout feature_alpha_dropout adaptive_avg_pool2d"),
+    (handlers.linear, "functional", "adaptive_avg_pool2d"),
     (handlers.linear, "functional torch", "adaptive_avg_pool1d avg_pool1d"),
     (handlers.linear, "functional kernel", "avg_pool2d"),
-    (handlers.dropout, "functional", "dropout dropout1d dropout2d dropout3d"),
+    (handlers.dropout, "functional", "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
     (handlers.dropout, "torch", "dropout feature_dropout"),
     (handlers.batch_norm, "functional", "batch_norm"),
     (functools.partial(handlers.other_norm, False), "functional", "instance_norm group_norm"),
     (functools.partial(handlers.other_norm, True), "functional", "layer_norm"),
-    (handlers.backward, "Tensor autograd", "backward"),
-    (handlers.gradient_of, "autograd", "grad"),
+    (backward.backward, "Tensor autograd", "backward"),
+    (backward.gradient_of, "autograd", "grad"),
+    (backward.unscaling, "torch", UNSCALING),
 )
 
 

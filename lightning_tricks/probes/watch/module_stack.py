@@ -86,6 +86,11 @@ class ModuleStack:
         return self._stack[-1] if self._stack else self._root
 
     @property
+    def depth(self) -> int:
+        """How many modules are running, one inside the other."""
+        return len(self._stack)
+
+    @property
     def outside(self) -> bool:
         """Whether no module is running: what is called now belongs to the loop around the model."""
         return not self._stack

@@ -15,12 +15,14 @@ from lightning_tricks._compat.torch_modules import strip_wrappers
 from lightning_tricks.probes.measure.activations import ActivationCounter
 from lightning_tricks.probes.measure.gradient_hooks import GradientHooks
 from lightning_tricks.probes.measure.loop import LoopTally
+from lightning_tricks.probes.measure.regularization import Dropped, RawGradients
 from lightning_tricks.probes.measure.tallies import ActivationTally, Derived, Tallies, origin_of
 from lightning_tricks.probes.measure.weighted import WeightedCounter
 from lightning_tricks.probes.watch.annotations import TensorAnnotations
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
 from lightning_tricks.probes.watch.loss_path import LossPath
 from lightning_tricks.probes.watch.module_stack import ModuleStack
+from lightning_tricks.probes.watch.outermost import OutermostCalls
 from lightning_tricks.stats import unreadable
 
 
@@ -41,6 +43,7 @@ class Observer:
         self.weighted = WeightedCounter(self.tallies, self.gradients, max_patterns)
         self.annotations = TensorAnnotations()
         self.loss_path = LossPath(self.tallies)
+        self.outermost: OutermostCalls | None = None  # looked for where a call is to be run again
         self.mode: TorchFunctionMode | None = None  # that sees the calls
         self.inside_attention = False
         self.partial = False  # whether a layer was left out by its name
@@ -52,6 +55,7 @@ class Observer:
         named = [(strip_wrappers(name), p) for name, p in model.named_parameters()]
         self._parameters = {id(p): name for name, p in named}
         self.loop = LoopTally(model, named)
+        self.raw_gradients = RawGradients()
         self._model = model
         self._buffers: set[int] | None = None
 
@@ -111,10 +115,10 @@ class Observer:
         return origin if isinstance(origin, ActivationTally) else None
 
     def derive(
-        self, output: Any, annotation: Any, dropout: float = 0.0, start: tuple[int, int] | None = (0, 0)
+        self, output: Any, annotation: Any, dropped: Dropped | None = None, start: tuple[int, int] | None = (0, 0)
     ) -> None:
         """Note that a linear operation made ``output`` of the tensor that ``annotation`` is about."""
-        derived = Derived(origin_of(annotation), dropout, start)
+        derived = Derived(origin_of(annotation), dropped, start)
         for tensor in output if isinstance(output, (tuple, list)) else (output,):
             if isinstance(tensor, Tensor):
                 self.annotations.write(tensor, derived)

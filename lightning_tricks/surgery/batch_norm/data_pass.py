@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_tricks.model.batches import Forward, first_element, number_of_samples
 from lightning_tricks.model.processes import any_process, gather_objects, is_distributed, process_count
 from lightning_tricks.nn.batch_norm import BatchNorm
+from lightning_tricks.stats.moments import MomentSums
 from lightning_tricks.surgery.batch_norm.batch_statistics import BatchStatistics, join_processes
 
 __all__ = ["DataPass"]
@@ -41,9 +42,9 @@ class DataPass:
         singles: bool = False,
     ) -> None:
         self.network, self.loader, self.singles = network, loader, singles
-        self.forward = forward or _on_its_device
+        self.forward = forward or self._on_its_device
         self.limit = None if num_samples is None else -(-num_samples // process_count())
-        tensors = [*network.buffers(), *network.parameters()]
+        tensors = [*network.parameters(), *network.buffers()]
         self.device = tensors[0].device if tensors else torch.device("cpu")
 
     def calls(self, layers: Mapping[str, BatchNorm]) -> dict[str, int]:
@@ -68,12 +69,18 @@ class DataPass:
             raise ValueError("the loader is empty, or its first batch reaches no batch-norm layer")
         return calls
 
-    def collect(self, layers: Mapping[str, BatchNorm], stop_at: tuple[str, int] | None = None) -> dict[str, Any]:
+    def collect(
+        self,
+        layers: Mapping[str, BatchNorm],
+        stop_at: tuple[str, int] | None = None,
+        on_batch: Callable[[BatchNorm, MomentSums], None] | None = None,
+    ) -> dict[str, BatchStatistics]:
         """The :class:`BatchStatistics` of the layers that were reached, by name.
 
         Args:
             layers: The layers to collect from.
             stop_at: ``(name, n)`` ends each forward pass at the n-th call of this layer.
+            on_batch: Called before a layer runs, with what it is about to get.
 
         Raises:
             ValueError: There were no batches, or a batch has too few values, or some that are NaN or Inf.
@@ -92,7 +99,9 @@ class DataPass:
                         f"layer {name!r} met a batch of shape {tuple(input.shape)}, one value per channel, which has "
                         "no variance; use larger batches, drop_last=True, or consistent=True"
                     )
-                statistics[name].add(input)
+                met = statistics[name].add(input)
+                if on_batch is not None and met.count:
+                    on_batch(module, met)
 
             return hook
 
@@ -149,6 +158,12 @@ class DataPass:
         if in_step:
             any_process(True, self.device)
 
+    def _on_its_device(self, network: nn.Module, batch: Any) -> Any:
+        input = first_element(batch)
+        if isinstance(input, Mapping):
+            raise TypeError("the batches are mappings; pass forward=lambda model, batch: model(batch['...'])")
+        return network(input.to(self.device) if isinstance(input, Tensor) else input)
+
     def _together(self, run: Callable[[], None]) -> None:
         """Fails on all processes if it fails on one: the others would wait for it for ever."""
         failure: Exception | None = None
@@ -184,11 +199,3 @@ def _refuse_not_finite(joined: Mapping[str, BatchStatistics], own: Mapping[str, 
 
 def _synchronizes(module: nn.Module) -> bool:
     return module.training and (isinstance(module, nn.SyncBatchNorm) or bool(getattr(module, "synchronize", False)))
-
-
-def _on_its_device(network: nn.Module, batch: Any) -> Any:
-    input = first_element(batch)
-    if isinstance(input, Mapping):
-        raise TypeError("the batches are mappings; pass forward=lambda model, batch: model(batch['...'])")
-    parameter = next(iter([*network.parameters(), *network.buffers()]))
-    return network(input.to(parameter.device) if isinstance(input, Tensor) else input)

@@ -4,5 +4,6 @@ python -m tests.benchmarks.clinic generate     train what is missing (resumable)
 python -m tests.benchmarks.clinic judge        the numbers; --failures lists every wrong one
 python -m tests.benchmarks.clinic report       the same as Markdown
 
-With ``--set adversarial`` the same for healthy trainings that look odd.
+With ``--set whole`` only the faults of the whole training and their twins, with ``--set adversarial`` healthy trainings
+that look odd.
 """

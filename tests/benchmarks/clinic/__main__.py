@@ -14,19 +14,22 @@ from lightning_tricks.checkup import diagnose
 
 from .adversarial import commands
 from .case import Case
-from .cases import all_cases
+from .cases import all_cases, whole_cases
 from .generate import generate
 from .judging import judge_all
+from .judging.table import failures, markdown
+from .judging.verdict import replay
 from .store import Store
-from .table import failures, markdown
-from .verdict import replay
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.clinic", description=__doc__)
     parser.add_argument("command", choices=["list", "generate", "judge", "report", "show"])
     parser.add_argument(
-        "--set", choices=["planted", "adversarial"], default="planted", help="planted: faults and twins"
+        "--set",
+        choices=["planted", "whole", "adversarial"],
+        default="planted",
+        help="planted: faults and twins; whole: of them those of the whole training",
     )
     parser.add_argument("--store", default="outputs/clinic", help="folder of the runs (git ignores outputs/)")
     parser.add_argument("--workers", type=int, default=2)
@@ -41,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         commands.run(options)
         return
 
-    cases = [case for case in all_cases() if _chosen(case, options)][:: options.every]
+    every = whole_cases() if options.set == "whole" else all_cases()
+    cases = [case for case in every if _chosen(case, options)][:: options.every]
     cases = [dataclasses.replace(case, seed=case.seed + options.seed_shift) for case in cases]
     twins = [case.twin for case in cases if case.sick]
     store = Store(options.store)

@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 from typing import Any
 
-from .architectures import ARCHITECTURES, Half
+from .networks.architectures import ARCHITECTURES, Half
+
+ADDED = ("loop",)  # settings that stored runs do not have
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +39,14 @@ class Case:
         lr: Factor on the usual learning rate of this optimiser for this architecture.
         batch, steps, seed, look: Batch size, optimiser steps, seed, the monitor's every_n_steps.
         start: Initialisation: the architecture's own where empty.
-        loss: ``""`` (by the data), ``"bce"`` (one logit for two classes).
+        loss: ``""`` (by the data), ``"bce"`` (one logit for two classes), ``"weighted"`` (classes by their rarity).
         schedule: ``""``, ``"cosine"`` to zero, ``"warmup"`` from zero, ``"warmup cosine"``.
         clip, accumulate, weight_decay, smoothing: As in the Trainer, the optimiser and the loss.
         dropout: p of a dropout behind every hidden layer.
         pretrained: ``"frozen"`` (all but the head stays as it was trained before) or ``"tuned"``.
         imbalance: Share of the patterns kept of half of the classes.
         patterns: The most training patterns.
+        loop: ``""`` (one epoch of drawn batches), ``"epochs"`` (a loader, pass after pass), ``"manual"`` (by hand).
         faults: What is planted.
         twin_changes: What else the healthy twin has differently, where the fault lies in such a setting.
     """
@@ -68,6 +71,7 @@ class Case:
     pretrained: str = ""
     imbalance: float = 1.0
     patterns: int = 0
+    loop: str = ""
     faults: tuple[Fault, ...] = ()
     twin_changes: tuple[tuple[str, Any], ...] = ()
 
@@ -98,4 +102,9 @@ class Case:
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+        """Of the settings; one that came later counts only where it is used, so that stored runs keep their names."""
+        text = repr(self)
+        for name in ADDED:
+            field = next(each for each in dataclasses.fields(self) if each.name == name)
+            text = text.replace(f", {name}={field.default!r}", "")
+        return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -10,6 +10,8 @@ import sklearn.datasets as sets
 import torch
 from torch import Tensor
 
+from .drawn import DRAWN
+
 VALIDATION = 0.25
 
 
@@ -21,6 +23,7 @@ class Data:
         x, y: Training patterns ``[N, features]`` and targets: class numbers, or ``[N, 1]`` for a regression.
         x_val, y_val: The same for validation.
         classes: Number of classes; 0 for a regression.
+        sources: Where each training pattern is from, where the patterns have several sources.
     """
 
     x: Tensor
@@ -28,6 +31,7 @@ class Data:
     x_val: Tensor
     y_val: Tensor
     classes: int
+    sources: Tensor | None = None
 
     @property
     def features(self) -> int:
@@ -47,25 +51,50 @@ ALLOWED = {
     "moons": 0.98,
     "circles": 0.97,
     "blobs": 0.97,
+    "friedman": 0.9,
+    "pixels": 0.97,
+    "scanners": 0.93,
+    "overlap": 0.84,
+    "rings": 0.84,
+    "spots": 0.95,
+    "tags": 0.85,
+    "words": 0.7,
+    "series": 0.85,
 }
+REGRESSIONS = ("diabetes", "friedman", "series")
 
 
 @functools.cache
 def load(name: str, split: int = 0) -> Data:
     """A data set by name; ``split`` is the seed of its split."""
+    if name in DRAWN:
+        drawn = DRAWN[name]()
+        order, cut = _split(len(drawn.x), split)
+        x, y, sources = drawn.x[order], drawn.y[order], None if drawn.sources is None else drawn.sources[order][cut:]
+        return Data(x[cut:], y[cut:], x[:cut], y[:cut], drawn.classes, sources)
     x, y = _raw(name)
-    order = np.random.default_rng(split).permutation(len(x))
-    cut = round(VALIDATION * len(x))
+    order, cut = _split(len(x), split)
     inputs, targets = torch.tensor(x[order], dtype=torch.float32), torch.tensor(y[order])
     held, kept = inputs[:cut], inputs[cut:]
     mean, std = kept.mean(0), kept.std(0).clamp_min(1e-3)
-    if name == "diabetes":
+    if name in REGRESSIONS:
         values = targets.float().unsqueeze(1)
         targets = (values - values[cut:].mean()) / values[cut:].std()
         classes = 0
     else:
         classes = int(targets.max()) + 1
     return Data((kept - mean) / std, targets[cut:], (held - mean) / std, targets[:cut], classes)
+
+
+def raw_validation(name: str, split: int = 0) -> Tensor:
+    """The validation patterns of a table as they were before they were standardized."""
+    x, _ = _raw(name)
+    order, cut = _split(len(x), split)
+    return torch.tensor(x[order[:cut]], dtype=torch.float32)
+
+
+def _split(count: int, split: int) -> tuple[np.ndarray, int]:
+    return np.random.default_rng(split).permutation(count), round(VALIDATION * count)
 
 
 def _raw(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -78,6 +107,8 @@ def _raw(name: str) -> tuple[np.ndarray, np.ndarray]:
         return sets.make_circles(800, noise=0.06, factor=0.5, random_state=0)
     if name == "blobs":
         return sets.make_blobs(800, n_features=8, centers=5, cluster_std=3.0, random_state=0)
+    if name == "friedman":
+        return sets.make_friedman1(1600, n_features=10, noise=0.5, random_state=0)
     raise ValueError(f"unknown data {name!r}; known are {', '.join(ALLOWED)}")
 
 

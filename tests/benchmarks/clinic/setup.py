@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import data as datasets
-from .architectures import ARCHITECTURES
 from .case import Case
 from .data import Data
-from .network import Network
+from .networks.architectures import ARCHITECTURES
+from .networks.network import Network
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 LEARNING_RATES = {"adam": 2e-3, "adamw": 2e-3, "sgd": 0.1, "momentum": 0.03, "rmsprop": 1e-3}
@@ -32,6 +32,12 @@ class Setup:
         loss: From output and target.
         lr: The learning rate.
         batch: The batch size.
+        decay, clip, factor: Weight decay, (limit, ``"norm"`` or ``"value"``) of the gradient, schedule.
+        sorted_by: What the loader goes by; None: it shuffles.
+        apart: Whether every batch has the targets of other patterns.
+        clears, steps: Whether gradients are cleared, and the optimiser steps.
+        optimized: The module whose parameters the optimiser is given; None: the one that is trained.
+        numbered: Whether the loss is made anew from its number.
         spared: Modules whose parameters no optimiser holds.
         spoiled: From the step and the patterns of a batch to what is fed; None: the patterns as they are.
     """
@@ -42,6 +48,15 @@ class Setup:
     loss: Loss
     lr: float
     batch: int
+    decay: float = 0.0
+    clip: tuple[float, str] = (0.0, "norm")
+    factor: Callable[[int], float] | None = None
+    sorted_by: Tensor | None = None
+    apart: bool = False
+    clears: bool = True
+    steps: bool = True
+    optimized: nn.Module | None = None
+    numbered: bool = False
     spared: list[str] = dataclasses.field(default_factory=list)
     spoiled: Callable[[int, Tensor], Tensor] | None = None
 
@@ -67,7 +82,7 @@ def healthy(case: Case) -> Setup:
     if case.patterns:
         data = datasets.first(data, case.patterns)
     architecture = ARCHITECTURES[case.architecture]
-    outputs = 1 if case.loss == "bce" else data.classes or 1
+    outputs = 1 if case.loss == "bce" and data.y.dim() == 1 else data.classes or 1
     network = architecture.build(data.features, outputs, case.activation)
     start = case.start or architecture.start
     if start == "sparse":
@@ -79,18 +94,36 @@ def healthy(case: Case) -> Setup:
             network.put(place.plug, nn.Dropout(case.dropout))
     factor = architecture.lr.get(case.optimizer, architecture.lr.get("", 1.0))
     lr = LEARNING_RATES[case.optimizer] * factor * case.lr
-    setup = Setup(case, data, network, loss_of(case, data), lr, case.batch)
+    setup = Setup(case, data, network, loss_of(case, data), lr, case.batch, case.weight_decay, (case.clip, "norm"))
+    setup.factor = schedule_of(case)
     if case.pretrained:
         pretrain(setup)
     return setup
 
 
 def loss_of(case: Case, data: Data) -> Loss:
-    if case.loss == "bce":
-        return lambda output, y: F.binary_cross_entropy_with_logits(output, y.float().unsqueeze(1))
+    weights = rarity(data) if case.loss == "weighted" else None
+    if case.loss == "bce" or (data.classes == 2 and data.y.dim() > 1):
+        return binary_loss(None if weights is None else weights[1] / weights[0])
     if not data.classes:
         return F.mse_loss
-    return lambda output, y: F.cross_entropy(output, y, label_smoothing=case.smoothing)
+    return class_loss(weights, case.smoothing)
+
+
+def rarity(data: Data) -> Tensor:
+    """A weight for each class by how rare it is among the training targets."""
+    return data.y.numel() / (data.classes * torch.bincount(data.y.flatten(), minlength=data.classes))
+
+
+def binary_loss(positive: Tensor | None = None) -> Loss:
+    return lambda output, y: F.binary_cross_entropy_with_logits(output, y.float().view_as(output), pos_weight=positive)
+
+
+def class_loss(weights: Tensor | None = None, smoothing: float = 0.0) -> Loss:
+    """Of one target for each pattern, or for each of its positions."""
+    return lambda output, y: F.cross_entropy(
+        output.flatten(0, -2), y.flatten(), weight=weights, label_smoothing=smoothing
+    )
 
 
 def initialize(network: nn.Module, start: str, activation: str) -> None:
@@ -135,8 +168,7 @@ def pretrain(setup: Setup, steps: int = 200) -> None:
         network.put(network.output, fresh.requires_grad_(True))
 
 
-def optimizer_of(case: Case, parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    decay = case.weight_decay
+def optimizer_of(case: Case, parameters: list[nn.Parameter], lr: float, decay: float) -> torch.optim.Optimizer:
     if case.optimizer == "adam":
         return torch.optim.Adam(parameters, lr, weight_decay=decay)
     if case.optimizer == "adamw":

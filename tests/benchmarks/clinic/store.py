@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import hashlib
 import inspect
@@ -14,17 +15,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import lightning_tricks
+from lightning_tricks.probes import Snapshot
 
-from . import architectures
 from .case import Case
 from .faults import KINDS
+from .networks import architectures
 from .train import Run
 
 PACKAGE = Path(lightning_tricks.__file__).parent
 HERE = Path(__file__).parent
 # What the snapshots of a run depend on. The rules are not among it: they are judged without training anew.
 _PACKAGE_SOURCES = ("probes", "stats", "model", "_compat", "activations", "nn/selu.py", "callbacks/monitoring")
-_OWN_SOURCES = ("data", "network", "dense", "images", "sequences", "setup", "train", "gan")
+_NETWORKS = ("network", "dense", "images", "sequences", "language", "gan")
+_OWN_SOURCES = ("data", "drawn", "setup", "train", *(f"networks/{name}" for name in _NETWORKS))
 
 
 class Store:
@@ -63,10 +66,20 @@ class Store:
         return path
 
     def load(self, path: Path) -> Run:
-        return pickle.loads(zlib.decompress(path.read_bytes()))
+        run: Run = pickle.loads(zlib.decompress(path.read_bytes()))
+        for snapshot in run.snapshots:
+            _fill_in(snapshot)
+        return run
 
     def missing(self, cases: Iterable[Case]) -> list[Case]:
         return [case for case in cases if not self.has(case)]
+
+
+def _fill_in(snapshot: Snapshot) -> None:
+    """Fields that a snapshot of older sources lacks, with their defaults; a plain default stands in the class."""
+    for field in dataclasses.fields(snapshot):
+        if field.default_factory is not dataclasses.MISSING and not hasattr(snapshot, field.name):
+            object.__setattr__(snapshot, field.name, field.default_factory())
 
 
 def slug(case: Case) -> str:

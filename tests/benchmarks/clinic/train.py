@@ -8,20 +8,23 @@ import math
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import lightning.pytorch as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_tricks.callbacks.monitoring.monitor import Monitor
-from lightning_tricks.probes import Snapshot
+import lightning_tricks as lt
+from lightning_tricks.callbacks.monitoring import selection
+from lightning_tricks.probes import Snapshot, ValidationRecord
 
 from . import data as datasets
 from .case import Case
 from .faults import planted
-from .setup import Setup, optimizer_of, schedule_of
+from .setup import Setup, optimizer_of
 
 VALIDATE_EVERY = 50
 for _name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
@@ -60,18 +63,20 @@ class Run:
         return sum(last) / len(last) if last else math.nan
 
 
-class Recorder(Monitor):
-    """Keeps all snapshots whole, so that the history can be replayed as a callback sees it at every look."""
-
-    prefix = "recorder"
+class Recorder(lt.TrainingDoctor):
+    """A doctor that keeps all snapshots whole, so that the history can be replayed as a callback sees it."""
 
     def __init__(self, every_n_steps: int) -> None:
-        super().__init__(every_n_steps=every_n_steps)
+        super().__init__(every_n_steps=every_n_steps, on_problem="log", report=False)
         self.looks: list[Snapshot] = []
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         self.looks.append(snapshot)
         super().on_snapshot(snapshot)
+
+    def on_validation_data(self, record: ValidationRecord) -> None:
+        selection.set_validation_data(self.looks, record)
+        super().on_validation_data(record)
 
     @property
     def error(self) -> str:
@@ -85,6 +90,7 @@ class Training(L.LightningModule):
     def __init__(self, setup: Setup) -> None:
         super().__init__()
         self.net, self.setup_ = setup.network, setup
+        self.automatic_optimization = setup.case.loop != "manual"
         self.losses: list[Tensor] = []
         self.validation: list[tuple[int, float, float]] = []
 
@@ -96,9 +102,25 @@ class Training(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = self.loss_of(*batch)
+        if self.setup_.numbered:
+            loss = torch.tensor(loss.item(), requires_grad=True)
         self.losses.append(loss.detach())
         self.log("train_loss", loss)
+        if not self.automatic_optimization:
+            self.step_by_hand(loss)
         return loss
+
+    def step_by_hand(self, loss: Tensor) -> None:
+        optimizer = self.optimizers()
+        if self.setup_.clears:
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        if self.setup_.steps:
+            optimizer.step()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        if self.setup_.clears:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x, y = batch
@@ -109,10 +131,11 @@ class Training(L.LightningModule):
         self.validation.append((len(self.losses), float(loss), float(accuracy)))
 
     def configure_optimizers(self):
-        case, spared = self.setup_.case, tuple(f"net.{path}." for path in self.setup_.spared)
-        parameters = [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith(spared)]
-        optimizer = optimizer_of(case, parameters, self.setup_.lr)
-        factor = schedule_of(case)
+        setup, spared = self.setup_, tuple(f"net.{path}." for path in self.setup_.spared)
+        named = (setup.optimized or self).named_parameters()
+        parameters = [p for name, p in named if p.requires_grad and not name.startswith(spared)]
+        optimizer = optimizer_of(setup.case, parameters, setup.lr, setup.decay)
+        factor = setup.factor
         if factor is None:
             return optimizer
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -120,13 +143,16 @@ class Training(L.LightningModule):
 
 
 def accuracy_of(output: Tensor, y: Tensor, classes: int) -> Tensor:
-    """Share of right answers; R^2 for a regression."""
+    """Share of right answers, for masks and tags the mean of it over positives and negatives; R^2 for a regression."""
     if not classes:
-        output = output[:, :1]
+        output = output[..., :1]
         return 1.0 - ((output - y) ** 2).mean() / y.var(unbiased=False)
+    if y.shape == output.shape:
+        right = (output > 0) == (y > 0)
+        return 0.5 * (right[y > 0].float().mean() + right[y <= 0].float().mean())
     if output.shape[1] == 1:
         return ((output[:, 0] > 0) == (y > 0)).float().mean()
-    return (output.argmax(1) == y).float().mean() * output.isfinite().all()
+    return (output.argmax(-1) == y).float().mean() * output.isfinite().all()
 
 
 class Batches:
@@ -150,40 +176,59 @@ def train(case: Case) -> Run:
     recorder = Recorder(case.look)
     module: L.LightningModule
     if case.architecture == "gan":
-        from .gan import Gan, gan_data
+        from .networks.gan import Gan, gan_data
 
         module, data = Gan(case), gan_data(case)
-        loaders = [
+        loaders: list[Iterable[Any]] = [
             Batches(datasets.batches(data, case.batch, case.steps, case.seed)),
             Batches([(data.x_val, data.y_val)]),
         ]
     else:
         setup = planted(case)
         module, data = Training(setup), setup.data
-        stream = datasets.batches(data, setup.batch, case.steps * case.accumulate, case.seed)
-        loaders = [Batches(stream, setup), Batches([(data.x_val, data.y_val)])]
+        loaders = loaders_of(setup)
     error = fit(module, loaders, case, recorder) or recorder.error
     losses = tuple(torch.stack(module.losses).tolist()) if module.losses else ()
     seconds = time.perf_counter() - begun
     return Run(case, tuple(recorder.looks), losses, tuple(module.validation), error, seconds)
 
 
-def fit(module: L.LightningModule, loaders: list[Batches], case: Case, callback: L.Callback) -> str:
+def loaders_of(setup: Setup) -> list[Iterable[Any]]:
+    """For training and for validation."""
+    case, data = setup.case, setup.data
+    validation = Batches([(data.x_val, data.y_val)])
+    if case.loop == "epochs":
+        order = torch.arange(len(data.x)) if setup.sorted_by is None else setup.sorted_by.argsort(stable=True)
+        patterns = TensorDataset(data.x[order], data.y[order])
+        return [DataLoader(patterns, setup.batch, shuffle=setup.sorted_by is None, drop_last=True), validation]
+    stream = datasets.batches(data, setup.batch, case.steps * case.accumulate, case.seed)
+    if setup.apart:
+        others = datasets.batches(data, setup.batch, len(stream), case.seed + 1)
+        stream = [(x, y) for (x, _), (_, y) in zip(stream, others, strict=True)]
+    return [Batches(stream, setup), validation]
+
+
+def fit(module: L.LightningModule, loaders: Sequence[Iterable[Any]], case: Case, callback: L.Callback) -> str:
     """Train; the traceback if that fails."""
+    by_epochs, by_hand = case.loop == "epochs", case.architecture == "gan" or case.loop == "manual"
+    limit, algorithm = module.setup_.clip if isinstance(module, Training) else (0.0, "norm")
+    checks: dict[str, Any] = {} if by_epochs else {"val_check_interval": VALIDATE_EVERY * case.accumulate}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = L.Trainer(
             accelerator="cpu",
-            max_epochs=1,
+            max_epochs=-1 if by_epochs else 1,
+            max_steps=case.steps if by_epochs else -1,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            val_check_interval=VALIDATE_EVERY * case.accumulate,
-            gradient_clip_val=(case.clip or None) if case.architecture != "gan" else None,
+            gradient_clip_val=None if by_hand else limit or None,
+            gradient_clip_algorithm=algorithm,
             accumulate_grad_batches=case.accumulate,
             callbacks=[callback],
+            **checks,
         )
         torch.manual_seed(case.seed)
         try:

@@ -121,7 +121,7 @@ def test_early_stopping_and_checkpoints_watch_the_summaries():
     assert float(best.best_model_score) == pytest.approx(max(ends))
 
 
-def test_of_a_validation_its_loss_alone_is_recorded():
+def test_of_a_validation_its_loss_and_its_data_alone_are_recorded():
     seen = []
 
     class Validated(Classifier):
@@ -139,7 +139,9 @@ def test_of_a_validation_its_loss_alone_is_recorded():
         known = [snapshot.validation_loss for snapshot in other.history]
         assert math.isnan(known[0])
         assert known[1:] == pytest.approx([losses[0], losses[0], losses[1], losses[1], losses[2]])
-        other.history = [dataclasses.replace(snapshot, validation_loss=math.nan) for snapshot in other.history]
+        assert [snapshot.step for snapshot in other.history if snapshot.validation is not None] == [3]
+        without = {"validation_loss": math.nan, "validation": None}
+        other.history = [dataclasses.replace(snapshot, **without) for snapshot in other.history]
         assert [s.to_dict() for s in one.history] == [s.to_dict() for s in other.history]
     assert len(first[0].history) == 6
 

@@ -10,8 +10,10 @@ from lightning_tricks.callbacks.monitoring.selection import (
     append,
     is_probed,
     no_layer_matches,
+    set_validation_data,
     set_validation_loss,
 )
+from lightning_tricks.probes import ValidationRecord
 from tests.callbacks.trainings import Classifier, batches, fit
 
 
@@ -72,3 +74,12 @@ def test_layers_by_globs():
     assert {record.name for record in whole.matching(["net.[34]"]).activations} == {"net.4"}
     assert {record.name for record in whole.matching(["net.[34]", "net.5"]).weighted} == {"net.3", "net.5"}
     assert no_layer_matches(whole, "x").endswith("layers='x'; those with parameters are net.0, net.3, net.5")
+
+
+def test_the_validation_data_outlive_their_snapshot():
+    kept, record = [], ValidationRecord("net.0")
+    for step in range(3000):
+        append(kept, lt.Snapshot(step))
+        if step in (12, 100):  # of a second one, as of a training that is taken up again, nothing is kept
+            set_validation_data(kept, record if step == 12 else ValidationRecord("other"))
+    assert [s.validation for s in kept if s.validation is not None] == [record]

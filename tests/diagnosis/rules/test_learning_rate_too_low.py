@@ -13,9 +13,9 @@ from lightning_tricks.diagnosis import Finding
 from lightning_tricks.diagnosis.history.progress import recent_loss, typical_ratio
 from lightning_tricks.diagnosis.rules.learning_rate_too_high import find_learning_rate_too_high
 from lightning_tricks.diagnosis.rules.learning_rate_too_low import find_learning_rate_too_low
-from lightning_tricks.probes import Probe, Snapshot
+from lightning_tricks.probes import Snapshot
 from tests.diagnosis.trainings import Optimizer, deep, sgd
-from tests.diagnosis.watching import Convolutions, Recurrent, adam, classify, momentum, train, watched
+from tests.diagnosis.watching import Convolutions, Recurrent, adam, classify, clipped, momentum, train, watched
 
 
 @pytest.fixture(autouse=True)
@@ -71,45 +71,9 @@ def test_extremely_low_is_named_within_eight_steps(optimizer: Optimizer) -> None
     assert finding.severity == "warning"
 
 
-@pytest.mark.parametrize("optimizer", [sgd(0.1), momentum(0.05)])
-@pytest.mark.parametrize("limit", [1e-6, 1e-3])
-def test_a_gradient_that_clipping_takes_away_is_no_matter_of_the_rate(optimizer: Optimizer, limit: float) -> None:
-    history = clipped(optimizer, limit)
-    (finding,) = find_learning_rate_too_low(history)
-    assert finding.evidence["norm that arrives in the step"] == pytest.approx(limit, rel=0.5 if limit < 1e-5 else 0.01)
-    assert [remedy.action for remedy in finding.remedies] == ["raise_clipping"]
-    assert "clipped" in finding.explanation
-    better = float(finding.remedies[0].text.partition("gradient_clip_val=")[2].partition(")")[0])
-    assert find_learning_rate_too_low(clipped(optimizer, better)) == []
-
-
 def test_steps_of_their_own_size_do_not_care_for_clipping() -> None:
     (finding,) = find_learning_rate_too_low(clipped(adam(1e-6), 1e-3))
     assert [remedy.action for remedy in finding.remedies] == ["raise_learning_rate"]
-
-
-def clipped(optimizer: Optimizer, limit: float) -> list[Snapshot]:
-    """As a Trainer clips: after the gradients were looked at."""
-    network, history = deep(nn.ReLU, 2), []
-    loss_at = classify(network)
-    stepper = optimizer(list(network.parameters()))
-    for step in range(130):
-        probe = Probe(network, step=step)
-        probe.trained_by([stepper])
-        stepper.zero_grad()
-        if step % 25 == 0:
-            probe.open()
-        loss_at(step).backward()
-        if step % 25 == 0:
-            probe.read_gradients(list(network.parameters()))
-        torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
-        stepper.step()
-        if step % 25 == 0:
-            probe.read_updates()
-        probe.close()
-        if step % 25 == 0:
-            history.append(probe.snapshot())
-    return history
 
 
 def warmed(target: float, over: int, steps: int) -> list[Snapshot]:

@@ -38,6 +38,23 @@ def test_an_alarm_at_the_start_is_taken_back_when_the_loss_has_come_down(scale: 
     assert [finding for finding in find(history) if finding.rank] == []
 
 
+def test_cosines_times_a_number_are_given_the_time_to_come_down() -> None:
+    """A margin that is taken from the right class's cosine goes before the number."""
+
+    class Margin(Cosine):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scale * (F.linear(F.normalize(self.body(x)), F.normalize(self.head)) - 0.35)
+
+    network = Margin(64.0, 8)
+    history = fit(network, optimizer=torch.optim.Adam(network.parameters(), 3e-3), steps=200)
+    heard = [find_output_mismatch(history[:looks]) for looks in range(1, len(history) + 1)]
+    assert heard[0][0].severity == "info"
+    assert [found for findings in heard for found in findings if found.rank] == []
+    network = Margin(64.0, 8)
+    stuck = fit(network, optimizer=torch.optim.SGD(network.parameters(), 1e-6), steps=120)
+    assert find_output_mismatch(stuck)[0].severity == "critical"
+
+
 def test_a_start_by_a_factor_behind_the_last_layer_is_not_blamed_on_its_weights() -> None:
     (found,) = find_output_mismatch(fit(Cosine(100.0, 8), steps=1))
     assert [remedy.action for remedy in found.remedies] == ["lower_scale"]

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from lightning_tricks.probes.measure.regularization import Dropped
 from lightning_tricks.probes.measure.tallies import ActivationTally, Derived, ErrorSignal
 from lightning_tricks.probes.watch.observer import Observer
 
@@ -52,7 +53,7 @@ def test_linear_operations_hand_on_where_a_tensor_comes_from():
     x, shifted, halves = torch.ones(4), torch.ones(4), torch.ones(4).chunk(2)
     seen.annotations.write(x, tally)
     seen.derive(shifted, seen.annotations.read(x))
-    seen.derive(halves, seen.annotations.read(shifted), 0.5)
+    seen.derive(halves, seen.annotations.read(shifted), Dropped("dropout", 0.5))
     assert seen.activation_behind(halves[1]) is tally
-    assert seen.annotations.read(halves[0]) == Derived(tally, 0.5)
+    assert seen.annotations.read(halves[0]) == Derived(tally, Dropped("dropout", 0.5))
     assert seen.activation_behind(torch.ones(4)) is None

@@ -92,13 +92,37 @@ def test_layers_by_glob_and_by_name():
     assert not model[8].running_mean.eq(0).any()
 
 
-def test_only_batch_norm_is_in_training_mode():
-    model = network().train()
+class OwnNorm(nn.BatchNorm2d):
+    pass
+
+
+def test_only_a_batch_norm_of_its_own_kind_is_in_training_mode():
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.5), OwnNorm(3)).train()
     modes = {}
     for name, module in model.named_modules():
         module.register_forward_pre_hook(lambda m, _, name=name: modes.__setitem__(name, m.training))
     update_population_statistics(model, [draw(8, 2, 8, 8)])
-    assert {name for name, training in modes.items() if training} == {"1", "5", "8"}
+    assert {name for name, training in modes.items() if training} == {"3"}  # another's forward may ask for the mode
+
+
+def test_each_batch_is_normalised_by_its_own_statistics():
+    batch, outputs = draw(8, 2, 8, 8), {"own": [], "torch's": []}
+    for name, seen in outputs.items():
+        model = network()
+        norms = [module for module in model.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
+        for norm in norms:
+            norm.register_forward_hook(lambda *args, seen=seen: seen.append(args[2].detach()))
+        if name == "own":
+            buffers = dict(model.named_buffers())
+            update_population_statistics(model, [batch])
+            assert all(buffers[key] is buffer for key, buffer in model.named_buffers())
+        else:
+            for module in model.eval().modules():
+                module.training = module in norms
+            model(batch)
+    assert len(outputs["own"]) == 3
+    for own, torchs in zip(*outputs.values(), strict=True):
+        torch.testing.assert_close(own, torchs)
 
 
 def test_the_train_mode_of_a_model_is_not_called():

@@ -9,7 +9,7 @@ import fnmatch
 from lightning_tricks.checkup import diagnose
 
 from ..generate import generate
-from ..verdict import replay
+from ..judging.verdict import replay
 from .case import HealthyCase
 from .cases import all_cases, all_kinds
 from .judging import failures, judge_all, markdown

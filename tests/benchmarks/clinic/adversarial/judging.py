@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..counts import Share
-from ..table import lines
-from ..verdict import Named, heard
+from ..judging.counts import Share
+from ..judging.table import lines
+from ..judging.verdict import Named, heard
 from .case import HealthyCase
 from .store import HealthyStore
 from .train import UNFIT, HealthyRun

@@ -14,10 +14,8 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 
-import lightning_tricks as lt
-from lightning_tricks.probes import Snapshot
-
-from ..harm import overfits
+from ..judging.harm import overfits
+from ..train import Recorder as Looks
 from ..train import Run
 from .case import HealthyCase
 from .cases import all_kinds
@@ -39,18 +37,13 @@ class HealthyRun(Run):
     at_least: float = float("nan")
 
 
-class Recorder(lt.TrainingDoctor):
-    """A doctor that keeps all snapshots whole, and the validation losses with the look that they follow."""
+class Recorder(Looks):
+    """Keeps also the validation losses with the look that they follow, and the loss of every batch."""
 
     def __init__(self, every_n_steps: int) -> None:
-        super().__init__(every_n_steps=every_n_steps, on_problem="log", report=False)
-        self.looks: list[Snapshot] = []
+        super().__init__(every_n_steps)
         self.validations: list[tuple[int, float, float]] = []
         self.losses: list[torch.Tensor] = []
-
-    def on_snapshot(self, snapshot: Snapshot) -> None:
-        self.looks.append(snapshot)
-        super().on_snapshot(snapshot)
 
     def on_validation_loss(self, loss: float) -> None:
         if self.looks:
@@ -62,11 +55,6 @@ class Recorder(lt.TrainingDoctor):
         if isinstance(loss, torch.Tensor):
             self.losses.append(loss.detach())
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-    @property
-    def error(self) -> str:
-        found = self.errors.error
-        return "" if found is None else "".join(traceback.format_exception(found))
 
 
 def train(case: HealthyCase) -> HealthyRun:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kind import Plan, healthy
-from .modules import Drawn, Listed, Supervised, accuracy, adam, digits, in_order, mlp, r_squared, shuffled
+from .modules import Drawn, Listed, Supervised, accuracy, adam, digits_plan, in_order, mlp, r_squared, shuffled
 
 
 class Experts(nn.Module):
@@ -39,15 +39,9 @@ class Experts(nn.Module):
 @healthy("experts with capacity", "accuracy", 0.94)
 def experts(seed: int) -> Plan:
     """Whether a pattern finds room depends on those before it in the batch."""
-    data, net = digits(), Experts()
+    net = Experts()
     module = Supervised(net, lambda output, y: F.cross_entropy(output, y) + 0.01 * net.balance, adam(2e-3))
-    return Plan(
-        module,
-        shuffled(data.x, data.y),
-        lambda: accuracy(module, data.x_val, data.y_val),
-        in_order(data.x_val, data.y_val),
-        epochs=20,
-    )
+    return digits_plan(module)
 
 
 @healthy("batch norm without running statistics", "accuracy", 0.94)
@@ -62,14 +56,7 @@ def batch_statistics(seed: int) -> Plan:
         nn.ReLU(),
         nn.Linear(64, 10),
     )
-    data, module = digits(), Supervised(net, F.cross_entropy, adam(2e-3))
-    return Plan(
-        module,
-        shuffled(data.x, data.y),
-        lambda: accuracy(module, data.x_val, data.y_val),
-        in_order(data.x_val, data.y_val),
-        epochs=15,
-    )
+    return digits_plan(Supervised(net, F.cross_entropy, adam(2e-3)), 15)
 
 
 class GraphNet(nn.Module):

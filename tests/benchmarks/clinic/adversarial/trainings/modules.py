@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ...data import Data, load
+from ..kind import Plan
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -117,6 +118,19 @@ def in_order(*tensors: Tensor, batch: int = 256) -> DataLoader[Any]:
 
 def digits() -> Data:
     return load("digits")
+
+
+def digits_plan(module: Supervised, epochs: int = 20, batch: int = 64, **settings: Any) -> Plan:
+    """The digits, shuffled, judged by the accuracy on the validation part."""
+    data = digits()
+    return Plan(
+        module,
+        shuffled(data.x, data.y, batch=batch),
+        lambda: accuracy(module, data.x_val, data.y_val),
+        in_order(data.x_val, data.y_val),
+        epochs,
+        **settings,
+    )
 
 
 def accuracy(net: Callable[[Any], Tensor], x: Any, y: Tensor) -> float:

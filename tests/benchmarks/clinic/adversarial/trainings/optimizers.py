@@ -11,19 +11,19 @@ from torch.utils.checkpoint import checkpoint
 
 from ...data import load
 from ..kind import Plan, healthy
-from .modules import Listed, Supervised, accuracy, adam, convnet, digits, in_order, mlp, r_squared, shuffled
-
-
-def _plan(module: Supervised, epochs: int = 20, batch: int = 64, **options: Any) -> Plan:
-    data = digits()
-    return Plan(
-        module,
-        shuffled(data.x, data.y, batch=batch),
-        lambda: accuracy(module, data.x_val, data.y_val),
-        in_order(data.x_val, data.y_val),
-        epochs,
-        options=options,
-    )
+from .modules import (
+    Listed,
+    Supervised,
+    accuracy,
+    adam,
+    convnet,
+    digits,
+    digits_plan,
+    in_order,
+    mlp,
+    r_squared,
+    shuffled,
+)
 
 
 @healthy("LBFGS with a closure", "R2", 0.35)
@@ -73,7 +73,7 @@ class StepInBackward(Supervised):
 
 @healthy("optimizer that steps in backward", "accuracy", 0.94)
 def step_in_backward(seed: int) -> Plan:
-    return _plan(StepInBackward(mlp(64, 64, 10)))
+    return digits_plan(StepInBackward(mlp(64, 64, 10)))
 
 
 class TwoOptimizers(Supervised):
@@ -107,7 +107,7 @@ class TwoOptimizers(Supervised):
 
 @healthy("two optimizers by hand", "accuracy", 0.9)
 def two_optimizers(seed: int) -> Plan:
-    return _plan(TwoOptimizers())
+    return digits_plan(TwoOptimizers())
 
 
 class Checkpointed(nn.Module):
@@ -127,20 +127,22 @@ class Checkpointed(nn.Module):
 
 @healthy("reentrant checkpointing", "accuracy", 0.94)
 def checkpointing(seed: int) -> Plan:
-    return _plan(Supervised(Checkpointed(), F.cross_entropy, adam(1e-3)), epochs=12)
+    return digits_plan(Supervised(Checkpointed(), F.cross_entropy, adam(1e-3)), epochs=12)
 
 
 @healthy("half precision", "accuracy", 0.94)
 def half_precision(seed: int) -> Plan:
     """Numbers of eight bits of mantissa in the forward and the backward pass."""
-    return _plan(Supervised(mlp(64, 128, 128, 10), F.cross_entropy, adam(1e-3)), precision="bf16-mixed")
+    return digits_plan(
+        Supervised(mlp(64, 128, 128, 10), F.cross_entropy, adam(1e-3)), options={"precision": "bf16-mixed"}
+    )
 
 
 @healthy("dropout .8 on a wide network", "accuracy", 0.94)
 def much_dropout(seed: int) -> Plan:
     wide, narrow = nn.Sequential(nn.Linear(64, 1024), nn.ReLU()), nn.Sequential(nn.Linear(1024, 256), nn.ReLU())
     net = nn.Sequential(wide, nn.Dropout(0.8), narrow, nn.Dropout(0.5), nn.Linear(256, 10))
-    return _plan(Supervised(net, F.cross_entropy, adam(1e-3)), epochs=12)
+    return digits_plan(Supervised(net, F.cross_entropy, adam(1e-3)), epochs=12)
 
 
 @healthy("sparse rectifiers", "accuracy", 0.94)
@@ -151,7 +153,7 @@ def sparse_rectifiers(seed: int) -> Plan:
         for k in (0, 2):
             net[k].weight.normal_(std=(2 / net[k].in_features) ** 0.5)
             net[k].bias.fill_(-1.0)
-    return _plan(Supervised(net, F.cross_entropy, adam(1e-3)))
+    return digits_plan(Supervised(net, F.cross_entropy, adam(1e-3)))
 
 
 class TopUnits(nn.Module):
@@ -164,7 +166,7 @@ class TopUnits(nn.Module):
 
 @healthy("most active units only", "accuracy", 0.93)
 def top_units(seed: int) -> Plan:
-    return _plan(
+    return digits_plan(
         Supervised(nn.Sequential(nn.Linear(64, 256), TopUnits(), nn.Linear(256, 10)), F.cross_entropy, adam(1e-3))
     )
 
@@ -177,7 +179,7 @@ def pruned(seed: int) -> Plan:
     net = mlp(64, 256, 256, 10)
     for layer in (net[0], net[2]):
         prune.random_unstructured(layer, "weight", amount=0.9)
-    return _plan(Supervised(net, F.cross_entropy, adam(3e-3)))
+    return digits_plan(Supervised(net, F.cross_entropy, adam(3e-3)))
 
 
 @healthy("raw pixels behind a batch norm", "accuracy", 0.94)
@@ -197,4 +199,4 @@ def raw_pixels(seed: int) -> Plan:
 @healthy("small convolutional network", "accuracy", 0.95)
 def plain(seed: int) -> Plan:
     """Nothing is odd about it."""
-    return _plan(Supervised(convnet(width=8), F.cross_entropy, adam(2e-3)), epochs=12)
+    return digits_plan(Supervised(convnet(width=8), F.cross_entropy, adam(2e-3)), epochs=12)

@@ -9,26 +9,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..kind import Plan, healthy
-from .modules import Supervised, accuracy, adam, convnet, digits, in_order, mlp, shuffled
-
-
-def _plan(module: Supervised, batch: int = 64, epochs: int = 25, **settings: object) -> Plan:
-    data = digits()
-    return Plan(
-        module,
-        shuffled(data.x, data.y, batch=batch),
-        lambda: accuracy(module, data.x_val, data.y_val),
-        in_order(data.x_val, data.y_val),
-        epochs,
-        **settings,  # type: ignore[arg-type]
-    )
+from .modules import Supervised, adam, convnet, digits_plan, mlp
 
 
 @healthy("long warm-up", "accuracy", 0.93)
 def long_warmup(seed: int) -> Plan:
     """AdamW whose rate rises over 400 of 600 steps, as 4000 of 6000 in a long training."""
     net = mlp(64, 64, 64, 10, activation=nn.GELU)
-    return _plan(
+    return digits_plan(
         Supervised(net, F.cross_entropy, lambda p: torch.optim.AdamW(p, 1e-3), lambda step: min(step / 400, 1.0)),
         epochs=28,
     )
@@ -39,13 +27,13 @@ def very_long_warmup(seed: int) -> Plan:
     """Nothing but warm-up: the first 600 of its 4000 steps, learning and far from done."""
     net = mlp(64, 64, 10)
     module = Supervised(net, F.cross_entropy, lambda p: torch.optim.AdamW(p, 1e-3), lambda step: min(step / 4000, 1.0))
-    return _plan(module, epochs=28)
+    return digits_plan(module, epochs=28)
 
 
 @healthy("slow SGD", "accuracy", 0.85)
 def slow_sgd(seed: int) -> Plan:
     """Plain SGD at a small rate: sure and slow."""
-    return _plan(Supervised(mlp(64, 64, 10), F.cross_entropy, lambda p: torch.optim.SGD(p, 0.01)), epochs=40)
+    return digits_plan(Supervised(mlp(64, 64, 10), F.cross_entropy, lambda p: torch.optim.SGD(p, 0.01)), epochs=40)
 
 
 @healthy("cosine to zero", "accuracy", 0.95)
@@ -53,7 +41,7 @@ def cosine_to_zero(seed: int) -> Plan:
     """The rate of the last steps is nothing."""
     steps = 25 * 21
     module = Supervised(convnet(), F.cross_entropy, adam(3e-3), lambda s: 0.5 * (1 + math.cos(math.pi * s / steps)))
-    return _plan(module)
+    return digits_plan(module, 25)
 
 
 @healthy("warm restarts", "accuracy", 0.93)
@@ -65,22 +53,22 @@ def warm_restarts(seed: int) -> Plan:
         lambda p: torch.optim.SGD(p, 0.1, momentum=0.9),
         lambda step: 0.5 * (1 + math.cos(math.pi * (step % 175) / 175)),
     )
-    return _plan(module)
+    return digits_plan(module, 25)
 
 
 @healthy("decay .1 to convergence", "accuracy", 0.94)
 def decay_to_convergence(seed: int) -> Plan:
     """AdamW with decay .1 until the loss is nearly nothing: the decay is most of what is left of a step."""
     module = Supervised(mlp(64, 128, 10), F.cross_entropy, lambda p: torch.optim.AdamW(p, 3e-3, weight_decay=0.1))
-    return _plan(module, epochs=60)
+    return digits_plan(module, epochs=60)
 
 
 @healthy("batch size 8", "accuracy", 0.93)
 def small_batches(seed: int) -> Plan:
-    return _plan(Supervised(mlp(64, 64, 10), F.cross_entropy, adam(1e-3)), batch=8, epochs=6)
+    return digits_plan(Supervised(mlp(64, 64, 10), F.cross_entropy, adam(1e-3)), batch=8, epochs=6)
 
 
 @healthy("accumulation of 8 batches", "accuracy", 0.93)
 def accumulation(seed: int) -> Plan:
     module = Supervised(mlp(64, 64, 10), F.cross_entropy, adam(5e-3))
-    return _plan(module, batch=8, epochs=12, look=25, options={"accumulate_grad_batches": 8})
+    return digits_plan(module, batch=8, epochs=12, look=25, options={"accumulate_grad_batches": 8})

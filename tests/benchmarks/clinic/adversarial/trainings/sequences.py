@@ -9,22 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...drawn import LIKELY, WORDS, text
 from ..kind import Plan, healthy
-from .modules import Listed, Supervised, accuracy, adam, digits, in_order, r_squared, shuffled
+from .modules import Listed, Supervised, accuracy, adam, digits_plan, in_order, r_squared, shuffled
 
-WORDS, MASK = 12, 12
-LIKELY = 0.8
-
-
-def text(count: int, length: int, seed: int = 0) -> Tensor:
-    """Each word is mostly given by the two before it."""
-    generator = torch.Generator().manual_seed(seed)
-    follows = torch.randint(WORDS, (WORDS, WORDS), generator=generator)
-    words = torch.randint(WORDS, (count, length))
-    for k in range(2, length):
-        likely = torch.rand(count) < LIKELY
-        words[:, k] = torch.where(likely, follows[words[:, k - 2], words[:, k - 1]], words[:, k])
-    return words
+MASK = WORDS
 
 
 def _next(logits: Tensor, words: Tensor) -> Tensor:
@@ -119,14 +108,7 @@ class TimeFirst(nn.Module):
 
 @healthy("time-first recurrent network", "accuracy", 0.92)
 def time_first(seed: int) -> Plan:
-    data, module = digits(), Supervised(TimeFirst(), F.cross_entropy, adam(3e-3))
-    return Plan(
-        module,
-        shuffled(data.x, data.y),
-        lambda: accuracy(module, data.x_val, data.y_val),
-        in_order(data.x_val, data.y_val),
-        epochs=15,
-    )
+    return digits_plan(Supervised(TimeFirst(), F.cross_entropy, adam(3e-3)), 15)
 
 
 class Encoder(nn.Module):

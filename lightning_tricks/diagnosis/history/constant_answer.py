@@ -1,0 +1,118 @@
+"""The best answer that does not look at the input: the shares of the classes, weights included, and what it loses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_tricks.probes.records.loss_and_norm import LossRecord
+
+# Of the entropy of all steps together, which a step has on average: less, and the steps that were looked at need not be
+# like the others. Batches of two of ten classes have .3, random ones 1.
+_MIXED = 0.6
+_ROUNDING = 1e-4  # of a mean of thousands of 0 and 1 in single precision
+
+
+@dataclass(frozen=True)
+class ConstantAnswer:
+    """The best constant answer of a loss over classes, or over outputs that each say yes or no.
+
+    Args:
+        counts: How often each class was wanted, or no and yes.
+        weights: What each weighs.
+        shares: The answer: the share of each class times its weight.
+        loss: What it loses, the entropy of the shares.
+    """
+
+    counts: np.ndarray
+    weights: np.ndarray
+    shares: np.ndarray
+    loss: float
+
+    @property
+    def frequent(self) -> int:
+        """The class that this answer names."""
+        return int(self.shares.argmax())
+
+    @property
+    def imbalance(self) -> float:
+        """How often that class is wanted, over the mean of the others; weights included."""
+        others = (1.0 - self.shares.max()) / max(len(self.shares) - 1, 1)
+        return float(self.shares.max() / others) if others > 0 else math.inf
+
+    def loss_on(self, record: LossRecord) -> float:
+        """What it loses on the targets of one step."""
+        weighted = np.array(record.wanted) * self.weights
+        with np.errstate(divide="ignore", invalid="ignore"):
+            lost = -np.where(weighted > 0, weighted * np.log(self.shares), 0.0).sum() / weighted.sum()
+        return float(lost) * _per_element(record, weighted.sum() / sum(record.wanted))
+
+
+def best_constant(records: Sequence[LossRecord]) -> ConstantAnswer | None:
+    """That of the targets of all steps; None where they are no classes, or come sorted, or their weights are not known.
+
+    The entropy of a sample is too low by (classes - 1) / 2n (Miller 1955), which is added.
+    """
+    latest, lengths = records[-1], {len(record.wanted) for record in records}
+    if math.isnan(latest.smoothing) or len(lengths) > 1 or not (_one_of_classes(latest) or _binary(records)):
+        return None
+    each = np.array([record.wanted for record in records], np.float64)
+    counts = each.sum(0)
+    weights = _weights(records, len(counts))
+    if weights is None or (latest.smoothing and latest.class_weights) or np.count_nonzero(counts * weights) < 2:
+        return None
+    if np.average(_entropies(each), weights=each.sum(1)) < _MIXED * _entropies(counts[None])[0]:
+        return None
+    weighted = counts * weights
+    shares = weighted / weighted.sum()
+    aims = (1.0 - latest.smoothing) * shares + latest.smoothing / len(counts)
+    bias = (np.count_nonzero(counts) - 1) / (2.0 * counts.sum())
+    loss = min(entropy(aims) + bias, math.log(len(counts))) * _per_element(latest, weighted.sum() / counts.sum())
+    return ConstantAnswer(counts, weights, shares, float(loss))
+
+
+def entropy(shares: np.ndarray) -> float:
+    """-sum p ln p.
+
+    >>> round(entropy(np.array([0.5, 0.5, 0.0])), 4)
+    0.6931
+    """
+    return -float(np.sum(shares * np.log(shares, where=shares > 0, out=np.zeros_like(shares))))
+
+
+def _entropies(counts: np.ndarray) -> np.ndarray:
+    """Of the rows, as far as so few patterns can tell: the bias of a sample taken away."""
+    sizes = counts.sum(1)
+    bias = (np.count_nonzero(counts.sum(0)) - 1) / (2.0 * np.maximum(sizes, 1.0))
+    return np.array([entropy(row / max(size, 1.0)) for row, size in zip(counts, sizes, strict=True)]) + bias
+
+
+def _weights(records: Sequence[LossRecord], count: int) -> np.ndarray | None:
+    """What each class weighs; a batch without a yes does not know what that weighs."""
+    given = [record.class_weights for record in records if len(record.class_weights) == count]
+    if not given:
+        return np.ones(count) if not records[-1].class_weights else None
+    known = next((each for each in reversed(given) if not any(map(math.isnan, each))), None)
+    return None if known is None or min(known) < 0 else np.array(known)
+
+
+def _per_element(record: LossRecord, weight: float) -> float:
+    """The mean of a loss over classes divides by the weights, that of a binary one by the number of outputs."""
+    return 1.0 if _one_of_classes(record) else weight
+
+
+def _one_of_classes(record: LossRecord) -> bool:
+    """Whether one class is right for a pattern; else each output says yes or no."""
+    return record.function in ("cross_entropy", "nll_loss")
+
+
+def _binary(records: Sequence[LossRecord]) -> bool:
+    """Whether the targets of a binary cross-entropy are nothing but 0 and 1: then their mean is the share of yes."""
+    if not records[-1].function.startswith("binary_cross_entropy"):
+        return False
+    if not all(record.wanted and {record.target_min, record.target_max} <= {0.0, 1.0} for record in records):
+        return False
+    return all(abs(r.target_mean - r.wanted[1] / sum(r.wanted)) < _ROUNDING for r in records)

@@ -1,0 +1,71 @@
+"""target_leak: a sequence's output sees the token that it is to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes.records.preflight import Place
+
+PROBLEM = "target_leak"
+
+
+@thresholds
+class LIMITS:
+    sees: float = 0.01  # change over std; a causal network's is exactly 0, rounding makes 1e-6 of it
+    next_tokens: float = 0.9  # share of the targets; those of masked models and encoders stand where their input is
+
+
+@rule(
+    PROBLEM,
+    "code",
+    "overfitting",
+    "the targets are visible",
+    clause="outputs see what they are to predict",
+    reads="thinned",
+    table=(16, "a causal mask"),
+    needs="preflight",
+    order=3,
+)
+def find_target_leak(history: Sequence[Snapshot]) -> Iterator[Finding]:
+    """The targets are the next tokens, and outputs change with the tokens after them."""
+    first = next((snapshot for snapshot in reversed(history) if snapshot.preflight is not None), None)
+    record = None if first is None else first.preflight
+    if first is None or record is None:
+        return
+    sees = Criterion("change by later tokens, over std", record.later, ">", LIMITS.sees)
+    wanted = Criterion("targets that are the next token", record.next_tokens, ">=", LIMITS.next_tokens)
+    if not (sees.holds and wanted.holds):
+        return
+    place = record.later_place
+    where = "" if place is None else f"{place.module or place.function} at {place.layer} is the first that does. "
+    explanation = (
+        "Outputs that the loss reads change when only the tokens after them are exchanged, and the targets are the "
+        f"next tokens: the network copies what it is to predict. {where}Its loss says nothing of how it generates."
+    )
+    evidence = {"change by later tokens": record.later, "targets that are the next token": record.next_tokens}
+    layer, todo = None if place is None else place.layer, _remedies(place)
+    yield Finding(PROBLEM, layer, "critical", first.step, evidence, explanation, todo, decided_by=(sees, wanted))
+
+
+def _remedies(place: Place | None) -> tuple[Remedy, ...]:
+    mask = "mask=nn.Transformer.generate_square_subsequent_mask(T)"
+    if place is None or place.kind not in ("attention", "recurrence", "convolution"):
+        return (Remedy("causal_mask", f"let no position see later ones: a causal mask, {mask}"),)
+    if place.kind == "recurrence":
+        text = f"read in one direction: {place.module or place.function}(bidirectional=False)"
+        return (Remedy("causal_mask", text, place.layer),)
+    if place.kind == "convolution":
+        text = "pad on the left only: F.pad(x, (dilation * (kernel_size - 1), 0)) and padding=0"
+        return (Remedy("causal_mask", text, place.layer),)
+    if place.function == "scaled_dot_product_attention":
+        return (Remedy("causal_mask", "F.scaled_dot_product_attention(..., is_causal=True)", place.layer),)
+    called = place.inside or place.module or place.function
+    argument = mask.replace("mask=", "attn_mask=", 1) if called == "nn.MultiheadAttention" else mask
+    if called == "nn.TransformerDecoderLayer":
+        argument = mask.replace("mask=", "tgt_mask=", 1)
+    elif called == "nn.TransformerEncoderLayer":
+        argument = mask.replace("mask=", "src_mask=", 1)
+    return (Remedy("causal_mask", f"call {called} with a causal mask: {argument}, is_causal=True", place.layer),)

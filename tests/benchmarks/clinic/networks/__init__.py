@@ -1,0 +1,1 @@
+"""Networks of the clinic: hidden places with known names, in two halves."""
