@@ -70,7 +70,7 @@ def coverage(history: Sequence[Snapshot], needs: Mapping[str, Collection[str]] |
     seen = {what for what, shows in _SEEN.items() if any(map(shows, history))}
     judged = {problem: bool(history) and seen.issuperset(needed) for problem, needed in (needs or {}).items()}
     layers = {record.name for s in history for record in (*s.weighted, *s.activations)}
-    trainable = list(_trained(history))[::-1]
+    trainable = [record for snapshot in history for record in snapshot.parameters if record.trainable]
     frozen = {record.name for snapshot in history for record in snapshot.parameters if not record.trainable}
     with_gradient = [record.name for record in trainable if not math.isnan(record.gradient)]
     moved = sum(record.update > 0 for record in trainable)

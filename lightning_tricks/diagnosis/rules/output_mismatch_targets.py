@@ -142,7 +142,7 @@ def spare_outputs(calls: LossCalls) -> Finding | None:
     )
     todo, why = [SHUFFLE], Criterion("patterns that name one class", patterns, ">=", LIMITS.patterns)
     if not single:
-        todo = [change_outputs(f"{classes}"), SHUFFLE]
+        todo.insert(0, change_outputs(f"{classes}"))
         why = Criterion("outputs", pooled.outputs, ">=", classes * LIMITS.spare)
     return found.finding(PROBLEM, layer, severity, evidence, explanation, todo, [why])
 
