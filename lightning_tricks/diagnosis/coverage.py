@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, TOLD_AFTER, level
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import ParameterRecord, Snapshot
 
 _SEEN: Mapping[str, Callable[[Snapshot], bool]] = {
     "layers": lambda s: bool(s.weighted or s.activations),
@@ -74,9 +74,7 @@ def coverage(history: Sequence[Snapshot], needs: Mapping[str, Collection[str]] |
     frozen = {record.name for snapshot in history for record in snapshot.parameters if not record.trainable}
     with_gradient = [record.name for record in trainable if not math.isnan(record.gradient)]
     moved = sum(record.update > 0 for record in trainable)
-    never = dict.fromkeys(record.name for record in trainable)
-    for name in with_gradient:
-        never.pop(name, None)
+    never = [name for name in dict.fromkeys(record.name for record in trainable) if name not in set(with_gradient)]
     return Coverage(
         len(history),
         len(layers),
@@ -96,19 +94,11 @@ def doubt(history: Sequence[Snapshot]) -> str | None:
     if not history:
         return "nothing was looked at yet"
     looked = looked_at(history)
-    latest_first = history[::-1]
-    if not any(s.weighted or s.activations for s in latest_first):
+    if not any(map(_SEEN["layers"], reversed(history))):
         return f"no layer was seen in {looked}"
-    trained = ([record for record in s.parameters if record.trainable] for s in latest_first)
-    seen = [False, False]
-    for records in trained:
-        seen[0] = seen[0] or any(not math.isnan(record.gradient) for record in records)
-        seen[1] = seen[1] or any(record.update > 0 for record in records)
-        if all(seen):
-            break
-    if not seen[0]:
+    if not any(not math.isnan(record.gradient) for record in _trained(history)):
         return f"no gradient was seen in {looked}"
-    if not seen[1]:
+    if not any(record.update > 0 for record in _trained(history)):
         return f"no weight was seen to move in {looked}"
     now, validation = level(history), history[-1].validation_loss
     if now is None or now.steps < TOLD_AFTER:
@@ -118,6 +108,11 @@ def doubt(history: Sequence[Snapshot]) -> str | None:
     if validation >= AT_A_GUESS * now.guess:
         return f"on validation not better than a guess (loss {validation:.4g}, a guess has {now.guess:.4g})"
     return None
+
+
+def _trained(history: Sequence[Snapshot]) -> Iterator[ParameterRecord]:
+    """The parameters that can be trained, the latest first."""
+    return (record for snapshot in reversed(history) for record in snapshot.parameters if record.trainable)
 
 
 def looked_at(history: Sequence[Snapshot]) -> str:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_tricks.diagnosis.history.progress import gradient_norm, gradient_share, median
+from lightning_tricks.diagnosis.history.progress import gradient_share, median, norm
 from lightning_tricks.diagnosis.history.remembered import remembered
-from lightning_tricks.probes import ParameterRecord, Snapshot
+from lightning_tricks.probes import Snapshot
 
 CLIPPED = 0.5  # share of the gradient that arrives, under which it counts
 _EQUAL = 1.01  # of limits: clipping by norm leaves the norm that it is given to 1e-6
@@ -45,31 +45,21 @@ class Clipping:
         cuts = [cut for cut in map(_cut, history) if cut is not None]
         if not cuts:
             first = gradient_share(history[0])
-            return cls(gradient_norm(history[0]), first) if first < CLIPPED else None
-        shares, norms, peaks = ([cut[i] for cut in cuts] for i in range(3))
-        by_value = _is_one(peaks)
-        one = by_value or _is_one([share * norm for share, norm in zip(shares, norms, strict=True)])
-        if not one or max(shares) >= CLIPPED or len(cuts) < len(history):
+            return cls(norm(r for r in history[0].parameters if r.trainable), first) if first < CLIPPED else None
+        norms, arrived, peaks = zip(*cuts, strict=True)
+        shares, by_value = [after / before for before, after, _ in cuts], _is_one(peaks)
+        if not (by_value or _is_one(arrived)) or max(shares) >= CLIPPED or len(cuts) < len(history):
             return None
         return cls(median(norms), median(shares), median(peaks) if by_value else math.nan)
 
 
 @remembered
 def _cut(snapshot: Snapshot) -> tuple[float, float, float] | None:
-    """Share and norm of the gradient, and the largest entry that arrives, where it is changed before the step."""
+    """The norms of the gradient before and as it arrives, and the largest entry then, where it was changed between."""
     changed = [record for record in snapshot.parameters if not math.isnan(record.arrived) and record.gradient > 0]
     if not changed:
         return None
-    before, after = (math.sqrt(sum(map(square, changed))) for square in (_before, _after))
-    return after / before, before, max(record.arrived_peak for record in changed)
-
-
-def _before(record: ParameterRecord) -> float:
-    return record.gradient**2 * math.prod(record.shape)
-
-
-def _after(record: ParameterRecord) -> float:
-    return record.arrived**2 * math.prod(record.shape)
+    return norm(changed), norm(changed, "arrived"), max(record.arrived_peak for record in changed)
 
 
 def _is_one(numbers: Sequence[float]) -> bool:

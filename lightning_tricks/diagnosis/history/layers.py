@@ -31,13 +31,9 @@ def hidden_activations(snapshot: Snapshot) -> list[ActivationRecord]:
     """
     last = max(map(_order, snapshot.weighted), default=math.inf)  # none: only activations are looked at
     hidden = [record for record in snapshot.activations if record.order < last and not record.gate and record.patterns]
-    positive = {name for name in {record.function for record in hidden} if properties_of(name).makes_positive}
-    return [record for record in hidden if record.function not in positive or not _is_called(record)]
-
-
-def _is_called(record: ActivationRecord) -> bool:
-    """Whether it is called as a function, not by a module: it is then named after the function."""
-    return record.name.rpartition(".")[2].startswith(record.function)
+    called = [record.name.rpartition(".")[2].startswith(record.function) for record in hidden]  # by no module
+    pairs = zip(hidden, called, strict=True)
+    return [record for record, called in pairs if not (called and properties_of(record.function).makes_positive)]
 
 
 @functools.cache
@@ -87,14 +83,9 @@ def faulty_layers(
             yield record, found[record.name], fed_by(history[-1], record)
 
 
-def weighted_before(snapshot: Snapshot, activation: ActivationRecord) -> WeightedRecord | None:
-    """The last weighted operation before an activation: the layer whose pre-activation it takes."""
-    return weights_before(snapshot).get(activation.order)
-
-
 @remembered
 def weights_before(snapshot: Snapshot) -> dict[int, WeightedRecord]:
-    """The last weighted operation before every activation, by the activation's order."""
+    """The last weighted operation before every activation, whose pre-activation it takes, by the activation's order."""
     weighted = sorted(snapshot.weighted, key=_order)
     orders, own = list(map(_order, weighted)), list(map(_order, snapshot.activations))
     places = np.searchsorted(orders, own).tolist()
@@ -103,7 +94,7 @@ def weights_before(snapshot: Snapshot) -> dict[int, WeightedRecord]:
 
 def fed_by(snapshot: Snapshot, activation: ActivationRecord | None) -> str | None:
     """The name of the weighted layer before an activation."""
-    before = None if activation is None else weighted_before(snapshot, activation)
+    before = None if activation is None else weights_before(snapshot).get(activation.order)
     return None if before is None else before.name
 
 

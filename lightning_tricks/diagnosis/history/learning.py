@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_tricks.diagnosis.history.constant_answer import best_constant
+from lightning_tricks.diagnosis.history.constant_answer import best_constant, entropy
 from lightning_tricks.diagnosis.history.progress import guess_loss, guess_or_start, median
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
@@ -60,22 +60,20 @@ def level(history: Sequence[Snapshot], guess: float | None = None) -> Level | No
     guess = guess_of(history) if guess is None else guess
     if math.isnan(guess):
         return None
-    steps, losses = _by_step(history)
-    first, last = history[0].step, history[-1].step
-    later = np.isfinite(losses) & (steps >= (first + last) / 2)
-    values, half = losses[later], int(later.sum()) // 2
-    if len(values) < 2:
+    steps, values = _later(history)
+    half = len(values) // 2
+    if not half:
         return None
     fall = float(values[:half].mean() - values[half:].mean())
     spread = math.hypot(_error(values[:half]), _error(values[half:]))
     in_errors = fall / spread if spread > 0 else math.copysign(math.inf, fall) if fall else 0.0
-    return Level(guess, float(values.mean()), _error(values), in_errors, int(steps[later][0]), last - first + 1)
+    passed = history[-1].step - history[0].step + 1
+    return Level(guess, float(values.mean()), _error(values), in_errors, int(steps[0]), passed)
 
 
 def later_losses(history: Sequence[Snapshot]) -> np.ndarray:
     """The losses of the later half of the steps, those between the looks included."""
-    steps, losses = _by_step(history)
-    return losses[np.isfinite(losses) & (steps >= (history[0].step + history[-1].step) / 2)]
+    return _later(history)[1]
 
 
 def stands_still(history: Sequence[Snapshot]) -> bool:
@@ -115,14 +113,9 @@ def guess_of(history: Sequence[Snapshot]) -> float:
 
 def _of_the_best_constant(records: Sequence[LossRecord]) -> float:
     """The entropy of binary targets: what the same output for all patterns loses; infinite where it is not known."""
-    record, mean = (
-        records[-1],
-        float(np.average([r.target_mean for r in records], weights=[r.patterns for r in records])),
-    )
+    record, mean = records[-1], np.average([r.target_mean for r in records], weights=[r.patterns for r in records])
     binary = record.function.startswith("binary_cross_entropy") and math.isclose(record.chance, math.log(2.0))
-    if not binary or not 0.0 < mean < 1.0:
-        return math.inf
-    return -mean * math.log(mean) - (1.0 - mean) * math.log(1.0 - mean)
+    return entropy(np.array([mean, 1.0 - mean])) if binary and 0.0 < mean < 1.0 else math.inf
 
 
 def _tells_patterns_apart(record: LossRecord) -> bool:
@@ -130,15 +123,17 @@ def _tells_patterns_apart(record: LossRecord) -> bool:
     return record.outputs > 1 and record.outputs == record.patterns and record.target_max == record.patterns - 1
 
 
-def _by_step(history: Sequence[Snapshot]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and losses, those between the looks included; these are spread evenly over the steps."""
+def _later(history: Sequence[Snapshot]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and losses of the later half, those between the looks included; these are spread evenly over the steps."""
     losses = [snapshot.recent_losses or (snapshot.loss,) for snapshot in history]
     counts = np.array([len(each) for each in losses])
     ends = np.array([snapshot.step for snapshot in history], np.float64)
     before = np.append(history[0].step - 1, ends[:-1])
     place = np.arange(1, counts.sum() + 1) - np.repeat(np.cumsum(counts) - counts, counts)  # 1, 2, ... in each look
     steps = np.repeat(before, counts) + place * np.repeat((ends - before) / counts, counts)
-    return steps, np.fromiter(itertools.chain.from_iterable(losses), np.float64)
+    values = np.fromiter(itertools.chain.from_iterable(losses), np.float64)
+    later = np.isfinite(values) & (steps >= (history[0].step + history[-1].step) / 2)
+    return steps[later], values[later]
 
 
 def _error(values: np.ndarray) -> float:

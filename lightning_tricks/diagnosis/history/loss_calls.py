@@ -66,12 +66,16 @@ class LossCalls:
 
     def persistence(self, holds: Callable[[LossRecord], bool]) -> Persistence | None:
         """The persistence of a problem over the snapshots that have this call."""
+        return self.persistence_in(lambda _, record: holds(record))
+
+    def persistence_in(self, holds: Callable[[Snapshot, LossRecord], bool]) -> Persistence | None:
+        """The same of what a snapshot and its record of this call show together."""
         by_step = dict(zip(map(id, self.snapshots), self.records, strict=True))
-        return persistence(self.snapshots, lambda snapshot: holds(by_step[id(snapshot)]))
+        return persistence(self.snapshots, lambda snapshot: holds(snapshot, by_step[id(snapshot)]))
 
     def all(self) -> Persistence:
         """The persistence of what all snapshots show together."""
-        return Persistence(self.snapshots[0].step, len(self.snapshots), self.snapshots[-1])
+        return Persistence.over(self.snapshots)
 
 
 def loss_calls(history: Sequence[Snapshot]) -> list[LossCalls]:

@@ -50,14 +50,11 @@ class Persistence:
         traits: Iterable[Trait] = (),
         related: str | None = None,
     ) -> Finding:
-        """The finding of this problem: since when it holds, and for how long, is known."""
-        why = (*why, self.criterion) if severity != "info" and self.criterion.holds else tuple(why)
+        """The finding of this problem: since when it holds, and for how long, is known; decided by what holds."""
+        long = [Criterion("probed steps that show it", self.run, ">=", HYSTERESIS)] if severity != "info" else []
+        decided = tuple(criterion for criterion in (*why, *long) if criterion.holds)
         todo, kind = tuple(remedies), frozenset(traits)
-        return Finding(problem, layer, severity, self.since, evidence, explanation, todo, (), kind, related, why)
-
-    @property
-    def criterion(self) -> Criterion:
-        return Criterion("probed steps that show it", self.run, ">=", HYSTERESIS)
+        return Finding(problem, layer, severity, self.since, evidence, explanation, todo, (), kind, related, decided)
 
 
 def persistence(history: Sequence[Snapshot], holds: _Holds, *, from_start: bool = False) -> Persistence | None:

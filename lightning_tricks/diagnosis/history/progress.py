@@ -73,10 +73,10 @@ def typical_ratio(snapshot: Snapshot) -> float:
     return median(record.update_ratio for record in trained_weights(snapshot))
 
 
-def gradient_norm(snapshot: Snapshot) -> float:
-    """The norm of the gradient of all parameters together, before clipping."""
-    known = [r for r in snapshot.parameters if r.trainable and not math.isnan(r.gradient)]
-    return math.sqrt(sum(r.gradient**2 * math.prod(r.shape) for r in known))
+def norm(parameters: Iterable[ParameterRecord], of: str = "gradient") -> float:
+    """The norm of the gradients of several parameters together, before clipping, or of another of their measures."""
+    squares = ((getattr(r, of) ** 2, math.prod(r.shape)) for r in parameters)
+    return math.sqrt(sum(square * size for square, size in squares if not math.isnan(square)))
 
 
 def gradient_share(snapshot: Snapshot, *, arrived: bool = False) -> float:

@@ -33,9 +33,8 @@ class LIMITS:
 )
 def find_batch_mixing(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """An output depends on the other patterns of its batch, and nothing is learned."""
-    first = next((snapshot for snapshot in reversed(history) if snapshot.preflight is not None), None)
-    record = None if first is None else first.preflight
-    if first is None or record is None:
+    first, record = preflight(history)
+    if record is None:
         return
     mixes = Criterion("change by the other patterns, over std", record.mixing, ">", LIMITS.mixes)
     lost = Criterion("change by its own input, over std", record.own, "<=", LIMITS.own)
@@ -53,7 +52,13 @@ def find_batch_mixing(history: Sequence[Snapshot]) -> Iterator[Finding]:
     why = tuple(criterion for criterion in (mixes, lost) if criterion.holds)
     todo = remedies_at(place) if place is not None and named else (ASK,)
     layer = None if place is None else place.layer
-    yield Finding(PROBLEM, layer, severity, first.step, _evidence(record), explanation, todo, decided_by=why)
+    yield Finding(PROBLEM, layer, severity, first, _evidence(record), explanation, todo, decided_by=why)
+
+
+def preflight(history: Sequence[Snapshot]) -> tuple[int, PreflightRecord | None]:
+    """The step of the latest look at who depends on whom, and what it showed."""
+    looks = ((snapshot.step, snapshot.preflight) for snapshot in reversed(history) if snapshot.preflight is not None)
+    return next(looks, (0, None))
 
 
 ASK = Remedy("check_axes", "look whether patterns are to see each other: if not, an operation runs over their axis")

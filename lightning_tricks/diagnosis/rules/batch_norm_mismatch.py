@@ -8,23 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
-from lightning_tricks.diagnosis.history.batch_norms import (
-    called_twice,
-    calls_of,
-    in_order,
-    misses,
-    repeats,
-    steps_to_follow,
-)
+from lightning_tricks.diagnosis.history import batch_norms
+from lightning_tricks.diagnosis.history.batch_norms import calls_of, in_order, misses, steps_to_follow
 from lightning_tricks.diagnosis.history.persistence import RECOVERY, Persistence, persistence
 from lightning_tricks.diagnosis.remedies import LOWER_LR
 from lightning_tricks.diagnosis.rule import rule, thresholds
-from lightning_tricks.diagnosis.rules.batch_norm_mismatch_source import one_source
+from lightning_tricks.diagnosis.rules.batch_norm_mismatch_source import GROUP_NORM, one_source
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import NormalizationRecord
 
 PROBLEM = "batch_norm_mismatch"
-GROUP_NORM = Remedy("replace_normalization", "use a norm that needs no batch: nn.GroupNorm, or nn.LayerNorm")
 LARGER_BATCH = Remedy("larger_batch", "use larger batches: 16 or more")
 BATCH_RENORM = Remedy(
     "replace_normalization", "use batch renormalisation: lt.surgery.convert_batch_norm(model, lt.nn.BatchRenorm2d)"
@@ -119,7 +112,7 @@ def _stale(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Running statistics far from the measured ones although they had time to follow, or where they hardly can."""
     latest = history[-1]
     for layer in in_order(latest):
-        if not layer.training or not _far(layer) or called_twice(latest, layer.name):
+        if not layer.training or not _far(layer) or batch_norms.called_twice(latest, layer.name):
             continue  # of a layer that is called more than once (real and generated) they are a mixture
         momenta = {record.momentum for _, record in calls_of(history, layer.name) if record.training}
         if len(momenta) > 1 or math.isnan(layer.momentum):
@@ -157,7 +150,7 @@ def _shared(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """
     weights = {record.name: record.weight for record in history[-1].weighted}
     for layer in in_order(history[-1]):
-        calls = [r for r in history[-1].normalizations if r.name == layer.name or repeats(r, layer)]
+        calls = [r for r in history[-1].normalizations if r.name == layer.name or batch_norms.repeats(r, layer)]
         behind = {weights.get(record.follows or "") for record in calls}
         if len(behind) < 2 or None in behind or not all(record.training for record in calls):
             continue
@@ -228,10 +221,10 @@ def _behind_dropout(history: Sequence[Snapshot]) -> Iterator[Finding]:
 
 def _useless_bias(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Biases whose effect the mean of the batch takes away again: information, never more."""
-    added = [r.follows for r in history[-1].normalizations if r.training and r.follows_bias and r.follows is not None]
-    if not added:
+    added = [r.follows for r in history[-1].normalizations if r.training and r.follows_bias]
+    layers = list(dict.fromkeys(filter(None, added)))
+    if not layers:
         return
-    layers = list(dict.fromkeys(added))
     evidence = {"layers": ", ".join(layers), "number of layers": len(layers)}
     explanation = (
         "These layers add a bias right before batch norm, which subtracts the mean and the bias with it. "

@@ -14,7 +14,7 @@ from lightning_tricks.probes import Snapshot
 LOOKS = 5  # after the running statistics had time to follow
 SAMPLES = 16  # of a batch: the means of fewer say little of how batches differ
 MIX = Remedy("shuffle", "let every batch hold all sources: DataLoader(train_set, shuffle=True), no sampler by source")
-GROUP_NORM = Remedy("replace_normalization", "or use a norm that needs no batch: nn.GroupNorm, or nn.LayerNorm")
+GROUP_NORM = Remedy("replace_normalization", "use a norm that needs no batch: nn.GroupNorm, or nn.LayerNorm")
 POPULATION = Remedy(
     "update_population_statistics",
     "or take the statistics from all sources together: lt.PreciseBatchNorm(), or "

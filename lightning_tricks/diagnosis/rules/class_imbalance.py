@@ -96,11 +96,8 @@ def _pushed(calls: LossCalls, constant: ConstantAnswer) -> Finding | None:
 def _one_answer(history: Sequence[Snapshot], calls: LossCalls, constant: ConstantAnswer) -> Finding | None:
     """The frequent class for every pattern, at the loss that this answer has, after time enough for better."""
     steps, epochs = history[-1].step - history[0].step + 1, history[-1].epoch - history[0].epoch
-    if (
-        constant.imbalance < LIMITS.factor
-        or steps < TOLD_AFTER
-        or not (epochs >= LIMITS.epochs or steps > LIMITS.steps)
-    ):
+    long = steps >= TOLD_AFTER and (epochs >= LIMITS.epochs or steps > LIMITS.steps)
+    if constant.imbalance < LIMITS.factor or not long:
         return None
     middle = (history[0].step + history[-1].step) / 2
     later = sum(snapshot.step >= middle for snapshot in calls.snapshots)

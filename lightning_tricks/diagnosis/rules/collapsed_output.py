@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
@@ -12,13 +12,13 @@ from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence, persistence
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.diagnosis.rules.dead_units import LEAKY
 from lightning_tricks.diagnosis.rules.output_mismatch_targets import no_activation
 from lightning_tricks.probes import ActivationRecord, LossRecord, Snapshot, WeightedRecord
 from lightning_tricks.probes.records.loss_path import SoftmaxRecord
 
 PROBLEM = "collapsed_output"
 Layer = ActivationRecord | WeightedRecord
-LEAKY = Remedy("swap_activation", "use units that cannot die: SELU, or nn.LeakyReLU")
 
 
 @thresholds
@@ -54,7 +54,7 @@ def find_collapsed_output(history: Sequence[Snapshot]) -> Iterator[Finding]:
 
 def one_entry(calls: LossCalls) -> Finding | None:
     """A softmax over an axis of length 1 whose output is what the loss is given: always 1."""
-    found = _persistence(calls, lambda snapshot, record: _single(snapshot, record) is not None)
+    found = calls.persistence_in(lambda snapshot, record: _single(snapshot, record) is not None)
     softmax = None if found is None else _single(found.at, calls.latest)
     if found is None or softmax is None:
         return None
@@ -82,29 +82,26 @@ def single_weight(history: Sequence[Snapshot], softmax: SoftmaxRecord) -> Findin
     found = persistence(history, lambda snapshot: _has_length_one(snapshot, softmax.name))
     if found is None:
         return None
-    shape = list(softmax.shape)
+    shape, layer = list(softmax.shape), softmax.scores
     explanation = (
         f"{softmax.function} at {softmax.name} runs over dimension {softmax.axis} of {shape}, the single unit of "
-        f"{softmax.scores}. Every weight it gives is the same, and {softmax.scores} gets no gradient."
+        f"{layer}. Every weight it gives is the same, and {layer} gets no gradient."
     )
     todo = [Remedy("change_axis", f"run over the entries that are to be weighed: dim={shape.index(max(shape[1:]), 1)}")]
-    why = [Criterion("entries along the axis of the softmax", softmax.length, "<", 2)]
+    why, traits = [Criterion("entries along the axis of the softmax", softmax.length, "<", 2)], [Trait.IN_CODE]
     evidence, severity = {"shape": str(shape), "axis": softmax.axis}, found.severity()
-    traits = [Trait.IN_CODE]
-    return found.finding(PROBLEM, softmax.scores, severity, evidence, explanation, todo, why, traits, softmax.name)
+    return found.finding(PROBLEM, layer, severity, evidence, explanation, todo, why, traits, softmax.name)
 
 
 def equal_outputs(calls: LossCalls) -> Finding | None:
     """What the loss is given does not differ between patterns, though they and their targets do."""
-    found = _persistence(calls, _collapsed)
+    found = calls.persistence_in(lambda snapshot, record: record.name in _collapsed_calls(snapshot))
     if found is None or not _lasts(calls.snapshots[-found.run :]):
         return None
-    place, latest = _place(found.at, calls.latest.order, (calls.latest.activation, calls.latest.weighted)), calls.latest
-    if place is None:
-        return None
+    latest = calls.latest
+    place = _place(found.at, latest.order, (latest.activation, latest.weighted))
     evidence = {"output": latest.input_mean, "target mean": latest.target_mean, "target std": latest.target_std}
-    behind = isinstance(place, ActivationRecord) and place.order > _last_weighted(found.at, latest.order)
-    return _finding(found, place, latest.input_variation, evidence, behind)
+    return None if place is None else _finding(found, place, latest.input_variation, evidence, latest.order)
 
 
 def equal_at_the_end(history: Sequence[Snapshot]) -> Finding | None:
@@ -113,35 +110,24 @@ def equal_at_the_end(history: Sequence[Snapshot]) -> Finding | None:
     place = None if found is None or not _lasts(history[-found.run :]) else _ends_equal(found.at)
     if found is None or place is None:
         return None
-    behind = isinstance(place, ActivationRecord) and place.order > _last_weighted(found.at, math.inf)
-    return _finding(found, place, place.variation, {"loss": found.at.loss}, behind)
+    return _finding(found, place, place.variation, {"loss": found.at.loss}, math.inf)
 
 
-def _finding(found: Persistence, place: Layer, variation: float, evidence: dict[str, float], behind: bool) -> Finding:
+def _finding(found: Persistence, place: Layer, variation: float, evidence: dict[str, float], end: float) -> Finding:
+    units, what = (True, place.function) if isinstance(place, ActivationRecord) else (False, place.operation)
+    behind, cut = units and place.order > _last_weighted(found.at, end), units and properties_of(what).cuts_at_zero
     why = Criterion("std over patterns relative to the output", variation, "<=", _limit(place.resolution))
     numbers = {**evidence, why.name: why.value, "the same before that layer": place.input_variation}
-    cut = isinstance(place, ActivationRecord) and properties_of(place.function).cuts_at_zero
-    what = f"{place.function if isinstance(place, ActivationRecord) else place.operation} at {place.name}"
-    explanation = f"All patterns are equal behind {what}, though they differ before it: the output is a constant."
+    explanation = (
+        f"All patterns are equal behind {what} at {place.name}, though they differ before it: the output is a constant."
+    )
     if cut:
         explanation += " Every unit there is zero for every pattern, so no gradient comes back that could change it."
-    todo: list[Remedy] = []
-    if cut and behind and isinstance(place, ActivationRecord):
-        todo.append(no_activation(place.function))
-    elif cut:
-        todo += [LEAKY, remedies.LOWER_LR]
-    else:
-        todo.append(Remedy("check_weights", f"look at the weights of {place.name}: they let nothing through"))
-    traits = [Trait.IN_CODE] if behind else []
-    severity = found.severity(critical=True)
-    return found.finding(
-        PROBLEM, place.name, severity, numbers, explanation, [*todo, remedies.initialize()], [why], traits
-    )
-
-
-def _persistence(calls: LossCalls, holds: Callable[[Snapshot, LossRecord], bool]) -> Persistence | None:
-    by_step = dict(zip(map(id, calls.snapshots), calls.records, strict=True))
-    return persistence(calls.snapshots, lambda snapshot: holds(snapshot, by_step[id(snapshot)]))
+    todo = [Remedy("check_weights", f"look at the weights of {place.name}: they let nothing through")]
+    if cut:
+        todo = [no_activation(what)] if behind else [LEAKY, remedies.LOWER_LR]
+    todo, traits, severity = [*todo, remedies.initialize()], [Trait.IN_CODE] * behind, found.severity(critical=True)
+    return found.finding(PROBLEM, place.name, severity, numbers, explanation, todo, [why], traits)
 
 
 def _single(snapshot: Snapshot, record: LossRecord) -> SoftmaxRecord | None:
@@ -157,10 +143,6 @@ def _single(snapshot: Snapshot, record: LossRecord) -> SoftmaxRecord | None:
 
 def _has_length_one(snapshot: Snapshot, name: str) -> bool:
     return any(softmax.name == name and softmax.length == 1 for softmax in snapshot.softmaxes)
-
-
-def _collapsed(snapshot: Snapshot, record: LossRecord) -> bool:
-    return record.name in _collapsed_calls(snapshot)
 
 
 @remembered

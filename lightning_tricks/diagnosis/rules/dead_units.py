@@ -9,7 +9,7 @@ import numpy as np
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
-from lightning_tricks.diagnosis.history.layers import faulty_layers, varies, weighted_before
+from lightning_tricks.diagnosis.history.layers import faulty_layers, varies, weights_before
 from lightning_tricks.diagnosis.history.persistence import RECOVERY
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot
@@ -50,7 +50,7 @@ def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
             Criterion("share of dead units", pooled.dead_share, ">", LIMITS.dead),
             Criterion("patterns looked at", pooled.patterns, ">=", LIMITS.patterns),
         )
-        weighted = weighted_before(history[-1], record)
+        weighted = weights_before(history[-1]).get(record.order)
         if not all(criterion.holds for criterion in why) or not varies(weighted):  # one pattern, however often
             continue
         evidence = {
@@ -65,14 +65,9 @@ def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
             "unit has slope zero, so no error signal reaches its weights and it stays dead."
         )
         held = record.mean < min(LIMITS.held_down, -record.std)
-        killed = found.since > history[0].step  # what was dead at the start no step killed
-        slower = (remedies.LOWER_LR,) if killed else ()
-        todo = (
-            *(_reset_bias(history[-1], before, record.mean) if held else ()),
-            LEAKY,
-            *slower,
-            remedies.initialize(before),
-        )
+        todo = [*(_reset_bias(history[-1], before, record.mean) if held else ()), LEAKY, remedies.initialize(before)]
+        if found.since > history[0].step:  # what was dead at the start no step killed
+            todo.insert(-1, remedies.LOWER_LR)
         severity = found.severity(critical=pooled.dead_share >= LIMITS.gone)
         if record.std < LIMITS.faint_std and not held and history[-1].step - found.since < RECOVERY:
             severity = "info"  # the signal is faint, so each unit is on or off for all patterns: a start that may mend

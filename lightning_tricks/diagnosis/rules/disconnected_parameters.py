@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Sequence
@@ -56,11 +57,8 @@ def find_disconnected_parameters(history: Sequence[Snapshot]) -> list[Finding]:
     if erased is not None:
         return [erased]
     silent = [trace for trace in traces if trace.silent and trace.record.optimized]
-    kinds = (
-        *(_cut(traces, silent), _never_run(snapshots, silent), _unheld(snapshots, traces)),
-        *(_none_held(snapshots), _loose(snapshots)),
-    )
-    found = [finding for finding in kinds if finding is not None]
+    kinds = _cut(traces, silent), _never_run(snapshots, silent), _unheld(snapshots, traces), _none_held(snapshots)
+    found = list(filter(None, (*kinds, _loose(snapshots))))
     return [_unused(silent)] if silent and not found else found
 
 
@@ -130,7 +128,7 @@ def _without_gradient(running: Sequence[Trace], traces: Sequence[Trace]) -> Find
         f"{_count(layers)} only ran while gradients were switched off, although an optimiser holds the weights, and "
         "never changed. That is right for a network that is not to be trained, and else the reason why it is not."
     )
-    why = [Criterion("layers that only ran without gradients", len(layers), ">", 0), *([long] if long.holds else [])]
+    why = Criterion("layers that only ran without gradients", len(layers), ">", 0), long
     severity: Severity = "warning" if long.holds else "info"
     todo = (SWITCH_ON, _freeze(first))
     return first.persistence.finding(PROBLEM, layers[0], severity, evidence, explanation, todo, why)
@@ -159,7 +157,7 @@ def _never_run(snapshots: Sequence[Snapshot], silent: Sequence[Trace]) -> Findin
         f"{len(absent)} trainable module{'s' if len(absent) > 1 else ''} did not run in any look, so no gradient can "
         "come. Either the forward pass leaves something out, or nobody needs these parameters."
     )
-    why = [Criterion("modules that never ran", len(absent), ">", 0), *([long] if long.holds else [])]
+    why = Criterion("modules that never ran", len(absent), ">", 0), long
     severity: Severity = "warning" if long.holds else "info"
     todo = (USE_OR_REMOVE, _freeze(first))
     return first.persistence.finding(PROBLEM, absent[0], severity, evidence, explanation, todo, why)
@@ -173,7 +171,7 @@ def _unheld(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding |
     learnable = [trace for trace in unheld if not trace.silent]
     chosen = learnable or unheld
     every = [trace for trace in traces if trace.use and trace.use.weight == trace.name]
-    used = sorted((trace for trace in chosen if trace.use and trace.use.weight == trace.name), key=_by_order)
+    used = sorted((trace for trace in every if trace in chosen), key=_by_order)
     share = len(used) / len(every) if used else _elements(chosen) / max(_elements(traces), 1)
     records = [record for snapshot in snapshots for record in snapshot.parameters]
     held_once = {record.name for record in records if record.optimized and record.trainable}
@@ -218,10 +216,8 @@ def _none_held(snapshots: Sequence[Snapshot]) -> Finding | None:
     foreign = _foreign(snapshots)
     if not foreign or len(looks) < len(snapshots):
         return None
-    sizes: dict[str, set[float]] = {}
-    for record in (record for look in looks for record in look.parameters if record.trainable):
-        sizes.setdefault(record.name, set()).add(record.weight)
-    if any(len(seen) > 1 for seen in sizes.values()):
+    sizes = {(record.name, record.weight) for look in looks for record in look.parameters if record.trainable}
+    if len(sizes) > len({name for name, _ in sizes}):
         return None
     long = Criterion("probed steps without a change", len(looks), ">=", HYSTERESIS)
     evidence = {"tensors in the optimiser that are not the model's": foreign, "looks": len(looks)}
@@ -230,20 +226,18 @@ def _none_held(snapshots: Sequence[Snapshot]) -> Finding | None:
         "was made from other layers than those that run, and no step changes the model."
     )
     severity: Severity = "critical" if long.holds else "info"
-    why = [Criterion("parameters of the model in the optimiser", 0, "<", 1), *([long] if long.holds else [])]
+    why = Criterion("parameters of the model in the optimiser", 0, "<", 1), long
     return Persistence.over(looks).finding(PROBLEM, None, severity, evidence, explanation, [REMAKE], why)
 
 
 def _loose(snapshots: Sequence[Snapshot]) -> Finding | None:
     """Weights in a Python list: no part of the model for torch, so that nobody trains, moves or saves them."""
     looks = [snapshot for snapshot in snapshots if snapshot.training is not None and snapshot.training.loose]
+    loose = [look.training.loose for look in looks if look.training]
     sizes: dict[str, list[float]] = {}
-    for weight in (weight for look in looks if look.training for weight in look.training.loose):
+    for weight in itertools.chain.from_iterable(loose):
         sizes.setdefault(weight.name, []).append(weight.size)
-    latest = looks[-1].training if looks else None
-    if latest is None:
-        return None
-    still = [weight for weight in latest.loose if len(set(sizes[weight.name])) == 1]
+    still = [weight for weight in loose[-1] if len(set(sizes[weight.name])) == 1] if loose else []
     fresh = [weight for weight in still if weight.fresh]  # what somebody has trained before is there to be used
     if not still:
         return None
@@ -257,10 +251,10 @@ def _loose(snapshots: Sequence[Snapshot]) -> Finding | None:
         "model.parameters() leaves them out, so no optimiser trains them, and they are neither saved nor moved."
     )
     text = f"make {holder} a torch.nn.ModuleList (ModuleDict, ParameterList) instead of a list or dict"
-    why = [Criterion("weights outside of the model", len(shown), ">", 0), *([long] if long.holds else [])]
-    todo = [Remedy("register", text, shown[0].module or None)]
-    persistence = Persistence.over(looks)
-    return persistence.finding(PROBLEM, shown[0].module or None, severity, evidence, explanation, todo, why)
+    why = Criterion("weights outside of the model", len(shown), ">", 0), long
+    layer = shown[0].module or None
+    todo = [Remedy("register", text, layer)]
+    return Persistence.over(looks).finding(PROBLEM, layer, severity, evidence, explanation, todo, why)
 
 
 def _unused(silent: Sequence[Trace]) -> Finding:

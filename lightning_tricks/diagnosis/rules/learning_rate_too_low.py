@@ -49,18 +49,14 @@ def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]
     if slow is None or slow.clips_most:
         return
     first, latest = history[0], history[-1]
-    explanation = slow.explanation
+    reason = "The gradients reach the weights; at this pace the training takes hundreds of times too long."
+    todo = slow.raise_rate(latest)
     if slow.rises:
-        explanation += f"The learning rate was still rising, from {first.learning_rate:.2g}: its warm-up is too long."
+        reason = f"The learning rate was still rising, from {first.learning_rate:.2g}: its warm-up is too long."
         within = max((latest.step - first.step) // 10, 1)
         todo = Remedy("shorten_warm_up", f"let the warm-up end within the first {within} steps")
-    else:
-        explanation += "The gradients reach the weights; at this pace the training takes hundreds of times too long."
-        todo = slow.raise_rate(latest)
-    evidence, severity = slow.evidence, slow.severity
-    yield Finding(
-        "learning_rate_too_low", None, severity, first.step, evidence, explanation, (todo,), decided_by=slow.why
-    )
+    numbers = (slow.severity, first.step, slow.evidence, slow.explanation + reason, (todo,))
+    yield Finding("learning_rate_too_low", None, *numbers, decided_by=slow.why)
 
 
 @dataclass(frozen=True)
@@ -106,20 +102,17 @@ def slow_steps(history: Sequence[Snapshot]) -> SlowSteps | None:
     if len(ratios) < HYSTERESIS or max(ratios) > LIMITS.once:
         return None
     rises = _warms_up(history, ratios)
-    if rises and not _has_to_have_arrived(history):
-        return None
+    if rises and not history[-1].ended and history[-1].step - history[0].step < LIMITS.longest_warm_up:
+        return None  # a rate that rises is an excuse until the training is over, or has waited for long
     guess, now, passed = progress.guess_loss(first), progress.recent_loss(history), latest.step - first.step
     ratio, begin = progress.median(ratios), progress.median(progress.all_losses(history[:HYSTERESIS]))
     why = (
         Criterion("update ratio, median over weights", ratio, "<", LIMITS.small),
         Criterion("recent loss", now, ">", (1.0 - LIMITS.fallen) * begin),
     )
-    if not all(criterion.holds for criterion in why) or not ratio > 0.0:
-        return None
-    if not 0.0 < ratios[-1] < (LIMITS.once if rises else LIMITS.small):
-        return None
-    extreme = max(ratios) < LIMITS.tiny
-    if begin < LIMITS.good_start * guess or not begin > 0.0:
+    still = 0.0 < ratios[-1] < (LIMITS.once if rises else LIMITS.small)
+    extreme, fresh = max(ratios) < LIMITS.tiny, begin > 0.0 and not begin < LIMITS.good_start * guess
+    if not (all(criterion.holds for criterion in why) and ratio > 0.0 and still and fresh):
         return None
     if not extreme and (passed < RECOVERY or math.isnan(guess)):
         return None
@@ -156,10 +149,5 @@ def _warms_up(history: Sequence[Snapshot], ratios: Sequence[float]) -> bool:
     if len(known) > 1:
         (_, first), (step, last) = known[0], known[-1]
         before = next((rate for at, rate in reversed(known) if step - at >= RECOVERY), first)
-        return last > LIMITS.warm_up * first and last > LIMITS.rising * before
+        return last > max(LIMITS.warm_up * first, LIMITS.rising * before)
     return ratios[-1] > LIMITS.warm_up_unseen * ratios[len(ratios) // 2]  # momentum grows at the start, warm-up goes on
-
-
-def _has_to_have_arrived(history: Sequence[Snapshot]) -> bool:
-    """Whether a learning rate that still rises is no excuse any more: the training is over, or has waited for long."""
-    return history[-1].ended or history[-1].step - history[0].step >= LIMITS.longest_warm_up

@@ -102,14 +102,13 @@ def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
 
 def _lost_time(history: Sequence[Snapshot]) -> dict[str, Persistence]:
     """Units that began linear by weights that no scheme draws, and stayed so for long, if not until now."""
-    first, begun = history[0], leading_in(history, layers.activations_that(_linear))
-    for_long = (
-        name
-        for name, found in begun.items()
+    first = history[0]
+    return {
+        name: found
+        for name, found in leading_in(history, layers.activations_that(_linear)).items()
         if found.run >= HYSTERESIS and found.at.step - found.since >= LIMITS.lost_steps
-    )
-    scales = {name: layers.weight_scale(first, layers.fed_by(first, first.activation(name))) for name in for_long}
-    return {name: begun[name] for name, scale in scales.items() if layers.is_tiny(scale, layers.FAR_OFF)}
+        if layers.is_tiny(layers.weight_scale(first, layers.fed_by(first, first.activation(name))), layers.FAR_OFF)
+    }
 
 
 def _always_on(record: ActivationRecord) -> bool:

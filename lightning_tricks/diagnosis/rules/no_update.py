@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
@@ -13,7 +13,7 @@ from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persisten
 from lightning_tricks.diagnosis.history.progress import guess_or_start, recent_loss, trained_weights
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
-from lightning_tricks.probes import ParameterRecord, Snapshot, TrainingRecord
+from lightning_tricks.probes import Snapshot, TrainingRecord
 
 PROBLEM = "no_update"
 
@@ -28,9 +28,6 @@ class LIMITS:
     slow: float = 1e-6  # a rate under which updates that small come from the rate, not from the gradient
     accumulated: int = 64  # backward passes without a step: hardly anybody accumulates over more by hand
     long: int = 1000  # steps: slow ones leave the loss of a guess later than after some hundred
-
-
-Kind = Callable[[Sequence[Snapshot]], "Finding | None"]
 
 
 @rule(
@@ -49,16 +46,13 @@ def find_no_update(history: Sequence[Snapshot]) -> list[Finding]:
     The first that holds is named; what is left out would only repeat it.
     """
     looks = [snapshot for snapshot in history if snapshot.training is not None and snapshot.parameters]
-    kinds: tuple[Kind, ...] = (
-        *(_frozen, _detached, _no_forward, _no_backward, _no_step),
-        *(_rate_of_zero, _rate_too_small, _schedule_at_zero, _fresh_and_frozen, _never_moves),
-    )
-    found = (kind(looks) for kind in kinds if looks)
-    return [finding for finding in found if finding is not None][:1]
+    nothing = (_frozen, _detached, _no_forward, _no_backward, _no_step, _rate_of_zero)
+    kinds = (*(() if _moved(looks) else nothing), _rate_too_small, _schedule_at_zero, _fresh_and_frozen, _never_moves)
+    return list(filter(None, (kind(looks) for kind in kinds if looks)))[:1]
 
 
 def _frozen(looks: Sequence[Snapshot]) -> Finding | None:
-    if any(record.trainable or _has_gradient(record) for look in looks for record in look.parameters) or _moved(looks):
+    if any(record.trainable for look in looks for record in look.parameters) or any(map(_gradients, looks)):
         return None
     waits = all(t.detached or (t.held and t.steps and not t.foreign_with_gradient) for t in _training(looks))
     if not waits or not (_training(looks)[-1].detached or len(looks) >= HYSTERESIS):
@@ -72,26 +66,24 @@ def _frozen(looks: Sequence[Snapshot]) -> Finding | None:
 
 def _detached(looks: Sequence[Snapshot]) -> Finding | None:
     """A loss was there, and needed no gradient."""
-    if not all(training.detached and not training.backwards for training in _training(looks)) or _moved(looks):
+    if not all(training.detached and not training.backwards for training in _training(looks)):
         return None
-    weighted = looks[-1].weighted
-    layer: str | None = None
-    without = bool(weighted) and not any(record.with_gradient for record in weighted)
-    if without:
+    weighted, layer = looks[-1].weighted, None
+    if weighted and not any(record.with_gradient for record in weighted):
         layer, cause = weighted[0].name, "the forward pass ran with gradients switched off"
         text = "take torch.no_grad() or torch.inference_mode() away from around the forward pass"
     else:
         cause = "it was cut from the graph behind the last layer"
         text = "keep the loss in the graph: no detach(), .data, .item(), numpy(), torch.tensor(...) or argmax before it"
     explanation = f"The loss needs no gradient, as {cause}. So nothing goes backward and no step changes anything."
-    evidence = {"losses without a gradient": sum(t.detached for t in _training(looks)), "looks": len(looks)}
-    why = Criterion("losses without a gradient", evidence["losses without a gradient"], ">", 0)
+    why = Criterion("losses without a gradient", sum(t.detached for t in _training(looks)), ">", 0)
+    evidence = {why.name: why.value, "looks": len(looks)}
     return _finding(looks, layer, evidence, explanation, [Remedy("keep_graph", text, layer)], why)
 
 
 def _no_forward(looks: Sequence[Snapshot]) -> Finding | None:
     ran = any(t.forwards or t.backwards for t in _training(looks)) or any(s.weighted or s.activations for s in looks)
-    if ran or not _is_trained(looks) or _moved(looks) or any(map(_gradients, looks)):
+    if ran or not _is_trained(looks) or any(map(_gradients, looks)):
         return None
     explanation = "The model that the optimiser holds did not run in any look: another one is being called, or none."
     remedy = Remedy("call_model", "call the model whose parameters the optimiser was given, no copy of it")
@@ -101,9 +93,8 @@ def _no_forward(looks: Sequence[Snapshot]) -> Finding | None:
 
 def _no_backward(looks: Sequence[Snapshot]) -> Finding | None:
     forward = all(any(record.with_gradient for record in snapshot.weighted) for snapshot in looks)
-    if not forward or any(t.backwards for t in _training(looks)) or any(map(_gradients, looks)):
-        return None
-    if not _is_trained(looks) or _moved(looks):
+    backward = any(t.backwards for t in _training(looks)) or any(map(_gradients, looks))
+    if not forward or backward or not _is_trained(looks):
         return None
     steps = sum(training.steps for training in _training(looks))
     explanation = (
@@ -119,7 +110,7 @@ def _no_backward(looks: Sequence[Snapshot]) -> Finding | None:
 def _no_step(looks: Sequence[Snapshot]) -> Finding | None:
     training = _training(looks)
     waits = all(t.optimizers and t.held and not t.steps for t in training) and any(map(_gradients, looks))
-    if not waits or _moved(looks) or any(r.nonfinite_gradient for look in looks for r in look.parameters):
+    if not waits or any(r.nonfinite_gradient for look in looks for r in look.parameters):
         return None
     passes = max(looks[-1].step - looks[0].step, sum(t.backwards for t in training))
     explanation = (
@@ -128,13 +119,14 @@ def _no_step(looks: Sequence[Snapshot]) -> Finding | None:
     text = "call optimizer.step() after loss.backward() (after self.manual_backward(loss) in manual optimisation)"
     long = Criterion("backward passes without a step", passes, ">=", LIMITS.accumulated)
     evidence = {"backward passes without a step": passes, "looks": len(looks)}
-    return _finding(looks, None, evidence, explanation, [Remedy("call_step", text)], long, sure=long.holds)
+    severity: Severity = "critical" if long.holds else "info"
+    return _finding(looks, None, evidence, explanation, [Remedy("call_step", text)], long, severity)
 
 
 def _rate_of_zero(looks: Sequence[Snapshot]) -> Finding | None:
     """At every look: no schedule is waited for where none is known, and no longer than for its first steps."""
     training = _training(looks)
-    if not all(t.rate == 0.0 for t in training) or len(looks) < LIMITS.looks or _moved(looks):
+    if not all(t.rate == 0.0 for t in training) or len(looks) < LIMITS.looks:
         return None
     waits = any(rate > 0.0 for t in training for rate in t.first_rates)
     steps = Criterion("steps", looks[-1].step - looks[0].step + 1, ">=", LIMITS.warm_up if waits else LIMITS.looks)
@@ -143,7 +135,8 @@ def _rate_of_zero(looks: Sequence[Snapshot]) -> Finding | None:
     if waits:
         text = "let the schedule leave 0: its factor, and whether scheduler.step() is called after every step"
     evidence = {"learning rate": 0.0, "steps": steps.value, "looks": len(looks)}
-    return _finding(looks, None, evidence, explanation, [Remedy("set_lr", text)], steps, sure=steps.holds)
+    severity: Severity = "critical" if steps.holds else "info"
+    return _finding(looks, None, evidence, explanation, [Remedy("set_lr", text)], steps, severity)
 
 
 def _rate_too_small(looks: Sequence[Snapshot]) -> Finding | None:
@@ -209,7 +202,7 @@ def _fresh_and_frozen(looks: Sequence[Snapshot]) -> Finding | None:
     evidence = {"frozen layers with random weights": ", ".join(record.name for record in layers)}
     long = Criterion("steps at the loss of a guess", latest.step - first.step, ">=", LIMITS.long)
     todo = [Remedy("unfreeze", text, name)]
-    return _finding(looks, name, evidence, explanation, todo, long, critical=False, sure=long.holds)
+    return _finding(looks, name, evidence, explanation, todo, long, "warning" if long.holds else "info")
 
 
 def _never_moves(looks: Sequence[Snapshot]) -> Finding | None:
@@ -220,7 +213,7 @@ def _never_moves(looks: Sequence[Snapshot]) -> Finding | None:
     names = [record.name for record in ordered]
     if not names:
         return None
-    altered = any(r.altered for look in looks for r in look.parameters if r.name in seen and r.name in names)
+    altered = any(r.altered for look in looks for r in look.parameters if r.name in names)
     least_seen = min(len(seen[name]) for name in names)
     explanation = (
         f"{len(names)} parameter{'s' if len(names) > 1 else ''} had a gradient and a learning rate in {least_seen} "
@@ -231,7 +224,7 @@ def _never_moves(looks: Sequence[Snapshot]) -> Finding | None:
     evidence = {"parameters that never move": ", ".join(names[:8]), "looks": least_seen}
     why = Criterion("looks with a gradient and no change", least_seen, ">=", LIMITS.looks)
     todo = [Remedy("mend_step", text, layer)]
-    return _finding(looks, layer, evidence, explanation, todo, why, critical=False, sure=not altered)
+    return _finding(looks, layer, evidence, explanation, todo, why, "info" if altered else "warning")
 
 
 @remembered
@@ -257,11 +250,8 @@ def _finding(
     explanation: str,
     remedies: Sequence[Remedy],
     why: Criterion,
-    *,
-    critical: bool = True,
-    sure: bool = True,
+    severity: Severity = "critical",
 ) -> Finding:
-    severity: Severity = "info" if not sure else "critical" if critical else "warning"
     return Persistence.over(looks).finding(PROBLEM, layer, severity, evidence, explanation, remedies, [why])
 
 
@@ -273,24 +263,15 @@ def _is_trained(looks: Sequence[Snapshot]) -> bool:
     return len(looks) >= HYSTERESIS and all(training.held for training in _training(looks))
 
 
-def _has_gradient(record: ParameterRecord) -> bool:
-    return record.nonfinite_gradient or not math.isnan(record.gradient)
-
-
 def _gradients(look: Snapshot) -> bool:
-    return any(map(_has_gradient, look.parameters))
+    return any(record.nonfinite_gradient or not math.isnan(record.gradient) for record in look.parameters)
 
 
 def _moved(looks: Sequence[Snapshot]) -> bool:
     """Whether any weight changed in a step, or between two looks."""
     first: dict[str, float] = {}
-    return any(
-        record.update > 0 or first.setdefault(record.name, record.weight) != record.weight for record in _records(looks)
-    )
-
-
-def _records(looks: Sequence[Snapshot]) -> Iterator[ParameterRecord]:
-    return (record for look in looks for record in look.parameters if not math.isnan(record.weight))
+    known = (record for look in looks for record in look.parameters if not math.isnan(record.weight))
+    return any(r.update > 0 or first.setdefault(r.name, r.weight) != r.weight for r in known)
 
 
 def _lags(looks: Sequence[Snapshot]) -> bool:

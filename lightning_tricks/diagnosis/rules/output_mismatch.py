@@ -15,7 +15,7 @@ from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.learning_rate_too_low import find_learning_rate_too_low
 from lightning_tricks.diagnosis.rules.output_mismatch_path import PATH_CHECKS, broadcast_by_hand
 from lightning_tricks.diagnosis.rules.output_mismatch_start import high_start
-from lightning_tricks.diagnosis.rules.output_mismatch_targets import PROBLEM, TARGET_CHECKS, no_activation
+from lightning_tricks.diagnosis.rules.output_mismatch_targets import PROBLEM, REGRESSION, TARGET_CHECKS, no_activation
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
@@ -40,7 +40,6 @@ class LIMITS:
 
 _WITH_LOGITS = ("binary_cross_entropy_with_logits", "multilabel_soft_margin_loss")
 _LOGITS = ("cross_entropy", *_WITH_LOGITS)
-_DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
 
 @rule(
@@ -128,7 +127,7 @@ def softmax_by_distance(calls: LossCalls) -> Finding | None:
     Many networks learn so; where each weight's steps are of a size of their own, small gradients do not matter.
     """
     latest = calls.latest
-    found = calls.persistence(_probabilities) if latest.function in _DISTANCES and _one_hot(latest) else None
+    found = calls.persistence(_probabilities) if latest.function in REGRESSION and _one_hot(latest) else None
     if found is None or math.isnan(gradient_share(calls.snapshots[0])):
         return None
     slow = next(iter(find_learning_rate_too_low(calls.snapshots)), None)
@@ -192,11 +191,8 @@ def twice_normalised(calls: LossCalls) -> Finding | None:
     return found.finding(PROBLEM, calls.layer, "info", evidence, explanation, [NO_SOFTMAX], [why])
 
 
-_OUTPUT_CHECKS = (
-    *(probabilities_as_logits, sigmoid_as_logits, no_log_probabilities, softmax_by_distance),
-    *(bounded_logits, *PATH_CHECKS),
-)
-CHECKS = (*_OUTPUT_CHECKS, *TARGET_CHECKS, high_start, twice_normalised)
+_OUTPUT_CHECKS = (probabilities_as_logits, sigmoid_as_logits, no_log_probabilities, softmax_by_distance, bounded_logits)
+CHECKS = (*_OUTPUT_CHECKS, *PATH_CHECKS, *TARGET_CHECKS, high_start, twice_normalised)
 
 
 def _probabilities(record: LossRecord) -> bool:

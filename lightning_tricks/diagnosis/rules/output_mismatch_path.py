@@ -46,8 +46,7 @@ def cosines_as_logits(calls: LossCalls) -> Finding | None:
 def softmax_over_patterns(calls: LossCalls) -> Finding | None:
     """nll_loss takes log-probabilities of classes, and the softmax before it ran over the patterns of the batch."""
     latest, softmax = calls.latest, _over_patterns(calls.snapshots[-1], calls.latest)
-    by_record = {id(record): snapshot for record, snapshot in zip(calls.records, calls.snapshots, strict=True)}
-    found = calls.persistence(lambda record: _over_patterns(by_record[id(record)], record) is not None)
+    found = calls.persistence_in(lambda snapshot, record: _over_patterns(snapshot, record) is not None)
     if found is None or softmax is None:
         return None
     why = Criterion("log of the sum of exp over classes", latest.log_sum_error, ">", LIMITS.not_one)

@@ -12,11 +12,10 @@ from lightning_tricks.diagnosis.history.layers import weight_scale
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
 from lightning_tricks.diagnosis.rule import thresholds
+from lightning_tricks.diagnosis.rules.output_mismatch_targets import PROBLEM
 from lightning_tricks.diagnosis.rules.unnormalized_input import find_unnormalized_input
 from lightning_tricks.probes import WeightedRecord
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
-
-PROBLEM = "output_mismatch"
 
 
 @thresholds
@@ -64,7 +63,7 @@ def high_start(calls: LossCalls) -> Finding | None:
     elif now < LIMITS.recovered * reference and found.run >= HYSTERESIS:
         severity, explanation = "info", f"{explanation} It has come down to {now:.3g} since."
     elif _scaled(calls) and (
-        calls.snapshots[-1].step - found.since < RECOVERY or calls.latest.value < LIMITS.recovered * reference
+        found.at.step - found.since < RECOVERY or calls.latest.value < LIMITS.recovered * reference
     ):
         severity = "info"  # of cosines times 64 the first loss is 30, and after 100 steps half of a guess's
     todo = _remedies(calls, own)

@@ -27,7 +27,7 @@ class LIMITS:
     grows: float = 2.0  # times the first loss: the training diverges, and may not live to the third step looked at
 
 
-_REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _CLASSES = ("cross_entropy", "nll_loss")
 
 
@@ -43,7 +43,7 @@ def change_outputs(number: str) -> Remedy:
 
 def broadcast(calls: LossCalls) -> Finding | None:
     """[N, 1] against [N]: every output is compared with every target."""
-    known = calls.latest.function in (*_REGRESSION, "poisson_nll_loss", "gaussian_nll_loss")
+    known = calls.latest.function in (*REGRESSION, "poisson_nll_loss", "gaussian_nll_loss")
     found = calls.persistence(lambda record: _joint(record) is not None) if known else None
     if found is None:
         return None
@@ -73,7 +73,7 @@ def out_of_reach(calls: LossCalls) -> Finding | None:
     """Targets outside of what the last activation can give."""
     function, properties = calls.function, properties_of(calls.function)
     low, high = properties.range
-    if calls.latest.function not in _REGRESSION or function is None or not (math.isfinite(low) or math.isfinite(high)):
+    if calls.latest.function not in REGRESSION or function is None or not (math.isfinite(low) or math.isfinite(high)):
         return None
     latest, pooled = calls.latest, calls.pooled
     slack = 1e-3 + 1e-3 * abs(low if math.isfinite(low) else high)
@@ -142,7 +142,7 @@ def spare_outputs(calls: LossCalls) -> Finding | None:
     )
     todo, why = [SHUFFLE], Criterion("patterns that name one class", patterns, ">=", LIMITS.patterns)
     if not single:
-        todo = [change_outputs(f"{classes}"), SHUFFLE]
+        todo.insert(0, change_outputs(f"{classes}"))
         why = Criterion("outputs", pooled.outputs, ">=", classes * LIMITS.spare)
     return found.finding(PROBLEM, layer, severity, evidence, explanation, todo, [why])
 
@@ -152,7 +152,7 @@ def large_targets(calls: LossCalls) -> Finding | None:
     pooled = calls.pooled
     large = math.hypot(pooled.target_mean, pooled.target_std) > LIMITS.large_targets
     of_mean = pooled.target_std**2 if pooled.function == "mse_loss" else pooled.target_std
-    judged = large and of_mean > 0 and pooled.function in _REGRESSION
+    judged = large and of_mean > 0 and pooled.function in REGRESSION
     found = calls.persistence(lambda record: record.value > of_mean) if judged else None
     if found is None:
         return None

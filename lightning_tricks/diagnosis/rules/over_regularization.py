@@ -45,32 +45,27 @@ class LIMITS:
 )
 def find_over_regularization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Decay, dropout or clipping takes away what the gradient brings."""
-    for judge in (_decay, _penalty, _dropout, _clipping):
-        found = judge(history)
-        if found is not None:
-            yield found
+    yield from filter(None, (judge(history) for judge in (_decay, _penalty, _dropout, _clipping)))
 
 
 def _decay(history: Sequence[Snapshot]) -> Finding | None:
     """Weight decay that outweighs the gradient, until the weights have shrunk and the loss is not much better."""
     found = persistence(history, lambda snapshot: decay_share(snapshot) >= LIMITS.balances)
-    if found is None or not HYSTERESIS <= found.run == len(history) or not decay_share(history[0]) >= LIMITS.outweighs:
+    if found is None or not HYSTERESIS <= found.run == len(history):
         return None  # where there is nothing to learn, or no more, decay comes to outweigh what is left of a gradient
     begun, latest = history[0], history[-1]
-    held = decayed(latest)
-    size = shrunk(history, {record.name for record in held})
-    loss = _over_guess(history)
-    if not size <= LIMITS.shrunk or not loss > LIMITS.learned:
-        return None
     if not sensitivity(begun) >= learning_rate_too_low.LIMITS.sensitive:
         return None  # the gradient is lost by another fault
-    share = decay_share(begun)
+    held, share, loss = decayed(latest), decay_share(begun), _over_guess(history)
+    size = shrunk(history, {record.name for record in held})
     factor = progress.median(_factor(latest, record) for record in held)
     why = (
         Criterion("weight decay over the gradient, median over weights", share, ">=", LIMITS.outweighs),
         Criterion("size of the weights over their largest", size, "<=", LIMITS.shrunk),
         Criterion("recent loss over that of a guess", loss, ">", LIMITS.learned),
     )
+    if not all(each.holds for each in why):
+        return None
     evidence = {each.name: each.value for each in why} | {"weight_decay": factor, "weights that decay": len(held)}
     better = float(f"{LIMITS.usual / share * factor:.1g}")
     explanation = (
@@ -89,23 +84,22 @@ def _decay(history: Sequence[Snapshot]) -> Finding | None:
 
 def _penalty(history: Sequence[Snapshot]) -> Finding | None:
     """A penalty on the weights, written into the loss, that dwarfs the loss of the targets until they have shrunk."""
-    first, size = history[0], shrunk(history)
-    if len(first.losses) != 1 or len(history) < HYSTERESIS or progress.summed_terms(first) or not size <= LIMITS.shrunk:
-        return None
-    own, chance = first.losses[0].value, first.losses[0].chance
-    now = progress.median(record.value for look in history[-HYSTERESIS:] for record in look.losses[:1])
+    first = history[0]
     decays = any(decay > 0 for look in (first, history[-1]) for decay in _decays(look))
-    if decays or not (own > 0 and now > progress.STUCK * chance > 0):
+    if decays or len(first.losses) != 1 or len(history) < HYSTERESIS or progress.summed_terms(first):
         return None
-    beside = Criterion("rest of the loss over that of the targets", (first.loss - own) / own, ">", LIMITS.penalty)
+    own, chance, size = first.losses[0].value, first.losses[0].chance, shrunk(history)
+    now = progress.median(record.value for look in history[-HYSTERESIS:] for record in look.losses[:1])
+    if not (own > 0 and chance > 0):
+        return None
     why = (
-        beside,
+        Criterion("rest of the loss over that of the targets", (first.loss - own) / own, ">", LIMITS.penalty),
         Criterion("size of the weights over their largest", size, "<=", LIMITS.shrunk),
         Criterion("loss of the targets over that of a guess", now / chance, ">", progress.STUCK),
     )
-    if not beside.holds:
+    if not all(each.holds for each in why):
         return None
-    better = float(f"{LIMITS.usual / beside.value:.1g}")
+    better = float(f"{LIMITS.usual / why[0].value:.1g}")
     explanation = (
         f"Of the first loss, {first.loss:.3g}, only {own:.3g} is about the targets, and the weights have shrunk to "
         f"{size:.2g} of their size since: the rest is a penalty on them, and following it the network unlearns."
@@ -196,12 +190,10 @@ def shrunk(history: Sequence[Snapshot], names: Collection[str] | None = None) ->
     """To which share of their size the weights have shrunk at any look, as a median over them, or over those named."""
     largest: dict[str, float] = {}
     least: dict[str, float] = {}
-    for snapshot in history:
-        for record in progress.trained_weights(snapshot):
-            name = record.name
-            largest[name] = max(record.weight, largest.get(name, 0.0))
-            if largest[name] > 0 and (names is None or name in names):
-                least[name] = min(record.weight / largest[name], least.get(name, 1.0))
+    for r in (record for snapshot in history for record in progress.trained_weights(snapshot)):
+        largest[r.name] = max(r.weight, largest.get(r.name, 0.0))
+        if largest[r.name] > 0 and (names is None or r.name in names):
+            least[r.name] = min(r.weight / largest[r.name], least.get(r.name, 1.0))
     return progress.median(least.values())
 
 

@@ -56,5 +56,5 @@ def find_stale_gradient(history: Sequence[Snapshot]) -> list[Finding]:
         "the sum. So every step repeats all those before it: the direction is out of date and the size grows."
     )
     severity: Severity = "critical" if long.holds else "info"
-    why = [Criterion("parameters stepped with an old gradient", latest.stale, ">", 0), *([long] if long.holds else [])]
+    why = Criterion("parameters stepped with an old gradient", latest.stale, ">", 0), long
     return [persistence.finding(PROBLEM, None, severity, evidence, explanation, [CLEAR], why)]

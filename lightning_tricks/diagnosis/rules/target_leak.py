@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.diagnosis.rules.batch_mixing import preflight
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.preflight import Place
 
 PROBLEM = "target_leak"
+_PREFIX = {"nn.MultiheadAttention": "attn_", "nn.TransformerDecoderLayer": "tgt_", "nn.TransformerEncoderLayer": "src_"}
 
 
 @thresholds
@@ -31,9 +33,8 @@ class LIMITS:
 )
 def find_target_leak(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The targets are the next tokens, and outputs change with the tokens after them."""
-    first = next((snapshot for snapshot in reversed(history) if snapshot.preflight is not None), None)
-    record = None if first is None else first.preflight
-    if first is None or record is None:
+    first, record = preflight(history)
+    if record is None:
         return
     sees = Criterion("change by later tokens, over std", record.later, ">", LIMITS.sees)
     wanted = Criterion("targets that are the next token", record.next_tokens, ">=", LIMITS.next_tokens)
@@ -47,7 +48,7 @@ def find_target_leak(history: Sequence[Snapshot]) -> Iterator[Finding]:
     )
     evidence = {"change by later tokens": record.later, "targets that are the next token": record.next_tokens}
     layer, todo = None if place is None else place.layer, _remedies(place)
-    yield Finding(PROBLEM, layer, "critical", first.step, evidence, explanation, todo, decided_by=(sees, wanted))
+    yield Finding(PROBLEM, layer, "critical", first, evidence, explanation, todo, decided_by=(sees, wanted))
 
 
 def _remedies(place: Place | None) -> tuple[Remedy, ...]:
@@ -63,9 +64,5 @@ def _remedies(place: Place | None) -> tuple[Remedy, ...]:
     if place.function == "scaled_dot_product_attention":
         return (Remedy("causal_mask", "F.scaled_dot_product_attention(..., is_causal=True)", place.layer),)
     called = place.inside or place.module or place.function
-    argument = mask.replace("mask=", "attn_mask=", 1) if called == "nn.MultiheadAttention" else mask
-    if called == "nn.TransformerDecoderLayer":
-        argument = mask.replace("mask=", "tgt_mask=", 1)
-    elif called == "nn.TransformerEncoderLayer":
-        argument = mask.replace("mask=", "src_mask=", 1)
-    return (Remedy("causal_mask", f"call {called} with a causal mask: {argument}, is_causal=True", place.layer),)
+    text = f"call {called} with a causal mask: {_PREFIX.get(called, '')}{mask}, is_causal=True"
+    return (Remedy("causal_mask", text, place.layer),)

@@ -129,13 +129,13 @@ def _look(step: int, records: Sequence[LossRecord]) -> _Look:
     last = records[-1]
     counts = np.array([_counts(record) for record in records], np.float64).sum(0)
     if not counts.any():
-        mean = np.array(last.target_means or (last.target_mean,))
-        within = max(last.target_std**2 - float(mean.var()), 0.0)  # outputs differ from each other by nature
-        return _Look(step, last.patterns, np.zeros(0), mean, math.sqrt(within))
-    numbers, total = np.arange(len(counts)), counts.sum()
-    mean = float(counts @ numbers) / total
-    std = math.sqrt(max(float(counts @ (numbers - mean) ** 2) / total, 0.0))
-    return _Look(step, int(total), counts, np.array([mean]), std)
+        means = np.array(last.target_means or (last.target_mean,))
+        within = max(last.target_std**2 - float(means.var()), 0.0)  # outputs differ from each other by nature
+        return _Look(step, last.patterns, np.zeros(0), means, math.sqrt(within))
+    numbers = np.arange(len(counts))
+    mean = np.average(numbers, weights=counts)
+    std = math.sqrt(np.average((numbers - mean) ** 2, weights=counts))
+    return _Look(step, int(counts.sum()), counts, np.array([mean]), std)
 
 
 def _counts(record: LossRecord) -> tuple[int, ...]:

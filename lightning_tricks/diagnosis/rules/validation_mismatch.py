@@ -58,12 +58,8 @@ class LIMITS:
 def find_validation_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Validation data are of another scale, of other classes, or numbered in another order than in training."""
     known = next(((s.step, s.validation) for s in history if s.validation is not None), None)
-    by_loss = _of_loss(history)
-    found = None
-    if known is not None:
-        found = _of_input(*known) or _of_classes(*known, history)
-    if found is None or found.rank == 0:
-        found = by_loss or found
+    found = None if known is None else _of_input(*known) or _of_classes(*known, history)
+    found = found if found is not None and found.rank else _of_loss(history) or found
     if found is not None:
         yield found
 
@@ -88,9 +84,8 @@ def _of_input(step: int, record: ValidationRecord) -> Finding | None:
     decided = tuple(criterion for criterion in why if criterion.holds)
     if not decided:
         return None
-    # By how much each channel is off, in threshold widths
-    size = np.maximum(np.abs(np.log(ratios)) / math.log(LIMITS.ratio), np.abs(shifts) / LIMITS.shift)
-    worst = int(np.argmax(size))
+    in_limits = np.maximum(np.abs(np.log(ratios)) / math.log(LIMITS.ratio), np.abs(shifts) / LIMITS.shift)
+    worst = int(np.argmax(in_limits))
     evidence = {
         "mean in training": train.center,
         "mean in validation": validation.center,
@@ -98,8 +93,8 @@ def _of_input(step: int, record: ValidationRecord) -> Finding | None:
         "standard deviation in validation": validation.spread,
         "channels that are off": f"{int(off.sum())} of {len(off)}",
         "the worst channel": record.channels[worst],
-        "its mean and std in training": _pair(train.mean[worst], train.std[worst]),
-        "its mean and std in validation": _pair(validation.mean[worst], validation.std[worst]),
+        "its mean and std in training": f"{train.mean[worst]:.3g}, {train.std[worst]:.3g}",
+        "its mean and std in validation": f"{validation.mean[worst]:.3g}, {validation.std[worst]:.3g}",
     }
     explanation = (
         f"What comes into {record.layer} has mean {train.center:.3g} and standard deviation {train.spread:.3g} in "
@@ -140,10 +135,6 @@ def _same_scale(record: ValidationRecord) -> Remedy:
     )
 
 
-def _pair(mean: float, std: float) -> str:
-    return f"{mean:.3g}, {std:.3g}"
-
-
 # --- the classes --------------------------------------------------------------------------------------------------
 
 
@@ -166,14 +157,14 @@ def _of_classes(step: int, record: ValidationRecord, history: Sequence[Snapshot]
     if not far.holds:
         return None
     worst = int(np.argmax(np.abs(train - shares)))
-    disjoint, new = not np.minimum(train, shares).any(), np.flatnonzero((seen == 0) & (validation > 0))
+    disjoint, new = not np.minimum(train, shares).any(), np.flatnonzero((seen == 0) & (validation > 0)).tolist()
     evidence = {
         "total variation": distance,
         "by chance, at most": chance,
         "class": worst,
         "its share in training": float(train[worst]),
         "its share in validation": float(shares[worst]),
-        **({"classes seen in validation only": ", ".join(map(str, new[:10].tolist()))} if len(new) else {}),
+        **({"classes seen in validation only": ", ".join(map(str, new[:10]))} if new else {}),
     }
     explanation = (
         f"The classes of training and validation differ: class {worst} makes up {train[worst]:.0%} of the targets in "
@@ -220,9 +211,9 @@ def _of_loss(history: Sequence[Snapshot]) -> Finding | None:
     guess, known = guess_of(history), validations(history)
     if math.isnan(guess) or len(known) < HYSTERESIS or not history[known[0]].epoch <= 1.0:
         return None
-    if not is_unlike(history, known, guess):
+    losses = _over_guess(history, known, guess)
+    if not _is_unlike(losses):
         return None
-    losses = [(recent_loss(history[: index + 1]) / guess, history[index].validation_loss / guess) for index in known]
     (first_train, first), (train, now) = losses[0], losses[-1]
     lowest = min(validation for train, validation in losses if train < LIMITS.learned)
     parted = now / train / (first / first_train) if train > 0 else math.inf
@@ -256,7 +247,14 @@ def is_unlike(history: Sequence[Snapshot], known: Sequence[int], guess: float) -
     The first validation, before which no pattern came twice, finds the training under a guess and is itself over one;
     and as soon as the training is far under one, two validations are far over it.
     """
-    losses = [(recent_loss(history[: index + 1]) / guess, history[index].validation_loss / guess) for index in known]
+    return _is_unlike(_over_guess(history, known, guess))
+
+
+def _over_guess(history: Sequence[Snapshot], known: Sequence[int], guess: float) -> list[tuple[float, float]]:
+    return [(recent_loss(history[: index + 1]) / guess, history[index].validation_loss / guess) for index in known]
+
+
+def _is_unlike(losses: Sequence[tuple[float, float]]) -> bool:
     first_train, first = losses[0]
     trained = [validation for train, validation in losses if train < LIMITS.learned]
     begun = first_train < 1.0 - LIMITS.apart and first > 1.0 + LIMITS.apart
