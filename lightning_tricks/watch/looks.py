@@ -77,6 +77,8 @@ class Looks:
         self._went_back = False  # a loss has, in this look
         self._attached = self._has_stepped = False
         self._is_owed = False  # a look that its step did not allow; the next one is looked at in its place
+        self._is_spoilt = False  # a look saw more than its step
+        self._opened_in = True
         self._is_over = False  # but a backward pass still runs
         self._scaler: Any = None
         self._exits = contextlib.ExitStack()
@@ -96,6 +98,9 @@ class Looks:
 
     def detach(self) -> None:
         """Nothing is left on the optimisers, the model or in torch; a step that is not over is not looked at."""
+        if self._is_over:
+            with self._errors():
+                self._end_step()
         self._attached = False
         self._exits.close()
         self._loss.take()
@@ -118,9 +123,8 @@ class Looks:
         if torch_functions.in_backward() or self._alive() is None:  # checkpointing goes backward inside a backward
             return
         with self._errors(), torch_functions.unseen():
-            if self._is_given_up() and not self._is_owed:
-                self._give_up()
-                self._is_owed = True
+            # A mode that is telling of this very call cannot be taken away: the look ends with its step.
+            self._is_spoilt = self._is_spoilt or (self._is_given_up() and not self._is_owed)
             self._loss.before(losses, goes_on=bool(self._stepped))
 
     def after_backward(self) -> None:
@@ -132,7 +136,7 @@ class Looks:
             if self._probe is not None:
                 self._went_back = True
                 self._probe.new_batch()
-            if self._is_over:
+            if self._is_over and self._probe is None:
                 self._end_step()
         self._act()
 
@@ -140,7 +144,7 @@ class Looks:
         if self._alive() is None:
             return None
         with self._errors():
-            if id(optimizer) in self._stepped and not torch_functions.in_backward():
+            if not torch_functions.in_backward() and (self._is_over or id(optimizer) in self._stepped):
                 self._end_step()
             self._stepping = True
             if not self._has_stepped or self._probe is not None:
@@ -163,19 +167,25 @@ class Looks:
             if len(self._stepped) == len(self._optimizers):
                 if torch_functions.in_backward():  # that the layers before are still waiting for, on whichever thread
                     self._is_over = True
+                    self._hear_forwards()
                 else:
                     self._end_step()
         self._act()
 
     def _before_forward(self, module: nn.Module, args: Any) -> None:
         """A module is called while a look is due, or has begun; nothing may be made of what torch compiles."""
-        if torch.compiler.is_compiling() or id(module) not in self._modules or not torch.is_grad_enabled():
+        if torch.compiler.is_compiling() or torch_functions.in_backward() or id(module) not in self._modules:
             return
-        if torch_functions.in_backward() or self._training not in (None, self._model.training):
+        if self._is_over:
+            with self._errors():
+                self._end_step()
+            self._act()
+        if self._waiting is None or not torch.is_grad_enabled() or self._training not in (None, self._model.training):
             return
         with self._errors():
-            if self._is_given_up():
-                self._give_up()
+            if self._is_given_up() or self._is_other_mode():
+                self._close()
+                self._first_step = FirstStep(self._preflight and self.step == 0)
             if self._probe is None and self._alive() is not None:
                 self._open()
                 if self._probe is not None:
@@ -187,6 +197,11 @@ class Looks:
         """For the next forward, if it belongs to a step that is to be looked at."""
         watcher = self._alive()
         if watcher is None or not (self._is_owed or watcher.should_probe(self.step)):
+            return
+        self._hear_forwards()
+
+    def _hear_forwards(self) -> None:
+        if self._waiting is not None:
             return
         if has_compiled_parts(self._model):  # a hook for all modules would make torch compile them again
             self._modules = {id(self._model)}
@@ -205,7 +220,8 @@ class Looks:
         if self._scaler is not None:
             probe.loss_scale = current_scale(self._scaler)
         self._first_step.begin(probe, None, self._loader, process_count())
-        self._went_back = False
+        self._went_back = self._is_spoilt = False
+        self._opened_in = self._model.training
         self._probe = probe.open()
 
     def _is_given_up(self) -> bool:
@@ -217,10 +233,9 @@ class Looks:
             return False
         return self._loss.is_cleared
 
-    def _give_up(self) -> None:
-        """Look no further; unless the forward at hand begins the step, there is a look to make up for."""
-        self._close()
-        self._first_step = FirstStep(self._preflight and self.step == 0)
+    def _is_other_mode(self) -> bool:
+        """Whether what was looked at before the first step was a validation."""
+        return self._probe is not None and self._training is None and self._model.training and not self._opened_in
 
     def _stop_waiting(self) -> None:
         end, self._waiting = self._waiting, None
@@ -246,9 +261,11 @@ class Looks:
         if loss is not None:
             watcher.loss_history.add(self.step, self._unscaled(loss))
         probe, snapshot = self._probe, None
-        self._is_owed = probe is None and self._waiting is not None
+        self._is_owed = self._is_spoilt or (probe is None and self._waiting is not None)
         self._stop_looking()
-        if probe is not None:
+        if self._is_spoilt:
+            self._first_step = FirstStep(self._preflight and self.step == 0)
+        elif probe is not None:
             snapshot = self._finish(probe, watcher)
         self.step += 1
         self._wait()
