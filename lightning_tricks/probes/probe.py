@@ -96,11 +96,7 @@ class Probe:
                 exits.callback(optimizer.register_step_post_hook(self.after_step).remove)
             if self._in_block and not self._optimizers:
                 exits.callback(register_optimizer_step_pre_hook(self._count_step).remove)
-            exits.callback(self._observer.modules.detach)
-            self._observer.modules.attach()
-            if self._observer.outermost is not None:
-                exits.callback(self._observer.outermost.detach)
-                self._observer.outermost.attach()
+            self._observer.attach(exits)
             self._mode = ObserverMode(self._observer)
             self._observer.modules.step_aside = self._step_aside
             exits.callback(self._unpush)
@@ -111,9 +107,7 @@ class Probe:
 
     def enter_call(self, module: nn.Module, args: Any) -> None:
         """Right after it opened amid the call of a module, before its forward: see that call from its beginning."""
-        self._observer.modules.enter(module, args)
-        if self._observer.outermost is not None:
-            self._observer.outermost.enter(module, args)
+        self._observer.enter_call(module, args)
 
     def new_batch(self) -> None:
         """Begin a further micro-batch of the same optimiser step."""
@@ -151,8 +145,7 @@ class Probe:
     def gradient_squares(self) -> Tensor:
         """The sum of the squares of each gradient that was read, where it is."""
         read = [tally.gradient for tally in self._parameters.read.values() if tally.gradient is not None]
-        squares = [torch.as_tensor(gradient.square).reshape(()) for gradient in read]
-        return torch.stack(squares) if squares else torch.zeros(0)
+        return torch.stack([torch.as_tensor(each.square).reshape(()) for each in read]) if read else torch.zeros(0)
 
     def read_updates(self) -> None:
         """Read the weights right after the optimiser step."""
@@ -224,7 +217,6 @@ class Probe:
         self.close()
 
     def before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
-        """Right before an optimiser's step, as its hook: what it returns takes the place of the arguments."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._count_step(optimizer)
         scale = self.loss_scale if unscales_itself(optimizer) else 1.0
@@ -258,7 +250,6 @@ class Probe:
         self._stepped.add(id(optimizer))
 
     def after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        """Right after it."""
         if not torch_functions.in_backward():
             self.resume()
         self.stepped = True

@@ -16,7 +16,7 @@ from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.model.processes import process_rank
 from lightning_tricks.probes import Snapshot
-from lightning_tricks.probes.optimizers import check_optimizer_of
+from lightning_tricks.probes.optimizers import check_optimizer_of, listed
 from lightning_tricks.probes.packed import pack, unpack
 from lightning_tricks.probes.probe import MAX_PATTERNS
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
@@ -257,8 +257,8 @@ def watch(
     check_count("every_n_steps", every_n_steps)
     check_count("max_patterns", max_patterns, "None for all patterns")
     check_on_problem(on_problem)
-    given = list(optimizer) if isinstance(optimizer, Sequence) and not isinstance(optimizer, str) else [optimizer]
-    optimizers = [getattr(each, "optimizer", each) for each in given]  # of those that Fabric and accelerate wrap
+    # What Fabric and accelerate wrap is an optimizer's .optimizer.
+    optimizers = [getattr(each, "optimizer", each) for each in listed(optimizer)]
     for each in optimizers or [None]:
         check_optimizer_of(model, each)
     shown = selection.as_globs("layers", layers)

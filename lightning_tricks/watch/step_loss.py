@@ -1,4 +1,4 @@
-"""The loss of a step of any loop: what went backward and left a gradient for the step."""
+"""The loss of a step of any loop: what went backward and left a gradient for the step, and the scale on it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks._compat.torch_optim import current_scale, scaler_at_work
 from lightning_tricks._compat.torch_tensors import version
 from lightning_tricks.stats import unreadable
 from lightning_tricks.watch.loss_history import loss_in
@@ -72,6 +73,29 @@ class StepLoss:
     def _read(self) -> list[_Mark]:
         gradients = [parameter.grad for parameter in self._ends]
         return [(0, 0) if gradient is None else (id(gradient), version(gradient)) for gradient in gradients]
+
+
+class LossScale:
+    """The factor that a loop's GradScaler puts on the loss, 1 without one; the scaler shows when it makes a step."""
+
+    def __init__(self) -> None:
+        self._scaler: Any = None
+
+    def find(self) -> None:
+        """Right before an optimiser's step."""
+        self._scaler = scaler_at_work() or self._scaler
+
+    @property
+    def now(self) -> float | Tensor:
+        return 1.0 if self._scaler is None else current_scale(self._scaler)
+
+    def taken_off(self, loss: Tensor) -> Tensor:
+        """The loss without it."""
+        if self._scaler is None:
+            return loss
+        with torch.no_grad():
+            scale = self.now
+            return loss / (scale.to(loss.device) if isinstance(scale, Tensor) else scale)
 
 
 def trained_by(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> list[Tensor]:
