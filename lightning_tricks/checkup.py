@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks._compat.compiled import original_of
-from lightning_tricks.callbacks.monitoring.first_step import FirstStep
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import Rule, diagnose
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
@@ -22,6 +21,7 @@ from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.optimizers import check_optimizer_of
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
 from lightning_tricks.probes.watch.first_nonfinite import Place, first_nonfinite
+from lightning_tricks.watch.first_step import FirstStep
 
 LossFunction = Callable[[Any, Any], Tensor]
 

@@ -56,6 +56,7 @@ class Probe:
         self.step, self._model = step, model
         self.loss_scale: Any = 1.0  # a number, or a tensor on the device: the factor on the loss that goes backward
         self.scaler: torch.amp.GradScaler | None = None  # asked for it when the step begins
+        self.hooks = True  # lie on the optimisers while it is open; else before_step and after_step are to be called
         self.ranks = 1  # the gradient is averaged over this many processes
         self.recent_losses: Sequence[Any] = ()  # numbers, or tensors that are copied with everything else
         self._optimizers = listed(optimizer)
@@ -90,16 +91,12 @@ class Probe:
             self.loss_scale = current_scale(self.scaler)
         with contextlib.ExitStack() as exits:  # whatever fails half-way is undone
             exits.enter_context(eagerly())
-            for optimizer in self._optimizers:
-                exits.callback(optimizer.register_step_pre_hook(self._before_step).remove)
-                exits.callback(optimizer.register_step_post_hook(self._after_step).remove)
+            for optimizer in self._optimizers if self.hooks else ():
+                exits.callback(optimizer.register_step_pre_hook(self.before_step).remove)
+                exits.callback(optimizer.register_step_post_hook(self.after_step).remove)
             if self._in_block and not self._optimizers:
                 exits.callback(register_optimizer_step_pre_hook(self._count_step).remove)
-            exits.callback(self._observer.modules.detach)
-            self._observer.modules.attach()
-            if self._observer.outermost is not None:
-                exits.callback(self._observer.outermost.detach)
-                self._observer.outermost.attach()
+            self._observer.attach(exits)
             self._mode = ObserverMode(self._observer)
             self._observer.modules.step_aside = self._step_aside
             exits.callback(self._unpush)
@@ -107,6 +104,10 @@ class Probe:
             self._exits = exits.pop_all()
         self._open = self._attached = True
         return self
+
+    def enter_call(self, module: nn.Module, args: Any) -> None:
+        """Right after it opened amid the call of a module, before its forward: see that call from its beginning."""
+        self._observer.enter_call(module, args)
 
     def new_batch(self) -> None:
         """Begin a further micro-batch of the same optimiser step."""
@@ -144,8 +145,7 @@ class Probe:
     def gradient_squares(self) -> Tensor:
         """The sum of the squares of each gradient that was read, where it is."""
         read = [tally.gradient for tally in self._parameters.read.values() if tally.gradient is not None]
-        squares = [torch.as_tensor(gradient.square).reshape(()) for gradient in read]
-        return torch.stack(squares) if squares else torch.zeros(0)
+        return torch.stack([torch.as_tensor(each.square).reshape(()) for each in read]) if read else torch.zeros(0)
 
     def read_updates(self) -> None:
         """Read the weights right after the optimiser step."""
@@ -216,7 +216,7 @@ class Probe:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self.close()
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+    def before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._count_step(optimizer)
         scale = self.loss_scale if unscales_itself(optimizer) else 1.0
@@ -249,7 +249,7 @@ class Probe:
             )
         self._stepped.add(id(optimizer))
 
-    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if not torch_functions.in_backward():
             self.resume()
         self.stepped = True

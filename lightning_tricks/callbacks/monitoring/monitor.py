@@ -10,14 +10,15 @@ from typing import Any
 
 from lightning_tricks._compat import trainer as compat
 from lightning_tricks._compat.lightning import rank_zero_warn
-from lightning_tricks.callbacks.monitoring import checkpoints, selection
+from lightning_tricks.callbacks.monitoring import checkpoints
 from lightning_tricks.callbacks.monitoring.files import folder_of
-from lightning_tricks.callbacks.monitoring.loss_history import LossHistory
 from lightning_tricks.callbacks.monitoring.monitor_hooks import MonitorHooks
 from lightning_tricks.model.arguments import check_count
 from lightning_tricks.probes import Snapshot, ValidationRecord
 from lightning_tricks.probes.probe import MAX_PATTERNS
 from lightning_tricks.report import write_csv
+from lightning_tricks.watch import selection
+from lightning_tricks.watch.loss_history import LossHistory
 
 
 class Monitor(MonitorHooks):
