@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ __all__ = [
     "LightningDataModule",
     "LightningModule",
     "Trainer",
+    "above_bars",
     "fit_quietly",
     "has_forward",
     "is_lightning_module",
@@ -79,11 +81,20 @@ def rank_zero_warn(message: str) -> None:
     """
     shown, warnings.formatwarning = warnings.formatwarning, _without_place
     try:
-        warnings.warn(message, stacklevel=3)
+        with above_bars(sys.stderr):
+            warnings.warn(message, stacklevel=3)
     except Warning:
         _log.warning(message)
     finally:
         warnings.formatwarning = shown
+
+
+@contextlib.contextmanager
+def above_bars(stream: Any) -> Iterator[None]:
+    """A block whose output to a stream goes above the bars of tqdm, if any, instead of being glued to them."""
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    with tqdm.external_write_mode(file=stream) if hasattr(tqdm, "external_write_mode") else contextlib.nullcontext():
+        yield
 
 
 def _without_place(message: Warning | str, *place: Any, **more: Any) -> str:
