@@ -8,8 +8,8 @@ from typing import Any
 
 from lightning_tricks import report
 from lightning_tricks._compat.lightning import rank_zero_warn
-from lightning_tricks.callbacks.monitoring import files
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
+from lightning_tricks.callbacks.monitoring.output import screen
 from lightning_tricks.diagnosis import Finding, Rule
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.probes import Snapshot
@@ -26,14 +26,17 @@ class TrainingDoctor(Monitor):
     """Diagnoses a training while it runs: which layer is sick, why, and what to do about it.
 
     At every probed step the rules of :mod:`lightning_tricks.diagnosis` read the history. A problem counts once it has
-    held over three probed steps (a NaN, equal weights and missing activations count at once). The table is printed at
-    the end of the training, also after an exception; pictures and ``history.csv`` are written beside the logger's
-    files, or under the Trainer's ``default_root_dir`` without a logger, and the folder is printed.
+    held over three probed steps (a NaN, equal weights and missing activations count at once). The progress bar tells
+    how it stands. The table is printed at the end of the training, also after an exception; pictures and
+    ``history.csv`` are written beside the logger's files, or without a logger under the Trainer's ``default_root_dir``,
+    in ``lightning_logs/version_0/doctor`` and so on, and the folder is printed.
 
     Args:
         on_problem: What to do at a new problem of severity ``"warning"`` or ``"critical"``: ``"warn"`` once per problem
             and layer, ``"stop"`` the training after this batch, ``"raise"`` a TrainingProblemError, or only ``"log"``.
         report: Whether the table is printed and the files are written at the end.
+        table: Whether the table is printed; None: what ``report`` says.
+        files: Whether pictures and ``history.csv`` are written; None: what ``report`` says.
         ignore: Problems that are not to be found, such as ``("bias_shift", "dead_units:encoder.*")``.
         rules: Rules of your own, made by ``lightning_tricks.rule``, beside those of the package.
         preflight: Whether the network is asked, after the first step and with at most four further forwards on a copy,
@@ -65,6 +68,8 @@ class TrainingDoctor(Monitor):
         *,
         on_problem: OnProblem = "warn",
         report: bool = True,
+        table: bool | None = None,
+        files: bool | None = None,
         ignore: tuple[str, ...] | list[str] = (),
         rules: Sequence[Rule] = (),
         preflight: bool = True,
@@ -80,7 +85,8 @@ class TrainingDoctor(Monitor):
         self._judge = Judge(ignore, rules, self.shown)
         self.globs = ("*",)
         self.on_problem = on_problem
-        self.report = report
+        self.table = report if table is None else table
+        self.files = report if files is None else files
         self.preflight = preflight
         self.ignore = self._judge.ignore
         self._rules_given = tuple(rule.problem for rule in self.rules)
@@ -142,14 +148,18 @@ class TrainingDoctor(Monitor):
         return self.diagnosis.to_csv(path)
 
     def show(self, trainer: Any, folder: Path | None) -> None:
-        if not self.report:
-            return
-        self.diagnosis.show()
+        if self.table:
+            screen.show(trainer, self.diagnosis)
         if folder is not None:
             figures = {name: getattr(report, name) for name in _FIGURES}
             history = [snapshot.matching(self.shown) for snapshot in self.history]
-            files.save_pictures(trainer, figures, history, folder, self._name)
-            print(f"Pictures and history: {self.to_csv(folder / 'history.csv').parent}")
+            self.files_of_fit.save_pictures(trainer, figures, history, folder, self.shown)
+            self.to_csv(folder / "history.csv")
+            screen.show(trainer, f"Pictures and history: {folder}")
+
+    def _log(self, trainer: Any) -> None:
+        super()._log(trainer)
+        screen.show_in_bar(trainer, self._name, self.diagnosis)
 
     @property
     def state_key(self) -> str:
