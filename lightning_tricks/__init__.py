@@ -22,6 +22,7 @@ from lightning_tricks.ensemble import (
 from lightning_tricks.ensemble.data.bootstrap import bootstrap
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
 from lightning_tricks.verify import Verification, verify
+from lightning_tricks.watch import LoopDoctor, watch
 
 __version__ = "0.2.0"
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "PreciseBatchNorm",
     # look
     "probe",
+    "watch",
+    "LoopDoctor",
     "checkup",
     "verify",
     "Verification",

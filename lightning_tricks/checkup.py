@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks._compat.compiled import original_of
-from lightning_tricks.callbacks.monitoring.first_step import FirstStep
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import Rule, diagnose
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
-from lightning_tricks.probes.probe import check_optimizer_of
+from lightning_tricks.probes.optimizers import check_optimizer_of
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
 from lightning_tricks.probes.watch.first_nonfinite import Place, first_nonfinite
+from lightning_tricks.watch.first_step import FirstStep
 
 LossFunction = Callable[[Any, Any], Tensor]
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks._compat.compiled import original_of
-from lightning_tricks.callbacks.monitoring.loss_history import loss_in
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.checkup import (
     LossFunction,
@@ -27,6 +26,7 @@ from lightning_tricks.checkup import (
 from lightning_tricks.model.arguments import check_module
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
+from lightning_tricks.watch.loss_history import loss_in
 
 _MOST_NAMED = 8
 State = dict[str, Any]  # what a step leaves behind, by name

@@ -36,3 +36,12 @@ def eagerly() -> Iterator[None]:
 def original_of(module: Any) -> Any:
     """What ``torch.compile`` was given for a compiled module; any other module itself."""
     return getattr(module, "_orig_mod", module)
+
+
+def has_compiled_parts(module: torch.nn.Module) -> bool:
+    """Whether a module, or one inside of it, is compiled."""
+    return any(hasattr(each, "_orig_mod") or _compiled_call(each) for each in module.modules())
+
+
+def _compiled_call(module: Any) -> bool:
+    return getattr(module, "_compiled_call_impl", None) is not None

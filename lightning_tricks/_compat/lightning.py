@@ -15,6 +15,8 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_only
 
+from lightning_tricks._compat.messages import warn
+
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
 
@@ -53,7 +55,6 @@ __all__ = [
 ]
 
 _said: set[str] = set()
-_log = logging.getLogger("lightning_tricks")
 
 
 def rank_and_world(trainer: Trainer | None) -> tuple[int, int]:
@@ -73,21 +74,8 @@ def without_gradient_exchange(trainer: Trainer) -> None:
 
 @rank_zero_only
 def rank_zero_warn(message: str) -> None:
-    """A warning on rank zero, without a line of this package before it.
-
-    Where warnings are errors it is logged instead: nothing that is said here may end a training.
-    """
-    shown, warnings.formatwarning = warnings.formatwarning, _without_place
-    try:
-        warnings.warn(message, stacklevel=3)
-    except Warning:
-        _log.warning(message)
-    finally:
-        warnings.formatwarning = shown
-
-
-def _without_place(message: Warning | str, *place: Any, **more: Any) -> str:
-    return f"lightning_tricks: {message}\n"
+    """A warning on rank zero, without a line of this package before it; an error is not made of it."""
+    warn(message, stacklevel=3)
 
 
 def warn_once(message: str) -> None:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
-__all__ = ["UNSCALING", "current_scale", "decay_is_decoupled", "skip_graph_capture_check", "unscales_itself"]
+__all__ = [
+    "UNSCALING",
+    "current_scale",
+    "decay_is_decoupled",
+    "scaler_at_work",
+    "skip_graph_capture_check",
+    "unscales_itself",
+]
 
 # By the name that each version of torch has; where it has none of them, the question is not put or not skipped.
 _GRAPH_CAPTURE = ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
+_FRAMES = (
+    24  # between a hook of an optimiser and the scaler that calls it lie those of schedulers, strategies and closures
+)
 UNSCALING = "_amp_foreach_non_finite_check_and_unscale_"  # what a loss scaler calls
 # Those that add wd * w to the gradient, and those that multiply w by 1 - lr * wd.
 _COUPLED = frozenset(["ASGD", "Adadelta", "Adagrad", "Adam", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD"])
@@ -52,3 +63,21 @@ def unscales_itself(optimizer: Any) -> bool:
     """
     fused = bool(getattr(optimizer, "defaults", {}).get("fused"))
     return bool(getattr(optimizer, "_step_supports_amp_scaling", fused))
+
+
+def scaler_at_work() -> Any:
+    """The gradient scaler whose ``step`` makes an optimiser's step right now; None: nobody's does.
+
+    A scaler leaves no word of itself with the optimiser: what tells is who calls.
+    """
+    frame = sys._getframe()
+    for _ in range(_FRAMES):
+        back = frame.f_back
+        if back is None:
+            return None
+        frame = back
+        if frame.f_code.co_name == "step":
+            caller = frame.f_locals.get("self")
+            if isinstance(caller, torch.amp.GradScaler):
+                return caller if caller.is_enabled() else None
+    return None

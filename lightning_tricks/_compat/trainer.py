@@ -20,6 +20,7 @@ __all__ = [
     "loss_scale",
     "optimizers",
     "set_callback_metrics",
+    "set_progress_bar_entry",
     "steps_taken",
     "window_ends",
 ]
@@ -101,6 +102,28 @@ def set_callback_metrics(trainer: Trainer, values: dict[str, float]) -> None:
         trainer.lightning_module.log_dict(values, logger=False, batch_size=1)
     else:
         metrics.update(_tensors(values))
+
+
+def set_progress_bar_entry(trainer: Trainer, name: str, text: str) -> bool:
+    """Show words in the Trainer's progress bar, beside the numbers that the module logs there; whether they are.
+
+    ``LightningModule.log(prog_bar=True)`` takes numbers only. A bar that cannot show words is left as it is.
+    """
+    bar: Any = getattr(trainer, "progress_bar_callback", None)
+    entries = getattr(getattr(trainer, "_logger_connector", None), "_progress_bar_metrics", None)
+    if bar is None or entries is None or not getattr(bar, "is_enabled", False):
+        return False
+    first, others = name not in entries, dict(entries)
+    entries.clear()
+    entries.update({name: text} | others)  # in front: a narrow terminal cuts the end off
+    entries[name] = text
+    if first:
+        try:
+            bar.get_metrics(trainer, trainer.lightning_module)
+        except Exception:
+            del entries[name]
+            return False
+    return True
 
 
 def log(trainer: Trainer, values: dict[str, float]) -> None:

@@ -45,7 +45,7 @@ def by_name(name: str) -> Activation:
     try:
         return _BY_NAME[name]
     except KeyError:
-        near = difflib.get_close_matches(str(name), _BY_NAME, 1)
+        near = difflib.get_close_matches(str(name), _BY_NAME, 1, 0.75)
         meant = f": did you mean {near[0]!r}?" if near else ";"
         raise ValueError(f"unknown activation {name!r}{meant} known are {', '.join(sorted(_BY_NAME))}") from None
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning_tricks import report
-from lightning_tricks.callbacks.monitoring import files
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis.history.layers import hidden_activations
 from lightning_tricks.probes import Snapshot
@@ -64,7 +63,7 @@ class ActivationMonitor(Monitor):
         if folder is None:
             return
         figures = {name: getattr(report, name) for name in ("ladder", "histograms_over_time", "dead_and_linear")}
-        files.save_pictures(trainer, figures, self.history, folder, self._name)
+        self.files_of_fit.save_pictures(trainer, figures, self.history, folder, self.shown)
         self.to_csv(folder / "history.csv")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning_tricks import report
-from lightning_tricks.callbacks.monitoring import files
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.probes import Snapshot
@@ -60,5 +59,6 @@ class GradientFlowMonitor(Monitor):
 
     def show(self, trainer: Any, folder: Path | None) -> None:
         if folder is not None:
-            files.save_pictures(trainer, {"gradient_flow": report.gradient_flow}, self.history, folder, self._name)
+            figures = {"gradient_flow": report.gradient_flow}
+            self.files_of_fit.save_pictures(trainer, figures, self.history, folder, self.shown)
             self.to_csv(folder / "history.csv")

@@ -2,49 +2,41 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from lightning_tricks import report
 from lightning_tricks._compat.lightning import rank_zero_warn
-from lightning_tricks.callbacks.monitoring import files
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
-from lightning_tricks.diagnosis import PROBLEMS, Finding, Rule, diagnose
+from lightning_tricks.callbacks.monitoring.output import screen
+from lightning_tricks.diagnosis import Finding, Rule
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
-from lightning_tricks.diagnosis.registry import as_ignored
-from lightning_tricks.diagnosis.rule import RuleError
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.probe import MAX_PATTERNS
+from lightning_tricks.watch.judge import Judge, OnProblem, TrainingProblemError, check_on_problem
 
-OnProblem = Literal["warn", "stop", "raise", "log"]
 _FIGURES = ("ladder", "histograms_over_time", "dead_and_linear", "gradient_flow")
 
 
-class TrainingProblemError(RuntimeError):
-    """A training that was to stop at its first problem has met one; ``finding`` says which."""
-
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(str(finding))
-        self.finding = finding
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.finding,)
+__all__ = ["TrainingDoctor", "TrainingProblemError"]
 
 
 class TrainingDoctor(Monitor):
     """Diagnoses a training while it runs: which layer is sick, why, and what to do about it.
 
     At every probed step the rules of :mod:`lightning_tricks.diagnosis` read the history. A problem counts once it has
-    held over three probed steps (a NaN, equal weights and missing activations count at once). The table is printed at
-    the end of the training, also after an exception; pictures and ``history.csv`` are written beside the logger's
-    files, or under the Trainer's ``default_root_dir`` without a logger, and the folder is printed.
+    held over three probed steps (a NaN, equal weights and missing activations count at once). The progress bar tells
+    how it stands. The table is printed at the end of the training, also after an exception; pictures and
+    ``history.csv`` are written beside the logger's files, or without a logger under the Trainer's ``default_root_dir``,
+    in ``lightning_logs/version_0/doctor`` and so on, and the folder is printed.
 
     Args:
         on_problem: What to do at a new problem of severity ``"warning"`` or ``"critical"``: ``"warn"`` once per problem
             and layer, ``"stop"`` the training after this batch, ``"raise"`` a TrainingProblemError, or only ``"log"``.
         report: Whether the table is printed and the files are written at the end.
+        table: Whether the table is printed; None: what ``report`` says.
+        files: Whether pictures and ``history.csv`` are written; None: what ``report`` says.
         ignore: Problems that are not to be found, such as ``("bias_shift", "dead_units:encoder.*")``.
         rules: Rules of your own, made by ``lightning_tricks.rule``, beside those of the package.
         preflight: Whether the network is asked, after the first step and with at most four further forwards on a copy,
@@ -76,6 +68,8 @@ class TrainingDoctor(Monitor):
         *,
         on_problem: OnProblem = "warn",
         report: bool = True,
+        table: bool | None = None,
+        files: bool | None = None,
         ignore: tuple[str, ...] | list[str] = (),
         rules: Sequence[Rule] = (),
         preflight: bool = True,
@@ -87,55 +81,39 @@ class TrainingDoctor(Monitor):
         super().__init__(
             every_n_steps=every_n_steps, layers=layers, max_patterns=max_patterns, log_per_layer=log_per_layer
         )
-        ignore = as_ignored(ignore)
-        if on_problem not in get_args(OnProblem):
-            raise ValueError(f"on_problem must be one of {', '.join(get_args(OnProblem))}, got {on_problem!r}")
-        rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
-        diagnose([], ignore=ignore, rules=rules)  # what is wrong is an error at once
+        check_on_problem(on_problem)
+        self._judge = Judge(ignore, rules, self.shown)
         self.globs = ("*",)
         self.on_problem = on_problem
-        self.report = report
+        self.table = report if table is None else table
+        self.files = report if files is None else files
         self.preflight = preflight
-        self.ignore = ignore
-        self.rules = rules
-        self._rules_given = tuple(rule.problem for rule in rules)
-        self._reported: set[tuple[str, str | None]] = set()
+        self.ignore = self._judge.ignore
+        self._rules_given = tuple(rule.problem for rule in self.rules)
         self._new: list[Finding] = []
-        self._diagnosis: Diagnosis | None = Diagnosis()
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Those of your own, without what has failed."""
+        return self._judge.rules
 
     @property
     def diagnosis(self) -> Diagnosis:
         """What the rules say to the history up to now."""
-        while self._diagnosis is None:
-            known = {*PROBLEMS, *(rule.problem for rule in self.rules)}
-            ignore = [problem for problem in self.ignore if problem.partition(":")[0] in known]
-            try:
-                found = diagnose(self.history, ignore=ignore, rules=self.rules)
-                self._diagnosis = dataclasses.replace(found, layers=self.shown)
-            except RuleError as error:
-                if error.rule not in self.rules:
-                    raise
-                self.rules = tuple(rule for rule in self.rules if rule is not error.rule)
-                rank_zero_warn(f"{error}. It is left out from here on, the others go on.")
-        return self._diagnosis
+        return self._judge.diagnosis(self.history)
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         super().on_snapshot(snapshot)
-        self._diagnosis = None
-        if len(self.history) == 1:  # the training has begun anew
-            self._reported.clear()
-        for finding in self.diagnosis.findings:
-            if finding.rank > 0 and (finding.problem, finding.layer) not in self._reported:
-                self._reported.add((finding.problem, finding.layer))
-                self._new.append(finding)
+        self._judge.changed()
+        self._new += self._judge.news(self.history)
 
     def on_validation_loss(self, loss: float) -> None:
         super().on_validation_loss(loss)
-        self._diagnosis = None
+        self._judge.changed()
 
     def on_training_end(self) -> None:
         super().on_training_end()
-        self._diagnosis = None
+        self._judge.changed()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -170,14 +148,18 @@ class TrainingDoctor(Monitor):
         return self.diagnosis.to_csv(path)
 
     def show(self, trainer: Any, folder: Path | None) -> None:
-        if not self.report:
-            return
-        self.diagnosis.show()
+        if self.table:
+            screen.show(trainer, self.diagnosis)
         if folder is not None:
             figures = {name: getattr(report, name) for name in _FIGURES}
             history = [snapshot.matching(self.shown) for snapshot in self.history]
-            files.save_pictures(trainer, figures, history, folder, self._name)
-            print(f"Pictures and history: {self.to_csv(folder / 'history.csv').parent}")
+            self.files_of_fit.save_pictures(trainer, figures, history, folder, self.shown)
+            self.to_csv(folder / "history.csv")
+            screen.show(trainer, f"Pictures and history: {folder}")
+
+    def _log(self, trainer: Any) -> None:
+        super()._log(trainer)
+        screen.show_in_bar(trainer, self._name, self.diagnosis)
 
     @property
     def state_key(self) -> str:
@@ -185,10 +167,8 @@ class TrainingDoctor(Monitor):
         return f"{super().state_key}{(self.on_problem, self.ignore, *own)}"
 
     def own_state(self) -> dict[str, Any]:
-        return {**super().own_state(), "reported": [list(pair) for pair in sorted(self._reported, key=str)]}
+        return {**super().own_state(), **self._judge.own_state()}
 
     def restore(self, history: list[Snapshot], state: Mapping[str, Any]) -> None:
         super().restore(history, state)
-        reported = state.get("reported") or state.get("told", [])  # the latter is its name in version 0.1
-        self._reported = {(problem, layer) for problem, layer in reported}
-        self._diagnosis = None
+        self._judge.restore(state)

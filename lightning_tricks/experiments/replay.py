@@ -6,25 +6,22 @@ import contextlib
 import copy
 import os
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
-from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lightning_tricks._compat import torch_tensors
 from lightning_tricks._compat.compiled import original_of
 from lightning_tricks._compat.torch_modules import forward_hooks_of, forward_pre_hooks_of
+from lightning_tricks.experiments.kept import SHARED, attributes_of, generators_of, is_torchs, kept
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.model.isolated import isolated, keep_random_numbers
 
 LARGEST_COPY = 2**30  # bytes
-_SHARED = (Dataset, DataLoader, Sampler)  # what a module may hold and no forward changes
-_CONTAINERS = (list, dict, set, deque)
 
 
 @contextlib.contextmanager
@@ -43,16 +40,16 @@ def replayable(module: nn.Module, *, draws: bool = True) -> Iterator[tuple[nn.Mo
     original = original_of(module)
     devices = {tensor.device for tensor in (*original.parameters(), *original.buffers())}
     with _quiet(), keep_random_numbers(devices):
-        other = _copy(original) if _fits(original, devices) else None
-        kept: Any = contextlib.nullcontext() if other is not None else _kept(original)
-        other = original if other is None else other
-        generators = [value for m in other.modules() for value in vars(m).values() if isinstance(value, Generator)]
+        copied, own = _copy(original) if _fits(original, devices) else (None, [])
+        other = original if copied is None else copied
+        as_before: Any = kept(original) if copied is None else _alone(own)
+        generators = generators_of(other.modules())
 
         def call(*args: Any, **kwargs: Any) -> Any:
             with keep_random_numbers(devices, generators) if draws or generators else contextlib.nullcontext():
                 return other(*args, **kwargs)
 
-        with kept, isolated(other, layer_by_layer=True):
+        with as_before, isolated(other, layer_by_layer=True):
             yield other, call
 
 
@@ -64,13 +61,17 @@ def _fits(module: nn.Module, devices: set[torch.device]) -> bool:
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    for each in module.modules():
-        own = (*each.parameters(recurse=False), *each.buffers(recurse=False), *tensors_in(_containers(each)))
+    for each in (*module.modules(), *_hidden(module)):
+        own = (*each.parameters(recurse=False), *each.buffers(recurse=False), *tensors_in(attributes_of(each)))
         yield from (tensor for tensor in own if not is_lazy(tensor) and not tensor.is_meta)
 
 
-def _containers(module: nn.Module) -> list[Any]:
-    return [value for key, value in vars(module).items() if not (key.startswith("_") and isinstance(value, dict))]
+def _hidden(module: nn.Module) -> Iterator[nn.Module]:
+    """Modules in lists, that nobody has registered: a teacher, which is not to be trained."""
+    for each in module.modules():
+        for value in _values(each, registered=False):
+            if isinstance(value, nn.Module):
+                yield from value.modules()
 
 
 def _free(device: torch.device) -> float:
@@ -82,23 +83,28 @@ def _free(device: torch.device) -> float:
         return float("inf")
 
 
-def _copy(module: nn.Module) -> nn.Module | None:
-    """A deep copy without the hooks of others, which may note calls elsewhere; data sets are shared."""
+def _copy(module: nn.Module) -> tuple[nn.Module | None, list[nn.Module]]:
+    """A deep copy without the hooks of others, which may note calls elsewhere; data sets are shared.
+
+    Also all modules that were copied, those in lists and objects as well.
+    """
     held = [value for each in module.modules() for value in _values(each)]
-    memo = {id(value): value for value in held if isinstance(value, _SHARED)}
+    memo = {id(value): value for value in held if isinstance(value, SHARED)}
     try:
         other = copy.deepcopy(module, memo)
     except Exception:  # a lock, a file, a tensor with a graph, a generator
-        return None
+        return None, []
+    theirs = {id(each) for each in module.modules()}
+    made = (each for each in (*memo.values(), *other.modules()) if isinstance(each, nn.Module))
     for each in other.modules():
         for hooks in (forward_hooks_of(each), forward_pre_hooks_of(each)):
-            for key in [key for key, hook in hooks.items() if not _is_torchs(hook)]:
+            for key in [key for key, hook in hooks.items() if not is_torchs(hook)]:
                 del hooks[key]
-    return other
+    return other, [each for each in made if id(each) not in theirs]
 
 
-def _values(module: nn.Module) -> Iterator[Any]:
-    for value in vars(module).values():
+def _values(module: nn.Module, *, registered: bool = True) -> Iterator[Any]:
+    for value in vars(module).values() if registered else attributes_of(module):
         yield value
         if isinstance(value, (list, tuple)):
             yield from value
@@ -106,51 +112,30 @@ def _values(module: nn.Module) -> Iterator[Any]:
             yield from value.values()
 
 
-def _is_torchs(hook: Any) -> bool:
-    return (getattr(hook, "__module__", None) or type(hook).__module__).partition(".")[0] == "torch"
-
-
 @contextlib.contextmanager
-def _kept(module: nn.Module) -> Iterator[None]:
-    """Attributes, what lists and dictionaries among them hold, and tensors among them are as before.
+def _alone(own: Sequence[nn.Module]) -> Iterator[None]:
+    """No module of the training runs, as by a function or a reference that a copy shares with what it was made of.
+
+    Args:
+        own: The modules of the copy.
 
     Raises:
-        NotAskedError: A call may change what cannot be put back.
+        NotAskedError: One was about to.
     """
-    modules = list(module.modules())
-    hooks = [hook for m in modules for hook in (*forward_hooks_of(m).values(), *forward_pre_hooks_of(m).values())]
-    if not all(map(_is_torchs, hooks)):
-        raise NotAskedError("it cannot be copied, and hooks of others hang on it")
-    versions = [(p, torch_tensors.version(p)) for p in module.parameters()]
-    saved = [(m, dict(vars(m))) for m in modules]
-    held = [(value, copy.copy(value)) for _, attributes in saved for value in attributes.values() if _changes(value)]
-    values = [(t, t.detach().clone()) for m in modules for t in tensors_in(_containers(m))]
+    modules = set(map(id, own))
+    tensors = {id(tensor) for each in own for tensor in (*each.parameters(), *each.buffers())}
+
+    def refuse(module: nn.Module, args: Any) -> None:
+        # What the forward itself has made, such as a part of a Sequential, holds tensors of the copy or none.
+        given = () if id(module) in modules else (*module.parameters(), *module.buffers())
+        if any(id(tensor) not in tensors for tensor in given):
+            raise NotAskedError(f"a copy of it runs the {type(module).__name__} of the training")
+
+    handle = register_module_forward_pre_hook(refuse)
     try:
         yield
     finally:
-        for each, attributes in saved:
-            vars(each).clear()
-            vars(each).update(attributes)
-        changed = [_put_back(value, before) for value, before in held]
-        with torch.no_grad():
-            for tensor, before in values:
-                tensor.copy_(before)
-    if any(changed) or any(torch_tensors.version(p) != version for p, version in versions):
-        raise NotAskedError("its forward changes what it keeps")
-
-
-def _changes(value: Any) -> bool:
-    return isinstance(value, _CONTAINERS)
-
-
-def _put_back(value: Any, before: Any) -> bool:
-    """Whether it had changed."""
-    ids = [list(map(id, each.values() if isinstance(each, dict) else each)) for each in (value, before)]
-    if ids[0] == ids[1] and len(value) == len(before):
-        return False
-    value.clear()
-    value.update(before) if isinstance(value, (dict, set)) else value.extend(before)
-    return True
+        handle.remove()
 
 
 @contextlib.contextmanager

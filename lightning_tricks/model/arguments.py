@@ -52,6 +52,6 @@ def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
     "unknown activation 'rellu': did you mean 'relu'? known are relu, tanh"
     """
     names = list(known)
-    near = difflib.get_close_matches(str(name), names, 1)
+    near = difflib.get_close_matches(str(name), names, 1, 0.75)
     meant = f": did you mean {near[0]!r}?" if near else ";"
     return f"unknown {what} {name!r}{meant} known are {', '.join(names)}"

@@ -17,39 +17,13 @@ from lightning_tricks._compat.torch_optim import current_scale, unscales_itself
 from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.probes.build_snapshot import StepContext, build_snapshot
 from lightning_tricks.probes.measure.parameters import ParameterReader
+from lightning_tricks.probes.optimizers import check_optimizer, check_optimizer_of, listed
 from lightning_tricks.probes.snapshot import Snapshot
 from lightning_tricks.probes.watch.mode import ObserverMode
 from lightning_tricks.probes.watch.observer import Observer
 from lightning_tricks.probes.watch.outermost import OutermostCall, OutermostCalls
 
 MAX_PATTERNS = 4096
-
-
-def check_optimizer(optimizer: Any) -> None:
-    """A TypeError where this cannot be the optimiser of a training."""
-    if isinstance(optimizer, type):
-        raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer, got the class {optimizer.__name__}: call it, such as "
-            f"{optimizer.__name__}(model.parameters())"
-        )
-    # Wrappers such as those of sharded training need not be of torch's class.
-    if not (hasattr(optimizer, "param_groups") and hasattr(optimizer, "register_step_pre_hook")):
-        shown = f" {optimizer!r}" if isinstance(optimizer, str) else ""
-        raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer such as torch.optim.Adam(model.parameters()), got "
-            f"{type(optimizer).__name__}{shown}"
-        )
-
-
-def check_optimizer_of(model: nn.Module, optimizer: Any) -> None:
-    """The same, and a ValueError where it trains another model."""
-    check_optimizer(optimizer)
-    own = {id(p) for p in model.parameters()}
-    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
-        raise ValueError(
-            f"the optimizer {type(optimizer).__name__} holds no parameter of this model, {type(model).__name__}: "
-            "make it from this model's parameters()"
-        )
 
 
 class Probe:
@@ -82,9 +56,10 @@ class Probe:
         self.step, self._model = step, model
         self.loss_scale: Any = 1.0  # a number, or a tensor on the device: the factor on the loss that goes backward
         self.scaler: torch.amp.GradScaler | None = None  # asked for it when the step begins
+        self.hooks = True  # lie on the optimisers while it is open; else before_step and after_step are to be called
         self.ranks = 1  # the gradient is averaged over this many processes
         self.recent_losses: Sequence[Any] = ()  # numbers, or tensors that are copied with everything else
-        self._optimizers = _optimizers(optimizer)
+        self._optimizers = listed(optimizer)
         for one in self._optimizers:
             check_optimizer(one)
         self.stepped = False  # whether one of them has made its step
@@ -116,16 +91,12 @@ class Probe:
             self.loss_scale = current_scale(self.scaler)
         with contextlib.ExitStack() as exits:  # whatever fails half-way is undone
             exits.enter_context(eagerly())
-            for optimizer in self._optimizers:
-                exits.callback(optimizer.register_step_pre_hook(self._before_step).remove)
-                exits.callback(optimizer.register_step_post_hook(self._after_step).remove)
+            for optimizer in self._optimizers if self.hooks else ():
+                exits.callback(optimizer.register_step_pre_hook(self.before_step).remove)
+                exits.callback(optimizer.register_step_post_hook(self.after_step).remove)
             if self._in_block and not self._optimizers:
                 exits.callback(register_optimizer_step_pre_hook(self._count_step).remove)
-            exits.callback(self._observer.modules.detach)
-            self._observer.modules.attach()
-            if self._observer.outermost is not None:
-                exits.callback(self._observer.outermost.detach)
-                self._observer.outermost.attach()
+            self._observer.attach(exits)
             self._mode = ObserverMode(self._observer)
             self._observer.modules.step_aside = self._step_aside
             exits.callback(self._unpush)
@@ -133,6 +104,10 @@ class Probe:
             self._exits = exits.pop_all()
         self._open = self._attached = True
         return self
+
+    def enter_call(self, module: nn.Module, args: Any) -> None:
+        """Right after it opened amid the call of a module, before its forward: see that call from its beginning."""
+        self._observer.enter_call(module, args)
 
     def new_batch(self) -> None:
         """Begin a further micro-batch of the same optimiser step."""
@@ -170,8 +145,7 @@ class Probe:
     def gradient_squares(self) -> Tensor:
         """The sum of the squares of each gradient that was read, where it is."""
         read = [tally.gradient for tally in self._parameters.read.values() if tally.gradient is not None]
-        squares = [torch.as_tensor(gradient.square).reshape(()) for gradient in read]
-        return torch.stack(squares) if squares else torch.zeros(0)
+        return torch.stack([torch.as_tensor(each.square).reshape(()) for each in read]) if read else torch.zeros(0)
 
     def read_updates(self) -> None:
         """Read the weights right after the optimiser step."""
@@ -242,7 +216,7 @@ class Probe:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self.close()
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+    def before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._count_step(optimizer)
         scale = self.loss_scale if unscales_itself(optimizer) else 1.0
@@ -275,17 +249,11 @@ class Probe:
             )
         self._stepped.add(id(optimizer))
 
-    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if not torch_functions.in_backward():
             self.resume()
         self.stepped = True
         self.read_updates()
-
-
-def _optimizers(given: Any) -> list[Any]:
-    if given is None:
-        return []
-    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
 
 
 def probe(
@@ -323,7 +291,7 @@ def probe(
     [('0', 'linear'), ('2', 'linear')]
     """
     made = Probe(model, optimizer, layers=layers, max_patterns=max_patterns)
-    for one in _optimizers(optimizer):
+    for one in listed(optimizer):
         check_optimizer_of(model, one)
     if scaler is not None:
         if not hasattr(scaler, "get_scale"):

@@ -153,3 +153,14 @@ def test_whose_convolution_a_class_runs(monkeypatch):
 def test_only_what_wrappers_put_in_goes():
     assert strip_wrappers("_orig_mod.module.encoder.0._fsdp_wrapped_module.bias") == "encoder.0.bias"
     assert strip_wrappers("modules.0.weight") == "modules.0.weight"
+
+
+def test_calls_are_heard_until_the_end(nothing_left):
+    """And no flag of torch's stays, by which compiled modules would believe in a hook."""
+    heard, layer = [], nn.Linear(2, 2)
+    end = torch_modules.hear_calls(lambda module, args, kwargs, output: heard.append((module, list(kwargs))))
+    layer(input=torch.ones(1, 2))
+    end()
+    layer(torch.ones(1, 2))
+    assert heard == [(layer, ["input"])]
+    assert not torch.nn.modules.module._has_any_global_hook()

@@ -23,8 +23,8 @@ from machine import describe
 from torch import nn
 
 import lightning_tricks as lt
-from lightning_tricks.callbacks.monitoring import selection
 from lightning_tricks.probes import Snapshot
+from lightning_tricks.watch import selection
 
 LOOKS = (16, 64, 256)
 Step = Callable[[], None]

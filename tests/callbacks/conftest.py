@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_tricks.callbacks.monitoring import files
+from lightning_tricks.callbacks.monitoring.output.files import FitFiles
 
 
 @pytest.fixture
@@ -13,4 +13,4 @@ def _apart(request, tmp_path, monkeypatch, nothing_left):
     """Files go to a folder of the test's own; nothing stays attached."""
     monkeypatch.chdir(tmp_path)
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(files, "save_pictures", lambda *args: [])
+        monkeypatch.setattr(FitFiles, "save_pictures", lambda *args: [])

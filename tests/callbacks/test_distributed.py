@@ -92,7 +92,7 @@ def test_history_of_the_joint_batch(two_processes):
         assert values(joint, *equal) == pytest.approx(values(snapshot, *equal), rel=2e-4, abs=1e-6)
         assert values(joint, "mean_drift") == pytest.approx(values(snapshot, "mean_drift"), rel=1.0)
     assert joint.validation_loss == pytest.approx(alone.history[-1].validation_loss, rel=1e-5)
-    assert (folder / "doctor" / "history.csv").exists()
+    assert (folder / "lightning_logs" / "version_0" / "doctor" / "history.csv").exists()
     assert sum("Pictures and history" in output for output in outputs) == 1
 
 

@@ -116,12 +116,12 @@ def test_a_folder_that_cannot_be_written_is_named(cls, tmp_path):
 
 def test_a_full_disk_is_said_once_and_not_for_every_picture(drawn, monkeypatch):
     pytest.importorskip("matplotlib")
-    from matplotlib.figure import Figure
+    import matplotlib.image
 
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Figure, "savefig", full)
+    monkeypatch.setattr(matplotlib.image, "imsave", full)
     with pytest.warns(UserWarning, match="TrainingDoctor cannot write to .*: No space left on device") as told:
         fit(Classifier(), [lt.TrainingDoctor(every_n_steps=1)], batches(3))
     assert len([warning for warning in told if "No space" in str(warning.message)]) == 1

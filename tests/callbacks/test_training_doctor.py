@@ -123,15 +123,26 @@ def test_ignores(ignore):
 def test_without_report_nothing_is_shown_or_written(tmp_path, capsys):
     fit(healthy(), [doctor(report=False)])
     assert capsys.readouterr().out == ""
-    assert not (tmp_path / "doctor").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_report_says_where_the_files_are(tmp_path, capsys):
     fit(healthy(), [doctor()], batches(6, 64), default_root_dir=tmp_path / "root")
     out = capsys.readouterr().out
     assert "Healthy so far: no fault found in 6 steps, too early to tell whether it learns." in out
-    assert f"Pictures and history: {tmp_path / 'root' / 'doctor'}" in out
-    assert (tmp_path / "root" / "doctor" / "history.csv").exists()
+    folder = tmp_path / "root" / "lightning_logs" / "version_0" / "doctor"
+    assert f"Pictures and history: {folder}" in out
+    assert (folder / "history.csv").exists()
+
+
+@pytest.mark.parametrize(("arguments", "shown", "written"), [
+    ({"table": False}, False, True), ({"files": False}, True, False), ({"table": True, "report": False}, True, False),
+    ({"files": True, "report": False}, False, True), ({"table": None, "files": None, "report": False}, False, False),
+])  # fmt: skip
+def test_the_table_and_the_files_each_have_a_switch(arguments, shown, written, tmp_path, capsys):
+    fit(healthy(), [doctor(**arguments)], batches(6, 64))
+    assert ("Healthy so far" in capsys.readouterr().out) is shown
+    assert bool(list(tmp_path.rglob("history.csv"))) is written
 
 
 def test_same_findings_from_the_history_alone():
@@ -296,7 +307,7 @@ def test_layers_limit_what_is_shown_and_not_what_is_judged(capsys, tmp_path):
     assert limited.diagnosis.findings == whole.diagnosis.findings
     assert (limited.diagnosis.state, limited.diagnosis.findings[0].layer) == ("sick", "net.0")
     assert [len(each.history[0].weighted) for each in (limited, whole)] == [3, 3]
-    rows = (tmp_path / "doctor" / "history.csv").read_text(encoding="utf-8")
+    rows = (tmp_path / "lightning_logs" / "version_0" / "doctor" / "history.csv").read_text(encoding="utf-8")
     assert ",net.3," in rows
     assert ",net.0," not in rows
 

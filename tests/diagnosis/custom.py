@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.callbacks.monitoring.first_step import FirstStep
-from lightning_tricks.callbacks.monitoring.selection import is_probed
 from lightning_tricks.diagnosis import Finding
 from lightning_tricks.probes import Probe, Snapshot
+from lightning_tricks.watch.first_step import FirstStep
+from lightning_tricks.watch.selection import is_probed
 
 from .trainings import digits
 

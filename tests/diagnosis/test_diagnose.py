@@ -274,7 +274,7 @@ def test_a_problem_that_has_gone_is_none() -> None:
 def test_ignored_problems_are_not_found() -> None:
     history = train(deep(nn.ReLU, 3), steps=30, normalised=False)
     assert find(history, ignore=("unnormalized_input",)) == ()
-    with pytest.raises(ValueError, match="unknown problem to ignore: tiredness; known are linearity, "):
+    with pytest.raises(ValueError, match="unknown problem to ignore 'tiredness'; known are linearity, "):
         find(history, ignore=("tiredness",))
 
 

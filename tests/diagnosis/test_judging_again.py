@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from lightning_tricks.callbacks.monitoring import selection
 from lightning_tricks.diagnosis import find
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 from lightning_tricks.probes.records.record import StepRecord
+from lightning_tricks.watch import selection
 
 from .sick import SICK
 

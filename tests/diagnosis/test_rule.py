@@ -86,7 +86,7 @@ def test_it_can_be_ignored() -> None:
     history, rules = train(deep(nn.ReLU, 3), steps=10), [coarse_input()]
     assert not lt.diagnose(history, rules=rules).healthy
     assert lt.diagnose(history, rules=rules, ignore=["coarse_input"]).healthy
-    with pytest.raises(ValueError, match="unknown problem to ignore: coarse_input; known are linearity, "):
+    with pytest.raises(ValueError, match="unknown problem to ignore 'coarse_input'; known are linearity, "):
         lt.diagnose(history, ignore=["coarse_input"])
 
 

@@ -8,9 +8,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from lightning_tricks.callbacks.monitoring.selection import is_probed
 from lightning_tricks.init import lecun_normal_
 from lightning_tricks.probes import Probe, Snapshot
+from lightning_tricks.watch.selection import is_probed
 
 Optimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 

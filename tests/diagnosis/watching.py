@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_tricks.callbacks.monitoring.selection import is_probed
 from lightning_tricks.probes import Probe, Snapshot
+from lightning_tricks.watch.selection import is_probed
 
 from .trainings import Optimizer, deep, digits
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import random
+import types
+import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -130,3 +134,42 @@ def test_every_call_begins_with_the_same_random_numbers() -> None:
     model[1].forward = lambda x: x + torch.randn_like(x)  # type: ignore
     with replayable(model) as (_, call):
         assert torch.equal(call(torch.ones(2, 3)), call(torch.ones(2, 3)))
+
+
+def by_reference(norm: weakref.ref[nn.Module], x: Tensor) -> Any:
+    found = norm()
+    return None if found is None else found(x)
+
+
+@pytest.mark.parametrize("reached_by", ["a function", "a reference", "the forward that was replaced"])
+def test_a_copy_never_runs_a_module_of_the_training(reached_by: str) -> None:
+    """What a function or a weak reference reaches is not copied: its batch norm would go on in training mode."""
+    model = nn.Sequential(nn.BatchNorm1d(3))
+    wrapped = nn.Sequential(nn.BatchNorm1d(3))
+    norm, old = model[0], wrapped.forward
+    if reached_by == "a function":
+        model.forward = lambda x: norm(x)  # type: ignore[method-assign]
+    elif reached_by == "a reference":
+        model.forward = functools.partial(by_reference, weakref.ref(norm))  # type: ignore[method-assign]
+    else:
+        model[0].forward = lambda x: old(x) * 2  # type: ignore
+    states = [model.state_dict(), wrapped.state_dict()]
+    before = copy.deepcopy(states)
+    with pytest.raises(NotAskedError, match="BatchNorm1d of the training"), replayable(model) as (_, call):
+        call(torch.randn(4, 3))
+    assert str(states) == str(before)
+
+
+def test_a_forward_may_make_modules() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    model.forward = types.MethodType(lambda own, x: nn.Softmax(1)(own[1:](own[:1](x))), model)  # type: ignore
+    with replayable(model) as (_, call):
+        assert call(torch.randn(4, 3)).shape == (4, 3)
+
+
+def test_modules_in_objects_are_copied_as_well() -> None:
+    model = nn.Sequential(nn.Linear(3, 3))
+    model.hidden = SimpleNamespace(teacher=nn.Linear(3, 3))  # type: ignore
+    model.forward = types.MethodType(lambda self, x: self[0](x) + self.hidden.teacher(x), model)  # type: ignore
+    with replayable(model) as (_, call):
+        assert call(torch.randn(4, 3)).shape == (4, 3)

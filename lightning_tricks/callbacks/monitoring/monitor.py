@@ -10,14 +10,15 @@ from typing import Any
 
 from lightning_tricks._compat import trainer as compat
 from lightning_tricks._compat.lightning import rank_zero_warn
-from lightning_tricks.callbacks.monitoring import checkpoints, selection
-from lightning_tricks.callbacks.monitoring.files import folder_of
-from lightning_tricks.callbacks.monitoring.loss_history import LossHistory
+from lightning_tricks.callbacks.monitoring import checkpoints
 from lightning_tricks.callbacks.monitoring.monitor_hooks import MonitorHooks
+from lightning_tricks.callbacks.monitoring.output.files import FitFiles, make_folder
 from lightning_tricks.model.arguments import check_count
 from lightning_tricks.probes import Snapshot, ValidationRecord
 from lightning_tricks.probes.probe import MAX_PATTERNS
 from lightning_tricks.report import write_csv
+from lightning_tricks.watch import selection
+from lightning_tricks.watch.loss_history import LossHistory
 
 
 class Monitor(MonitorHooks):
@@ -28,6 +29,7 @@ class Monitor(MonitorHooks):
     """
 
     prefix = "monitor"
+    files: bool = True  # whether any are written at the end
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Monitor(MonitorHooks):
         self._name = self.prefix  # in keys and folders; a second monitor of a class gets a number
         self._keys: dict[str, float] = {}
         self._fresh = self._to_show = False
+        self.files_of_fit = FitFiles()
 
     # --- for subclasses ----------------------------------------------------------------------------------------
 
@@ -99,7 +102,9 @@ class Monitor(MonitorHooks):
         super().on_fit_start(trainer, pl_module)
         self._every = self.every_n_steps or trainer.log_every_n_steps or 50
         self._keys, self._to_show, self._fresh = {}, False, False
-        same = [monitor for monitor in _monitors_of(trainer) if monitor.prefix == self.prefix].index(self) + 1
+        monitors = _monitors_of(trainer)
+        self.files_of_fit = FitFiles() if monitors[0] is self else monitors[0].files_of_fit
+        same = [monitor for monitor in monitors if monitor.prefix == self.prefix].index(self) + 1
         self._name = self.prefix if same == 1 else f"{self.prefix}_{same}"
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -177,8 +182,10 @@ class Monitor(MonitorHooks):
         to_show, self._to_show = self._to_show, False
         if to_show and trainer.is_global_zero:
             with self.errors:
-                folder = folder_of(trainer, self._name)
+                folder = self.files_of_fit.folder_of(trainer, self._name) if self.files else None
                 try:
+                    if folder is not None:
+                        make_folder(trainer, folder)
                     self.show(trainer, folder)
                 except OSError as error:
                     reason = error.strerror or error

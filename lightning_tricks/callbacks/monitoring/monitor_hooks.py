@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from lightning_tricks._compat.lightning import Callback
-from lightning_tricks.callbacks.monitoring.loss_history import LossHistory
-from lightning_tricks.callbacks.monitoring.receiver import MonitorErrors
 from lightning_tricks.callbacks.monitoring.shared_probe import SharedProbe
 from lightning_tricks.probes import Snapshot, ValidationRecord
 from lightning_tricks.probes.probe import MAX_PATTERNS
+from lightning_tricks.watch.errors import MonitorErrors
+from lightning_tricks.watch.loss_history import LossHistory
 
 
 class MonitorHooks(Callback):

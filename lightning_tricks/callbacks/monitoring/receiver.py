@@ -1,44 +1,12 @@
-"""What the shared probe asks of each monitor, and what becomes of one that fails."""
+"""What the shared probe asks of each monitor."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from lightning_tricks._compat.lightning import rank_zero_warn
-from lightning_tricks.callbacks.monitoring.loss_history import LossHistory
 from lightning_tricks.probes import Snapshot, ValidationRecord
-from lightning_tricks.probes.watch.error_guard import ErrorGuard
-
-
-class MonitorErrors(ErrorGuard):
-    """A block whose errors end a monitor and never a training: the first is said as a warning, ``failed`` remembers it.
-
-    Args:
-        who: The name of what failed; without one nothing is said.
-
-    >>> errors = MonitorErrors()
-    >>> with errors:
-    ...     1 / 0
-    >>> errors.failed
-    True
-    """
-
-    def __init__(self, who: str = "") -> None:
-        super().__init__(self.fail)
-        self.who = who
-        self.error: Exception | None = None
-
-    @property
-    def failed(self) -> bool:
-        return self.error is not None
-
-    def fail(self, error: Exception) -> None:
-        first, self.error = not self.failed, error
-        if first and self.who:
-            rank_zero_warn(
-                f"{self.who} stopped, the training goes on: {type(error).__name__}: {error}. "
-                "Please report this with the model's code."
-            )
+from lightning_tricks.watch.errors import MonitorErrors
+from lightning_tricks.watch.loss_history import LossHistory
 
 
 class SnapshotReceiver(Protocol):

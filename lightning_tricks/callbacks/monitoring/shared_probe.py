@@ -13,14 +13,15 @@ import torch
 from lightning_tricks._compat import trainer as compat
 from lightning_tricks._compat.lightning import rank_zero_warn
 from lightning_tricks._compat.torch_optim import unscales_itself
-from lightning_tricks.callbacks.monitoring.first_step import FirstStep
-from lightning_tricks.callbacks.monitoring.loss_history import ValidationLoss, loss_in
-from lightning_tricks.callbacks.monitoring.receiver import MonitorErrors, SnapshotReceiver
+from lightning_tricks.callbacks.monitoring.receiver import SnapshotReceiver
 from lightning_tricks.callbacks.monitoring.repeated_step import RepeatedStep
 from lightning_tricks.callbacks.monitoring.validation_data import ValidationData
 from lightning_tricks.model.processes import gather_objects
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.watch.loss_path import ClassTarget
+from lightning_tricks.watch.errors import MonitorErrors
+from lightning_tricks.watch.first_step import FirstStep
+from lightning_tricks.watch.loss_history import ValidationLoss, loss_in
 
 Value = TypeVar("Value")
 MOST_BATCHES = 16  # without a step of any optimiser, in manual optimisation: then the probe is closed all the same

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, SequentialSampler
 
 from lightning_tricks._compat.torch_modules import strip_wrappers
-from lightning_tricks.callbacks.monitoring.receiver import MonitorErrors
 from lightning_tricks.diagnosis.history.layers import input_layer
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.probes import ChannelMoments, Snapshot, ValidationRecord, WeightedRecord
@@ -21,6 +20,7 @@ from lightning_tricks.probes.measure.loss_and_norm_sums import MOST_COUNTED
 from lightning_tricks.probes.probe import MAX_PATTERNS
 from lightning_tricks.probes.watch.loss_path import ClassTarget
 from lightning_tricks.stats import MomentSums, Sums, sample, to_host, unreadable
+from lightning_tricks.watch.errors import MonitorErrors
 
 LOOKS = 3  # at the training, before a validation is compared with it
 CHANNELS = 64  # are compared: of many, some that are spread evenly

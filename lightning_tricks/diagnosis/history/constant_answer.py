@@ -57,7 +57,9 @@ def best_constant(records: Sequence[LossRecord]) -> ConstantAnswer | None:
     The entropy of a sample is too low by (classes - 1) / 2n (Miller 1955), which is added.
     """
     latest, lengths = records[-1], {len(record.wanted) for record in records}
-    if math.isnan(latest.smoothing) or len(lengths) > 1 or not (_one_of_classes(latest) or _binary(records)):
+    if math.isnan(latest.smoothing) or len(lengths) > 1 or not latest.wanted:  # too many classes to be counted
+        return None
+    if not (_one_of_classes(latest) or _binary(records)):
         return None
     each = np.array([record.wanted for record in records], np.float64)
     counts = each.sum(0)

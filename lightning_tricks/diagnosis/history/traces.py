@@ -49,7 +49,7 @@ def traces_of(snapshots: Sequence[Snapshot]) -> list[Trace]:
         for r in snapshot.parameters:
             counts = r.trainable and not (stepped and r.optimized and math.isnan(r.update))
             seen.setdefault(r.name, []).append((snapshot, r, used_by(r.name), counts))
-    traces: list[Trace] = []
+    traces, moved = list[Trace](), set[str]()  # modules of which a weight changes by hand
     for name, looks in seen.items():
         records, latest = [record for _, record, _, _ in looks], looks[-1][1]
         counting = [snapshot for snapshot, _, _, counts in looks if counts]
@@ -60,9 +60,12 @@ def traces_of(snapshots: Sequence[Snapshot]) -> list[Trace]:
         by_hand = bool(sizes) and max(sizes) > min(sizes) * (1.0 + _BY_HAND)
         # A loss that went backward depends on it: an optimiser that steps inside of the pass leaves no gradient.
         silent = erased and not any(r.reached for r in records)
-        if counting and latest.trainable and not by_hand:
+        if by_hand:
+            moved.add(name.rpartition(".")[0])
+        elif counting and latest.trainable:
             traces.append(Trace(name, latest, tuple(counting), use, silent, erased))
-    return traces
+    # A bias before batch norm stays as it is where its weight is trained out of sight.
+    return [trace for trace in traces if not trace.silent or trace.name.rpartition(".")[0] not in moved]
 
 
 @remembered

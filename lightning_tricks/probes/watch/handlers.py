@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_tricks._compat import torch_functions, torch_tensors
+from lightning_tricks._compat import torch_tensors
 from lightning_tricks.activations import Activation, by_name, properties_of
 from lightning_tricks.probes.measure import losses, normalizations
 from lightning_tricks.probes.measure.activations import ActivationCall
@@ -17,10 +17,8 @@ from lightning_tricks.probes.measure.operations import Operation
 from lightning_tricks.probes.measure.regularization import Dropped, carried
 from lightning_tricks.probes.measure.tallies import ActivationTally, Unmeasured, WeightedTally, origin_of
 from lightning_tricks.probes.measure.targets import start_of
-from lightning_tricks.probes.watch.annotations import graph_behind
 from lightning_tricks.probes.watch.loss_path import depends_on_network, softmax_axis
 from lightning_tricks.probes.watch.observer import Observer
-from lightning_tricks.stats import unreadable
 
 _RELU6 = (("min_val", 0.0), ("max_val", 6.0))
 Function = Callable[..., Any]
@@ -215,48 +213,6 @@ def multiplication(observer: Observer, func: Function, args: Arguments, kwargs: 
     return output
 
 
-def gradient_of(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
-    """torch.autograd.grad, as in a gradient penalty: its gradients are no error signals."""
-    before, observer.gradients.paused = observer.gradients.paused, True
-    try:
-        return func(*args, **kwargs)
-    finally:
-        observer.gradients.paused = before
-
-
-def backward(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
-    # reentrant checkpointing goes backward inside a backward
-    if observer.closed or observer.paused or torch_functions.in_backward():
-        return func(*args, **kwargs)
-    given = args[0] if args else kwargs.get("tensors")
-    leaves: list[Tensor] = []
-    with observer.guard("loss"):
-        for value in [given] if isinstance(given, Tensor) else list(given or ()):
-            leaves += _note_loss(observer, value)
-    with observer.guard("training loop"), torch.no_grad():
-        observer.loop.before_backward(leaves)
-    flags = dict(zip(("retain_graph", "create_graph"), args[2:], strict=False))
-    flags.update(kwargs)
-    keeps = flags.get("retain_graph")
-    observer.gradients.keeps_graph = bool(flags.get("create_graph") if keeps is None else keeps)
-    try:
-        return func(*args, **kwargs)
-    finally:
-        observer.gradients.keeps_graph = False
-        with observer.guard("training loop"):
-            observer.loop.leftover.after_backward()
-        with observer.guard("gradients"):
-            observer.raw_gradients.after_backward()
-
-
-def unscaling(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
-    """A loss scaler takes its factor off the gradients."""
-    output = func(*args, **kwargs)
-    with observer.guard("gradients"):
-        observer.raw_gradients.after_unscaling()
-    return output
-
-
 def _weighted_behind(observer: Observer, argument: Any) -> WeightedTally | None:
     if not observer.active or not isinstance(argument, Tensor):
         return None
@@ -313,21 +269,6 @@ def _multiply(
         return  # a learned scale, or a mask
     elif rival is None or properties_of(source.function).two_sided or not properties_of(rival.function).two_sided:
         source.become_gate(rival)
-
-
-def _note_loss(observer: Observer, loss: Tensor) -> list[Tensor]:
-    """Keep the value of a loss; what it depends on."""
-    tallies = observer.tallies
-    if loss.numel() == 1 and unreadable(loss) is None:
-        value = loss.detach().reshape(())
-        tallies.loss = value if tallies.loss is None else tallies.loss + value
-    observer.loss_path.arrive(loss)
-    if observer.outermost is not None:
-        observer.outermost.before_backward(loss)
-    functions, leaves = graph_behind(loss)
-    for name in functions:
-        tallies.not_seen[name] = "custom autograd function: nothing inside it is seen"
-    return leaves
 
 
 def _input(args: Arguments, kwargs: Mapping[str, Any]) -> Any:

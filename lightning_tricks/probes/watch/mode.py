@@ -12,7 +12,7 @@ from lightning_tricks import activations
 from lightning_tricks._compat import torch_functions
 from lightning_tricks._compat.torch_optim import UNSCALING
 from lightning_tricks.probes.measure import losses, operations
-from lightning_tricks.probes.watch import attention, handlers
+from lightning_tricks.probes.watch import attention, backward, handlers
 from lightning_tricks.probes.watch.handlers import Arguments, Function, Handler, Keywords
 from lightning_tricks.probes.watch.observer import Observer
 
@@ -44,9 +44,9 @@ _OTHERS: tuple[tuple[Handler, str, str], ...] = (  # handler, places, names in e
     (handlers.batch_norm, "functional", "batch_norm"),
     (functools.partial(handlers.other_norm, False), "functional", "instance_norm group_norm"),
     (functools.partial(handlers.other_norm, True), "functional", "layer_norm"),
-    (handlers.backward, "Tensor autograd", "backward"),
-    (handlers.gradient_of, "autograd", "grad"),
-    (handlers.unscaling, "torch", UNSCALING),
+    (backward.backward, "Tensor autograd", "backward"),
+    (backward.gradient_of, "autograd", "grad"),
+    (backward.unscaling, "torch", UNSCALING),
 )
 
 

@@ -59,7 +59,7 @@ class ModuleStack:
 
     def attach(self) -> None:
         self._handles = [
-            register_module_forward_pre_hook(self._enter),
+            register_module_forward_pre_hook(self.enter),
             register_module_forward_hook(self._leave, always_call=True),
         ]
 
@@ -110,7 +110,8 @@ class ModuleStack:
             if f"{base}_{count}" not in self._taken:  # a module may be called "relu_2" by its own right
                 return f"{base}_{count}"
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
+    def enter(self, module: nn.Module, args: Any) -> None:
+        """A module is called."""
         frame: Frame | None
         if id(module) in self._paths:
             known = self._paths[id(module)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -58,6 +59,20 @@ class Observer:
         self.raw_gradients = RawGradients()
         self._model = model
         self._buffers: set[int] | None = None
+
+    def attach(self, exits: contextlib.ExitStack) -> None:
+        """See the calls of modules until the exits are closed."""
+        exits.callback(self.modules.detach)
+        self.modules.attach()
+        if self.outermost is not None:
+            exits.callback(self.outermost.detach)
+            self.outermost.attach()
+
+    def enter_call(self, module: nn.Module, args: Any) -> None:
+        """See a call that had begun already, its forward excepted."""
+        self.modules.enter(module, args)
+        if self.outermost is not None:
+            self.outermost.enter(module, args)
 
     def pause(self, paused: bool) -> None:
         """Look at nothing from here on, or look again."""

@@ -74,7 +74,7 @@ class OutermostCalls:
 
     def attach(self) -> None:
         """To be called when the stack of modules is attached, whose hooks are to run first."""
-        self._ends = [register_module_forward_pre_hook(self._enter).remove, hear_calls(self._leave)]
+        self._ends = [register_module_forward_pre_hook(self.enter).remove, hear_calls(self._leave)]
 
     def detach(self) -> None:
         for end in self._ends:
@@ -101,7 +101,8 @@ class OutermostCalls:
     def _listening(self) -> bool:
         return self.found is None and not self._modules.paused and not torch_functions.in_backward()
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
+    def enter(self, module: nn.Module, args: Any) -> None:
+        """A module is called."""
         if self._listening and self._modules.depth == 1:
             with self._guard("preflight"):
                 self._before = random_streams(self._devices)

@@ -12,7 +12,7 @@ from lightning_tricks.report.figures.gradient_flow import gradient_flow
 from lightning_tricks.report.figures.histograms import histogram_over_time, histograms_over_time
 from lightning_tricks.report.figures.ladder import ladder
 from lightning_tricks.report.figures.shares import dead_and_linear
-from lightning_tricks.report.figures.style import drawing
+from lightning_tricks.report.figures.style import drawing, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,5 +52,5 @@ def save_all(history: Sequence[Snapshot], folder: str | pathlib.Path) -> list[pa
     for name, figure in all_figures(history).items():
         folder.mkdir(parents=True, exist_ok=True)
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1])
+        save(figure, paths[-1])
     return paths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -78,6 +79,17 @@ def drawing(draw: D) -> D:
             return draw(*args, **kwargs)
 
     return cast(D, drawn)
+
+
+def save(figure: Figure, path: pathlib.Path) -> None:
+    """Write a figure as PNG: drawn once, where ``Figure.savefig`` draws what has a layout twice."""
+    import matplotlib.image
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with matplotlib.rc_context(cast("dict[Any, Any]", _STYLE)):
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        matplotlib.image.imsave(path, np.asarray(canvas.buffer_rgba()), dpi=figure.dpi)
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks as lt
-from lightning_tricks.callbacks.monitoring import selection
 from lightning_tricks.probes import Snapshot, ValidationRecord
+from lightning_tricks.watch import selection
 
 from . import data as datasets
 from .case import Case

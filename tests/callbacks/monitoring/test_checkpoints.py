@@ -33,7 +33,7 @@ def test_one_history_is_saved_for_all_monitors():
     save(monitors()[:1], "one.ckpt")
     fit(Classifier(), []).save_checkpoint("none.ckpt")
     three, one, none = (os.path.getsize(f"{name}.ckpt") for name in ("three", "one", "none"))
-    assert three - none < 1.1 * (one - none)
+    assert three - none < 1.3 * (one - none)  # not three times as much; what stands once a look is per monitor
 
 
 @pytest.mark.parametrize("second", [{}, {"log_per_layer": False}, {"layers": "net.0"}])

@@ -173,8 +173,8 @@ def test_two_monitors_of_a_class_keep_apart(tmp_path):
     keys = ("activations/linearity", "activations_2/linearity")
     assert [float(trainer.callback_metrics[key]) for key in keys] == pytest.approx(summaries)
     assert summaries[0] != summaries[1]
-    assert (tmp_path / "activations" / "history.csv").exists()
-    assert (tmp_path / "activations_2" / "history.csv").exists()
+    assert (tmp_path / "lightning_logs" / "version_0" / "activations" / "history.csv").exists()
+    assert (tmp_path / "lightning_logs" / "version_0" / "activations_2" / "history.csv").exists()
 
 
 @pytest.mark.parametrize("place", ["summary", "per_layer", "on_snapshot", "show"])

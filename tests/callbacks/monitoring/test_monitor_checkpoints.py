@@ -78,10 +78,11 @@ def test_resumed_history_is_that_of_an_uninterrupted_training(where, accumulate,
 
 
 def known_after_resuming(monitor):
-    """Without what the step before has to be known for: whether its gradients are still there."""
+    """Without what the step before has to be known for, and without what every fit looks at in its first step."""
     (history,) = unpack(pack([monitor.history]))  # with the precision that a checkpoint has
     known = [snapshot.to_dict() for snapshot in history]
     for snapshot in known:
+        snapshot.pop("preflight", None)
         for name in ("cleared", "stale"):
             snapshot["training"].pop(name)
     return known, monitor.own_state()

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 import lightning_tricks as lt
+from lightning_tricks.callbacks.monitoring.checkpoints import restore, state_of
 from lightning_tricks.callbacks.monitoring.validation_data import ValidationData, ValidationSums
 from lightning_tricks.stats import MomentSums, to_host
 from tests.callbacks.trainings import Classifier, Functional, batches, fit, mlp, same
@@ -196,7 +197,7 @@ def test_stored_thinned_and_taken_up_again(tmp_path):
     fit(Validated(), [monitor], TRAIN, validation=VALIDATION)
     (record,) = [s.validation for s in monitor.history if s.validation is not None]
     other = lt.ActivationMonitor(every_n_steps=1)
-    other.load_state_dict(pickle.loads(pickle.dumps(monitor.state_dict())))
+    restore([other], pickle.loads(pickle.dumps(state_of([monitor]))))
     assert other.history[-1].validation == record
     other.on_validation_data(record_of(Validated(), validation=TRAIN))
     assert other.history[-1].validation == record

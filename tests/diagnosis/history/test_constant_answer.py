@@ -70,3 +70,9 @@ def test_sorted_batches_soft_targets_and_old_records_have_none() -> None:
     soft = record(lambda out: F.binary_cross_entropy_with_logits(out, torch.rand(1000, 1)), 1)
     assert best_constant([soft]) is None
     assert best_constant([LossRecord("loss", "cross_entropy", class_counts=(9, 1))]) is None
+
+
+def test_classes_that_are_too_many_to_be_counted_have_none() -> None:
+    many = record(lambda out: F.cross_entropy(out, torch.arange(1000)), 1000)
+    assert many.wanted == ()
+    assert best_constant([many]) is None

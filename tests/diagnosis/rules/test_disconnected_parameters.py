@@ -279,3 +279,19 @@ def test_layers_thawed_one_after_the_other() -> None:
 
     history = look(network, take_step, [optimizer], steps=30)
     assert said(find_disconnected_parameters(history)) == []
+
+
+def test_members_that_are_trained_out_of_sight_are_not_unused() -> None:
+    """Their weights are copies of what runs; a bias before batch norm stays as it is."""
+    model = nn.ModuleDict({"seen": deep(nn.ReLU, 2), "member": deep(nn.ReLU, 2)})
+    optimizer = adam(model)
+
+    def take_step(x: Tensor, y: Tensor, step: int) -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model["seen"](x), y).backward()
+        optimizer.step()
+        with torch.no_grad():
+            for name, parameter in model["member"].named_parameters():
+                parameter.mul_(0.99 if name.endswith("weight") else 1.0)
+
+    assert said(find_disconnected_parameters(look(model, take_step, [optimizer], steps=30))) == []

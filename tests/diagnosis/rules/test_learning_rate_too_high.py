@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_tricks.callbacks.monitoring.selection import is_probed
 from lightning_tricks.checkup import checkup
 from lightning_tricks.diagnosis import Finding, find
 from lightning_tricks.diagnosis.history.progress import recent_loss, typical_ratio
@@ -21,6 +20,7 @@ from lightning_tricks.diagnosis.rules.learning_rate_too_high import find_learnin
 from lightning_tricks.diagnosis.rules.learning_rate_too_low import find_learning_rate_too_low
 from lightning_tricks.probes import ParameterRecord, Probe, Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
+from lightning_tricks.watch.selection import is_probed
 from tests.diagnosis.trainings import Optimizer, deep, digits, lecun, sgd
 from tests.diagnosis.watching import Convolutions, Recurrent, adam, classify, momentum, train, watched
 

@@ -7,9 +7,9 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from lightning_tricks.callbacks.monitoring import selection
 from lightning_tricks.diagnosis import Finding, find
 from lightning_tricks.probes import Snapshot
+from lightning_tricks.watch import selection
 
 from ..case import Case
 from ..faults import KINDS

@@ -21,16 +21,21 @@ class FirstStep:
     def __init__(self, wanted: bool) -> None:
         self._wanted = wanted
         self._collation: Collation | None = None
+        self._loader: Any = None
         self._record: PreflightRecord | None = None
         self._reason = ""
 
     def begin(self, probe: Probe, batch: Any, loader: Any, world_size: int) -> None:
-        """Before the probe opens; of several processes that would have to do the same, none does it."""
+        """Before the probe opens; of several processes that would have to do the same, none does it.
+
+        ``batch``: None where nobody knows it; then it is taken to be what the call and its losses are given.
+        """
         wanted, self._wanted = self._wanted, False
         if wanted and world_size > 1:
             self._reason = "not asked: several processes train together"
         elif wanted:
             probe.keep_call()
+            self._loader = loader
             self._collation = Collation.of(batch, loader)
 
     def run(self, probe: Probe) -> None:
@@ -42,6 +47,9 @@ class FirstStep:
         try:
             if call is None:
                 raise NotAskedError("no call of the model was seen that leads to the loss")
+            if not collation.tensors:
+                given = (call.args, call.kwargs, [targets.numbers for targets in call.targets])
+                collation = Collation.of(given, self._loader)
             self._record = preflight(call, collation)
         except NotAskedError as reason:
             self._reason = f"not asked: {reason}"

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from lightning_tricks.callbacks.monitoring.loss_history import MOST, LossHistory, ValidationLoss, loss_in, loss_key
+from lightning_tricks.watch.loss_history import MOST, LossHistory, ValidationLoss, loss_in, loss_key
 
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 129, 1000])

@@ -3,7 +3,8 @@
 import math
 
 import lightning_tricks as lt
-from lightning_tricks.callbacks.monitoring.selection import (
+from lightning_tricks.probes import ValidationRecord
+from lightning_tricks.watch.selection import (
     MOST,
     START,
     WINDOW,
@@ -13,7 +14,6 @@ from lightning_tricks.callbacks.monitoring.selection import (
     set_validation_data,
     set_validation_loss,
 )
-from lightning_tricks.probes import ValidationRecord
 from tests.callbacks.trainings import Classifier, batches, fit
 
 

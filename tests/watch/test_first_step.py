@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import lightning_tricks as lt
-from lightning_tricks.callbacks.monitoring.first_step import FirstStep
 from lightning_tricks.experiments import replay
+from lightning_tricks.watch.first_step import FirstStep
 from tests.callbacks.trainings import Classifier, Gan, batches, cnn, fit, mlp, same, transformer
 from tests.conftest import attached
 

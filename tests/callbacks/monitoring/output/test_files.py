@@ -10,14 +10,17 @@ from lightning.pytorch.loggers.logger import Logger
 
 import lightning_tricks as lt
 from lightning_tricks._compat import lightning as compat
-from lightning_tricks.callbacks.monitoring.files import folder_of
-from tests.callbacks.trainings import Classifier, batches, fit, monitors
+from lightning_tricks.callbacks.monitoring.output.files import FitFiles
+from tests.callbacks.trainings import Classifier, Loader, batches, fit, monitors
 
 FILES = {
     "activations": {"ladder.png", "histograms_over_time.png", "dead_and_linear.png", "history.csv"},
     "gradients": {"gradient_flow.png", "history.csv"},
     "doctor": {"ladder.png", "histograms_over_time.png", "dead_and_linear.png", "gradient_flow.png", "history.csv"},
 }
+
+
+RUN = pathlib.Path("lightning_logs/version_0")
 
 
 def files(folder):
@@ -32,15 +35,41 @@ def test_files_and_tensorboard_images(drawn, tmp_path):
 
     events = EventAccumulator(logger.log_dir)
     events.Reload()
-    assert set(events.Tags()["images"]) == {
+    pictures = {
         f"{folder}/{name.removesuffix('.png')}" for folder, names in FILES.items() for name in names if "png" in name
     }
+    assert set(events.Tags()["images"]) == {each for each in pictures if "doctor" not in each}  # it has the same ones
     assert events.Images("gradients/gradient_flow")[0].step == 5
 
 
-def test_without_a_logger_under_the_root(drawn, tmp_path):
-    fit(Classifier(), [lt.GradientFlowMonitor(every_n_steps=1)], default_root_dir=tmp_path / "root")
-    assert {path.name for path in (tmp_path / "root" / "gradients").iterdir()} == FILES["gradients"]
+def test_without_a_logger_in_a_version_of_its_own_under_the_root(drawn, tmp_path):
+    options = {"default_root_dir": tmp_path / "root"}
+    trainer = fit(Classifier(), [lt.GradientFlowMonitor(every_n_steps=1)], **options)
+    runs = tmp_path / "root" / "lightning_logs"
+    assert {path.name for path in (runs / "version_0" / "gradients").iterdir()} == FILES["gradients"]
+    assert (runs / "version_0" / ".gitignore").read_text().splitlines()[-1] == "*"
+    before = (runs / "version_0" / "gradients" / "history.csv").read_text()
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(Classifier(), Loader(batches(2)))
+    fit(Classifier(), monitors(), **options)
+    assert {path.name for path in runs.iterdir()} == {"version_0", "version_1", "version_2"}
+    assert files(runs / "version_2") == FILES  # those of one fit stand together
+    assert (runs / "version_0" / "gradients" / "history.csv").read_text() == before
+
+
+def test_folders_of_a_logger_are_its_own(tmp_path):
+    fit(Classifier(), monitors(), logger=CSVLogger("csv"))
+    assert not list(tmp_path.rglob(".gitignore"))
+
+
+def test_each_picture_is_drawn_once(drawn, monkeypatch):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    drawings, draw = [], FigureCanvasAgg.draw
+    monkeypatch.setattr(FigureCanvasAgg, "draw", lambda canvas: (drawings.append(canvas), draw(canvas)))
+    fit(Classifier(), monitors(), logger=[TensorBoardLogger("one"), TensorBoardLogger("two")])
+    assert len(drawings) == 4
+    assert files(pathlib.Path("one/lightning_logs/version_0")) == FILES
 
 
 def test_without_matplotlib_one_warning(drawn, tmp_path, monkeypatch):
@@ -49,7 +78,7 @@ def test_without_matplotlib_one_warning(drawn, tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="no pictures") as told:
         fit(Classifier(), monitors())
     assert sum("no pictures: install matplotlib" in str(warning.message) for warning in told) == 1
-    assert files(tmp_path) == {name: {"history.csv"} for name in FILES}
+    assert files(tmp_path / RUN) == {name: {"history.csv"} for name in FILES}
 
 
 def test_a_picture_that_fails_is_a_warning(drawn, tmp_path, monkeypatch):
@@ -59,7 +88,7 @@ def test_a_picture_that_fails_is_a_warning(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(lt.report, "gradient_flow", broken)
     with pytest.warns(UserWarning, match="the picture gradient_flow could not be made: ZeroDivisionError: my fault"):
         fit(Classifier(), [lt.GradientFlowMonitor(every_n_steps=1)])
-    assert (tmp_path / "gradients" / "history.csv").exists()
+    assert (tmp_path / RUN / "gradients" / "history.csv").exists()
 
 
 class Remote(Logger):
@@ -83,7 +112,7 @@ def test_history_as_a_table(tmp_path):
     monitor = lt.ActivationMonitor(every_n_steps=1)
     fit(Classifier(), [monitor])
     path = monitor.to_csv(tmp_path / "elsewhere" / "all.csv")
-    assert path.read_text() == (tmp_path / "activations" / "history.csv").read_text()
+    assert path.read_text() == (tmp_path / RUN / "activations" / "history.csv").read_text()
     lines = path.read_text().splitlines()
     assert lines[0] == "step,kind,layer,function_or_operation,measure,value"
     assert f"0,activation,net.1,relu,linearity,{monitor.history[0].activations[0].linearity!r}" in lines
@@ -97,14 +126,14 @@ def test_nothing_is_drawn_without_a_step(drawn, tmp_path):
 def test_folders(tmp_path):
     class Asks(L.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            self.folder = folder_of(trainer, "name")
+            self.folder = FitFiles().folder_of(trainer, "name")
 
     def folder(**options):
         callback = Asks()
         fit(Classifier(), [callback], batches(1), **options)
         return callback.folder
 
-    assert folder() == tmp_path / "name"
-    assert folder(default_root_dir="root") == pathlib.Path("root/name")
+    assert folder() == tmp_path / "lightning_logs" / "version_0" / "name"
+    assert folder(default_root_dir="root") == pathlib.Path("root/lightning_logs/version_0/name")
     assert folder(logger=CSVLogger("logs")) == pathlib.Path("logs/lightning_logs/version_0/name")
     assert folder(fast_dev_run=True) is None

@@ -1,0 +1,3 @@
+"""Where what the monitors tell goes: screen, folders, loggers."""
+
+__all__: list[str] = []

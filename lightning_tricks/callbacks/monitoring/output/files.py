@@ -1,0 +1,96 @@
+"""Files at the end of a training: where they go, and the pictures among them."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_tricks._compat.lightning import rank_zero_warn, warn_once
+from lightning_tricks.callbacks.monitoring.output.images import log_image
+from lightning_tricks.probes import Snapshot
+from lightning_tricks.report.figures.style import save
+
+_RUNS = "lightning_logs"  # as Lightning's own loggers name it, and most lists of what git is to ignore
+_IGNORED = "# made by lightning_tricks\n*\n"
+Figures = Mapping[str, Callable[[list[Snapshot]], Any]]
+
+
+class FitFiles:
+    """What the monitors of a Trainer write in one fit: into one folder, each picture drawn once."""
+
+    def __init__(self) -> None:
+        self._run: Path | None = None
+        self._drawn: dict[Any, Path] = {}
+
+    def folder_of(self, trainer: Any, name: str) -> Path | None:
+        """Where files of a callback go: beside the logger's, else in a version of its own under default_root_dir.
+
+        None in a ``fast_dev_run``, which leaves no files.
+        """
+        if getattr(trainer, "fast_dev_run", False):
+            return None
+        if self._run is None:
+            self._run = _folder_of_logger(trainer) or _next_version(Path(trainer.default_root_dir) / _RUNS)
+        return self._run / name
+
+    def save_pictures(
+        self, trainer: Any, figures: Figures, history: list[Snapshot], folder: Path, shown: tuple[str, ...]
+    ) -> list[Path]:
+        """Draw each figure of a history, write it as PNG and hand it to the loggers; the paths written.
+
+        What another monitor of the same fit has drawn of the same layers and steps is copied, and not logged again.
+        Without matplotlib one warning says so and nothing is drawn. A figure that fails is a warning too: it is the end
+        of a training that may have taken days.
+        """
+        if importlib.util.find_spec("matplotlib") is None:
+            warn_once("no pictures: install matplotlib, or pip install 'lightning-tricks[examples]'")
+            return []
+        written = []
+        for name, draw in figures.items():
+            path, key = folder / f"{name}.png", (name, shown, tuple(snapshot.step for snapshot in history))
+            try:
+                if key in self._drawn:
+                    shutil.copyfile(self._drawn[key], path)
+                else:
+                    save(draw(history), path)
+                    self._drawn[key] = path
+                    for logger in trainer.loggers:
+                        log_image(logger, f"{folder.name}/{name}", path, history[-1].step)
+                written.append(path)
+            except OSError:
+                raise  # nor can the next one be written
+            except Exception as error:
+                rank_zero_warn(f"the picture {name} could not be made: {type(error).__name__}: {error}")
+        return written
+
+
+def make_folder(trainer: Any, folder: Path) -> None:
+    """Make a folder of a callback; git is to ignore what stands in none of a logger's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not trainer.loggers:
+        (folder.parent / ".gitignore").write_text(_IGNORED, encoding="utf-8")
+
+
+def _folder_of_logger(trainer: Any) -> Path | None:
+    """The first logger's folder of this run; on rank zero only.
+
+    No process waits for another one here (``trainer.log_dir`` does): it is also asked for after an exception on one.
+    """
+    if not trainer.loggers:
+        return None
+    logger = trainer.loggers[0]
+    own = getattr(logger, "log_dir", None)
+    if own:
+        return Path(own)
+    parts = [str(part) for part in (logger.name, logger.version) if part not in (None, "")]
+    return Path(logger.save_dir or trainer.default_root_dir).joinpath(*parts)
+
+
+def _next_version(runs: Path) -> Path:
+    """The folder of the next run: ``version_0``, ``version_1``, ... as Lightning's own loggers count them."""
+    found = [re.fullmatch(r"version_(\d+)", each.name) for each in (runs.iterdir() if runs.is_dir() else ())]
+    return runs / f"version_{max((int(name[1]) for name in found if name), default=-1) + 1}"
