@@ -56,7 +56,7 @@ class Coverage:
         rules = len(self.judged + self.not_judged)
         judged = f"; {len(self.judged)} of {rules} rules could judge" if rules else ""
         return (
-            f"{_count(self.layers, 'layer')}, {_count(self.trainable, 'trainable tensor')} (gradient seen in "
+            f"{count(self.layers, 'layer')}, {count(self.trainable, 'trainable tensor')} (gradient seen in "
             f"{self.gradient:.0%}, update in {self.update:.0%}){frozen}{judged}"
         )
 
@@ -122,5 +122,5 @@ def looked_at(history: Sequence[Snapshot]) -> str:
     return f"{len(history)} probed steps ({history[0].step} to {history[-1].step})"
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TextIO, TypeVar, get_args
 
-from lightning_tricks.diagnosis.coverage import Coverage, coverage, doubt, looked_at
+from lightning_tricks.diagnosis.coverage import Coverage, count, coverage, doubt, looked_at
 from lightning_tricks.diagnosis.finding import Finding, Trait, plain
 from lightning_tricks.diagnosis.history.learning import TOLD_AFTER
 from lightning_tricks.diagnosis.registry import RULES, wording
@@ -100,7 +100,7 @@ class Diagnosis:
             return f"Unknown: {self._doubt}."
         steps = self.history[-1].step - self.history[0].step + 1
         if steps < TOLD_AFTER:
-            return f"Healthy so far: no fault found in {_count(steps, 'step')}, too early to tell whether it learns."
+            return f"Healthy so far: no fault found in {count(steps, 'step')}, too early to tell whether it learns."
         slow = next((root for root in self.findings if Trait.SLOW in root.traits), None)
         if slow is not None:
             return f"Healthy: it learns, but slowly: {_cause(slow)}."
@@ -111,7 +111,7 @@ class Diagnosis:
         return doubt(self.history)
 
     def __repr__(self) -> str:
-        counts = _count(len(self.findings), "finding"), _count(len(self.history), "snapshot")
+        counts = count(len(self.findings), "finding"), count(len(self.history), "snapshot")
         return f"Diagnosis({', '.join((self.state, *counts))})"
 
     def __str__(self) -> str:
@@ -176,10 +176,6 @@ def _cause(root: Finding) -> str:
         return cause
     symptom = max(following, key=lambda finding: (finding.rank, finding.problem in _STOPS_LEARNING))
     return f"{wording(symptom.problem).clause} because {cause}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _and_more(count: int) -> str:

@@ -26,9 +26,8 @@ def of_a_start(
 ) -> tuple[Remedy, ...]:
     """For signals that fade or grow from layer to layer: other units first where weights alone cannot help."""
     others = (*self_normalize(function), *batch_norm(snapshot, layer))
-    if properties_of(function).fading and ordinary:  # no initial weights carry such slopes deep
-        return *others, initialize()
-    return initialize(), *reversed(others)
+    fading = properties_of(function).fading and ordinary  # no initial weights carry such slopes deep
+    return (*((*others, initialize()) if fading else (initialize(), *reversed(others))), *standardize(snapshot))
 
 
 def self_normalize(function: str) -> tuple[Remedy, ...]:

@@ -16,17 +16,11 @@ _EQUAL = 1.01  # of limits: clipping by norm leaves the norm that it is given to
 
 @dataclass(frozen=True)
 class Clipping:
-    """A gradient that is cut at every look, in a training whose steps are the larger the larger the gradient is.
+    """A gradient that is cut at every look, in a training whose steps are the larger the larger the gradient is."""
 
-    Args:
-        norm: Of the gradient before, as a median over the looks.
-        share: Of that norm that arrives.
-        limit: The largest entry that arrives, where that is what limits it; NaN where the norm is.
-    """
-
-    norm: float
-    share: float
-    limit: float = math.nan
+    norm: float  # of the gradient before, as a median over the looks
+    share: float  # of that norm that arrives
+    limit: float = math.nan  # the largest entry that arrives, where that is what limits it, not the norm
 
     @property
     def arrived(self) -> float:

@@ -18,19 +18,12 @@ _ROUNDING = 1e-4  # of a mean of thousands of 0 and 1 in single precision
 
 @dataclass(frozen=True)
 class ConstantAnswer:
-    """The best constant answer of a loss over classes, or over outputs that each say yes or no.
+    """The best constant answer of a loss over classes, or over outputs that each say yes or no."""
 
-    Args:
-        counts: How often each class was wanted, or no and yes.
-        weights: What each weighs.
-        shares: The answer: the share of each class times its weight.
-        loss: What it loses, the entropy of the shares.
-    """
-
-    counts: np.ndarray
-    weights: np.ndarray
-    shares: np.ndarray
-    loss: float
+    counts: np.ndarray  # how often each class was wanted, or no and yes
+    weights: np.ndarray  # what each weighs
+    shares: np.ndarray  # the answer: the share of each class times its weight
+    loss: float  # what it loses, the entropy of the shares
 
     @property
     def frequent(self) -> int:

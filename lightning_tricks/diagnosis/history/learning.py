@@ -17,27 +17,22 @@ from lightning_tricks.probes.records.loss_and_norm import LossRecord
 AT_A_GUESS = 0.98  # of the guess's loss; closer to it a training with a R2 of .01 cannot be told from none
 FALLING = 2.0  # standard errors by which the later half falls within itself: it is on its way
 TOLD_AFTER = 100  # optimiser steps before which nothing is said of it
+STEPS = 1000  # what a slow optimiser needs to leave a guess ...
+EPOCHS = 3.0  # ... or passes over the data, where batches are large: it has had its time then
+LITTLE = 0.01  # of a guess's loss: a R2 of .01 is all in some data, and click-through comes under 1 by right
+SURE = 2.0  # standard errors of a level
 
 
 @dataclass(frozen=True)
 class Level:
-    """Where the loss stands: its mean over the later half of the steps, against that of a guess.
+    """Where the loss stands: its mean over the later half of the steps, against that of a guess."""
 
-    Args:
-        guess: What the best constant output loses, or a uniform guess where only that is known.
-        mean: Mean loss over the later half of the steps.
-        error: Standard error of that mean.
-        fall: By how much the later half falls within itself, in standard errors of the difference of its halves.
-        since: The step at which the later half begins.
-        steps: The number of optimiser steps from the first look to the last.
-    """
-
-    guess: float
-    mean: float
-    error: float
-    fall: float
-    since: int
-    steps: int
+    guess: float  # what the best constant output loses, or a uniform guess where only that is known
+    mean: float  # loss over the later half of the steps
+    error: float  # standard error of that mean
+    fall: float  # of the later half within itself, in standard errors of the difference of its halves
+    since: int  # the step at which the later half begins
+    steps: int  # optimiser steps from the first look to the last
 
     @property
     def share(self) -> float:
@@ -69,6 +64,12 @@ def level(history: Sequence[Snapshot], guess: float | None = None) -> Level | No
     in_errors = fall / spread if spread > 0 else math.copysign(math.inf, fall) if fall else 0.0
     passed = history[-1].step - history[0].step + 1
     return Level(guess, float(values.mean()), _error(values), in_errors, int(steps[0]), passed)
+
+
+def had_its_time(history: Sequence[Snapshot]) -> bool:
+    """Whether the training is long enough to tell what it comes to; epochs that are not counted are NaN."""
+    steps, epochs = history[-1].step - history[0].step + 1, history[-1].epoch - history[0].epoch
+    return steps >= STEPS or epochs >= EPOCHS
 
 
 def later_losses(history: Sequence[Snapshot]) -> np.ndarray:

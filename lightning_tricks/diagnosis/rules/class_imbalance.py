@@ -10,7 +10,7 @@ import numpy as np
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
 from lightning_tricks.diagnosis.history.constant_answer import ConstantAnswer, best_constant
-from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, TOLD_AFTER, at_full_rate
+from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, LITTLE, SURE, TOLD_AFTER, at_full_rate, had_its_time
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
 from lightning_tricks.diagnosis.rule import rule, thresholds
@@ -25,13 +25,8 @@ class LIMITS:
     # Between the most frequent class and the others. Rank correlation of counts and weights is noise: weights of 1,
     # 1.2 and 1 had -.87.
     factor: float = 3.0
-    epochs: float = 3.0  # of 101 steps in 6.3 epochs a network of 1 % foreground answered nothing but background ...
-    steps: int = 1000  # ... where nobody counts epochs
     answered: float = 0.05  # of the patterns of other classes, how many are answered as one of these
     equal: float = 1e-6  # variation of the outputs: where all are one, no class is to blame
-    # The share of the constant answer's loss that it may be at the least: click-through comes under 1 by right.
-    little: float = 0.01
-    sure: float = 2.0  # standard errors
 
 
 @rule(
@@ -65,7 +60,7 @@ def _pushed(calls: LossCalls, constant: ConstantAnswer) -> Finding | None:
     if not calls.latest.class_weights or len(known) < 2:
         return None
     most, least = known[counts[known].argmax()], known[counts[known].argmin()]
-    noise = LIMITS.sure * math.sqrt(counts[most] + LIMITS.factor**2 * counts[least])
+    noise = SURE * math.sqrt(counts[most] + LIMITS.factor**2 * counts[least])
     why = (
         Criterion("counts, most over least frequent class", counts[most] / counts[least], ">", LIMITS.factor),
         Criterion("their weights, the same way round", weights[most] / weights[least], ">", LIMITS.factor),
@@ -95,9 +90,8 @@ def _pushed(calls: LossCalls, constant: ConstantAnswer) -> Finding | None:
 
 def _one_answer(history: Sequence[Snapshot], calls: LossCalls, constant: ConstantAnswer) -> Finding | None:
     """The frequent class for every pattern, at the loss that this answer has, after time enough for better."""
-    steps, epochs = history[-1].step - history[0].step + 1, history[-1].epoch - history[0].epoch
-    long = steps >= TOLD_AFTER and (epochs >= LIMITS.epochs or steps > LIMITS.steps)
-    if constant.imbalance < LIMITS.factor or not long:
+    steps = history[-1].step - history[0].step + 1
+    if constant.imbalance < LIMITS.factor or steps < TOLD_AFTER or not had_its_time(history):
         return None
     middle = (history[0].step + history[-1].step) / 2
     later = sum(snapshot.step >= middle for snapshot in calls.snapshots)
@@ -114,7 +108,7 @@ def _one_answer(history: Sequence[Snapshot], calls: LossCalls, constant: Constan
     ]
     if not all(each.holds for each in why):
         return None
-    sure = Criterion("the least it may be", least, ">=", 1.0 - LIMITS.little)
+    sure = Criterion("the least it may be", least, ">=", 1.0 - LITTLE)
     severity: Severity = "warning" if sure.holds and len(calls.snapshots[-1].losses) == 1 else "info"
     evidence, name = _evidence(calls, constant, late), _name(calls.latest, constant.frequent)
     explanation = (
@@ -138,7 +132,7 @@ def _against(late: Sequence[LossRecord], constant: ConstantAnswer) -> tuple[floa
     error = float((lost - same).std(ddof=1)) / math.sqrt(len(late)) / same.mean()
     last = slice(-HYSTERESIS, None)
     mean, now = float(lost.sum() / same.sum()), float(lost[last].sum() / same[last].sum())
-    return mean, max(mean - LIMITS.sure * error, float((lost / same).min())), now
+    return mean, max(mean - SURE * error, float((lost / same).min())), now
 
 
 def _rare(late: Sequence[LossRecord], constant: ConstantAnswer) -> float:

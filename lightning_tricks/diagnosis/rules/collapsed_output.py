@@ -79,7 +79,7 @@ def single_weight(history: Sequence[Snapshot], softmax: SoftmaxRecord) -> Findin
     """A layer with one unit, a score for each of many, and a softmax over that unit in place of the many."""
     if softmax.scores is None or len(softmax.shape) < 3 or max(softmax.shape[1:]) < 2:
         return None
-    found = persistence(history, lambda snapshot: _has_length_one(snapshot, softmax.name))
+    found = persistence(history, lambda s: any(each.name == softmax.name and each.length == 1 for each in s.softmaxes))
     if found is None:
         return None
     shape, layer = list(softmax.shape), softmax.scores
@@ -141,10 +141,6 @@ def _single(snapshot: Snapshot, record: LossRecord) -> SoftmaxRecord | None:
     return None
 
 
-def _has_length_one(snapshot: Snapshot, name: str) -> bool:
-    return any(softmax.name == name and softmax.length == 1 for softmax in snapshot.softmaxes)
-
-
 @remembered
 def _collapsed_calls(snapshot: Snapshot) -> frozenset[str]:
     """Where the targets of a call are all one, as a discriminator's, a constant is the right answer."""
@@ -181,8 +177,7 @@ def _lasts(snapshots: Sequence[Snapshot]) -> bool:
 
 @remembered
 def _stands_still(snapshot: Snapshot) -> bool:
-    gradients = [record.gradient for record in snapshot.parameters if record.trainable]
-    known = [gradient for gradient in gradients if not math.isnan(gradient)]
+    known = [r.gradient for r in snapshot.parameters if r.trainable and not math.isnan(r.gradient)]
     return bool(known) and not any(known)
 
 

@@ -13,6 +13,7 @@ from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
 from lightning_tricks.diagnosis.history.progress import STUCK, all_losses, recent_loss
 from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.diagnosis.rules import exploding_gradient, vanishing_gradient
 from lightning_tricks.diagnosis.rules.dead_units import find_dead_units
 from lightning_tricks.diagnosis.rules.saturation import find_saturation
 from lightning_tricks.diagnosis.rules.unnormalized_input import find_unnormalized_input
@@ -43,8 +44,6 @@ class LIMITS:
     learned: float = 0.7
     whole: float = 0.5  # share of the gradient that arrives in the step: clipped, its size does not matter
     wrong_start: float = 3.0  # first loss over that of a guess: wrong before the first update
-    vanished: float = 1e-3  # first over last error signal: the gradient is the cause
-    exploded: float = 100.0
     aim: float = 0.01  # ratio to come down to: that of healthy trainings in their first steps
     factor: tuple[float, float] = (3.0, 1e6)  # by which it is lowered, at least and at most
 
@@ -125,7 +124,7 @@ def _is_otherwise_sick(start: Snapshot) -> bool:
     """Whether something is wrong before the first update: then that is the cause, at any learning rate."""
     if start.loss > LIMITS.wrong_start * progress.guess_loss(start) or find_unnormalized_input([start]):
         return True
-    return ErrorSignalByLayer.of(start).ratio > LIMITS.exploded
+    return ErrorSignalByLayer.of(start).ratio > exploding_gradient.LIMITS.exploded
 
 
 def _leaps(history: Sequence[Snapshot], begin: int, level: float) -> Severity | None:
@@ -151,7 +150,7 @@ def _comes_to_rest(history: Sequence[Snapshot], begin: int, guess: float) -> Sev
         return None
     levels = [recent_loss(history[:index]) for index in range(HYSTERESIS, len(history) + 1)]
     rest = min(levels[-HYSTERESIS:])
-    if not rest >= STUCK * guess or ErrorSignalByLayer.of(history[0]).ratio < LIMITS.vanished:
+    if not rest >= STUCK * guess or ErrorSignalByLayer.of(history[0]).ratio < vanishing_gradient.LIMITS.vanished:
         return None
     thrown_up = max(all_losses(after[1:]), default=0.0) >= LIMITS.spike * guess
     moved = thrown_up or rest >= LIMITS.shaken * guess or min(levels) < LIMITS.learned * guess

@@ -61,21 +61,15 @@ def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]
 
 @dataclass(frozen=True)
 class SlowSteps:
-    """A training whose steps are far too small.
+    """A training whose steps are far too small."""
 
-    Args:
-        ratio: The update ratio, as a median over weights and looks.
-        rises: Whether the learning rate still does.
-        clipping: What is done to its gradient, where the steps scale with that; None without.
-    """
-
-    ratio: float
-    rises: bool
+    ratio: float  # update over weight, as a median over weights and looks
+    rises: bool  # whether the learning rate still does
     severity: Severity
     evidence: Mapping[str, float]
     explanation: str
     why: tuple[Criterion, ...]
-    clipping: Clipping | None
+    clipping: Clipping | None  # what is done to its gradient, where the steps scale with that
 
     @property
     def clips_most(self) -> bool:

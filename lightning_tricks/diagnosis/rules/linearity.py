@@ -93,10 +93,7 @@ def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
         why = [Criterion("linearity", record.linearity, ">=", LIMITS.linear)]
         severity: Severity = found.severity() if settled else "info"
         ordinary = scale is None or layers.is_ordinary(scale)
-        todo = (
-            *remedies.of_a_start(found.at, record.function, before, ordinary=ordinary),
-            *remedies.standardize(found.at),
-        )
+        todo = remedies.of_a_start(found.at, record.function, before, ordinary=ordinary)
         yield found.finding("linearity", name, severity, evidence, explanation, todo, why, traits, before)
 
 

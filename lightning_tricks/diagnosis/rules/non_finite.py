@@ -56,8 +56,9 @@ def find_non_finite(history: Sequence[Snapshot]) -> Iterator[Finding]:
         overflows = overflows + 1 if tensor == "gradient" and snapshot.loss_scale != 1.0 else LIMITS.overflows
         if overflows < LIMITS.overflows:
             continue
+        before_it = "that a backward pass meets before" if tensor == "gradient" else "executed before"
         explanation = (
-            f"The {tensor}{' of this layer' if layer else ''} is NaN or Inf somewhere, and {_nothing_else(tensor)}. "
+            f"The {tensor}{' of this layer' if layer else ''} is NaN or Inf somewhere, and nothing {before_it} is. "
             "Such a value reaches every weight within one step, after which nothing can be learned."
         )
         evidence: dict[str, Any] = {"tensor": tensor, "loss": snapshot.loss, **snapshot.origin}
@@ -75,10 +76,6 @@ def find_non_finite(history: Sequence[Snapshot]) -> Iterator[Finding]:
         found = Persistence(snapshot.step, 1, snapshot)
         yield found.finding("non_finite", layer, "critical", evidence, explanation, todo, why)
         return
-
-
-def _nothing_else(tensor: str) -> str:
-    return "nothing that a backward pass meets before is" if tensor == "gradient" else "nothing executed before is"
 
 
 def _check(snapshot: Snapshot, layer: str | None, tensor: str) -> Remedy:

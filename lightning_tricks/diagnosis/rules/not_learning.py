@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
-from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, FALLING, Level, at_full_rate, level
+from lightning_tricks.diagnosis.history import learning
+from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, FALLING, LITTLE, SURE
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
@@ -15,18 +16,12 @@ class LIMITS:
     """Looser tests alarm on AdamW with 4000 steps of warm-up, on parity and on slow SGD.
 
     The level's standard error takes the batch and the length into account: small batches need more steps until it is
-    under ``error``. ``steps`` is what a slow optimiser needs beside; a short training of large batches has ``epochs``.
+    under ``error``.
     """
 
     error: float = 0.01  # standard error of the level, of the guess's loss
-    steps: int = 1000  # optimiser steps ...
-    epochs: float = 3.0  # ... or passes over the data
     full_rate: int = 100  # steps at the full rate before it can be told
     of_highest: float = 0.5  # a rate that counts as full, of the highest
-    sure: float = 2.0  # standard errors of the level ...
-    little: float = (
-        0.01  # ... within which it may have come under a guess's by so much: a R2 of .01 is all in some data
-    )
 
 
 _REMEDIES = (
@@ -48,11 +43,13 @@ _REMEDIES = (
 )
 def find_not_learning(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """The loss stays at that of a guess, and no other rule says why."""
-    now = level(history)
-    if now is None or not now.at_a_guess or not _had_its_time(history, now):
+    now = learning.level(history)
+    if now is None or not now.at_a_guess or now.error >= LIMITS.error * now.guess or now.fall >= FALLING:
         return
-    may_be = now.mean - LIMITS.sure * now.error
-    sure = Criterion("the least it may be, over that of a guess", may_be / now.guess, ">=", 1.0 - LIMITS.little)
+    if not learning.had_its_time(history) or not learning.at_full_rate(history, LIMITS.full_rate, LIMITS.of_highest):
+        return
+    may_be = now.mean - SURE * now.error
+    sure = Criterion("the least it may be, over that of a guess", may_be / now.guess, ">=", 1.0 - LITTLE)
     why = [
         Criterion("loss over that of a guess", now.share, ">=", AT_A_GUESS),
         Criterion("fall of the later half, in standard errors", now.fall, "<", FALLING),
@@ -70,13 +67,3 @@ def find_not_learning(history: Sequence[Snapshot]) -> Iterator[Finding]:
     )
     severity: Severity = "warning" if sure.holds else "info"
     yield Finding("not_learning", None, severity, now.since, evidence, explanation, decided_by=tuple(why))
-
-
-def _had_its_time(history: Sequence[Snapshot], now: Level) -> bool:
-    """Whether the loss is known well enough, and the training long enough at its full rate."""
-    if now.error >= LIMITS.error * now.guess or now.fall >= FALLING:
-        return False
-    epochs = history[-1].epoch - history[0].epoch  # NaN where they are not counted
-    if now.steps < LIMITS.steps and not epochs >= LIMITS.epochs:
-        return False
-    return at_full_rate(history, LIMITS.full_rate, LIMITS.of_highest)

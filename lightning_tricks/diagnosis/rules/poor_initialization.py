@@ -102,7 +102,7 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     if slow:
         evidence["last step with the loss of the start"] = lost
         explanation += f" It learns, but slowly: up to step {lost} the loss had hardly left that of the first step."
-    usual = layers.is_ordinary(place.scale)
+    usual, why = layers.is_ordinary(place.scale), [faulty.criterion]
     kinds = {
         Trait.SLOW: slow,
         Trait.AT_ONE_LAYER: faulty.sudden,
@@ -110,11 +110,7 @@ def find_poor_initialization(history: Sequence[Snapshot]) -> Iterator[Finding]:
         Trait.LOUD: place.activation.std > LIMITS.over_one,
     }
     traits = [trait for trait, so in kinds.items() if so]
-    ordinary, why = usual or place.scale is None, [faulty.criterion]
-    todo = (
-        *remedies.of_a_start(first, place.activation.function, name, ordinary=ordinary),
-        *remedies.standardize(first),
-    )
+    todo = remedies.of_a_start(first, place.activation.function, name, ordinary=usual or place.scale is None)
     yield found.finding("poor_initialization", name, severity, evidence, explanation, todo, why, traits, related)
 
 
