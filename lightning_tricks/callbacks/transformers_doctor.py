@@ -10,12 +10,12 @@ from lightning_tricks.watch import LoopDoctor, watch
 
 
 class TransformersDoctor:
-    """A ``TrainerCallback`` that watches a ``transformers.Trainer``: ``Trainer(..., callbacks=[TransformersDoctor()])``.
+    """A ``TrainerCallback`` that watches a Trainer of transformers: ``Trainer(..., callbacks=[TransformersDoctor()])``.
 
     From the beginning of the training to its end it does what :func:`lightning_tricks.watch` does, with
-    ``logging_steps`` for ``every_n_steps`` unless it is given. It hears the losses of evaluations, and
-    ``on_problem="stop"`` stops the Trainer. Where a training ends with an exception, the doctor is closed by ``close()``
-    or by the next training.
+    ``logging_steps`` for ``every_n_steps`` unless that is given. It hears the losses of evaluations, and
+    ``on_problem="stop"`` stops the Trainer. Where a training ends with an exception, the doctor is closed by
+    ``close()`` or by the next training.
 
     Args:
         arguments: Those of :func:`lightning_tricks.watch`.

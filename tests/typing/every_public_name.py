@@ -47,7 +47,9 @@ def any_loop(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
         doctor.validated(1.0)
     kept: lt.LoopDoctor = doctor
     state: dict[str, Any] = kept.state_dict()
-    assert kept.step == 2 and not kept.should_stop and kept.diagnosis.history
+    assert kept.step == 2
+    assert not kept.should_stop
+    assert kept.diagnosis.history
     try:
         callback: lt.TransformersDoctor = lt.TransformersDoctor(report=False)
         assert callback.diagnosis.state == "unknown"
