@@ -92,7 +92,7 @@ def rank_zero_warn(message: str) -> None:
 @contextlib.contextmanager
 def above_bars(stream: Any) -> Iterator[None]:
     """A block whose output to a stream goes above the bars of tqdm, if any, instead of being glued to them."""
-    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    tqdm: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
     with tqdm.external_write_mode(file=stream) if hasattr(tqdm, "external_write_mode") else contextlib.nullcontext():
         yield
 
