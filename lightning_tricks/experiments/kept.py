@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_tricks._compat import torch_tensors
@@ -49,8 +50,12 @@ def is_torchs(hook: Any) -> bool:
 
 
 @contextlib.contextmanager
-def kept(module: nn.Module) -> Iterator[None]:
+def kept(module: nn.Module, *, weights: bool = True) -> Iterator[None]:
     """Attributes, what objects among them hold, and tensors among them are as before; a Trainer is out of reach.
+
+    Args:
+        module: What is to run.
+        weights: Whether there is room to keep the parameters too. Else nothing may run that is known to change them.
 
     Raises:
         NotAskedError: A call may change what cannot be put back.
@@ -59,11 +64,14 @@ def kept(module: nn.Module) -> Iterator[None]:
     hooks = [hook for m in modules for hook in (*forward_hooks_of(m).values(), *forward_pre_hooks_of(m).values())]
     if not all(map(is_torchs, hooks)):
         raise NotAskedError("it cannot be copied, and hooks of others hang on it")
+    if not weights and any(getattr(m, "max_norm", None) is not None for m in modules):
+        raise NotAskedError("it cannot be copied, and its forward changes weights: max_norm")
     versions = [(p, torch_tensors.version(p)) for p in module.parameters()]
     saved = [(m, dict(vars(m))) for m in modules]
     containers, tensors = _held(modules)
     held = [(value, copy.copy(value)) for value in containers]
-    values = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    parameters = [p for p in module.parameters() if weights and not is_lazy(p)]
+    values = [(tensor, tensor.detach().clone()) for tensor in (*tensors, *parameters)]
     for each in modules:
         if _TRAINER in vars(each):
             vars(each)[_TRAINER] = None
@@ -74,10 +82,12 @@ def kept(module: nn.Module) -> Iterator[None]:
             vars(each).clear()
             vars(each).update(attributes)
         changed = [_put_back(value, before) for value, before in held]
+        changed += [torch_tensors.version(p) != version for p, version in versions]
         with torch.no_grad():
             for tensor, before in values:
-                tensor.copy_(before)
-    if any(changed) or any(torch_tensors.version(p) != version for p, version in versions):
+                if not torch.equal(tensor, before):
+                    tensor.copy_(before)
+    if any(changed):
         raise NotAskedError("its forward changes what it keeps")
 
 

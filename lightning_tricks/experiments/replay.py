@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -40,9 +41,10 @@ def replayable(module: nn.Module, *, draws: bool = True) -> Iterator[tuple[nn.Mo
     original = original_of(module)
     devices = {tensor.device for tensor in (*original.parameters(), *original.buffers())}
     with _quiet(), keep_random_numbers(devices):
-        copied, own = _copy(original) if _fits(original, devices) else (None, [])
+        fits = _fits(original, devices)
+        copied, own = _copy(original) if fits else (None, [])
         other = original if copied is None else copied
-        as_before: Any = kept(original) if copied is None else _alone(own)
+        as_before: Any = kept(original, weights=fits) if copied is None else _alone(own, original)
         generators = generators_of(other.modules())
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -113,22 +115,23 @@ def _values(module: nn.Module, *, registered: bool = True) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _alone(own: Sequence[nn.Module]) -> Iterator[None]:
+def _alone(own: Sequence[nn.Module], original: nn.Module) -> Iterator[None]:
     """No module of the training runs, as by a function or a reference that a copy shares with what it was made of.
 
     Args:
         own: The modules of the copy.
+        original: What it was made of.
 
     Raises:
         NotAskedError: One was about to.
     """
-    modules = set(map(id, own))
+    modules, theirs = set(map(id, own)), set(map(id, original.modules()))
     tensors = {id(tensor) for each in own for tensor in (*each.parameters(), *each.buffers())}
 
     def refuse(module: nn.Module, args: Any) -> None:
         # What the forward itself has made, such as a part of a Sequential, holds tensors of the copy or none.
         given = () if id(module) in modules else (*module.parameters(), *module.buffers())
-        if any(id(tensor) not in tensors for tensor in given):
+        if id(module) in theirs or any(id(tensor) not in tensors for tensor in given):
             raise NotAskedError(f"a copy of it runs the {type(module).__name__} of the training")
 
     handle = register_module_forward_pre_hook(refuse)
@@ -140,12 +143,13 @@ def _alone(own: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without warnings; straight in the list of filters, or each would be shown once more by the training."""
+    """Without warnings and printed lines; the former straight in the filters, or the training would show them anew."""
     ignored: tuple[Any, ...] = ("ignore", None, Warning, None, 0)
     filters: list[Any] = warnings.filters  # type: ignore[assignment]
     filters.insert(0, ignored)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         if ignored in filters:
             filters.remove(ignored)

@@ -90,3 +90,19 @@ def test_a_trainer_is_out_of_reach_meanwhile() -> None:
     with kept(model):
         assert model._trainer is None
     assert model._trainer is trainer
+
+
+def test_weights_that_a_forward_changes_are_put_back() -> None:
+    """An embedding with max_norm changes them again after every step."""
+    model = nn.Embedding(4, 2, max_norm=0.1)
+    before = model.weight.detach().clone()
+
+    def run() -> None:
+        model(torch.arange(4))
+        model.weight.data.mul_(0.5)
+
+    with torch.no_grad(), pytest.raises(NotAskedError, match="changes what it keeps"), kept(model):
+        run()
+    assert torch.equal(model.weight, before)
+    with pytest.raises(NotAskedError, match="max_norm"), kept(model, weights=False):
+        pytest.fail("there is no room to put them back")

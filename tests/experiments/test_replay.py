@@ -160,6 +160,23 @@ def test_a_copy_never_runs_a_module_of_the_training(reached_by: str) -> None:
     assert str(states) == str(before)
 
 
+def test_a_child_that_copies_as_itself_does_not_run() -> None:
+    class Itself(nn.Identity):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x
+
+        def __deepcopy__(self, memo: Any) -> nn.Module:
+            return self
+
+    model = nn.Sequential(nn.Linear(3, 3), Itself())
+    with pytest.raises(NotAskedError, match="Itself of the training"), replayable(model) as (_, call):
+        call(torch.randn(4, 3))
+    assert model[1].calls == 0
+
+
 def test_a_forward_may_make_modules() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     model.forward = types.MethodType(lambda own, x: nn.Softmax(1)(own[1:](own[:1](x))), model)  # type: ignore
@@ -173,3 +190,12 @@ def test_modules_in_objects_are_copied_as_well() -> None:
     model.forward = types.MethodType(lambda self, x: self[0](x) + self.hidden.teacher(x), model)  # type: ignore
     with replayable(model) as (_, call):
         assert call(torch.randn(4, 3)).shape == (4, 3)
+
+
+def test_what_a_forward_prints_is_printed_by_the_training_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    model = nn.Linear(3, 3)
+    model.forward = lambda x: print(x.shape) or x  # type: ignore
+    with replayable(model) as (_, call):
+        call(torch.ones(2, 3))
+    print("on")
+    assert capsys.readouterr().out == "on\n"
