@@ -8,6 +8,7 @@ from lightning_tricks.callbacks import (
     PreciseBatchNorm,
     TrainingDoctor,
     TrainingProblemError,
+    TransformersDoctor,
 )
 from lightning_tricks.checkup import checkup
 from lightning_tricks.diagnosis import Finding, Remedy, Rule, diagnose, rule
@@ -31,6 +32,7 @@ __all__ = [
     "GradientFlowMonitor",
     "TrainingDoctor",
     "TrainingProblemError",
+    "TransformersDoctor",
     "InitializeWeights",
     "PreciseBatchNorm",
     # look

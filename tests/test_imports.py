@@ -202,6 +202,19 @@ def test_torch_only_rooms_import_torch_and_numpy_only() -> None:
                 assert not third_party, f"{path} imports {sorted(third_party)}"
 
 
+def test_a_doctor_for_any_loop_needs_no_lightning() -> None:
+    """Neither the room nor what it leads to."""
+    waiting, seen = [module for module in MODULES if module.startswith("lightning_tricks.watch")], set()
+    while waiting:
+        module = waiting.pop()
+        if module not in seen and module in MODULES:
+            seen.add(module)
+            waiting += dependencies(MODULES[module])
+            named = {name.split(".")[0] for name, _ in imported(MODULES[module])}
+            assert not named & NAMES_LIGHTNING, module
+    assert "lightning_tricks.probes.probe" in seen
+
+
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_file_grows_beyond_reading(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 300

@@ -126,20 +126,25 @@ def set_progress_bar_entry(trainer: Trainer, name: str, text: str) -> bool:
     return True
 
 
-def log(trainer: Trainer, values: dict[str, float]) -> None:
-    """Hand numbers to the loggers with what the Trainer writes after this batch, in the same row.
+def log(trainer: Trainer, values: dict[str, float], step: int) -> None:
+    """Hand numbers to the loggers: with what the Trainer writes after this batch, in the same row, else in a row of it.
 
     ``LightningModule.log`` takes about 0.3 ms a number, which for the measures of its layers is more than a step of a
-    small network; a call of the loggers' own would begin a second row in a table.
+    small network; and where the Trainer does not log, it keeps a number until it does, which is another step.
     """
     connector: Any = getattr(trainer, "_logger_connector", None)
-    if not hasattr(connector, "log_metrics"):
+    joins = is_logging(trainer)
+    if joins and not hasattr(connector, "log_metrics"):
         warn_once(
             "this version of Lightning does not take the monitors' numbers into the row that it logs: they get rows of "
             "their own"
         )
-        for logger in trainer.loggers:
-            logger.log_metrics(values, steps_taken(trainer))
+        joins = False
+    if not joins:
+        if getattr(trainer, "log_every_n_steps", 1) > 0:  # with 0 a Trainer logs nothing
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step)
+                logger.save()
         return
     waiting = connector.__dict__.get("log_metrics")
     if isinstance(waiting, _LogWithMore):

@@ -6,6 +6,7 @@ from lightning_tricks.callbacks.initialize_weights import InitializeWeights
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.callbacks.precise_batch_norm import PreciseBatchNorm
 from lightning_tricks.callbacks.training_doctor import TrainingDoctor, TrainingProblemError
+from lightning_tricks.callbacks.transformers_doctor import TransformersDoctor
 
 __all__ = [
     "ActivationMonitor",
@@ -15,4 +16,5 @@ __all__ = [
     "PreciseBatchNorm",
     "TrainingDoctor",
     "TrainingProblemError",
+    "TransformersDoctor",
 ]

@@ -16,9 +16,10 @@ class ActivationMonitor(Monitor):
     """Logs linearity, pre-activation ladder, saturation, activity and mean energy of every activation.
 
     Every activation is seen, modules and function calls alike. Summaries of the whole model, ``activations/linearity``
-    and so on, are in ``trainer.callback_metrics``; those of a layer are logged as
-    ``activations/{layer}/{measure}`` (see :class:`lightning_tricks.ActivationRecord` for the measures). At the end
-    pictures and ``history.csv`` are written beside the logger's files, and the pictures to TensorBoard.
+    and so on, are in ``trainer.callback_metrics``; with ``log_per_layer`` those of a layer are logged as
+    ``activations.{measure}/{layer}`` (see :class:`lightning_tricks.ActivationRecord` for the measures), all at the
+    step that they are of. At the end pictures and ``history.csv`` are written beside the logger's files, and the
+    pictures to TensorBoard, W&B, MLflow, Comet and Neptune.
 
     Args:
         every_n_steps: Probe optimiser steps 0, 1, 2, 4, 8, ... up to this number, then at every multiple of it; None
@@ -56,7 +57,7 @@ class ActivationMonitor(Monitor):
     def per_layer(self, snapshot: Snapshot) -> dict[str, float]:
         values: dict[str, float] = {}
         for record in snapshot.activations:
-            values.update((f"{record.name}/{key}", value) for key, value in record.logged("activations").items())
+            values.update((f"{key}/{record.name}", value) for key, value in record.logged("activations").items())
         return {key: value for key, value in values.items() if not math.isnan(value)}
 
     def show(self, trainer: Any, folder: Path | None) -> None:

@@ -18,8 +18,9 @@ class GradientFlowMonitor(Monitor):
 
     Gradients are read once per optimiser step: after accumulation, reduction over ranks and unscaling, before
     clipping. Error signals have the scale of the joint batch. Summaries of the whole model,
-    ``gradients/first_over_last`` and so on, are in ``trainer.callback_metrics``; those of a layer are logged as
-    ``gradients/{layer}/{measure}``. At the end a picture and ``history.csv`` are written beside the logger's files.
+    ``gradients/first_over_last`` and so on, are in ``trainer.callback_metrics``; with ``log_per_layer`` those of a
+    layer are logged as ``gradients.{measure}/{layer}``, all at the step that they are of. At the end a picture and
+    ``history.csv`` are written beside the logger's files.
 
     Args:
         every_n_steps: Probe optimiser steps 0, 1, 2, 4, 8, ... up to this number, then at every multiple of it; None
@@ -54,7 +55,7 @@ class GradientFlowMonitor(Monitor):
     def per_layer(self, snapshot: Snapshot) -> dict[str, float]:
         values: dict[str, float] = {}
         for record in (*snapshot.weighted, *snapshot.activations, *snapshot.parameters):
-            values.update((f"{record.name}/{key}", value) for key, value in record.logged("gradients").items())
+            values.update((f"{key}/{record.name}", value) for key, value in record.logged("gradients").items())
         return {key: value for key, value in values.items() if not math.isnan(value)}
 
     def show(self, trainer: Any, folder: Path | None) -> None:

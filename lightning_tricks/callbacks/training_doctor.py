@@ -47,7 +47,7 @@ class TrainingDoctor(Monitor):
         layers: A glob, or several, of the names to show, such as ``"encoder.*"``; judged are all layers.
         max_patterns: The most patterns (batch x space x time) per unit that are read; None for all.
         log_per_layer: Whether the highest severity of every layer goes to the loggers too, as
-            ``doctor/{layer}/severity`` (0 to 2: nothing above info, warning, critical).
+            ``doctor.severity/{layer}`` (0 to 2: nothing above info, warning, critical).
 
     Attributes:
         diagnosis: The diagnosis up to now; never None.
@@ -137,9 +137,9 @@ class TrainingDoctor(Monitor):
 
     def per_layer(self, snapshot: Snapshot) -> dict[str, float]:
         names = (record.name for record in snapshot.matching(self.shown).records())
-        severities = dict.fromkeys((f"{name}/severity" for name in names), 0.0)
+        severities = dict.fromkeys((f"severity/{name}" for name in names), 0.0)
         for finding in self.diagnosis.findings:
-            key = f"{finding.layer}/severity"
+            key = f"severity/{finding.layer}"
             if key in severities:
                 severities[key] = max(severities[key], float(finding.rank))
         return severities

@@ -341,5 +341,5 @@ def test_log_per_layer_logs_the_severity_of_every_layer(tmp_path):
     assert set(logged()[0]) == {"doctor/findings", "doctor/severity", "doctor/healthy"}
     found, sick = logged(log_per_layer=True)
     assert sick
-    assert all(float(found[f"doctor/{layer}/severity"]) == 2.0 for layer in sick)
-    assert {"doctor/net.1/severity", "doctor/net.5.bias/severity"} <= set(found)
+    assert all(float(found[f"doctor.severity/{layer}"]) == 2.0 for layer in sick)
+    assert {"doctor.severity/net.1", "doctor.severity/net.5.bias"} <= set(found)

@@ -37,6 +37,27 @@ def plain() -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
 
 
+def any_loop(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
+    optimizer = torch.optim.Adam(model.parameters())
+    with lt.watch(model, optimizer, report=False, every_n_steps=2, ignore=("overfitting",)) as doctor:
+        for _ in range(2):
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            optimizer.step()
+        doctor.validated(1.0)
+    kept: lt.LoopDoctor = doctor
+    state: dict[str, Any] = kept.state_dict()
+    assert kept.step == 2
+    assert not kept.should_stop
+    assert kept.diagnosis.history
+    try:
+        callback: lt.TransformersDoctor = lt.TransformersDoctor(report=False)
+        assert callback.diagnosis.state == "unknown"
+    except ModuleNotFoundError:
+        pass
+    return state
+
+
 def attach(data: DataLoader[tuple[Tensor, ...]], folder: str) -> list[lt.Snapshot]:
     doctor = lt.TrainingDoctor(on_problem="log", report=False, ignore=("overfitting",), every_n_steps=2)
     callbacks: list[L.Callback] = [
@@ -236,6 +257,7 @@ def main() -> None:
     x, y = torch.randn(64, 8), torch.randint(0, 3, (64,))
     data = DataLoader(TensorDataset(x, y), batch_size=16)
     with tempfile.TemporaryDirectory() as folder:
+        any_loop(plain(), x, y)
         history = attach(data, folder)
         judge(history + look(x, y), folder)
         build(x, torch.randn(16, 3, 6, 6), data)

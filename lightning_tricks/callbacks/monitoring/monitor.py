@@ -37,7 +37,7 @@ class Monitor(MonitorHooks):
         every_n_steps: int | None = None,
         layers: str | list[str] = "*",
         max_patterns: int | None = MAX_PATTERNS,
-        log_per_layer: bool = True,
+        log_per_layer: bool = False,
     ) -> None:
         super().__init__()
         check_count("every_n_steps", every_n_steps, "None for the Trainer's log_every_n_steps")
@@ -50,7 +50,6 @@ class Monitor(MonitorHooks):
         self.history: list[Snapshot] = []
         self._every = every_n_steps or 1
         self._name = self.prefix  # in keys and folders; a second monitor of a class gets a number
-        self._keys: dict[str, float] = {}
         self._fresh = self._to_show = False
         self.files_of_fit = FitFiles()
 
@@ -61,7 +60,7 @@ class Monitor(MonitorHooks):
         return {}
 
     def per_layer(self, snapshot: Snapshot) -> dict[str, float]:
-        """Numbers for each layer, by ``layer/measure``."""
+        """Numbers for each layer, by ``measure/layer``: loggers make a group of what stands before the slash."""
         return {}
 
     def show(self, trainer: Any, folder: Path | None) -> None:
@@ -101,7 +100,7 @@ class Monitor(MonitorHooks):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         super().on_fit_start(trainer, pl_module)
         self._every = self.every_n_steps or trainer.log_every_n_steps or 50
-        self._keys, self._to_show, self._fresh = {}, False, False
+        self._to_show = self._fresh = False
         monitors = _monitors_of(trainer)
         self.files_of_fit = FitFiles() if monitors[0] is self else monitors[0].files_of_fit
         same = [monitor for monitor in monitors if monitor.prefix == self.prefix].index(self) + 1
@@ -111,7 +110,7 @@ class Monitor(MonitorHooks):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self.history and not self.errors.failed:
             with self.errors:
-                if self._fresh or compat.is_logging(trainer):
+                if self._fresh:
                     self._log(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
@@ -165,18 +164,15 @@ class Monitor(MonitorHooks):
     # --- internals ---------------------------------------------------------------------------------------------
 
     def _log(self, trainer: Any) -> None:
-        """Log the latest snapshot. A key once logged never goes, as loggers that write tables need."""
+        """Log the latest snapshot, at the step that it is of."""
         latest = self.history[-1]
         self._fresh = False
         # NaN would end an EarlyStopping on this key: what has no value yet is not there, and keeps the one that it had.
         known = {f"{self._name}/{key}": v for key, v in self.summary(latest).items() if not math.isnan(v)}
         compat.set_callback_metrics(trainer, known)
-        if not trainer.loggers or not compat.is_logging(trainer):
-            return
-        layers = self.per_layer(latest) if self.log_per_layer else {}
-        values = known | {f"{self._name}/{key}": value for key, value in layers.items()}
-        self._keys.update(dict.fromkeys(values, math.nan))
-        compat.log(trainer, self._keys | values)
+        if trainer.loggers:
+            layers = self.per_layer(latest) if self.log_per_layer else {}
+            compat.log(trainer, known | {f"{self._name}.{key}": v for key, v in layers.items()}, latest.step)
 
     def _finish(self, trainer: Any) -> None:
         to_show, self._to_show = self._to_show, False

@@ -175,8 +175,17 @@ def _of_classes(step: int, record: ValidationRecord, history: Sequence[Snapshot]
             else "So the validation tells how the network does on a mixture that it was not trained for."
         )
     )
-    severity: Severity = "info" if disjoint else "warning"
+    by_design = disjoint or _is_even(seen, validation) or _is_even(validation, seen)
+    severity: Severity = "info" if by_design else "warning"
     return Finding(PROBLEM, None, severity, step, evidence, explanation, (SPLIT, CLASSES), decided_by=(far,))
+
+
+def _is_even(chosen: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the counts are those of a set that holds every class of the other alike: chosen so, not cut off."""
+    kept = chosen[other > 0]
+    squares = float(((kept - kept.mean()) ** 2).sum() / max(kept.mean(), 1.0))
+    by_chance = len(kept) - 1 + LIMITS.sure * math.sqrt(2.0 * (len(kept) - 1))
+    return bool(kept.all()) and kept.sum() == chosen.sum() and squares <= by_chance
 
 
 def _by_chance(looks: np.ndarray, validation: np.ndarray) -> float:

@@ -26,44 +26,55 @@ def table(folder):
 
 
 def test_rows_of_a_csv_logger():
-    looking = monitors()
-    fit(Classifier(), looking, batches(6), logger=CSVLogger("logs"), log_every_n_steps=2)
+    looking = monitors(log_per_layer=True)
+    fit(Classifier(), looking, batches(6), logger=CSVLogger("logs"), log_every_n_steps=1)
     rows = table("logs")
-    assert [row["step"] for row in rows] == ["1", "3", "5"]
+    assert [row["step"] for row in rows] == ["0", "1", "2", "3", "4", "5"]
     keys = set(rows[0])
-    assert {"loss", "activations/linearity", "activations/net.1/dead_share", "activations/net.4/linearity"} <= keys
-    assert {"gradients/first_over_last", "gradients/net.0.weight/update_ratio", "gradients/net.3/error_signal"} <= keys
+    assert {"loss", "activations/linearity", "activations.dead_share/net.1", "activations.linearity/net.4"} <= keys
+    assert {"gradients/first_over_last", "gradients.update_ratio/net.0.weight", "gradients.error_signal/net.3"} <= keys
     assert {"doctor/findings", "doctor/severity"} <= keys
-    assert "activations/net.4/dead_share" not in keys  # a tanh has no dead side
+    assert "activations.dead_share/net.4" not in keys  # a tanh has no dead side
     for row in rows:
         snapshot = looking[0].history[int(row["step"])]
-        assert float(row["activations/net.4/linearity"]) == pytest.approx(snapshot.activations[1].linearity, rel=1e-5)
+        assert float(row["activations.linearity/net.4"]) == pytest.approx(snapshot.activations[1].linearity, rel=1e-5)
         assert float(row["loss"]) == pytest.approx(snapshot.loss, rel=1e-5)
         assert all(row.values())  # no cell is empty
 
 
-@pytest.mark.parametrize("options", [{"log_every_n_steps": 1}, {"log_every_n_steps": 50}, {"log_every_n_steps": 0}])
-def test_keys_stay_those_of_the_first_row(options):
-    fit(Classifier(), monitors(2), batches(9), logger=CSVLogger("logs"), max_epochs=6, **options)
-    rows = [] if options["log_every_n_steps"] == 0 else table("logs")
-    assert len(rows) == {1: 54, 50: 1, 0: 0}[options["log_every_n_steps"]]
-    assert all(all(row.values()) for row in rows)
+@pytest.mark.parametrize(("every", "logs_at"), [(2, [3, 7]), (3, [2, 5, 8]), (50, [])])
+def test_a_value_is_logged_at_its_own_step(every, logs_at):
+    """Whether the Trainer logs there or not: early, between its rows, and in a fit shorter than to its first."""
+    monitor = lt.ActivationMonitor(every_n_steps=every)
+    fit(Classifier(), [monitor], batches(9), logger=CSVLogger("logs"), log_every_n_steps={2: 4}.get(every, every))
+    rows = {int(row["step"]): row for row in table("logs")}
+    assert sorted(rows) == sorted({*logs_at, *(snapshot.step for snapshot in monitor.history)})
+    assert [step for step, row in rows.items() if row.get("loss")] == logs_at
+    for snapshot in monitor.history:
+        value = float(rows[snapshot.step]["activations/linearity"])
+        assert value == pytest.approx(monitor.summary(snapshot)["linearity"], rel=1e-5)
+    for step in set(logs_at) - {snapshot.step for snapshot in monitor.history}:
+        assert not rows[step]["activations/linearity"]  # no value of another step
 
 
-def test_layers_that_show_later_get_a_key_and_none_goes():
+def test_a_trainer_that_logs_nothing_logs_nothing_of_a_monitor():
+    fit(Classifier(), monitors(), logger=CSVLogger("logs"), log_every_n_steps=0)
+    assert not list(pathlib.Path("logs").rglob("metrics.csv"))
+
+
+def test_a_layer_has_a_value_where_it_has_one():
     class Frozen(Classifier):
         def on_train_batch_start(self, batch, batch_idx):
             self.net[0].requires_grad_(batch_idx == 1)
 
-    fit(Frozen(), monitors(), batches(3), logger=CSVLogger("logs"), log_every_n_steps=1)
-    values = [row["gradients/net.0.weight/gradient"] for row in table("logs")]
+    fit(Frozen(), monitors(log_per_layer=True), batches(3), logger=CSVLogger("logs"), log_every_n_steps=1)
+    values = [row["gradients.gradient/net.0.weight"] for row in table("logs")]
     assert float(values[1]) > 0
-    assert values[0] in ("", "nan")
-    assert values[2] == "nan"
+    assert values[0] == values[2] == ""
 
 
-def test_without_layers_only_summaries():
-    looking = monitors(log_per_layer=False)
+def test_only_summaries_unless_asked():
+    looking = monitors()
     fit(Classifier(), looking, logger=CSVLogger("logs"), log_every_n_steps=1)
     keys = {key for key in table("logs")[0] if "/" in key}
     assert keys == {f"{monitor.prefix}/{name}" for monitor in looking for name in monitor.summary(monitor.history[-1])}

@@ -189,6 +189,17 @@ def test_disjoint_classes_are_information() -> None:
     assert found.evidence["classes seen in validation only"] == "5, 6, 7, 8, 9"
 
 
+def test_a_set_that_was_balanced_is_information() -> None:
+    """A test set of as many patterns of each class, or a training set made so; a cut leaves classes out."""
+    rng = np.random.default_rng(0)
+    long_tailed = np.array([60, 20, 10, 5, 5]) / 100
+    for train, validation in ((long_tailed, np.full(5, 0.2)), (np.full(5, 0.2), long_tailed)):
+        (found,) = of_classes(rng.multinomial(64, train, 12), (300 * validation).astype(int))
+        assert found.severity == "info"
+    (found,) = of_classes(rng.multinomial(64, np.full(5, 0.2), 12), np.array([150, 150, 0, 0, 0]))
+    assert found.severity == "warning"
+
+
 @pytest.mark.parametrize(("classes", "batch", "size"), [(5, 16, 60), (10, 32, 360), (50, 64, 2000)])
 def test_chance_against_draws(classes: int, batch: int, size: int) -> None:
     rng = np.random.default_rng(classes)
