@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -66,17 +65,12 @@ def persistence(history: Sequence[Snapshot], holds: _Holds, *, from_start: bool 
         from_start: Whether it also counts where it held over the first HYSTERESIS snapshots and the training has come
             to nothing since: what ruined a training need not show in its ruins.
     """
-    run = list(itertools.takewhile(holds, reversed(history)))
-    if run:
-        return Persistence.over(run[::-1])
-    first = leading(history, holds) if from_start else None
-    return first if first is not None and first.run >= HYSTERESIS and is_stuck(history) else None
+    return persistences(history, _whole(holds), from_start=from_start).get("")
 
 
 def leading(history: Sequence[Snapshot], holds: _Holds) -> Persistence | None:
     """The persistence of a problem from the first probed step on, if not until the last."""
-    run = list(itertools.takewhile(holds, history))
-    return Persistence.over(run) if run else None
+    return leading_in(history, _whole(holds)).get("")
 
 
 def persistences(history: Sequence[Snapshot], named: _Named, *, from_start: bool = False) -> dict[str, Persistence]:
@@ -91,6 +85,11 @@ def persistences(history: Sequence[Snapshot], named: _Named, *, from_start: bool
 def leading_in(history: Sequence[Snapshot], named: _Named) -> dict[str, Persistence]:
     """As :func:`leading`, of all layers in one walk."""
     return {name: Persistence.over(history[:run]) for name, run in _runs(history, named)}
+
+
+def _whole(holds: _Holds) -> _Named:
+    """What shows in the whole model, as if in a layer without a name."""
+    return lambda snapshot: frozenset([""] if holds(snapshot) else ())
 
 
 def _runs(snapshots: Iterable[Snapshot], named: _Named) -> Iterator[tuple[str, int]]:

@@ -126,6 +126,11 @@ def _stale(history: Sequence[Snapshot]) -> Iterator[Finding]:
         if found is None:
             continue
         evidence = {**_gap_by_name(layer), "momentum": layer.momentum, "steps they need to follow": needed}
+        time, todo = Criterion("steps they had to follow", waited, ">=", needed), [POPULATION, MOMENTUM, LOWER_LR]
+        explanation = (
+            f"The running statistics had time to follow and do not fit: {_gap_in_words(layer)}. Evaluation uses "
+            "them, so it sees another network than training does."
+        )
         if slow:
             time, todo = Criterion("steps they need to follow", needed, ">", LIMITS.patience), [MOMENTUM, POPULATION]
             pace = f"need {needed:.0f} steps to follow and are still near" if layer.momentum > 0 else "never move from"
@@ -133,14 +138,7 @@ def _stale(history: Sequence[Snapshot]) -> Iterator[Finding]:
                 f"With a momentum of {layer.momentum:.2g} the running statistics {pace} those of the start: "
                 f"{_gap_in_words(layer)}. So the network evaluates as if it were untrained."
             )
-        else:
-            time, todo = Criterion("steps they had to follow", waited, ">=", needed), [POPULATION, MOMENTUM, LOWER_LR]
-            explanation = (
-                f"The running statistics had time to follow and do not fit: {_gap_in_words(layer)}. Evaluation uses "
-                "them, so it sees another network than training does."
-            )
-        why = (_gap(layer), time)
-        yield found.finding(PROBLEM, layer.name, found.severity(), evidence, explanation, todo, why)
+        yield found.finding(PROBLEM, layer.name, found.severity(), evidence, explanation, todo, (_gap(layer), time))
 
 
 def _shared(history: Sequence[Snapshot]) -> Iterator[Finding]:
