@@ -31,8 +31,8 @@ class TransformersDoctor:
     doctor: LoopDoctor | None
 
     def __new__(cls, **arguments: Any) -> TransformersDoctor:
-        own: Any = cls  # mypy takes no class for hashable
-        made: TransformersDoctor = object.__new__(_with_transformers(own))
+        kind: Any = cls
+        made: TransformersDoctor = object.__new__(_with_transformers(kind))
         return made
 
     def __init__(self, **arguments: Any) -> None:

@@ -12,9 +12,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from lightning_tricks._compat import torch_functions
 from lightning_tricks._compat.compiled import has_compiled_parts
-from lightning_tricks._compat.torch_autograd import hear_backward
 from lightning_tricks.model.processes import process_count
 from lightning_tricks.probes import Probe, Snapshot
+from lightning_tricks.watch.backward import hear_backward
 from lightning_tricks.watch.errors import MonitorErrors
 from lightning_tricks.watch.first_step import FirstStep
 from lightning_tricks.watch.loss_history import LossHistory
@@ -79,7 +79,7 @@ class Looks:
         self._is_spoilt = False  # a look saw more than its step
         self._opened_in = True
         self._is_over = False  # but a backward pass still runs
-        self._scale = LossScale()
+        self._loss_scale = LossScale()
         self._exits = contextlib.ExitStack()
 
     def attach(self, watcher: Callable[[], Watcher | None]) -> None:
@@ -147,11 +147,11 @@ class Looks:
                 self._end_step()
             self._stepping = True
             if not self._has_stepped or self._probe is not None:
-                self._scale.find()
+                self._loss_scale.find()
             if self._waiting is not None and callable((*args[1:], kwargs.get("closure"))[0]):
                 self._open()  # forward and backward are to come inside of the step
             if self._probe is not None:
-                self._probe.loss_scale = self._scale.now
+                self._probe.loss_scale = self._loss_scale.now
                 return self._probe.before_step(optimizer, args, kwargs)
         return None
 
@@ -217,7 +217,7 @@ class Looks:
         probe = Probe(self._model, self._optimizers, max_patterns=watcher.max_patterns, step=self.step)
         probe.hooks = False
         probe.ranks = process_count()
-        probe.loss_scale = self._scale.now
+        probe.loss_scale = self._loss_scale.now
         self._first_step.begin(probe, None, self._loader, process_count())
         self._went_back = self._is_spoilt = False
         self._opened_in = self._model.training
@@ -258,7 +258,7 @@ class Looks:
             return
         loss = self._loss.take()
         if loss is not None:
-            watcher.loss_history.add(self.step, self._scale.taken_off(loss))
+            watcher.loss_history.add(self.step, self._loss_scale.taken_off(loss))
         probe, snapshot = self._probe, None
         self._is_owed = self._is_spoilt or (probe is None and self._waiting is not None)
         self._stop_looking()

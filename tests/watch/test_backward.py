@@ -2,7 +2,7 @@
 
 import torch
 
-from lightning_tricks._compat.torch_autograd import hear_backward
+from lightning_tricks.watch.backward import hear_backward
 
 ORIGINAL = torch.autograd.backward
 
