@@ -33,6 +33,7 @@ class ActivationSums(Sums):
         saturated: Number of patterns on a flat side, per unit; None where g has none.
         squared_slope: Sum of g'(a)^2 over units, one number per call.
         below: Number of sampled pre-activations under each of HISTOGRAM_EDGES, then the size of that sample.
+        below_centred: The same counts of pre-activations less the mean of their unit in this call.
         total: Sum of every output, to see a NaN or an Inf anywhere in the tensor.
         resolution: Relative rounding error of the outputs' number format.
     """
@@ -42,6 +43,7 @@ class ActivationSums(Sums):
     saturated: Any
     squared_slope: Any
     below: Any
+    below_centred: Any
     total: Any
     resolution: float = 0.0
 
@@ -61,12 +63,15 @@ class ActivationSums(Sums):
             if g.activation.hard_zero:
                 active = (slope != 0).to(x.dtype).sum(dim)
             squared_slope = torch.linalg.vector_norm(slope).square()
+        joint = JointMoments.of(x, output.values, dim)
+        below, below_centred = _count_below(x, joint.mean_a, dim)
         return cls(
-            joint=JointMoments.of(x, output.values, dim),
+            joint=joint,
             active=active,
             saturated=saturated,
             squared_slope=squared_slope,
-            below=_count_below(x),
+            below=below,
+            below_centred=below_centred,
             total=whole.detach().sum(dtype=x.dtype),
             resolution=torch.finfo(whole.dtype).eps,
         )
@@ -98,13 +103,17 @@ class ActivationSums(Sums):
         return None if self.saturated is None else self.saturated / max(self.joint.count, 1)
 
 
-def _count_below(x: Tensor) -> Tensor:
+def _count_below(x: Tensor, means: Tensor, dim: int) -> Tensor:
+    """Counts of a sample of values, and of the same less their unit's mean: ``[2, edges + 1]``."""
     flat = x.reshape(-1)
     step = max(1, math.ceil(flat.numel() / _HISTOGRAM_SAMPLE))
     while x.shape[-1] > 1 and math.gcd(step, x.shape[-1]) > 1 and step > 1:
         step += 1
-    flat = flat[::step]
+    values = flat[::step]
+    index = torch.arange(0, flat.numel(), step, device=x.device)
+    units = index % x.shape[1] if dim == 0 else torch.div(index, x.shape[1], rounding_mode="floor")
+    both = torch.stack((values, values - means[units]))
     key = (x.device, x.dtype)
     if key not in _edges:
         _edges[key] = torch.as_tensor(np.append(HISTOGRAM_EDGES, math.inf), dtype=x.dtype, device=x.device)
-    return (flat.unsqueeze(1) <= _edges[key]).to(x.dtype).sum(0)
+    return (both.unsqueeze(2) <= _edges[key]).to(x.dtype).sum(1)

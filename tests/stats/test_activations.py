@@ -69,6 +69,17 @@ def test_histogram_counts_what_numpy_counts_when_nothing_is_left_out():
     np.testing.assert_array_equal(counts, expected)
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+def test_the_centred_histogram_is_of_each_unit_less_its_mean(dim):
+    x = X[:300] + 3.0 * torch.arange(X.shape[1], dtype=X.dtype)
+    sampled = Sample(x if dim == 0 else x.T.contiguous(), dim)
+    g = by_name("tanh").bind()
+    output = Sample(torch.tanh(sampled.values), dim)
+    sums = ActivationSums.of(g, sampled, output, output.values, 1 - output.values**2)
+    expected = np.histogram((x - x.mean(0)).numpy(), [-np.inf, *HISTOGRAM_EDGES, np.inf])[0]
+    np.testing.assert_array_equal(np.diff(sums.below_centred.numpy(), prepend=0.0), expected)
+
+
 def test_histogram_of_a_large_layer_is_a_fair_sample_of_all_units():
     x = torch.randn(4096, 64, generator=torch.Generator().manual_seed(1)) + torch.arange(64) / 16
     below = sums_of(by_name("tanh").bind(), x).below.double().numpy()

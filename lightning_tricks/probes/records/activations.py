@@ -29,6 +29,7 @@ class ActivationRecord(StepRecord):
         patterns: Number of patterns looked at, per unit.
         nonfinite: Whether any output is NaN or Inf.
         histogram: Shares of pre-activations in the 34 intervals cut by -4, -3.75, ..., 4.
+        centred: The same less the mean of their unit, so that units held apart by biases do not look as if they varied.
         awake: Which units were active on any pattern, a bit for each, as a hexadecimal number; empty where the function
             has no hard zero, and in an old record.
         sums: The sums per unit behind these measures, or None in an old record.
@@ -179,6 +180,7 @@ class ActivationRecord(StepRecord):
 
     nonfinite: bool = False
     histogram: tuple[float, ...] = ()
+    centred: tuple[float, ...] = ()
     awake: str = ""
     sums: ActivationSums | None = dataclasses.field(default=None, repr=False, compare=False)
     signal: SquareSums | None = dataclasses.field(default=None, repr=False, compare=False)
@@ -198,6 +200,7 @@ class ActivationRecord(StepRecord):
             patterns=a.count,
             nonfinite=a.count > 0 and not math.isfinite(sums.total),
             histogram=_histogram(sums.below),
+            centred=_histogram(sums.below_centred),
             awake="" if sums.activity is None else np.packbits(sums.activity > 0.0).tobytes().hex(),
             sums=sums,
             signal=signal,

@@ -38,11 +38,13 @@ def histogram_over_time(history: Sequence[Snapshot], layer: str) -> Figure:
         raise ValueError(f"no histogram of an activation named {layer!r}; recorded are: {', '.join(known) or 'none'}")
     figure = style.new_figure(8, 4.2)
     style.heading(
-        figure, f"Pre-activations of {called(layer)} in training", "Share of patterns (colour, log) by size of a."
+        figure,
+        f"Pre-activations of {called(layer)} in training",
+        "Share of patterns (colour, log) by a less its unit's mean.",
     )
     axes = figure.subplots()
     drawn = _draw(axes, image, [snapshot.step for snapshot in history], room=12)
-    axes.set_ylabel("pre-activation a")
+    axes.set_ylabel("a − mean of the unit")
     axes.set_xlabel("probed step")
     figure.colorbar(drawn, ax=axes, label="share of patterns", extend="min")
     return figure
@@ -70,7 +72,7 @@ def histograms_over_time(history: Sequence[Snapshot], layers: Sequence[str] | No
     style.heading(
         figure,
         "Pre-activations in training, by layer",
-        "Colour: share of patterns (log). Healthy: a band of order 1 around 0 that neither collapses nor runs off.",
+        "Less each unit's mean. Colour: share of patterns (log). Healthy: a band of order 1 that does not collapse.",
     )
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     drawn: Any = None
@@ -81,7 +83,7 @@ def histograms_over_time(history: Sequence[Snapshot], layers: Sequence[str] | No
     for axes in grid.flat[len(layers) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:
-        axes.set_ylabel("a")
+        axes.set_ylabel("a − mean")
     for i in range(columns):  # the lowest visible image of each column carries the steps
         lowest = grid[(len(layers) - 1 - i) // columns, i]
         lowest.set_xlabel("probed step")
@@ -91,12 +93,13 @@ def histograms_over_time(history: Sequence[Snapshot], layers: Sequence[str] | No
 
 
 def histogram_image(history: Sequence[Snapshot], layer: str) -> depth.Values:
-    """Shares ``[34 intervals, snapshots]``; a column of NaN where the layer did not run."""
+    """Shares ``[34 intervals, snapshots]`` of centred pre-activations; a column of NaN where the layer did not run."""
     image = np.full((_INTERVALS, len(history)), np.nan)
     for column, snapshot in enumerate(history):
         record = snapshot.activation(layer)
-        if record is not None and len(record.histogram) == _INTERVALS:
-            image[:, column] = record.histogram
+        shares = () if record is None else record.centred or record.histogram  # the latter of an older history
+        if len(shares) == _INTERVALS:
+            image[:, column] = shares
     return image
 
 

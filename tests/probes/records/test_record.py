@@ -90,7 +90,8 @@ def test_what_was_stored_before_measures_had_a_decorator_loads():
         "transmission": 0.5, "mean_energy": 0.2, "error_signal": 1e-3, "nonfinite": False, "histogram": [0.5, 0.5],
     }  # fmt: skip
     record = ActivationRecord.from_dict(old)
-    assert record.to_dict() == old | dict.fromkeys(("input_variation", "variation", "resolution")) | {"awake": ""}
+    new = {"awake": "", "centred": []}
+    assert record.to_dict() == old | dict.fromkeys(("input_variation", "variation", "resolution")) | new
     assert record.histogram == (0.5, 0.5)
 
 

@@ -2,7 +2,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import lightning_tricks as lt
 from lightning_tricks.report import histogram_over_time, histograms_over_time
 
 
@@ -12,7 +15,7 @@ def test_the_image_is_the_histograms_of_the_records(sigmoids):
     shares = np.asarray(image.get_array())
     assert shares.shape == (34, 3)
     for column, snapshot in enumerate(sigmoids):
-        recorded = np.array(snapshot.activation("5").histogram)
+        recorded = np.array(snapshot.activation("5").centred)
         assert recorded.sum() == pytest.approx(1)
         np.testing.assert_allclose(shares[:, column], np.maximum(recorded, 1e-3))
     assert image.get_extent() == [-0.5, 2.5, -4.25, 4.25]
@@ -23,12 +26,32 @@ def test_each_interval_is_drawn_at_its_height(sigmoids):
     """The only pattern share between 0 and 1/4 must be drawn there."""
     shares = [0.0] * 34
     shares[17] = 1.0  # (-inf, -4], then 32 of width 1/4: the 17th of those begins at 0
-    record = dataclasses.replace(sigmoids[0].activations[0], histogram=tuple(shares))
+    record = dataclasses.replace(sigmoids[0].activations[0], centred=tuple(shares))
     (image,) = histogram_over_time([dataclasses.replace(sigmoids[0], activations=(record,))], "1").axes[0].get_images()
     low, high = image.get_extent()[2:]
     row = int(np.argmax(np.asarray(image.get_array())[:, 0]))
     edges = np.linspace(low, high, 35)
     assert (edges[row], edges[row + 1]) == (0.0, 0.25)
+
+
+def test_a_collapsed_layer_with_biases_spread_over_its_units_shows_as_a_line():
+    net = nn.Sequential(nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 1))
+    nn.init.normal_(net[0].weight, std=1e-4)
+    nn.init.normal_(net[0].bias)
+    with lt.probe(net) as probe:
+        net(torch.randn(128, 16)).mean().backward()
+    (image,) = histogram_over_time([probe.snapshot()], "1").axes[0].get_images()
+    shares = np.asarray(image.get_array())[:, 0]
+    assert shares[[16, 17]].sum() > 0.99  # the two intervals that meet at 0
+    assert sum(np.array(probe.snapshot().activation("1").histogram) > 0.01) > 10  # as the layer has it
+
+
+def test_a_history_without_centred_histograms_is_drawn_as_it_is(sigmoids):
+    older = [dataclasses.replace(s, activations=tuple(dataclasses.replace(r, centred=()) for r in s.activations))
+             for s in sigmoids]  # fmt: skip
+    (image,) = histogram_over_time(older, "5").axes[0].get_images()
+    recorded = np.array(older[0].activation("5").histogram)
+    np.testing.assert_allclose(np.asarray(image.get_array())[:, 0], np.maximum(recorded, 1e-3))
 
 
 def test_an_unknown_layer_is_refused_by_name(sigmoids):
