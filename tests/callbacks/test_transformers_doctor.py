@@ -12,6 +12,12 @@ import lightning_tricks as lt
 from tests.watch.loops import left_behind
 
 
+@pytest.fixture
+def _transformers():
+    pytest.importorskip("transformers", reason="an optional dependency")
+    pytest.importorskip("accelerate", reason="transformers' Trainer needs it")
+
+
 class Network(nn.Module):
     def __init__(self, bias=0.0):
         super().__init__()
@@ -36,8 +42,8 @@ class Data(torch.utils.data.Dataset):
 
 
 def fit(folder, *callbacks, bias=0.0, **arguments):
-    transformers = pytest.importorskip("transformers", reason="an optional dependency")
-    pytest.importorskip("accelerate", reason="transformers' Trainer needs it")
+    import transformers
+
     torch.manual_seed(0)
     model = Network(bias)
     given = {
@@ -62,6 +68,7 @@ def fit(folder, *callbacks, bias=0.0, **arguments):
     return model, trainer
 
 
+@pytest.mark.usefixtures("_transformers")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_training_is_the_same_and_is_seen(tmp_path, accumulate):
@@ -81,6 +88,7 @@ def test_a_training_is_the_same_and_is_seen(tmp_path, accumulate):
     assert left_behind(model, trainer.optimizer.optimizer) == []
 
 
+@pytest.mark.usefixtures("_transformers")
 @pytest.mark.filterwarnings("ignore")
 def test_it_stops_the_trainer(tmp_path):
     callback = lt.TransformersDoctor(report=False, on_problem="stop", every_n_steps=1)
