@@ -35,6 +35,7 @@ class ActivationMonitor(Monitor):
     []
     """
 
+    files = True
     prefix = "activations"
 
     def summary(self, snapshot: Snapshot) -> dict[str, float]:

@@ -36,6 +36,7 @@ class GradientFlowMonitor(Monitor):
     []
     """
 
+    files = True
     prefix = "gradients"
 
     def summary(self, snapshot: Snapshot) -> dict[str, float]:

@@ -9,10 +9,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import ChannelMoments, Snapshot, ValidationRecord
 
 from .custom import fit, look
 from .trainings import deep, digits, lecun, sgd, train
+from .watching import train as watched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +165,34 @@ def sorted_by_class() -> list[Snapshot]:
     return train(deep(nn.ReLU, 3), optimizer=sgd(0.1), batches=batches)
 
 
+def decaying() -> list[Snapshot]:
+    optimizer = functools.partial(torch.optim.SGD, lr=0.02, momentum=0.9, weight_decay=0.5)
+    return watched(deep(nn.ReLU, 3), optimizer, 201)
+
+
+def frequent_weighs_more() -> list[Snapshot]:
+    """One of ten classes is rare, and weighs little on top."""
+    x, y = digits()
+    kept = (y != 0) | (torch.rand(len(y)) < 0.1)
+    weight = torch.ones(10)
+    weight[0] = 0.1
+    loss = functools.partial(nn.functional.cross_entropy, weight=weight)
+    return fit(deep(nn.ReLU, 2), loss, data=(x[kept], y[kept]))
+
+
+def raw_validation() -> list[Snapshot]:
+    """The validation is of data that nobody standardised, of which a doctor counts the moments."""
+    history = train(deep(nn.ReLU, 3))
+    training, raw = (moments(digits(normalised=normalised)[0]) for normalised in (True, False))
+    unlike = ValidationRecord(history[0].weighted[0].name, tuple(range(64)), 5, training, raw)
+    history[4] = dataclasses.replace(history[4], validation=unlike)
+    return history
+
+
+def moments(x: torch.Tensor) -> ChannelMoments:
+    return ChannelMoments(len(x), tuple(x.mean(0).tolist()), tuple(x.std(0).tolist()))
+
+
 SICK: dict[str, Sick] = {
     "weights too small": Sick("linearity", lambda: slow(scaled(lecun(deep(nn.Tanh, 8)), 1e-4, 6))),
     "no activation": Sick("linearity", lambda: train(nn.Sequential(*(nn.Linear(64, 64) for _ in range(3))))),
@@ -194,6 +223,9 @@ SICK: dict[str, Sick] = {
     "one entry": Sick("collapsed_output", lambda: fit(one_output(nn.Softmax(1)), to_unit_interval)),
     "patterns mixed": Sick("batch_mixing", lambda: mixed(Cut8())),
     "targets visible": Sick("target_leak", lambda: language(causal=False)),
+    "raw validation": Sick("validation_mismatch", raw_validation),
+    "decay": Sick("over_regularization", decaying),
+    "frequent weighs more": Sick("class_imbalance", frequent_weighs_more),
     "sorted": Sick("unshuffled_data", sorted_by_class),
     "by heart": Sick("overfitting", memorised),
     "wrong labels": Sick("not_learning", senseless),

@@ -59,6 +59,8 @@ def assert_equal(one: Sums, other: Sums) -> None:
     assert type(one) is type(other)
     for f in dataclasses.fields(one):
         a, b = getattr(one, f.name), getattr(other, f.name)
+        if f.name == "below_centred":
+            continue  # less the mean of a unit in its own part
         if isinstance(a, Sums):
             assert_equal(a, b)
         elif a is None:

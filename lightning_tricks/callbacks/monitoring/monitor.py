@@ -29,7 +29,7 @@ class Monitor(MonitorHooks):
     """
 
     prefix = "monitor"
-    files: bool = True  # whether any are written at the end
+    files: bool = False  # whether any are written at the end
 
     def __init__(
         self,

@@ -57,6 +57,8 @@ def _decay(history: Sequence[Snapshot]) -> Finding | None:
     if not sensitivity(begun) >= learning_rate_too_low.LIMITS.sensitive:
         return None  # the gradient is lost by another fault
     held, share, loss = decayed(latest), decay_share(begun), _over_guess(history)
+    if share < LIMITS.outweighs or not loss > LIMITS.learned:
+        return None  # before the sizes of all looks are read
     size = shrunk(history, {record.name for record in held})
     factor = progress.median(_factor(latest, record) for record in held)
     why = (
@@ -88,10 +90,11 @@ def _penalty(history: Sequence[Snapshot]) -> Finding | None:
     decays = any(decay > 0 for look in (first, history[-1]) for decay in _decays(look))
     if decays or len(first.losses) != 1 or len(history) < HYSTERESIS or progress.summed_terms(first):
         return None
-    own, chance, size = first.losses[0].value, first.losses[0].chance, shrunk(history)
+    own, chance = first.losses[0].value, first.losses[0].chance
     now = progress.median(record.value for look in history[-HYSTERESIS:] for record in look.losses[:1])
-    if not (own > 0 and chance > 0):
+    if not (own > 0 and chance > 0 and first.loss - own > LIMITS.penalty * own):
         return None
+    size = shrunk(history)
     why = (
         Criterion("rest of the loss over that of the targets", (first.loss - own) / own, ">", LIMITS.penalty),
         Criterion("size of the weights over their largest", size, "<=", LIMITS.shrunk),
