@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,20 +70,22 @@ def best_constant(records: Sequence[LossRecord]) -> ConstantAnswer | None:
     return ConstantAnswer(counts, weights, shares, float(loss))
 
 
-def entropy(shares: np.ndarray) -> float:
-    """-sum p ln p.
+def entropy(shares: np.ndarray) -> Any:
+    """-sum p ln p over the last axis.
 
-    >>> round(entropy(np.array([0.5, 0.5, 0.0])), 4)
-    0.6931
+    >>> entropy(np.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])).round(4) + 0.0
+    array([0.6931, 0.    ])
     """
-    return -float(np.sum(shares * np.log(shares, where=shares > 0, out=np.zeros_like(shares))))
+    logs = np.log(shares, where=shares > 0, out=np.zeros_like(shares))
+    return -(shares * logs).sum(-1)
 
 
 def _entropies(counts: np.ndarray) -> np.ndarray:
     """Of the rows, as far as so few patterns can tell: the bias of a sample taken away."""
     sizes = counts.sum(1)
     bias = (np.count_nonzero(counts.sum(0)) - 1) / (2.0 * np.maximum(sizes, 1.0))
-    return np.array([entropy(row / max(size, 1.0)) for row, size in zip(counts, sizes, strict=True)]) + bias
+    found: np.ndarray = entropy(counts / np.maximum(sizes, 1.0)[:, None]) + bias
+    return found
 
 
 def _weights(records: Sequence[LossRecord], count: int) -> np.ndarray | None:

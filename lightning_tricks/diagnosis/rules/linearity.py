@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -119,7 +120,8 @@ def _linear(record: ActivationRecord) -> bool:
 
 def _straight(history: Sequence[Snapshot], name: str, found: Persistence) -> bool:
     """Whether it uses nothing of the curve at the latest looks: what bends a little more with each is mending."""
-    looks = [snapshot.activation(name) for snapshot in history if snapshot.step <= found.at.step][-HYSTERESIS:]
+    until = (snapshot for snapshot in reversed(history) if snapshot.step <= found.at.step)
+    looks = [snapshot.activation(name) for snapshot in itertools.islice(until, HYSTERESIS)]
     return all(look is not None and look.linearity >= LIMITS.straight for look in looks)
 
 
