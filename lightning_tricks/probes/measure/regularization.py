@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_tricks._compat import torch_tensors
+from lightning_tricks.nn.dropout import SELU_FLOOR
 from lightning_tricks.probes.measure.operations import WeightedCall
 from lightning_tricks.stats import ArrivedSums, SquareSums, WeightedSums
 
@@ -19,7 +20,6 @@ _RESHAPING = (
     *("view", "reshape", "unsqueeze", "squeeze", "flatten", "unflatten", "permute", "transpose", "view_as"),
     *("contiguous", "clone", "to", "float"),
 )
-SELU_LIMIT = -1.7580993408473768  # -scale * alpha
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Dropped:
         if not alpha or p >= 1:
             return cls(name, float(p))
         # Klambauer et al. 2017: units become SELU's limit, then all are scaled and shifted to mean 0 and variance 1.
-        return cls(name, float(p), SELU_LIMIT * (1.0 - p) / math.sqrt((1.0 - p) * (1.0 + p * SELU_LIMIT**2)))
+        return cls(name, float(p), SELU_FLOOR * (1.0 - p) / math.sqrt((1.0 - p) * (1.0 + p * SELU_FLOOR**2)))
 
 
 def carried(annotation: Any, function: str) -> Dropped | None:
