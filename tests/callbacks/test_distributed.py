@@ -1,11 +1,6 @@
 """Two processes: both have the history of the joint batch, and files are written once."""
 
 import json
-import os
-import pathlib
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,6 +8,7 @@ import torch
 import lightning_tricks as lt
 from tests.callbacks.monitoring.test_shared_probe import MEASURES, Joint, values
 from tests.callbacks.trainings import batches, fit
+from tests.two_processes import run_two
 
 SCRIPT = """
 import json, os, warnings
@@ -49,25 +45,7 @@ with open(f"rank{rank}.json", "w") as file:
 def two_processes(tmp_path_factory):
     """For each process, what a training gave, and what one gave in which the second process cannot be probed."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    root = str(pathlib.Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": root, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    environment.update(WORLD_SIZE="2", NODE_RANK="0", OMP_NUM_THREADS="1", MPLBACKEND="agg")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT], cwd=folder, env={**environment, "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        outputs = [process.communicate(timeout=200)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    outputs = run_two(SCRIPT, folder)
     results = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
     return list(zip(*results, strict=True)), outputs, folder
 

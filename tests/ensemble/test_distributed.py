@@ -1,16 +1,11 @@
 """Two processes, by the members' batches or by the members: the weights that one process gives."""
 
-import os
-import pathlib
-import socket
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from lightning_tricks.ensemble import BaggingEnsemble, BootstrapDataModule
 from tests.ensemble.trainings import Plain, data, difference, trainer
+from tests.two_processes import run_two
 
 SCRIPT = """
 import os, warnings, torch
@@ -51,25 +46,7 @@ def train(backend, parallel, make, **options):
 def folder(tmp_path_factory):
     """Where two processes left their members."""
     made = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    root = str(pathlib.Path(__file__).parents[3])
-    environment = {**os.environ, "PYTHONPATH": root, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    environment.update(WORLD_SIZE="2", NODE_RANK="0", OMP_NUM_THREADS="1")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT], cwd=made, env={**environment, "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        outputs = [process.communicate(timeout=200)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    run_two(SCRIPT, made)
     return made
 
 
