@@ -15,6 +15,7 @@ from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
 AT_A_GUESS = 0.98  # of the guess's loss; closer to it a training with a R2 of .01 cannot be told from none
+LEARNED = 0.5  # of it; under that AdamW with a decay of .1 to 1 is fine, and right networks that mix patterns learn
 FALLING = 2.0  # standard errors by which the later half falls within itself: it is on its way
 TOLD_AFTER = 100  # optimiser steps before which nothing is said of it
 STEPS = 1000  # what a slow optimiser needs to leave a guess ...
@@ -81,6 +82,12 @@ def stands_still(history: Sequence[Snapshot]) -> bool:
     """Whether the later half of the losses lies at that of a guess, or of the start, and does not fall any more."""
     now = level(history, guess_or_start(history))
     return now is not None and now.at_a_guess and now.fall <= FALLING
+
+
+def little_learned(history: Sequence[Snapshot]) -> bool:
+    """Whether the later half of the losses lies over half of that of a guess, or of the start."""
+    now = level(history, guess_or_start(history))
+    return now is not None and now.told and now.share > LEARNED
 
 
 def at_full_rate(history: Sequence[Snapshot], steps: int = 100, share: float = 0.5) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
-from lightning_tricks.diagnosis.history.learning import stands_still
+from lightning_tricks.diagnosis.history.learning import little_learned, stands_still
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.preflight import Place, PreflightRecord
@@ -42,7 +42,8 @@ def find_batch_mixing(history: Sequence[Snapshot]) -> Iterator[Finding]:
         return
     place = record.place
     named = place is not None and is_named(place)
-    severity: Severity = "warning" if named and stands_still(history) else "info"
+    harmed = stands_still(history) or (place is not None and is_exchanged(place) and little_learned(history))
+    severity: Severity = "warning" if named and harmed else "info"
     explanation = (
         f"{_where(place)}What the network says of a pattern "
         + ("depends on the others of its batch" if mixes.holds else "does not depend on the pattern")
@@ -71,6 +72,17 @@ def is_named(place: Place) -> bool:
     if place.kind in ("softmax", "cumulation"):
         return place.dim is not None and place.dim == place.output_axis
     return place.kind == "view" and place.input_axis is not None and place.input_axis != place.output_axis
+
+
+def is_exchanged(place: Place) -> bool:
+    """Whether the patterns lie where the operation expects something else, which lies in their place.
+
+    A module that is given one batch of patterns as one sequence, ``[1, N, units]``, is meant to run over them.
+    """
+    if place.kind == "view":
+        return True
+    shape, axis = place.input_shape, place.input_axis
+    return place.kind in ("attention", "recurrence") and len(shape) == 3 and axis in (0, 1) and shape[1 - axis] > 1
 
 
 def remedies_at(place: Place) -> tuple[Remedy, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.history import progress
 from lightning_tricks.diagnosis.history.clipping import CLIPPED
-from lightning_tricks.diagnosis.history.learning import FALLING, level
+from lightning_tricks.diagnosis.history.learning import FALLING, LEARNED, level
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, persistence
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
@@ -26,7 +26,6 @@ class LIMITS:
     outweighs: float = 1.0  # decay over gradient, median: .02 usual, .9 where labels are noise, 4 and more where fatal
     balances: float = 0.5  # at every look: weights that have shrunk until their gradient is a match still show .9
     shrunk: float = 0.2  # weights over their largest; .4 where only noise is to be learned
-    learned: float = 0.5  # of a guess's loss: under it AdamW with a decay of .1 to 1 is fine, whatever its share
     usual: float = 0.02  # share of the decay that harms nothing
     penalty: float = 1.0  # what a loss has beside that of the targets, over that
     noise: float = 0.8  # share of a layer's variance: .5 to .77 before p = .5 learns, .85 at .8, .92 and more at .9
@@ -57,14 +56,14 @@ def _decay(history: Sequence[Snapshot]) -> Finding | None:
     if not sensitivity(begun) >= learning_rate_too_low.LIMITS.sensitive:
         return None  # the gradient is lost by another fault
     held, share, loss = decayed(latest), decay_share(begun), _over_guess(history)
-    if share < LIMITS.outweighs or not loss > LIMITS.learned:
+    if share < LIMITS.outweighs or not loss > LEARNED:
         return None  # before the sizes of all looks are read
     size = shrunk(history, {record.name for record in held})
     factor = progress.median(_factor(latest, record) for record in held)
     why = (
         Criterion("weight decay over the gradient, median over weights", share, ">=", LIMITS.outweighs),
         Criterion("size of the weights over their largest", size, "<=", LIMITS.shrunk),
-        Criterion("recent loss over that of a guess", loss, ">", LIMITS.learned),
+        Criterion("recent loss over that of a guess", loss, ">", LEARNED),
     )
     if not all(each.holds for each in why):
         return None

@@ -16,6 +16,7 @@ from tests.diagnosis.custom import fit, said
 from tests.diagnosis.sick import Cut8, Images
 
 LSTM = Place("net.lstm", "lstm", "recurrence", "nn.LSTM", "", (64, 8, 8), (64, 8, 8), 0, 0, None, batch_first=False)
+VIEW = Place("view", "view", "view", "", "", (8, 64, 16), (64, 128), 1, 0)
 MIXED = PreflightRecord("net", 64, 0.0, 0.8, 1.0, LSTM)
 
 
@@ -50,6 +51,20 @@ def test_a_training_that_learns_is_left_alone() -> None:
     assert [f.severity for f in find_batch_mixing(still()[:5])] == ["info"]  # too early to tell
 
 
+def test_axes_that_are_exchanged_are_named_while_little_is_learned() -> None:
+    """Which a softmax over the batch, or one sequence of all patterns, are not: these may be meant so."""
+    falling = {"last": 1.2}
+    assert said(find_batch_mixing(still(**falling))) == [("warning", "net.lstm")]
+    assert said(find_batch_mixing(still(dataclasses.replace(MIXED, place=VIEW), **falling))) == [("warning", "view")]
+    one_sequence = dataclasses.replace(LSTM, input_shape=(1, 64, 8), input_axis=1, output_axis=1, batch_first=True)
+    softmax = Place("3", "softmax", "softmax", "nn.Softmax", "", (64, 10), (64, 10), 0, 0, 0)
+    for place in (one_sequence, softmax):
+        assert is_named(place)
+        assert [f.severity for f in find_batch_mixing(still(dataclasses.replace(MIXED, place=place), **falling))] == [
+            "info"
+        ]
+
+
 def test_only_an_operation_that_is_named_is_blamed() -> None:
     by_hand = dataclasses.replace(MIXED, place=Place("net.matmul", "matmul"))
     unknown = dataclasses.replace(MIXED, place=None)
@@ -77,9 +92,7 @@ REMEDIES = {
     "nn.GRU(..., batch_first=False)": dataclasses.replace(LSTM, module="nn.GRU", batch_first=True),
     "nn.Softmax(dim=1)": Place("3", "softmax", "softmax", "nn.Softmax", "", (64, 10), (64, 10), 0, 0, 0),
     "cumsum(dim=2)": Place("cumsum", "cumsum", "cumulation", "", "", (64, 5, 3), (64, 5, 3), 0, 0, 0),
-    ".transpose(0, 1).reshape(...) in place of .view(...)": Place(
-        "view", "view", "view", "", "", (8, 64, 16), (64, 128), 1, 0
-    ),
+    ".transpose(0, 1).reshape(...) in place of .view(...)": VIEW,
 }
 
 
