@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.history.persistence import Persistence, persistence
 from lightning_tricks.probes import ActivationRecord, Snapshot
@@ -31,6 +33,12 @@ class LossCalls:
     def pooled(self) -> LossRecord:
         """All probed steps together."""
         return functools.reduce(lambda one, other: one.merge(other), self.records)
+
+    @functools.cached_property
+    def target_range(self) -> tuple[float, float]:
+        """The smallest and the largest target of all; NaN where one was."""
+        lowest, highest = ([getattr(record, name) for record in self.records] for name in ("target_min", "target_max"))
+        return float(np.min(lowest)), float(np.max(highest))
 
     @property
     def layer(self) -> str | None:

@@ -122,37 +122,39 @@ def spare_outputs(calls: LossCalls) -> Finding | None:
     soft = len(first.target_shape) == len(first.input_shape)  # probabilities, not class numbers
     if layer is None or first.function not in _CLASSES or first.outputs < 2 or soft:
         return None
-    pooled = calls.pooled
+    (smallest, largest), outputs = calls.target_range, first.outputs
     patterns = sum(map(_independent, calls.records))
-    classes = int(pooled.target_max) + 1 if math.isfinite(pooled.target_max) else pooled.outputs
-    single = pooled.target_min == pooled.target_max
-    spare = classes * LIMITS.spare <= pooled.outputs
+    classes = int(largest) + 1 if math.isfinite(largest) else outputs
+    single = smallest == largest
+    spare = classes * LIMITS.spare <= outputs
     if patterns < LIMITS.patterns or not (single or spare):
         return None
     found = calls.all()
     severity = found.severity() if single or found.at.step - found.since >= RECOVERY else "info"
-    evidence = {"outputs": pooled.outputs, "largest class in a target": classes - 1, "patterns looked at": patterns}
+    evidence = {"outputs": outputs, "largest class in a target": classes - 1, "patterns looked at": patterns}
     explanation = (
         f"All {patterns} targets looked at name class {classes - 1}. A constant output is then the best answer: the "
         "labels are wrong, or the data come in the order of their classes."
         if single
-        else f"The network has {pooled.outputs} outputs, but no target among {patterns} names a class above "
+        else f"The network has {outputs} outputs, but no target among {patterns} names a class above "
         f"{classes - 1}. Outputs that nobody asks for only learn to be silent; are labels missing, or is the number "
         "of classes wrong?"
     )
     todo, why = [SHUFFLE], Criterion("patterns that name one class", patterns, ">=", LIMITS.patterns)
     if not single:
         todo.insert(0, change_outputs(f"{classes}"))
-        why = Criterion("outputs", pooled.outputs, ">=", classes * LIMITS.spare)
+        why = Criterion("outputs", outputs, ">=", classes * LIMITS.spare)
     return found.finding(PROBLEM, layer, severity, evidence, explanation, todo, [why])
 
 
 def large_targets(calls: LossCalls) -> Finding | None:
     """Targets so far from zero that the network has not even come to their mean."""
+    if calls.latest.function not in REGRESSION:
+        return None
     pooled = calls.pooled
     large = math.hypot(pooled.target_mean, pooled.target_std) > LIMITS.large_targets
     of_mean = pooled.target_std**2 if pooled.function == "mse_loss" else pooled.target_std
-    judged = large and of_mean > 0 and pooled.function in REGRESSION
+    judged = large and of_mean > 0
     found = calls.persistence(lambda record: record.value > of_mean) if judged else None
     if found is None:
         return None

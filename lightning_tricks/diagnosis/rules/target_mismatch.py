@@ -48,7 +48,7 @@ def out_of_range(calls: LossCalls) -> Finding | None:
     found = calls.persistence(_outside) if calls.latest.function in _BINARY else None
     if found is None:
         return None
-    low, high = calls.pooled.target_min, calls.pooled.target_max
+    low, high = calls.target_range
     distance = max(high - 1.0, -low)
     explanation = (
         f"{calls.latest.function} takes its targets for probabilities, and they go from {low:.3g} to {high:.3g}. "
@@ -61,14 +61,14 @@ def out_of_range(calls: LossCalls) -> Finding | None:
 
 def zero_for_minus_one(calls: LossCalls) -> Finding | None:
     """Labels 0 and 1 for a loss that wants -1 and 1."""
-    pooled, function = calls.pooled, calls.latest.function
-    if function not in _SIGNED or (pooled.target_min, pooled.target_max) != (0.0, 1.0):
+    function = calls.latest.function
+    if function not in _SIGNED or calls.target_range != (0.0, 1.0):
         return None
     explanation = (
         f"{function} wants labels of -1 and 1, and is given 0 and 1. "
         "A pattern with the label 0 does not tell it to which side it belongs."
     )
-    why = Criterion("smallest target", pooled.target_min, ">", -1.0)
+    why = Criterion("smallest target", 0.0, ">", -1.0)
     todo = [Remedy("change_targets", "make labels of -1 and 1 of them: target * 2 - 1")]
     evidence = {"smallest and largest target": "0, 1"}
     return calls.all().finding(PROBLEM, calls.latest.weighted, "critical", evidence, explanation, todo, [why])

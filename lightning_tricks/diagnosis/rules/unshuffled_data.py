@@ -14,6 +14,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Sever
 from lightning_tricks.diagnosis.history.constant_answer import entropy
 from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, TOLD_AFTER, guess_of, later_losses, level
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
+from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import LossRecord, Snapshot
 
@@ -69,7 +70,8 @@ def find_unshuffled_data(history: Sequence[Snapshot]) -> Iterator[Finding]:
         if len(looks) < LIMITS.looks:
             continue
         alone = _one_class_so_far(history, looks)
-        why = [alone] if alone is not None else [_alike(looks), _successive(looks)]
+        first = _alike(looks) if alone is None else alone
+        why = [first, _successive(looks)] if alone is None and first.holds else [first]
         if all(criterion.holds for criterion in why):
             yield _finding(history, looks, why, certain=alone is None)
             return
@@ -116,13 +118,18 @@ def _targets(history: Sequence[Snapshot]) -> list[list[_Look]]:
     """Of each kind of target, what was seen of it step by step; calls over the same classes are taken together."""
     found: dict[object, list[_Look]] = {}
     for snapshot in history:
-        kinds: dict[object, list[LossRecord]] = {}
-        for record in snapshot.losses:
-            classes = len(_counts(record))
-            kinds.setdefault(classes or (record.name, record.function), []).append(record)
-        for kind, records in kinds.items():
-            found.setdefault(kind, []).append(_look(snapshot.step, records))
+        for kind, look in _by_kind(snapshot).items():
+            found.setdefault(kind, []).append(look)
     return [[look for look in looks if look.patterns >= LIMITS.patterns] for looks in found.values()]
+
+
+@remembered
+def _by_kind(snapshot: Snapshot) -> dict[object, _Look]:
+    kinds: dict[object, list[LossRecord]] = {}
+    for record in snapshot.losses:
+        classes = len(_counts(record))
+        kinds.setdefault(classes or (record.name, record.function), []).append(record)
+    return {kind: _look(snapshot.step, records) for kind, records in kinds.items()}
 
 
 def _look(step: int, records: Sequence[LossRecord]) -> _Look:
@@ -153,14 +160,16 @@ def _alike(looks: Sequence[_Look]) -> Criterion:
         share = statistics.median(look.std**2 for look in looks) / whole if whole > 0 else math.nan
         return Criterion("variance of a batch's targets over that of all", share, "<", LIMITS.within)
     pooled = _all_counts(looks)
-    lacking = statistics.median(_lacking(look, pooled / pooled.sum()) for look in looks)
+    shares = pooled / pooled.sum()
+    whole = float(entropy(shares))
+    lacking = statistics.median(_lacking(look, shares, whole) for look in looks)
     return Criterion("1 - entropy of a batch's classes over that of a random one", lacking, ">", LIMITS.lacking)
 
 
-def _lacking(look: _Look, shares: np.ndarray) -> float:
+def _lacking(look: _Look, shares: np.ndarray, whole: float) -> float:
     """Of the entropy that a batch drawn at random has: that of all less (classes - 1) / 2n."""
     size = look.patterns
-    drawn = entropy(shares) - (np.count_nonzero(shares) - 1) / (2.0 * size)
+    drawn = whole - (np.count_nonzero(shares) - 1) / (2.0 * size)
     if not look.counts.size or drawn <= 0 or (1.0 - shares.max()) * size < LIMITS.others:
         return 0.0
     return 1.0 - entropy(look.counts / size) / drawn
