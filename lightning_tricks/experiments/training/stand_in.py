@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import enum
-import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor, nn
+from typing import Any
 
 from lightning_tricks._compat import lightning as compat
-
-if TYPE_CHECKING:
-    from lightning_tricks.experiments.training.training import Training
+from lightning_tricks.experiments.training.lightning_step import clip
 
 _PLAIN = (bool, int, float, str, type(None), enum.Enum)
 _DATA = ("datamodule", "train_dataloader", "val_dataloaders")
@@ -24,11 +18,11 @@ class TrainerStandIn:
     """Answers what a LightningModule asks its Trainer; of the real one, where there is one, the plain numbers.
 
     Args:
-        training: Whose module asks.
+        training: The ``Training`` whose module asks.
         real: The Trainer that it was attached to.
     """
 
-    def __init__(self, training: Training, real: Any) -> None:
+    def __init__(self, training: Any, real: Any) -> None:
         begun = 0 if real is None else int(real.global_step)
         self._training, self._real, self._begun = training, real, begun
         self.training, self.validating, self.testing, self.predicting = True, False, False, False
@@ -80,7 +74,7 @@ class TrainerStandIn:
         raise AttributeError(f"{name} of a Trainer is not known to a copy that is trained without one")
 
 
-def attach(training: Training, real: Any) -> None:
+def attach(training: Any, real: Any) -> None:
     """Have a copied LightningModule ask a stand-in; what it logs or prints goes nowhere."""
     stand_in: Any = TrainerStandIn(training, real)
     answers: dict[str, Callable[..., Any]] = {
@@ -105,28 +99,3 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
 def _clip(optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     clip(parameters, gradient_clip_val or 0.0, gradient_clip_algorithm or "norm")
-
-
-def clip(parameters: list[nn.Parameter], limit: float, algorithm: str) -> None:
-    """As Trainer(gradient_clip_val=limit, gradient_clip_algorithm=algorithm) does; 0: not at all."""
-    if limit and algorithm == "value":
-        torch.nn.utils.clip_grad_value_(parameters, limit)
-    elif limit:
-        torch.nn.utils.clip_grad_norm_(parameters, limit)
-
-
-def loss_of_step(module: Any, batch: Any, index: int) -> Tensor | None:
-    """What ``training_step`` returns, or its entry "loss"; None where it skips the batch."""
-    taken = list(inspect.signature(module.training_step).parameters.values())
-    keywords = {"batch_idx": index, "dataloader_idx": 0}
-    named = {name: value for name, value in keywords.items() if any(p.name == name for p in taken)}
-    free = [p for p in taken if p.name not in keywords and p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-    found = module.training_step(*([batch, index][: max(1, len(free))]), **named)
-    return found.get("loss") if isinstance(found, dict) else found
-
-
-def on_device(module: Any, batch: Any, device: torch.device) -> Any:
-    """The batch as the Trainer hands it to the step."""
-    batch = module.on_before_batch_transfer(batch, 0)
-    batch = module.transfer_batch_to_device(batch, device, 0)
-    return module.on_after_batch_transfer(batch, 0)

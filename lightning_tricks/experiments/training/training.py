@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterable
@@ -16,8 +15,9 @@ from lightning_tricks._compat.compiled import original_of
 from lightning_tricks._compat.lightning_module import trainer_of
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.training.copied import Copied
+from lightning_tricks.experiments.training.lightning_step import clip, cloned, lightning_step, loss_of_step, on_device
 from lightning_tricks.experiments.training.optimizers import Schedule, configured, schedule_of
-from lightning_tricks.experiments.training.stand_in import attach, clip, loss_of_step, on_device
+from lightning_tricks.experiments.training.stand_in import attach
 from lightning_tricks.model.batches import input_and_target, tensors_in
 from lightning_tricks.model.isolated import isolated
 from lightning_tricks.probes.optimizers import check_optimizer_of
@@ -180,12 +180,13 @@ class Training:
             NotAskedError: The copy runs modules of the original or reads its parameters; the step fails, or returns
                 no loss.
         """
-        found = self._loss(batch)
+        found = self.loss_or_none(batch)
         if found is None:
             raise NotAskedError("its training_step returns no loss")
         return found
 
-    def _loss(self, batch: Any) -> Tensor | None:
+    def loss_or_none(self, batch: Any) -> Tensor | None:
+        """The same; None where the step skips the batch."""
         if self._copied is None:
             return self._run(batch)
         with self._copied.alone(), torch.enable_grad():
@@ -218,7 +219,7 @@ class Training:
             NotAskedError: As ``loss``.
         """
         try:
-            found = self._lightning_step(batch) if self.uses_own_step else self._plain_step(batch)
+            found = lightning_step(self, batch) if self.uses_own_step else self._plain_step(batch)
         except NotAskedError:
             raise
         except Exception as error:
@@ -240,40 +241,6 @@ class Training:
                 self.optimizer.step()
         return loss
 
-    def _lightning_step(self, batch: Any) -> Tensor | None:
-        """As the Trainer makes it: the closure of the optimiser's step runs, clears and goes backward."""
-        module, optimizer, index = self.module, self.optimizer, self.steps
-        found: list[Tensor | None] = []
-        if module.on_train_batch_start(batch, index) == -1:
-            return None
-
-        def closure() -> Tensor | None:
-            loss = self._loss(batch)
-            found.append(loss)
-            if index % self.accumulate == 0 and optimizer is not None:
-                module.on_before_zero_grad(optimizer)
-                module.optimizer_zero_grad(0, index, optimizer)
-            if loss is not None and loss.requires_grad:
-                module.on_before_backward(loss)
-                module.backward(loss / self.accumulate)
-                module.on_after_backward()
-            return loss
-
-        def closure_of_step() -> Tensor | None:
-            loss = closure()
-            module.on_before_optimizer_step(optimizer)
-            limit, algorithm = self.clip
-            module.configure_gradient_clipping(optimizer, limit or None, algorithm)
-            return loss
-
-        if optimizer is None or (index + 1) % self.accumulate:
-            closure()
-        else:
-            module.optimizer_step(0, index, optimizer, closure_of_step)
-        loss = found[-1] if found else None
-        module.on_train_batch_end({"loss": loss}, batch, index)
-        return loss
-
     def evaluate(self, batches: Iterable[Any]) -> float:
         """Mean loss in evaluation mode, with the same random numbers whenever it is asked; the training stays as it is.
 
@@ -292,29 +259,16 @@ class Training:
     def _evaluated(self, batch: Any) -> Tensor | None:
         if not self._differentiates:
             try:
-                return self._loss(batch)
+                return self.loss_or_none(batch)
             except NotAskedError as error:
                 if "does not require grad" not in str(error):
                     raise
                 self._differentiates = True
         with torch.enable_grad():
-            return self._loss(batch)
+            return self.loss_or_none(batch)
 
 
 def is_running(trainer: Any) -> bool:
     """Whether a Trainer is in the middle of a fit."""
     state = trainer.state
     return getattr(state.status, "value", None) == "running" and getattr(state.fn, "value", None) == "fit"
-
-
-def cloned(batch: Any) -> Any:
-    """A batch whose tensors a step may change."""
-    if isinstance(batch, Tensor):
-        return batch.clone()
-    if isinstance(batch, dict) and type(batch) is dict:
-        return {key: cloned(value) for key, value in batch.items()}
-    if type(batch) in (list, tuple):
-        return type(batch)(cloned(value) for value in batch)
-    with contextlib.suppress(Exception):
-        return copy.deepcopy(batch)
-    return batch
