@@ -16,6 +16,7 @@ from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import Rule, diagnose
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.model.arguments import check_count, check_module
+from lightning_tricks.model.batches import input_and_target
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.optimizers import check_optimizer_of
@@ -216,21 +217,6 @@ def _is_batch(data: Any) -> bool:
     ):
         return True
     return isinstance(data, (tuple, list)) and any(torch.is_tensor(entry) for entry in data)
-
-
-def input_and_target(batch: Any) -> tuple[Any, Any]:
-    if isinstance(batch, dict):
-        entries = list(batch.values())
-    elif isinstance(batch, (tuple, list)):
-        entries = list(batch)
-    elif dataclasses.is_dataclass(batch):
-        entries = [getattr(batch, field.name) for field in dataclasses.fields(batch)]
-    else:
-        entries = []
-    if len(entries) != 2:
-        got = f"{len(entries)} entries" if entries else type(batch).__name__
-        raise TypeError(f"a batch must be (x, y), got {got}; for any other, wrap the model in a LightningModule")
-    return entries[0], entries[1]
 
 
 def device_of(model: nn.Module) -> torch.device:
