@@ -7,15 +7,20 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import torch
+from torch import Tensor, nn
 
+from lightning_tricks._compat import lightning as compat
+from lightning_tricks._compat.compiled import original_of
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.replay import quiet
+from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.isolated import keep_random_numbers
 
+LossFunction = Callable[[Any, Any], Tensor]
 P = ParamSpec("P")
 
 
@@ -62,6 +67,21 @@ def asks(question: str) -> Callable[[Callable[P, Answer]], Callable[P, Experimen
 
 class WrongArgumentError(Exception):
     """An argument that no experiment can be asked with: an error, not an answer."""
+
+
+def copied(model: nn.Module | Training, loss_fn: LossFunction | None = None, optimizer: Any = None) -> Training:
+    """A copy of the training of a model, on which an experiment is free to do anything.
+
+    Raises:
+        NotAskedError: It cannot be copied.
+    """
+    if isinstance(model, Training):
+        return model.copy()
+    if not isinstance(model, nn.Module):
+        raise WrongArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if loss_fn is None and not compat.is_lightning_module(original_of(model)):
+        raise WrongArgumentError(f"{type(model).__name__} is no LightningModule: give a loss_fn(output, target)")
+    return Training.of(model, loss_fn, optimizer)
 
 
 @contextlib.contextmanager

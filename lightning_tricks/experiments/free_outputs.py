@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.experiments.asking import Answer, asks
-from lightning_tricks.experiments.copied import Copied, LossFunction
+from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
 from lightning_tricks.experiments.outputs import Caught, Output, catch
 from lightning_tricks.experiments.patterns import Collation, NotAskedError
+from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.batches import tensors_in
 
 _ITERATIONS = 60  # of LBFGS, for each start
@@ -28,7 +28,7 @@ Link = Callable[[Tensor], Tensor]
 
 
 @asks("What would a guess lose, and what the best outputs of all?")
-def free_outputs(model: nn.Module, batch: Any, loss_fn: LossFunction | None = None) -> Answer:
+def free_outputs(model: nn.Module | Training, batch: Any, loss_fn: LossFunction | None = None) -> Answer:
     """The loss of a guess and the floor of the loss, found by minimising the model's own loss over its outputs.
 
     What the outermost call that leads to the loss returns is replaced by one constant for all patterns (the guess), and
@@ -54,9 +54,9 @@ def free_outputs(model: nn.Module, batch: Any, loss_fn: LossFunction | None = No
     >>> round(found.numbers["guess"], 3), round(found.numbers["floor"], 3)
     (0.693, 0.0)
     """
-    copied = Copied(model, loss_fn)
-    caught = catch(copied.module, lambda: copied.loss(batch))
-    loss = _of_outputs(copied, caught, batch)
+    training = copied(model, loss_fn)
+    caught = catch(training.module, lambda: training.loss(batch))
+    loss = _of_outputs(training, caught, batch)
     values = [output.value for output in caught.outputs]
     first, again = (float(loss(values).detach()) for _ in range(2))
     if not abs(first - again) <= _SAME * max(abs(first), 1e-12):
@@ -84,10 +84,10 @@ def share(loss: float, guess: float, floor: float) -> float:
     return (guess - loss) / way if way > _SAME * max(abs(guess), abs(floor), 1e-12) else math.nan
 
 
-def _of_outputs(copied: Copied, caught: Caught, batch: Any) -> Loss:
+def _of_outputs(training: Training, caught: Caught, batch: Any) -> Loss:
     def loss(values: Values) -> Tensor:
         with caught.replaced(values):
-            return copied.loss(batch)
+            return training.loss(batch)
 
     return loss
 
@@ -193,7 +193,7 @@ class _Minimum:
         begin = [start for _, start in sorted(known, key=lambda pair: pair[0])[:1]]
         begin += [drawn[0]]
         for start in begin:
-            with contextlib.suppress(RuntimeError, ValueError):  # of a value that the loss does not take
+            with contextlib.suppress(NotAskedError, RuntimeError):  # of a value that the loss does not take
                 self._descend(start)
         self._outwards(known[0][0])
         return self.best
@@ -202,7 +202,7 @@ class _Minimum:
         try:
             with torch.no_grad():
                 value = float(self._loss(values))
-        except (RuntimeError, ValueError):
+        except NotAskedError:  # the loss raised an error on them
             return math.inf
         if math.isfinite(value) and value < self.best:
             self.best, self._at = value, [each.detach().clone() for each in values]
