@@ -85,6 +85,13 @@ def copied(model: nn.Module | Training, loss_fn: LossFunction | None = None, opt
 
 
 @contextlib.contextmanager
+def same_draws() -> Iterator[None]:
+    """A block that begins with the random numbers that the next one begins with: two runs draw the same."""
+    with keep_random_numbers():
+        yield
+
+
+@contextlib.contextmanager
 def without_a_trace() -> Iterator[None]:
     """A block with gradients that prints nothing and draws what it likes: random numbers go on as before it."""
     with quiet(), keep_random_numbers(), torch.inference_mode(False), torch.enable_grad():
