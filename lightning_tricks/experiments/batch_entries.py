@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied, same_draws
 from lightning_tricks.experiments.patterns import Collation, NotAskedError, mapped
+from lightning_tricks.experiments.registry import Subject, tried
 from lightning_tricks.experiments.training import Training
 
 _SEED = 0
@@ -72,3 +74,8 @@ def named_tensors(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
 def _loss(training: Training, batch: Any) -> float:
     with same_draws():
         return float(training.loss(batch).detach())
+
+
+@tried("batch_entries", order=6)
+def _in_checkup(subject: Subject) -> Experiment:
+    return batch_entries(subject.training, subject.batch)

@@ -7,10 +7,13 @@ from typing import Any
 
 from torch import nn
 
+from lightning_tricks.diagnosis.experiment import Experiment
+from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.rules.batch_mixing import LIMITS
 from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied, same_draws
 from lightning_tricks.experiments.patterns import Collation, NotAskedError
 from lightning_tricks.experiments.preflight import preflight
+from lightning_tricks.experiments.registry import Subject, tried
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.probes import Probe
 from lightning_tricks.probes.records.preflight import PreflightRecord
@@ -38,7 +41,7 @@ def independence(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(8, 3), nn.Softmax(dim=0))
-    >>> found = independence(net, (torch.randn(16, 8), torch.rand(16, 3)), nn.functional.mse_loss)
+    >>> found = independence(net, (9 * torch.randn(16, 8), torch.rand(16, 3)), nn.functional.mse_loss)
     >>> found.numbers["mixing"] > 0.05, found.answer.partition(":")[0]
     (True, 'yes, first by softmax at 1')
     """
@@ -83,4 +86,19 @@ def of_record(record: PreflightRecord) -> Answer:
     place = record.place if record.mixing > LIMITS.mixes else record.later_place
     found = record.mixing > LIMITS.mixes or record.later > LIMITS.mixes
     where = f", first by {place.function} at {place.layer}" if found and place is not None else ""
-    return Answer(f"{'yes' if found else 'no'}{where}: it changes by {' and '.join(parts) or 'nothing'}", numbers)
+    return Answer(f"{'yes' if found else 'no'}{where}: {' and '.join(parts)}", numbers)
+
+
+def _proves(found: Experiment, finding: Finding) -> bool:
+    number = {"batch_mixing": "mixing", "target_leak": "later"}.get(finding.problem, "")
+    return found.numbers.get(number, math.nan) > LIMITS.mixes
+
+
+@tried("independence", order=2, proves=_proves)
+def _in_checkup(subject: Subject) -> Experiment:
+    """From the first step's preflight, which has asked the same."""
+    record = next((s.preflight for s in subject.diagnosis.history if s.preflight is not None), None)
+    if record is None:
+        return independence(subject.training, subject.batch)
+    found = of_record(record)
+    return Experiment("independence", QUESTION, found.text, found.numbers)

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
 from lightning_tricks.experiments.independence import outermost_call
 from lightning_tricks.experiments.patterns import Collation, NotAskedError, mapped
+from lightning_tricks.experiments.registry import Subject, tried
 from lightning_tricks.experiments.replay import replayable
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.batches import tensors_in
@@ -81,3 +83,8 @@ def _silent(x: Tensor, gradient: Tensor, collation: Collation) -> Tensor:
     """Per feature whether no pattern's gradient is anything but zero."""
     axis = collation.axis(x)
     return ~(gradient != 0).any(0 if axis is None else axis)
+
+
+@tried("never_read", order=4)
+def _in_checkup(subject: Subject) -> Experiment:
+    return never_read(subject.trained, subject.batch)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 
+from lightning_tricks.diagnosis.experiment import Experiment
+from lightning_tricks.diagnosis.finding import Criterion, Finding
+from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
 from lightning_tricks.experiments.dependence import CONSTANT
 from lightning_tricks.experiments.independence import asked_record
+from lightning_tricks.experiments.registry import Subject, tried
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.probes.records.preflight import PreflightRecord
 
@@ -44,3 +49,32 @@ def of_record(record: PreflightRecord) -> Answer:
     if record.own <= CONSTANT:
         return Answer("no: it is the same for every input", numbers)
     return Answer(f"yes, by {record.own:.3g} std", numbers)
+
+
+@thresholds
+class LIMITS:
+    least_own: float = CONSTANT  # float32 rounds by 6e-8
+
+
+def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
+    """After steps that have moved it, the network is a constant."""
+    why = Criterion("change by its own input, over std", found.numbers["own"], "<=", LIMITS.least_own)
+    last = subject.diagnosis.history[-1]
+    moved = [record for record in last.parameters if record.update > 0]
+    if not why.holds or not moved or subject.knows("collapsed_output", "symmetric_weights", "non_finite", "no_update"):
+        return
+    explanation = (
+        "In evaluation mode every pattern was given another's input, and its output stayed what it was: the network is "
+        f"a constant after {len(subject.diagnosis.history)} steps."
+    )
+    yield Finding("collapsed_output", None, "warning", last.step, dict(found.numbers), explanation, decided_by=(why,))
+
+
+def _proves(found: Experiment, finding: Finding) -> bool:
+    return finding.problem in ("collapsed_output", "batch_mixing") and found.numbers["own"] <= LIMITS.least_own
+
+
+@tried("own_input", order=3, brings=_brings, proves=_proves)
+def _in_checkup(subject: Subject) -> Experiment:
+    """After the steps: a last layer that begins at zero is a constant before the first."""
+    return own_input(subject.trained, subject.batch)

@@ -11,13 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks.diagnosis.experiment import Experiment
+from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied, same_draws
 from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.registry import Subject, tried
 from lightning_tricks.experiments.training import Training
 
 _SEED = 0
 _ASKED = 16  # parameters without a gradient that are perturbed
-_BY = 0.1  # of their size
+_LEAST = 0.1  # size of a change, where the parameter is smaller, as a bias is at first
 _STEPS = (4e-3, 1e-3)  # predicted change of the loss along the gradient, over the loss
 _MOST_NODES = 50_000
 _NAMED = 4
@@ -48,7 +51,7 @@ def reach(
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
     >>> found = reach(net, (torch.randn(64, 8), torch.arange(64) % 2), nn.functional.cross_entropy)
     >>> found.numbers["reached"], round(found.numbers["measured_over_predicted"], 2)
-    (4.0, 1.0)
+    (4, 1.0)
     """
     training = copied(model, loss_fn, optimizer)
     found = reached(training, batch)
@@ -61,7 +64,7 @@ def reach(
         "foreign": found.foreign,
         "measured_over_predicted": found.follows,
     }
-    parts = [f"{numbers['reached']:.0f} of {numbers['parameters']:.0f} get a gradient"]
+    parts = [f"{numbers['reached']} of {numbers['parameters']} get a gradient"]
     parts += [f"no gradient though the loss depends on it: {_listed(found.detached)}"] if found.detached else []
     parts += [f"without influence: {_listed(found.unused)}"] if found.unused else []
     parts += [f"not held by the optimiser: {_listed(found.not_held)}"] if found.not_held else []
@@ -116,8 +119,8 @@ def _changed(training: Training, batch: Any, parameter: nn.Parameter) -> float:
     """The loss with one parameter changed at random."""
     kept = parameter.detach().clone()
     noise = torch.randn(kept.shape, generator=torch.Generator().manual_seed(_SEED)).to(kept)
-    size = kept.float().square().mean().sqrt().clamp(min=_BY).to(kept)
-    return _with(training, batch, [(parameter, noise * size * _BY)], 1.0)
+    size = kept.float().square().mean().sqrt().clamp(min=_LEAST).to(kept)
+    return _with(training, batch, [(parameter, noise * size)], 1.0)
 
 
 def _follows(training: Training, batch: Any, pairs: Sequence[tuple[nn.Parameter, Tensor]], loss: float) -> float:
@@ -166,3 +169,16 @@ def _leaves(loss: Tensor) -> Iterator[Tensor]:
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _proves(found: Experiment, finding: Finding) -> bool:
+    shown = {
+        "disconnected_parameters": ("detached", "unused", "not_held", "foreign"),
+        "no_update": ("not_held",),
+    }.get(finding.problem, ())
+    return any(found.numbers.get(name, 0) > 0 for name in shown)
+
+
+@tried("reach", order=1, proves=_proves)
+def _in_checkup(subject: Subject) -> Experiment:
+    return reach(subject.training, subject.batch)

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.experiments.asking import Answer, asks
 from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.registry import Subject, tried
 from lightning_tricks.experiments.sampling import generators_of
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.model.isolated import keep_random_numbers
@@ -72,3 +74,8 @@ def _difference(x: Tensor, y: Tensor) -> float:
         return 0.0
     size = float(x.square().mean().sqrt())
     return float((x - y).square().mean().sqrt()) / size if size else 1.0
+
+
+@tried("same_sample_twice", order=7, wanted=lambda subject: hasattr(subject.data, "dataset"))
+def _in_checkup(subject: Subject) -> Experiment:
+    return same_sample_twice(subject.data)
