@@ -14,6 +14,7 @@ from torch import nn
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.history.learning import TOLD_AFTER
 from lightning_tricks.diagnosis.history.progress import recent_loss
 from lightning_tricks.experiments.asking import LossFunction, copied
 from lightning_tricks.experiments.patterns import NotAskedError
@@ -90,9 +91,10 @@ class Subject:
 
     @property
     def asks_for_trainings(self) -> bool:
-        """Whether the loss is not near its floor, or a finding waits for its proof."""
+        """Whether a finding waits for its proof, or the loss is not near its floor when it could be told."""
         waiting = any(finding.rank and finding.proof is None for finding in self.diagnosis.findings)
-        return waiting or not self.share >= LEARNED
+        told = len(self.diagnosis.history) > 0 and self.diagnosis.history[-1].step + 1 >= TOLD_AFTER
+        return waiting or (told and not self.share >= LEARNED)
 
     def knows(self, *problems: str) -> bool:
         """Whether one of these problems is among the findings above info, folded ones included."""
