@@ -86,7 +86,7 @@ def _proves(found: Experiment, finding: Finding) -> bool:
 def _in_checkup(subject: Subject) -> Experiment:
     """After the steps: a last layer that begins at zero is a constant before the first."""
     try:
-        return own_input(subject.trained, subject.batch)
+        return _asked(subject.trained, subject.batch, subject.data)
     except NotAskedError:
         history = subject.diagnosis.history
         record = next((s.preflight for s in history if s.preflight is not None), None)
@@ -94,3 +94,6 @@ def _in_checkup(subject: Subject) -> Experiment:
             raise
     found = of_record(record)
     return Experiment("own_input", QUESTION, f"{found.text} before the first step", {**found.numbers, "steps": 0.0})
+
+
+_asked = asks(QUESTION, "own_input")(lambda *given: of_record(asked_record(*given)))
