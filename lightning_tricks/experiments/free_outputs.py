@@ -62,7 +62,7 @@ def free_outputs(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
     search = Search(caught.outputs, Collation.of(batch), list(tensors_in(batch)), loss)
     try:
         guess, floor, reachable = search.constant(), search.free(), search.through_activation()
-        floor = min(floor, guess)
+        floor = 0.0 if abs(floor) < _SAME * abs(guess) else min(floor, guess)
     except BoundlessError:
         return Answer("the loss has no lower bound", {"guess": math.nan, "floor": -math.inf, "loss": first})
     value = float(caught.loss.detach())

@@ -95,6 +95,16 @@ def test_what_was_tried_is_said_in_a_line_each(sigmoids):
     assert "What was tried" not in table.text(Diagnosis([], sigmoids), 60)
 
 
+def test_the_loss_is_told_as_a_share_of_the_way(sigmoids):
+    loss = sigmoids[-1].loss
+    way = {"guess": 2 * loss, "floor": 0.0}
+    known = Diagnosis([], sigmoids, experiments=[Experiment("free_outputs", "?", "!", way)])
+    assert "50.0 % of the way" in " ".join(table.text(known).split())
+    boundless = {"guess": float("nan"), "floor": float("-inf")}
+    unknown = Diagnosis([], sigmoids, experiments=[Experiment("free_outputs", "?", "!", boundless)])
+    assert "of the way" not in table.text(unknown)
+
+
 def test_what_was_not_seen_is_said(sigmoids):
     missed = {f"block.{i}": "scripted module: nothing inside it is seen" for i in range(9)}
     shown = str(Diagnosis([], [dataclasses.replace(sigmoids[0], not_seen=missed), sigmoids[1]]))
