@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tricks.experiments.follow import Follow
-from lightning_tricks.experiments.patterns import Collation, Exchange, NotAskedError, mapped
+from lightning_tricks.experiments.patterns import AllAlikeError, Collation, Exchange, NotAskedError, mapped
 from lightning_tricks.experiments.tokens import NextTokens, next_tokens
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.probes.records.preflight import PreflightRecord
@@ -60,6 +60,7 @@ def independence(
 
     Raises:
         NotAskedError: With these arguments it cannot be asked, or the same arguments give different outputs.
+        AllAlikeError: All patterns are the same.
 
     >>> x = torch.randn(8, 3)
     >>> answer = independence(lambda x: x.softmax(0), (x,), {}, Collation.of(x))
@@ -131,7 +132,7 @@ def _exchanged(given: Any, exchange: Exchange, collation: Collation, tokens: Nex
     if not differ:
         raise NotAskedError("no argument has an axis of the patterns")
     if not bool(torch.stack(differ).any()):
-        raise NotAskedError("the patterns of the batch are all alike")
+        raise AllAlikeError("the patterns of the batch are all alike")
     return changed
 
 

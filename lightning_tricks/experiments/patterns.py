@@ -19,6 +19,10 @@ class NotAskedError(Exception):
     """Why an experiment cannot be made with these arguments."""
 
 
+class AllAlikeError(NotAskedError):
+    """The patterns of the batch are all the same."""
+
+
 @dataclass(frozen=True)
 class Collation:
     """How a batch was put together.

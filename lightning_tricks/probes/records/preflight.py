@@ -75,6 +75,7 @@ class PreflightRecord:
         draw_correlation: Correlation over patterns of two draws of the output in training mode; NaN where nothing is
             drawn.
         unshifted: The same of the element at their own place, where nearly all are.
+        alike: Whether what the call was given is the same for all patterns; then nothing was asked.
         collated: Whether the loader put the batch together of single patterns, of which any may meet any.
     """
 
@@ -89,6 +90,7 @@ class PreflightRecord:
     next_tokens: float = math.nan
     draw_correlation: float = math.nan
     unshifted: float = math.nan
+    alike: bool = False
     collated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
