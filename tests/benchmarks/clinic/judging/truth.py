@@ -66,7 +66,8 @@ def layers_of(case: Case, fault: Fault) -> frozenset[str | None]:
         return frozenset({weighted[0], None})
     if where == "output":
         path = f"net.{network.output}"
-        return frozenset({path, "net.out", f"net.{network.places[-1].plug}", None})
+        plugs = {f"net.{place.plug}" for place in network.places[-1:]}
+        return frozenset({path, "net.out", None, *plugs})
     if where == "anywhere":
         return frozenset({None, *(record.name for record in snapshot.records())})
     if where == "crossing":
