@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_tricks.experiments.independence import independence
+from lightning_tricks.experiments.dependence import dependence
 from lightning_tricks.experiments.patterns import Collation, NotAskedError
 from lightning_tricks.experiments.tokens import next_tokens
 from lightning_tricks.model.isolated import isolated
@@ -80,7 +80,7 @@ def wanted(numbers: Tensor, ignored: int | None = -100) -> Wanted:
 def ask(mix: nn.Module, ids: Tensor, target: Wanted) -> PreflightRecord:
     model = Model(mix)
     with isolated(model, layer_by_layer=True):
-        return independence(model, (ids,), {}, Collation.of((ids, ids)), (target,), model, "lm").record
+        return dependence(model, (ids,), {}, Collation.of((ids, ids)), (target,), model, "lm").record
 
 
 SEES: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
@@ -217,7 +217,7 @@ def test_series_of_values_are_asked_too(channels: int, one: bool, both_ways: boo
     y = x[:, 1:, -1] if one and channels else x[:, 1:]
     model = Values(max(channels, 1), 1 if one else max(channels, 1), both_ways=both_ways)
     with isolated(model, layer_by_layer=True):
-        record = independence(model, (x[:, :-1],), {}, Collation.of((x, y)), (Wanted(y),), model, "net").record
+        record = dependence(model, (x[:, :-1],), {}, Collation.of((x, y)), (Wanted(y),), model, "net").record
     assert record.next_tokens == 1.0
     assert (record.later > 0.01) == both_ways
     if both_ways:
@@ -236,8 +236,8 @@ def test_tokens_of_another_task_are_asked_as_any_input() -> None:
     ids = torch.randint(V, (N, T))
     model, collation = Model(Attention(causal=False)), Collation.of((ids, torch.zeros(N)))
     with isolated(model, layer_by_layer=True):
-        record = independence(model, (ids,), {}, collation, (wanted(torch.zeros(N).long()),), model).record
+        record = dependence(model, (ids,), {}, collation, (wanted(torch.zeros(N).long()),), model).record
     assert record.mixing == 0.0
     assert math.isnan(record.later)
     with pytest.raises(NotAskedError, match="cannot be told"):
-        independence(model, (ids,), {}, Collation.of((ids, ids)))
+        dependence(model, (ids,), {}, Collation.of((ids, ids)))
