@@ -3,6 +3,7 @@
 from lightning_tricks import init, nn, report, surgery
 from lightning_tricks.callbacks import (
     ActivationMonitor,
+    BatchAugmentation,
     GradientFlowMonitor,
     InitializeWeights,
     PreciseBatchNorm,
@@ -35,6 +36,7 @@ __all__ = [
     "TransformersDoctor",
     "InitializeWeights",
     "PreciseBatchNorm",
+    "BatchAugmentation",
     # look
     "probe",
     "watch",

@@ -66,6 +66,7 @@ def attach(data: DataLoader[tuple[Tensor, ...]], folder: str) -> list[lt.Snapsho
         doctor,
         lt.InitializeWeights(scheme="auto"),
         lt.PreciseBatchNorm(num_samples=64),
+        lt.BatchAugmentation([lt.nn.AdditiveNoise(0.1)], entries={0: "image"}, seed=1),
     ]
     trainer = L.Trainer(
         max_steps=4,
@@ -172,6 +173,16 @@ def build(x: Tensor, images: Tensor, data: DataLoader[tuple[Tensor, ...]]) -> No
     ghost: tuple[Tensor, Tensor, Tensor] = lt.nn.ghost_batch_norm(x, 8)
     centred: tuple[Tensor, Tensor] = lt.nn.mean_only_batch_norm(x)
     renormed = lt.nn.batch_renorm(x, torch.zeros(8), torch.ones(8))
+    movements: list[nn.Module] = [
+        lt.nn.RandomAffine(flip=0.5),
+        lt.nn.ElasticDeformation(8.0, 2.0),
+        lt.nn.AdditiveNoise(),
+    ]
+    print([tuple(movement(images).shape) for movement in movements])
+    still = torch.zeros(16)
+    moved = lt.nn.affine_warp(still, torch.zeros(16, 2), torch.ones(16), torch.zeros(16, 2)).images(images)
+    bent = lt.nn.elastic_warp(torch.zeros(16, 2, 6, 6), 8.0, 2.0).points(torch.zeros(16, 1, 2), (6, 6))
+    print(moved.shape, bent.shape)
     print(dropped.shape, ghost[0].shape, centred[0].shape, len(renormed), lt.nn.micro_batch_momentum(0.1, 4))
 
 

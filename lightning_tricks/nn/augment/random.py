@@ -79,9 +79,13 @@ class Augmentation(nn.Module):
 
     def forward(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
         """The batch, each sample with a draw of its own; in evaluation as it came."""
+        self.check(x)
+        return self.augment(x, generator) if self.training and self.p > 0 else x
+
+    def check(self, x: Tensor) -> None:
+        """Raises where the input cannot be augmented."""
         if not x.is_floating_point():
             raise TypeError(f"{type(self).__name__} needs floating-point input, not {x.dtype}: x.float() / 255")
-        return self.augment(x, generator) if self.training and self.p > 0 else x
 
     @abstractmethod
     def augment(self, x: Tensor, generator: Generator | None) -> Tensor:
@@ -107,9 +111,12 @@ class Movement(Augmentation):
     def draw(self, x: Tensor, generator: Generator | None = None) -> Warp:
         """A movement for every sample of (B, C, H, W), for ``images``, ``masks``, ``points`` and ``boxes`` alike."""
 
-    def augment(self, x: Tensor, generator: Generator | None) -> Tensor:
+    def check(self, x: Tensor) -> None:
+        super().check(x)
         if x.dim() != 4:
             raise ValueError(f"{type(self).__name__} needs images (B, C, H, W), not shape {list(x.shape)}")
+
+    def augment(self, x: Tensor, generator: Generator | None) -> Tensor:
         return self.draw(x, generator).images(x, padding=self.padding)
 
 

@@ -53,12 +53,16 @@ class Warp(ABC):
 
     def points(self, points: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, ..., 2) key points of images of ``size`` (H, W)."""
+        if points.numel() == 0:
+            return points
         wide = points.to(torch.promote_types(points.dtype, torch.float32)).reshape(len(points), -1, 2)
         moved = self.move(wide + 0.5, size) - 0.5
         return _cast(moved, points.dtype).reshape(points.shape)
 
     def boxes(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, N, 4) upright boxes (x1, y1, x2, y2): those around what the old ones held, cut off at the image."""
+        if boxes.numel() == 0:
+            return boxes
         wide = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
         along = torch.linspace(0, 1, _PER_EDGE, device=boxes.device, dtype=wide.dtype)
         zero, one = torch.zeros_like(along), torch.ones_like(along)

@@ -1,4 +1,4 @@
-"""Movements of images against loops over torch, torchvision and scipy; what moves along against the images themselves."""
+"""Movements of images against loops over torch, torchvision and scipy; what moves along against the images."""
 
 import numpy as np
 import pytest
