@@ -22,6 +22,7 @@ from lightning_tricks.ensemble import (
     decompose,
 )
 from lightning_tricks.ensemble.data.bootstrap import bootstrap
+from lightning_tricks.modules import Classifier, Regressor
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
 from lightning_tricks.verify import Verification, verify
 from lightning_tricks.watch import LoopDoctor, watch
@@ -60,6 +61,8 @@ __all__ = [
     "nn",
     "init",
     "surgery",
+    "Classifier",
+    "Regressor",
     # combine
     "BaggingEnsemble",
     "BootstrapDataModule",

@@ -44,3 +44,12 @@ def scriptable(module: Any) -> Any:
     """
     module.__dict__["_jit_is_scripting"] = True
     return module
+
+
+def hyperparameters_are_given() -> bool:
+    """Whether a command line makes this module, and gives the hyperparameters as they stand in its configuration."""
+    try:
+        from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+    except ImportError:  # then they are what the constructor was given, modules left out
+        return False
+    return _given_hyperparameters.get() is not None
