@@ -234,9 +234,10 @@ def change(x: Tensor, data: DataLoader[tuple[Tensor, ...]]) -> None:
     def softer(name: str, module: nn.Module) -> nn.Module | None:
         return nn.Tanh() if isinstance(module, nn.ReLU) else None
 
+    wide: nn.Sequential = lt.surgery.widen_for_dropout(plain(), 0.5, weights="copied")
     replaced: nn.Sequential = lt.surgery.replace_modules(plain(), softer)
     entries: list[lt.surgery.Entry] = report.changed
-    print(model[0], swapped[1], normal[1], replaced[1], entries[0].what, lt.surgery.NoEffectWarning.__name__)
+    print(model[0], wide[0], swapped[1], normal[1], replaced[1], entries[0].what, lt.surgery.NoEffectWarning.__name__)
 
 
 def combine(x: Tensor, y: Tensor, folder: str) -> None:
@@ -263,6 +264,15 @@ def combine(x: Tensor, y: Tensor, folder: str) -> None:
     print(le.BaggingEnsemble, le.BootstrapDataModule, le.MonteCarloDropout, le.bootstrap, le.decompose)
 
 
+def subclass(x: Tensor, y: Tensor, data: DataLoader[tuple[Tensor, ...]]) -> None:
+    classifier = lt.Classifier(plain(), 3, metrics=["Accuracy"], optimizer="SGD", scheduler="ConstantLR")
+    classifier.fit_statistics(data)
+    regressor = lt.Regressor(nn.Linear(8, 1), loss="huber")
+    probabilities: Tensor = classifier.predict(x)
+    values: Tensor = regressor.predict(x)
+    print(probabilities.shape, values.shape, classifier.loss(classifier(x), y))
+
+
 def main() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(64, 8), torch.randint(0, 3, (64,))
@@ -275,6 +285,7 @@ def main() -> None:
         start(x)
         change(x, data)
         combine(x, y, folder)
+        subclass(x, y, data)
     print(lt.__version__)
 
 
