@@ -4,7 +4,7 @@
     python examples/12_cli.py fit --config examples/12_cli.yaml --model.learning_rate 0.01 --trainer.max_epochs 3
     python examples/12_cli.py fit --config examples/12_cli.yaml --print_config
 
-LightningCLI needs ``pip install 'jsonargparse[signatures]'``. With a datamodule that can be imported, this file is not
+LightningCLI needs jsonargparse, which comes with the extra "cli". With a datamodule that can be imported, this file is not
 needed: ``LightningCLI()`` alone takes every class of lightning_tricks by its path.
 """
 
