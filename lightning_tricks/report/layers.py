@@ -5,23 +5,25 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord
 from lightning_tricks.probes.records.record import Measure, StepRecord
+from lightning_tricks.report.glossary import SIGNAL, Word, of_measure
 from lightning_tricks.report.words import number
 
 _WHOLE, _HEAD, _FAULTY, _TAIL = 24, 8, 6, 5
 
 
 class Column(NamedTuple):
-    """A column of numbers: its heading, its width, how it is written, what it means."""
+    """A column of numbers: its heading, its width, how it is written, what it is called and means."""
 
     heading: str
     width: int
     write: Callable[[float], str]
-    meaning: str
+    word: Word
 
 
 def _plain(value: float) -> str:
@@ -54,15 +56,22 @@ def columns_of(records: Iterable[type[StepRecord]]) -> dict[str, Measure]:
     return {name: measure for kind in records for name, measure in kind.MEASURES.items() if measure.heading}
 
 
-def _column(measure: Measure) -> Column:
+def _column(name: str, measure: Measure) -> Column:
     write = _WRITERS.get(measure.format, lambda value: format(value, measure.format))
-    return Column(measure.heading, measure.width, write, measure.meaning)
+    return Column(measure.heading, measure.width, write, of_measure(name, measure))
 
 
-_SHOWN = columns_of((ActivationRecord, ParameterRecord))
-COLUMNS = {name: _column(measure) for name, measure in _SHOWN.items()}
+_KINDS: tuple[type[StepRecord], ...] = (ActivationRecord, ParameterRecord)
+_SHOWN = columns_of(_KINDS)
+_COUNTED = {name for name, measure in _SHOWN.items() if measure.counted}
+COLUMNS = {name: _column(name, measure) for name, measure in _SHOWN.items()}
+_PLACE = list(COLUMNS).index("transmission")
+COLUMNS = dict([*list(COLUMNS.items())[:_PLACE], ("signal", Column("signal", 7, _scientific, SIGNAL))]) | COLUMNS
 # What a narrow terminal does without, in this order.
-LEAST_NEEDED = tuple(sorted(COLUMNS, key=lambda name: _SHOWN[name].needed))
+_NEEDED = {"signal": 7} | {name: measure.needed for name, measure in _SHOWN.items()}
+LEAST_NEEDED = tuple(sorted(COLUMNS, key=lambda name: _NEEDED[name]))
+# Numbers of a layer that have no column, but a picture each on the page.
+_BESIDE = {name for kind in _KINDS for name, each in kind.MEASURES.items() if each.meaning and not each.heading}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,18 +101,19 @@ class Row:
         return self.names[0][len(under) + 1 if under else 0 :]
 
 
-def layer_rows(snapshot: Snapshot) -> list[Row]:
-    """Every weighted operation and activation in the order of execution.
+def layer_rows(snapshot: Snapshot, globs: Sequence[str] = ("*",)) -> list[Row]:
+    """Every weighted operation and activation in the order of execution, of the layers whose name matches.
 
     An activation that takes the output of the weighted operation before it, of the same module, shares a row with it.
     """
+    signals, snapshot = ErrorSignalByLayer.of(snapshot).relative, snapshot.matching(globs)
     ratios = {record.layer: record for record in snapshot.parameters if record.layer and len(record.shape) > 1}
     rows: list[Row] = []
     last: WeightedRecord | None = None
     records: list[ActivationRecord | WeightedRecord] = [*snapshot.activations, *snapshot.weighted]
     for record in sorted(records, key=lambda record: record.order):
         if isinstance(record, WeightedRecord):
-            rows.append(_of_weighted(record, ratios.get(record.name)))
+            rows.append(_of_weighted(record, ratios.get(record.name), signals))
             last = record
             continue
         row = _of_activation(record)
@@ -130,8 +140,9 @@ def choose(rows: Sequence[Row], faulty: Collection[str]) -> list[Row | int]:
     return chosen
 
 
-def _of_weighted(record: WeightedRecord, parameter: ParameterRecord | None) -> Row:
-    values = _shown(record)
+def _of_weighted(record: WeightedRecord, parameter: ParameterRecord | None, signals: Mapping[str, float]) -> Row:
+    values = {name: value for name, value in _shown(record).items() if name not in _BESIDE}
+    values["signal"] = signals.get(record.name, math.nan)
     if parameter is not None:
         values |= _shown(parameter)
     return Row((record.name,), record.operation, _known(values), record.nonfinite or record.nonfinite_input)
@@ -146,12 +157,12 @@ def _of_activation(record: ActivationRecord) -> Row:
 
 
 def _shown(record: StepRecord) -> dict[str, float]:
-    return {name: getattr(record, name) for name in record.MEASURES if name in COLUMNS}
+    return {name: getattr(record, name) for name in record.MEASURES if name in COLUMNS or name in _BESIDE}
 
 
 def _without_shares(row: Row) -> Row:
     """NaN is neither above nor below a threshold, so no share that is counted by one says anything."""
-    return dataclasses.replace(row, values={k: v for k, v in row.values.items() if not _SHOWN[k].counted})
+    return dataclasses.replace(row, values={k: v for k, v in row.values.items() if k not in _COUNTED})
 
 
 def _takes(activation: ActivationRecord, weighted: WeightedRecord) -> bool:

@@ -128,8 +128,8 @@ def _entry(label: str, content: str, width: int, hang: int = 0) -> Iterator[Line
 
 
 def _layers(diagnosis: Diagnosis, faulty: dict[str, str], width: int) -> Iterator[Line]:
-    last = diagnosis.history[-1].matching(diagnosis.layers)
-    rows = layer_rows(last)
+    last = diagnosis.history[-1]
+    rows = layer_rows(last, diagnosis.layers)
     if not rows:
         return
     columns = [name for name in COLUMNS if any(name in row.values for row in rows)]
@@ -167,11 +167,17 @@ def _layers(diagnosis: Diagnosis, faulty: dict[str, str], width: int) -> Iterato
     if faulty:
         yield Line("  !       a finding names this layer", "quiet")
     for name in columns:
-        meaning = f"  {COLUMNS[name].heading:<7} {COLUMNS[name].meaning}"
+        meaning = f"  {COLUMNS[name].heading:<7} {_legend(name)}"
         yield from (Line(part, "quiet") for part in _wrap(meaning, width, subsequent_indent=" " * 10))
     if hidden:
         note = f"  (hidden here: {', '.join(hidden)}; a wider terminal shows {'them' if len(hidden) > 1 else 'it'})"
         yield from (Line(part, "quiet") for part in _wrap(note, width, subsequent_indent="  "))
+
+
+def _legend(name: str) -> str:
+    """What a column shows, from the glossary; with the word itself where the heading shortens it."""
+    heading, _, _, word = COLUMNS[name]
+    return str(word) if heading in (word.term, word.term.split()[0]) else f"{word.term}: {word}"
 
 
 def _not_seen(diagnosis: Diagnosis, width: int) -> Iterator[Line]:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 # Okabe & Ito 2008: told apart with every kind of colour blindness.
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 INK, GREY, FAINT = "#222222", "#777777", "#DDDDDD"
-SICK, CURED = VERMILLION, BLUE
 FIRST, LAST = ORANGE, BLUE
 _STYLE = {
     "figure.facecolor": "white",
