@@ -93,7 +93,7 @@ def test_shares_of_what_is_nan_are_left_blank(rectifiers):
 
 @pytest.mark.parametrize(
     ("name", "sign"),
-    [("mean", 1), ("mean", -1), ("std", 1), ("error_signal", 1), ("update_ratio", 1), ("transmission", 1)],
+    [("mean", 1), ("mean", -1), ("std", 1), ("signal", 1), ("update_ratio", 1), ("transmission", 1)],
 )
 @pytest.mark.parametrize(
     "size", [0.0, 3.14e-120, 2.2e-12, 2.2e-3, 0.0456, 0.9996, 12.34, 123.4, 45678.9, 9.99e6, 8e120]

@@ -67,7 +67,7 @@ def gradient_flow(history: Sequence[Snapshot]) -> Figure:
         low, high = healthy_band(len(layers))
         bounds = above.get_ylim()
         above.fill_between(x, low, high, color=style.GREEN, alpha=0.12, lw=0, label="no finding")
-        above.set_ylim(bounds)
+        above.set_ylim(min(bounds[0], low[0] / 3), max(bounds[1], high[0] * 3))
     above.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="slope: log10 per layer" if plain else None)
     below.set_xlabel("layer, in the order of execution")
     style.name_layers(below, layers)

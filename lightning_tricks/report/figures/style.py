@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import pathlib
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -102,9 +103,13 @@ def heading(figure: Figure, title: str, subtitle: str) -> None:
     """What the figure is, and below it what to look for."""
     from matplotlib.transforms import ScaledTranslation
 
-    # The layout keeps room for the title only, so the title has an empty second line, which the subtitle is put on.
-    figure.suptitle(f"{title}\n ", x=0.008, ha="left", fontsize=13, fontweight="bold")
-    below = figure.transFigure + ScaledTranslation(0, -22 / 72, figure.dpi_scale_trans)
+    # The layout keeps room for the title only, so the title has empty lines below, which the subtitle is put on.
+    width = figure.get_figwidth()
+    title = textwrap.fill(title, int(9.5 * width))
+    subtitle = textwrap.fill(subtitle, int(13.5 * width))
+    empty = "\n " * (subtitle.count("\n") + 1)
+    figure.suptitle(f"{title}{empty}", x=0.008, ha="left", fontsize=13, fontweight="bold")
+    below = figure.transFigure + ScaledTranslation(0, -(6 + 16 * (title.count("\n") + 1)) / 72, figure.dpi_scale_trans)
     figure.text(0.008, 1, subtitle, transform=below, va="top", fontsize=10, color="#555555", in_layout=False)
 
 
@@ -134,7 +139,7 @@ def share_map() -> Colormap:
     from matplotlib.colors import LinearSegmentedColormap
 
     colours = ["#F7F4EF", "#FBD9A5", "#F0A35E", VERMILLION, "#8C2D04", "#3F1200"]
-    return LinearSegmentedColormap.from_list("share", colours).with_extremes(bad="#E3E7EA")
+    return LinearSegmentedColormap.from_list("share", colours).with_extremes(bad="#E3E7EA", over="#000000")
 
 
 def name_layers(axes: Axes, names: Sequence[str], along: str = "x", room: int = 26) -> None:

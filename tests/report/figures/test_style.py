@@ -3,7 +3,11 @@ import sys
 
 import pytest
 
-from lightning_tricks.report.figures import ladder, style
+import torch
+
+from lightning_tricks.report import dead_and_linear, gradient_flow, histograms_over_time, ladder
+from lightning_tricks.report.figures import style
+from tests.report.conftest import mlp, train
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 9, 10, 11, 37, 100, 1001])
@@ -54,3 +58,11 @@ def test_layers_are_never_named_alike(sigmoids):
     shown = [text.get_text() for text in axes.get_yticklabels()]
     assert len(set(shown)) == 4
     assert all(text.endswith("some_block.conv1") for text in shown)
+
+
+@pytest.mark.parametrize("draw", [ladder, gradient_flow, dead_and_linear, histograms_over_time])
+def test_the_captions_fit_at_one_layer(draw):
+    figure = draw(train(mlp(1, torch.nn.Sigmoid)))
+    width, texts = figure.bbox.width, [figure._suptitle, *figure.texts]
+    for text in texts:
+        assert text.get_window_extent().x1 <= width, text.get_text()
