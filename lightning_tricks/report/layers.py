@@ -83,12 +83,14 @@ class Row:
         function: What is computed there.
         values: The measures by name, without those that do not apply.
         nonfinite: Whether a NaN or an Inf was met.
+        constant: Whether the activation gave the same for every pattern: then it has no linearity.
     """
 
     names: tuple[str, ...]
     function: str
     values: dict[str, float]
     nonfinite: bool = False
+    constant: bool = False
 
     def label(self, under: str = "") -> str:
         """``"net.0, .1"`` for a weighted operation and the activation right behind it; below a module without it."""
@@ -121,7 +123,8 @@ def layer_rows(snapshot: Snapshot, globs: Sequence[str] = ("*",)) -> list[Row]:
             before = rows.pop()
             function = f"{before.function}, {row.function}"
             nonfinite = before.nonfinite or row.nonfinite
-            row = Row((*before.names, *row.names), function, before.values | row.values, nonfinite)
+            values = before.values | row.values
+            row = Row((*before.names, *row.names), function, values, nonfinite, row.constant)
         rows.append(row)
         last = None
     return [_without_shares(row) if row.nonfinite else row for row in rows]
@@ -153,7 +156,13 @@ def _of_activation(record: ActivationRecord) -> Row:
     if not math.isnan(record.activity):
         values.pop("saturation")  # a rectifier's flat side is the share on which it is not active, and no fault
     function = f"{record.function} (gate)" if record.gate else record.function
-    return Row((record.name,), function, _known(values), record.nonfinite)
+    return Row((record.name,), function, _known(values), record.nonfinite, is_constant(record))
+
+
+def is_constant(record: ActivationRecord) -> bool:
+    """Whether the output is the same for every pattern, up to rounding: then no straight line can be told from it."""
+    measured = record.patterns > 1 and not math.isnan(record.variation)
+    return measured and (math.isnan(record.linearity) or record.dead_share == 1.0)
 
 
 def _shown(record: StepRecord) -> dict[str, float]:

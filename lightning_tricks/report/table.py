@@ -238,7 +238,7 @@ def _wrap(content: str, width: int, initial_indent: str = "", subsequent_indent:
 def _cell(row: Row, name: str) -> str:
     column = COLUMNS[name]
     if name not in row.values:
-        return ""
+        return "const" if name == "linearity" and row.constant and not row.nonfinite else ""
     value = row.values[name]
     return column.write(value) if abs(value) != float("inf") else "inf" if value > 0 else "-inf"
 

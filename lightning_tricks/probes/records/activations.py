@@ -77,7 +77,7 @@ class ActivationRecord(StepRecord):
         6,
         ".3f",
         "linearity: how well a straight line through a explains the output",
-        reading="0.7 to 0.98 is usual, 1 is a linear filter",
+        reading="0.7 to 0.98 is usual, 1 is a linear filter, const: the same for every pattern",
         needed=6,
         counted=True,
         monitor="activations",

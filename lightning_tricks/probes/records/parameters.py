@@ -89,7 +89,7 @@ class ParameterRecord(StepRecord):
     @measure(
         meaning="how much the updates of a unit's weights go one way: abs(sum dw) / sum abs(dw)",
         monitor="gradients",
-        reading="about 1 / sqrt(fan_in) where they are independent, 1 where all weights move together",
+        reading="about 1 / sqrt(fan_in) where they are independent; near 1 a fault only where the mean drift is large",
     )
     @staticmethod
     def update_coherence(sums: ParameterSums) -> float:

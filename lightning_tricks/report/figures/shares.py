@@ -10,6 +10,7 @@ import numpy as np
 
 from lightning_tricks.probes import ActivationRecord, Snapshot
 from lightning_tricks.report.figures import depth, style
+from lightning_tricks.report.layers import is_constant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,7 +71,7 @@ def _share(record: ActivationRecord | None, field: str) -> float:
     if field == "saturation" and not math.isnan(record.activity):
         return math.nan
     value = float(getattr(record, field))
-    constant = record.variation <= record.resolution or record.dead_share == 1.0
+    constant = is_constant(record)
     if field == "dead_share" and math.isnan(value) and not math.isnan(record.variation):
         return float(constant)
     return 1.0 if field == "linear_share" and math.isnan(value) and constant else value

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
+from lightning_tricks.report.files import replaced
 from lightning_tricks.report.names import distinct
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def save(figure: Figure, path: pathlib.Path) -> None:
     with matplotlib.rc_context(cast("dict[Any, Any]", _STYLE)):
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        matplotlib.image.imsave(path, np.asarray(canvas.buffer_rgba()), dpi=figure.dpi)
+        with replaced(path) as part:
+            matplotlib.image.imsave(part, np.asarray(canvas.buffer_rgba()), dpi=figure.dpi)
 
 
 def new_figure(width: float, height: float) -> Figure:

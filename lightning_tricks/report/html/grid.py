@@ -27,6 +27,7 @@ class Grid:
         steps: The looks that are shown, by their steps.
         values: Of every measure, per layer, the number at each look; NaN where it does not apply.
         broken: Layer and look with NaN or Inf.
+        constant: Layer and look where an activation gave the same for every pattern.
         looks: How many looks there are.
         all_layers: How many layers there are.
     """
@@ -37,6 +38,7 @@ class Grid:
     steps: list[int]
     values: dict[str, list[list[float]]]
     broken: frozenset[tuple[int, int]]
+    constant: frozenset[tuple[int, int]]
     looks: int
     all_layers: int
 
@@ -71,7 +73,7 @@ def grid_of(
     count = max(map(len, ends))
     most = min(max(_MOST_CELLS // (MEASURES * max(min(count, _MOST_LAYERS), 1)), _FEWEST_LOOKS), _MOST_LOOKS)
     looks = [history[i] for i in _looks(history, steps, most)]
-    layers, cells, broken = _collect([layer_rows(snapshot, globs) for snapshot in looks])
+    layers, cells, broken, constant = _collect([layer_rows(snapshot, globs) for snapshot in looks])
     shown = _shown(layers, faulty)
     names = [name for name in dict.fromkeys(key for row in cells for key in row)]
     values = {
@@ -82,14 +84,14 @@ def grid_of(
     whole = [row.label(under) for row in kept]
     labels = distinct(whole, _WIDTH, _WIDTH) if whole else []
     place = {j: k for k, j in enumerate(shown)}
-    marks = frozenset((place[j], i) for j, i in broken if j in place)
-    return Grid(kept, labels, under, [s.step for s in looks], values, marks, len(history), len(layers))
+    marks = [frozenset((place[j], i) for j, i in at if j in place) for at in (broken, constant)]
+    return Grid(kept, labels, under, [s.step for s in looks], values, *marks, len(history), len(layers))
 
 
 def _collect(
     looks: Sequence[Sequence[Row]],
-) -> tuple[list[Row], list[dict[str, dict[int, float]]], set[tuple[int, int]]]:
-    """The layers of all looks, each once, their numbers by measure and look, and where NaN or Inf was met.
+) -> tuple[list[Row], list[dict[str, dict[int, float]]], set[tuple[int, int]], set[tuple[int, int]]]:
+    """The layers of all looks, each once, their numbers by measure and look, where NaN was met, what was constant.
 
     A layer whose numbers are NaN is not told by them to take the output of the weights before it, so it is found again
     by its name.
@@ -97,7 +99,8 @@ def _collect(
     fullest = max(looks, key=lambda rows: (sum(not row.nonfinite for row in rows), len(rows)), default=[])
     layers, place = list(fullest), {name: j for j, row in enumerate(fullest) for name in row.names}
     cells: list[dict[str, dict[int, float]]] = [{} for _ in layers]
-    broken = set()
+    broken: set[tuple[int, int]] = set()
+    constant: set[tuple[int, int]] = set()
     for i, rows in enumerate(looks):
         for row in rows:
             j = next((place[name] for name in row.names if name in place), len(layers))
@@ -107,9 +110,9 @@ def _collect(
                 place |= dict.fromkeys(row.names, j)
             for name, value in row.values.items():
                 cells[j].setdefault(name, {})[i] = value
-            if row.nonfinite:
-                broken.add((j, i))
-    return layers, cells, broken
+            for at, holds in ((broken, row.nonfinite), (constant, row.constant)):
+                at |= {(j, i)} if holds else set()
+    return layers, cells, broken, constant
 
 
 def _looks(history: Sequence[Snapshot], steps: Collection[int], most: int) -> list[int]:

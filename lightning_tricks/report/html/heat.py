@@ -17,11 +17,11 @@ _MOST_NAMES = 24
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How numbers become colours: bounds between levels, and whether the middle level is the pale one.
+    """How numbers become colours: bounds between levels, and which level is the faint one.
 
     Args:
         bounds: Of the levels, rising.
-        kind: ``"s"``: the first level is pale, the last dark; ``"d"``: pale in the middle, blue below, orange above;
+        kind: ``"s"``: the first level is faint, the last strong; ``"d"``: faint in the middle, blue below, orange above;
             ``"r"``: as s, the other way round.
     """
 
@@ -48,11 +48,38 @@ class Scale:
         return tag("ul", colours, class_="key", aria_label="Colours")
 
 
-def picture(grid: Grid, values: Sequence[Sequence[float]], scale: Scale, name: str, marks: Sequence[int]) -> Markup:
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """The numbers of a measure, and of each cell without one what is said instead."""
+
+    grid: Grid
+    values: Sequence[Sequence[float]]
+    scale: Scale
+    write: Callable[[float], str]
+    constant: bool  # whether the measure has no number where an output is the same for every pattern
+
+    def level(self, j: int, i: int) -> str:
+        """The class of a cell's colour; empty where the measure does not apply."""
+        if not math.isnan(self.values[j][i]):
+            return self.scale.level(self.values[j][i])
+        said = self.text(j, i)
+        return {"": "", "NaN": "nan"}.get(said, f"s{len(self.scale.bounds)}")
+
+    def text(self, j: int, i: int) -> str:
+        """The number."""
+        if not math.isnan(self.values[j][i]):
+            return self.write(self.values[j][i])
+        if (j, i) in self.grid.broken:
+            return "NaN"
+        return "const" if self.constant and (j, i) in self.grid.constant else ""
+
+
+def picture(cells: Cells, name: str, marks: Sequence[int]) -> Markup:
     """The coloured cells, with names of layers beside and steps below."""
+    grid, values = cells.grid, cells.values
     rows, columns = len(values), len(grid.steps)
     height = max(min(_TALLEST / max(rows, 1), _ROW), _NARROWEST) * rows
-    paths = [tag("path", class_=level, d=path) for level, path in sorted(_paths(grid, values, scale).items())]
+    paths = [tag("path", class_=level, d=path) for level, path in sorted(_paths(cells).items())]
     drawn = tag(
         "svg",
         paths,
@@ -83,27 +110,24 @@ def picture(grid: Grid, values: Sequence[Sequence[float]], scale: Scale, name: s
     )
 
 
-def table(grid: Grid, values: Sequence[Sequence[float]], write: Callable[[float], str], caption: str) -> Markup:
+def table(cells: Cells, caption: str) -> Markup:
     """The same numbers, with a heading for every row and column; closing tags that HTML does without are left out."""
-    head = "".join(f"<th scope=col>{step}" for step in grid.steps)
+    head = "".join(f"<th scope=col>{step}" for step in cells.grid.steps)
     lines = []
-    for j, numbers in enumerate(values):
-        cells = "".join(
-            f"<td>{'NaN' if (j, i) in grid.broken and math.isnan(v) else '' if math.isnan(v) else write(v).strip()}"
-            for i, v in enumerate(numbers)
-        )
-        lines.append(f"<tr><th scope=row>{join([grid.labels[j]])}{cells}")
+    for j, label in enumerate(cells.grid.labels):
+        numbers = "".join(f"<td>{join([cells.text(j, i)])}" for i in range(len(cells.grid.steps)))
+        lines.append(f"<tr><th scope=row>{join([label])}{numbers}")
     whole = Markup(
         f"<table>{tag('caption', caption)}<thead><tr><th scope=col>layer{head}<tbody>{''.join(lines)}</table>"
     )
     return tag("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
 
 
-def _paths(grid: Grid, values: Sequence[Sequence[float]], scale: Scale) -> dict[str, str]:
+def _paths(cells: Cells) -> dict[str, str]:
     """Of every colour one path of horizontal strokes: neighbours in a row that share a colour are one stroke."""
     found: dict[str, list[str]] = {}
-    for j, numbers in enumerate(values):
-        levels = ["nan" if (j, i) in grid.broken else _level(v, scale) for i, v in enumerate(numbers)]
+    for j in range(len(cells.values)):
+        levels = [cells.level(j, i) for i in range(len(cells.grid.steps))]
         start = 0
         for i in range(1, len(levels) + 1):
             if i == len(levels) or levels[i] != levels[start]:
@@ -111,10 +135,6 @@ def _paths(grid: Grid, values: Sequence[Sequence[float]], scale: Scale) -> dict[
                     found.setdefault(levels[start], []).append(f"M{start} {j}.5h{i - start}")
                 start = i
     return {level: "".join(strokes) for level, strokes in found.items()}
-
-
-def _level(value: float, scale: Scale) -> str:
-    return "" if math.isnan(value) else scale.level(value)
 
 
 def _described(grid: Grid, values: Sequence[Sequence[float]], name: str) -> str:

@@ -17,7 +17,7 @@ class Markup(str):
     __slots__ = ()
 
 
-def tag(name: str, *children: Any, **attributes: Any) -> Markup:
+def tag(name: str, /, *children: Any, **attributes: Any) -> Markup:
     """An element; children that are lists are taken one by one, those that are None left out.
 
     >>> tag("p", "a < b", tag("b", "!"), class_="note", hidden=True, title=None)

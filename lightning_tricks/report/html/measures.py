@@ -14,7 +14,7 @@ from lightning_tricks.report.html.markup import Markup, tag
 from lightning_tricks.report.layers import COLUMNS
 from lightning_tricks.report.words import number
 
-_SHARES = Scale((0.1, 0.25, 0.5, 0.75, 0.9, 0.99))  # dark from where a finding begins: half of the patterns or units
+_SHARES = Scale((0.1, 0.25, 0.5, 0.75, 0.9, 0.99))  # strong from where a finding begins: half of the patterns or units
 
 
 class Shown(NamedTuple):
@@ -26,28 +26,28 @@ class Shown(NamedTuple):
     colours: str
 
 
-# The bounds are those of the rules where there are any, so that pale is what no rule names.
+# The bounds are those of the rules where there are any, so that what no rule names is faint.
 PICTURES = (
     Shown("std", "std a", Scale((1e-3, 0.01, 0.03, 0.1, 3, 10, 30, 100), "d"), "Blue: faint. Orange: loud."),
     Shown("mean", "mean a", Scale((-10, -3, -1, -0.3, 0.3, 1, 3, 10), "d"), "Blue: below zero. Orange: above."),
-    Shown("linearity", "linearity", Scale((0.9, 0.98, 0.99, 0.995, 0.999, 0.9999)), "Dark: bends nothing."),
-    Shown("saturation", "saturation", _SHARES, "Dark: most patterns are on a flat side."),
-    Shown("dead_share", "dead units", _SHARES, "Dark: most units are never active."),
+    Shown("linearity", "linearity", Scale((0.9, 0.98, 0.99, 0.995, 0.999, 0.9999)), "Strong colour: bends nothing."),
+    Shown("saturation", "saturation", _SHARES, "Strong colour: most patterns are on a flat side."),
+    Shown("dead_share", "dead units", _SHARES, "Strong colour: most units are never active."),
     Shown(
         "signal",
         "signal",
         Scale((1e-9, 1e-6, 1e-3, 0.05, 10, 100, 1e4, 1e6), "d"),
         "Blue: lost on its way back. Orange: grown.",
     ),
-    Shown("transmission", "transmission", Scale((1e-3, 0.01, 0.0625, 0.2, 0.4, 0.6), "r"), "Dark: lets nothing back."),
+    Shown("transmission", "transmission", Scale((1e-3, 0.01, 0.03, 0.0626, 0.1, 0.2), "r"), "Strong colour: lets nothing back."),
     Shown(
         "update_ratio",
         "update ratio",
-        Scale((1e-7, 3e-6, 3e-5, 1.5e-4, 0.01, 0.03, 0.1, 1), "d"),
+        Scale((1e-7, 3e-6, 3e-5, 1.5e-4, 0.03, 0.1, 0.3, 1), "d"),
         "Blue: hardly moves. Orange: thrown about.",
     ),
-    Shown("update_coherence", "update coherence", Scale((0.2, 0.4, 0.6, 0.8, 0.9, 0.97)), "Dark: all one way."),
-    Shown("mean_drift", "mean drift", Scale((0.05, 0.2, 0.5, 1, 5, 20)), "Dark: the mean is thrown out of its range."),
+    Shown("update_coherence", "update coherence", Scale((0.4, 0.8, 0.97)), "Strong colour: all one way."),
+    Shown("mean_drift", "mean drift", Scale((0.2, 0.5, 1, 2, 5, 20)), "Strong colour: the mean is thrown."),
 )
 
 
@@ -77,18 +77,18 @@ def write(measure: str, value: float) -> str:
 def _figure(grid: Grid, shown: Shown, values: list[list[float]], marks: list[int]) -> Markup:
     word = WORDS[shown.term]
     caption = f"{word.term}, by layer and step"
-    body = heat.table(grid, values, lambda value: write(shown.measure, value), caption)
+    cells = heat.Cells(grid, values, shown.scale, lambda v: write(shown.measure, v), shown.measure == "linearity")
     broken = tag("p", tag("i", class_="nan"), " NaN or Inf", class_="key") if grid.broken else None
     return tag(
         "figure",
         tag(
             "figcaption",
-            tag("h3", word.term.capitalize() if word.term[1:2] != " " else word.term),
+            tag("h3", word.term),
             tag("p", f"{word.meaning[:1].upper()}{word.meaning[1:]}. How to read it: {word.reading}. {shown.colours}"),
         ),
-        heat.picture(grid, values, shown.scale, word.term, marks),
+        heat.picture(cells, word.term, marks),
         tag("div", shown.scale.key(lambda bound: _bound(shown.measure, bound)), broken),
-        tag("details", tag("summary", f"The numbers: {word.term}"), body),
+        tag("details", tag("summary", f"The numbers: {word.term}"), heat.table(cells, caption)),
         id=f"m-{shown.measure.replace('_', '-')}",
     )
 

@@ -1,0 +1,109 @@
+"""What was found: the cause first, with its numbers, what decided, what to do, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from lightning_tricks.diagnosis.diagnosis import Diagnosis, at
+from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.registry import wording
+from lightning_tricks.report.glossary import used_in
+from lightning_tricks.report.html.markup import Markup, join, tag
+from lightning_tricks.report.html.tried import experiment
+from lightning_tricks.report.words import evidence
+
+SIGNS = {"critical": "✕", "warning": "!", "info": "i"}
+_MOST = 40
+
+
+def section(diagnosis: Diagnosis) -> list[Markup]:
+    """One article per finding."""
+    if not diagnosis.findings:
+        return [tag("p", "No rule found anything." if diagnosis.history else "Nothing was looked at yet.")]
+    shown = [_article(i, finding) for i, finding in enumerate(diagnosis.findings[:_MOST], 1)]
+    left = len(diagnosis.findings) - _MOST
+    return [*shown, *([tag("p", f"And {left} more, in diagnosis.findings.")] if left > 0 else [])]
+
+
+def tree(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Findings and what follows from them."""
+    for finding in findings:
+        yield finding
+        yield from tree(finding.consequences)
+
+
+def heading(finding: Finding) -> str:
+    """The problem and where it is."""
+    return f"{wording(finding.problem).heading}{at(finding.layer) or ' in the whole model'}"
+
+
+def badge(severity: str) -> Markup:
+    """The severity as a sign and a word: not by colour alone."""
+    return tag("span", tag("span", SIGNS[severity], aria_hidden="true"), f" {severity}", class_=f"badge {severity}")
+
+
+def _article(i: int, finding: Finding) -> Markup:
+    parts = [
+        tag("h3", f"{i}. ", badge(finding.severity), f" {heading(finding)}"),
+        tag("p", f"Since step {finding.step}. {finding.explanation}"),
+        *_remedies(finding),
+        *_numbers(finding),
+        *_why(finding),
+        *([] if finding.proof is None else [tag("h4", "Proof"), experiment(finding.proof)]),
+    ]
+    following = list(finding.consequences)
+    if following:
+        parts += [tag("h4", "What follows from it"), tag("ul", [_consequence(each) for each in following])]
+    words = used_in(" ".join([finding.explanation, *evidence(finding.evidence), finding.why()]))
+    if words:
+        terms = [part for word in words for part in (tag("dt", word.term), tag("dd", str(word)))]
+        parts.append(tag("details", tag("summary", "The words used here"), tag("dl", terms)))
+    return tag("article", parts, id=f"finding-{i}", class_=f"finding {finding.severity}", tabindex="-1")
+
+
+def _remedies(finding: Finding) -> Iterator[Markup]:
+    if finding.remedies:
+        yield tag("h4", "What to do, the best first")
+        yield tag("ol", [tag("li", _code(str(r)), _where(r.layer, str(r))) for r in finding.remedies])
+
+
+def _where(layer: str | None, text: str) -> str:
+    return f" (at {layer})" if layer and layer not in text else ""
+
+
+def _code(text: str) -> Markup:
+    """Advice with its calls and names set as code: words with a dot, a bracket or an underscore inside."""
+    pieces: list[object] = []
+    for k, word in enumerate(text.split(" ")):
+        bare = word.strip(",.;:")
+        is_code = bool(bare) and any(sign in bare[:-1] for sign in ("(", "_", "=", ".")) and not bare[0].isdigit()
+        before, _, behind = word.partition(bare) if bare else (word, "", "")
+        pieces += [" " if k else "", before, tag("code", bare) if is_code else bare, behind]
+    return join(pieces)
+
+
+def _numbers(finding: Finding) -> Iterator[Markup]:
+    known = {key: value for key, value in finding.evidence.items() if value is not None}
+    if known:
+        rows = []
+        for key, value in known.items():
+            name = str(key).replace("_", " ")
+            rows.append(tag("div", tag("dt", name), tag("dd", evidence({key: value})[0].removeprefix(f"{name} "))))
+        yield tag("h4", "Measured")
+        yield tag("dl", rows, class_="numbers")
+
+
+def _why(finding: Finding) -> Iterator[Markup]:
+    lines = finding.why().splitlines()[1:]
+    if lines:
+        yield tag("h4", "What decided, and how far it is from the threshold")
+        yield tag("ul", [tag("li", line.removeprefix("- ")) for line in lines], class_="why")
+
+
+def _consequence(finding: Finding) -> Markup:
+    numbers = "; ".join(evidence(finding.evidence))
+    more = [tag("p", text) for text in (numbers, finding.explanation) if text]
+    more += [tag("ul", [tag("li", line.removeprefix("- ")) for line in finding.why().splitlines()[1:]], class_="why")]
+    inner = [tag("ul", [_consequence(each) for each in finding.consequences])] if finding.consequences else []
+    head = tag("summary", badge(finding.severity), f" {heading(finding)}, since step {finding.step}")
+    return tag("li", tag("details", head, more), inner)
