@@ -12,6 +12,7 @@ from lightning_tricks.report.figures import (
     ladder,
     save_all,
 )
+from lightning_tricks.report.folder import write_folder
 from lightning_tricks.report.glossary import explain
 from lightning_tricks.report.history import write_csv
 from lightning_tricks.report.html import Trial, write_html
@@ -29,5 +30,6 @@ __all__ = [
     "ladder",
     "save_all",
     "write_csv",
+    "write_folder",
     "write_html",
 ]

@@ -27,6 +27,7 @@ _CALLED = {"mean": "mean a", "std": "std a", "dead_share": "dead units"}  # meas
 _NO_NUMBERS = (
     Word("activation", "a nonlinear function `g`, its call, its record"),
     Word("consequence", "a finding folded under its cause"),
+    Word("const", "in place of a linearity: the layer gives the same for every pattern"),
     Word("coverage", "what of a training was seen: layers, gradients, updates, and what the rules needed to judge"),
     Word("criterion", "a number, its threshold and which side is bad"),
     Word("error signal", "dLoss/da of a pre-activation a"),

@@ -91,7 +91,7 @@ def picture(cells: Cells, name: str, marks: Sequence[int]) -> Markup:
     )
     room = max(min(_MOST_NAMES, int(height / 14)), 1)
     sick = [j for j in range(rows) if j in set(marks)]
-    named = sorted({*ticks(rows, room)}) if rows else []
+    named = _named(rows, room, sick)
     beside = [
         tag("span", grid.labels[j], style=f"top:{100 * (j + 0.5) / rows:.2f}%", class_="sick" if j in sick else None)
         for j in named
@@ -135,6 +135,15 @@ def _paths(cells: Cells) -> dict[str, str]:
                     found.setdefault(levels[start], []).append(f"M{start} {j}.5h{i - start}")
                 start = i
     return {level: "".join(strokes) for level, strokes in found.items()}
+
+
+def _named(rows: int, room: int, sick: Sequence[int]) -> list[int]:
+    """Which layers have their name beside: those with a finding first, then the others evenly, where there is room."""
+    named: list[int] = []
+    for j in [*sick, *ticks(rows, max(room, 2))]:
+        if all(abs(j - other) >= rows / room * 0.95 for other in named):
+            named.append(j)
+    return sorted(named)
 
 
 def _described(grid: Grid, values: Sequence[Sequence[float]], name: str) -> str:

@@ -40,7 +40,7 @@ def section(diagnosis: Diagnosis) -> list[Markup]:
         series.append(Series("loss in validation", [s for s, _ in validations], [v for _, v in validations], "dots"))
     happened = sorted(events(diagnosis, guess), key=lambda event: event.step)
     levels = [] if math.isnan(guess) else [Level("a guess", guess)]
-    marks = [Mark(event.sign, event.step, event.what) for event in happened if event.sign]
+    marks = _marks([event for event in happened if event.sign])
     return [
         tag("p", _in_words(history, guess)),
         chart(series, _described(history, guess), levels, marks),
@@ -68,6 +68,12 @@ def events(diagnosis: Diagnosis, guess: float) -> Iterator[Event]:
     if broken is not None:
         yield Event(broken, "the first NaN or Inf", "NaN")
     yield Event(history[-1].step, "the training ended" if history[-1].ended else "the latest look")
+
+
+def _marks(happened: Sequence[Event]) -> list[Mark]:
+    """One mark per step, with the signs of all that happened there."""
+    at = {event.step: [each for each in happened if each.step == event.step] for event in happened}
+    return [Mark(", ".join(e.sign for e in es), step, "; ".join(e.what for e in es)) for step, es in at.items()]
 
 
 def share_of_the_way(loss: float, guess: float) -> float:

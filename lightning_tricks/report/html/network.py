@@ -31,7 +31,7 @@ def section(diagnosis: Diagnosis, grid: Grid) -> list[Markup]:
         plain = []
         items.append(_layer(row, grid.labels[j], found, broken))
     items += _together(grid, plain)
-    under = f" Full names begin with {grid.under}." if grid.under else ""
+    under = f" Full names begin with “{grid.under}.”" if grid.under else ""
     said = f"{len(grid.layers)} layers, each a weighted operation with the activation behind it, from input to output; "
     said += f"a frame and a sign mark those that a finding names.{under}"
     return [tag("p", said), tag("ol", items, class_="strip")]
