@@ -29,9 +29,9 @@ class TrainingDoctor(Monitor):
 
     At every probed step the rules of :mod:`lightning_tricks.diagnosis` read the history. A problem counts once it has
     held over three probed steps (a NaN, equal weights and missing activations count at once). The progress bar tells
-    how it stands. The table is printed at the end of the training, also after an exception; the page ``diagnosis.html``,
-    pictures and ``history.csv`` are written beside the logger's files, or without a logger under the Trainer's ``default_root_dir``,
-    in ``lightning_logs/version_0/doctor`` and so on, and the folder is printed.
+    how it stands. The table is printed at the end of the training, also after an exception; the page
+    ``diagnosis.html``, pictures and ``history.csv`` are written beside the logger's files, or without a logger under
+    the Trainer's ``default_root_dir``, in ``lightning_logs/version_0/doctor`` and so on, and the folder is printed.
 
     Args:
         on_problem: What to do at a new problem of severity ``"warning"`` or ``"critical"``: ``"warn"`` once per problem

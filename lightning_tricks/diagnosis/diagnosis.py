@@ -146,7 +146,7 @@ class Diagnosis:
         return pathlib.Path(_views["csv"](self, path))
 
     def to_html(self, path: str | pathlib.Path, trials: Sequence[Any] = ()) -> pathlib.Path:
-        """Write one page that holds all of it and needs nothing else; see :func:`lightning_tricks.report.write_html`."""
+        """Write one page that holds all of it and loads nothing; see :func:`lightning_tricks.report.write_html`."""
         return pathlib.Path(_views["html"](self, path, trials))
 
 

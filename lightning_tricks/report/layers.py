@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
@@ -27,25 +27,30 @@ class Column(NamedTuple):
 
 
 def _plain(value: float) -> str:
-    return _first_that_fits(7, number(value), *_powers(value))
+    return _first_that_fits(7, [number(value)], value)
 
 
 def _scientific(value: float) -> str:
-    return _first_that_fits(7, *_powers(value)) if value else "0"
+    return _first_that_fits(7, [], value) if value else "0"
 
 
 def _factor(value: float) -> str:
-    return _first_that_fits(6, f"{value:.3f}", number(value), *_powers(value))
+    return _first_that_fits(6, [f"{value:.3f}", number(value)], value)
 
 
-def _powers(value: float) -> tuple[str, str]:
+def _powers(value: float) -> Iterator[str]:
     """``-2.2e-3`` and ``-2e-3``: without the zero that Python puts before a short exponent."""
-    short = [re.sub(r"e([+-])0?(\d)", r"e\1\2", f"{value:.{digits}e}").replace("e+", "e") for digits in (1, 0)]
-    return short[0], short[1]
+    for digits in (1, 0):
+        mantissa, _, exponent = f"{value:.{digits}e}".partition("e")
+        yield f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
-def _first_that_fits(width: int, *texts: str) -> str:
-    return next((text for text in texts if len(text) <= width), texts[-1])
+def _first_that_fits(width: int, texts: Sequence[str], value: float) -> str:
+    last = ""
+    for last in itertools.chain(texts, _powers(value)):
+        if len(last) <= width:
+            break
+    return last
 
 
 _WRITERS: dict[str, Callable[[float], str]] = {"number": _plain, "power": _scientific, "factor": _factor}

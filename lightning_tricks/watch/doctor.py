@@ -252,7 +252,7 @@ def watch(
         max_patterns: The most patterns (batch x space x time) per unit that are read; None for all.
         loader: The DataLoader of the training, from which the preflight learns the batch size where shapes do not
             tell it.
-        files: A folder that ``diagnosis.html``, ``history.csv`` and pictures are written to at the end; None: nothing is.
+        files: A folder for ``diagnosis.html``, ``history.csv`` and pictures, written at the end; None: no files.
 
     Raises:
         TypeError: ``model`` is no module, or ``optimizer`` no optimiser.

@@ -187,8 +187,8 @@ class Monitor(MonitorHooks):
                     reason = str(error.strerror or error)
                     said = reason if reason.startswith("cannot write to ") else f"cannot write to {folder}: {reason}"
                     rank_zero_warn(
-                        f"{type(self).__name__} {said}. The training and the history are whole: to_csv(path) writes the "
-                        "latter elsewhere"
+                        f"{type(self).__name__} {said}. The training and the history are whole: to_csv(path) writes "
+                        "the latter elsewhere"
                     )
 
 

@@ -49,7 +49,7 @@ def comparison(
     style.heading(
         figure,
         title,
-        "Above: the error signal on its way back. Below: the spread of the pre-activations. A plain healthy network: nearly flat.",
+        "Above: the error signal on its way back. Below: the spread of the pre-activations. Healthy and plain: flat.",
     )
     grid: Any = figure.add_gridspec(
         2, 3 if with_accuracy else 2, width_ratios=[1, 1, 0.95][: 3 if with_accuracy else 2]

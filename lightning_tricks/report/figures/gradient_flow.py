@@ -59,7 +59,10 @@ def gradient_flow(history: Sequence[Snapshot]) -> Figure:
         along = np.flatnonzero(last > 0)[[0, -1]]
         above.plot(along, fit.at(along), "--", color=style.INK, lw=1, label=f"fitted at step {shown[-1].step}")
     depth.mark(above, np.flatnonzero(last == 0), style.GREY, f"exactly 0 at step {shown[-1].step}")
-    for axes, name in ((above, "error signal\n(over the last layer's, log)"), (below, "gradient of the weights\n(RMS, log)")):
+    for axes, name in (
+        (above, "error signal\n(over the last layer's, log)"),
+        (below, "gradient of the weights\n(RMS, log)"),
+    ):
         depth.mark_nonfinite(axes, shown[-1], layers)
         style.log_axis(axes)
         axes.set_ylabel(name)

@@ -70,7 +70,10 @@ def _training(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
         yield "loss", ", ".join(losses)
     rates = [s.learning_rate for s in history if not math.isnan(s.learning_rate)]
     if rates:
-        yield "learning rate", number(rates[0]) if min(rates) == max(rates) else f"{number(rates[0])} to {number(rates[-1])}"
+        yield (
+            "learning rate",
+            number(rates[0]) if min(rates) == max(rates) else f"{number(rates[0])} to {number(rates[-1])}",
+        )
     training = next((s.training for s in reversed(history) if s.training is not None), None)
     if training is not None:
         yield "optimisers", str(training.optimizers)

@@ -14,6 +14,7 @@ from lightning_tricks.report.words import number as spelt
 
 _WIDTH, _HEIGHT = 1000, 300  # of the coordinates; the picture is as wide as its place
 _MOST_POINTS = 400
+_FURTHEST = 1e300  # so that a difference of two is still a number
 _DECADES = 1.5  # from where on the numbers need a log axis
 
 
@@ -94,7 +95,7 @@ class _Axis(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> _Axis:
-        low, high = min(values), max(values)
+        low, high = max(min(values), -_FURTHEST), min(max(values), _FURTHEST)
         if low > 0 and math.log10(high) - math.log10(low) > _DECADES:
             return cls(math.log10(low) - 0.05, math.log10(high) + 0.05, True)
         room = 0.06 * (high - low) or max(abs(high) * 0.1, 1e-12)

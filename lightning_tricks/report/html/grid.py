@@ -1,4 +1,4 @@
-"""The numbers of every layer at every look that is shown, as one table: what the pictures of the page are drawn from."""
+"""The numbers of every layer at every look that is shown: what the pictures of the page are drawn from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_tricks.report.layers import Row, layer_rows
 from lightning_tricks.report.names import distinct, shared_path
 
 MEASURES = 10  # pictures of a page
-_MOST_CELLS, _MOST_LAYERS, _MOST_LOOKS, _FEWEST_LOOKS = 80_000, 400, 48, 8
+_MOST_CELLS, _MOST_LAYERS, _MOST_LOOKS, _FEWEST_LOOKS = 110_000, 400, 48, 8
 _WIDTH = 26  # letters of a layer's name
 
 
@@ -59,7 +59,10 @@ class Grid:
 
 
 def grid_of(
-    history: Sequence[Snapshot], globs: Sequence[str] = ("*",), steps: Collection[int] = (), faulty: Collection[str] = ()
+    history: Sequence[Snapshot],
+    globs: Sequence[str] = ("*",),
+    steps: Collection[int] = (),
+    faulty: Collection[str] = (),
 ) -> Grid:
     """The layers of a history whose name matches; of long ones so many looks and layers as a page holds.
 
@@ -75,7 +78,7 @@ def grid_of(
     looks = [history[i] for i in _looks(history, steps, most)]
     layers, cells, broken, constant = _collect([layer_rows(snapshot, globs) for snapshot in looks])
     shown = _shown(layers, faulty)
-    names = [name for name in dict.fromkeys(key for row in cells for key in row)]
+    names = list(dict.fromkeys(key for row in cells for key in row))
     values = {
         name: [[cells[j].get(name, {}).get(i, math.nan) for i in range(len(looks))] for j in shown] for name in names
     }
@@ -84,8 +87,8 @@ def grid_of(
     whole = [row.label(under) for row in kept]
     labels = distinct(whole, _WIDTH, _WIDTH) if whole else []
     place = {j: k for k, j in enumerate(shown)}
-    marks = [frozenset((place[j], i) for j, i in at if j in place) for at in (broken, constant)]
-    return Grid(kept, labels, under, [s.step for s in looks], values, *marks, len(history), len(layers))
+    nan, same = (frozenset((place[j], i) for j, i in at if j in place) for at in (broken, constant))
+    return Grid(kept, labels, under, [s.step for s in looks], values, nan, same, len(history), len(layers))
 
 
 def _collect(

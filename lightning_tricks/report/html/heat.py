@@ -21,7 +21,7 @@ class Scale:
 
     Args:
         bounds: Of the levels, rising.
-        kind: ``"s"``: the first level is faint, the last strong; ``"d"``: faint in the middle, blue below, orange above;
+        kind: ``"s"``: from faint to strong; ``"d"``: faint in the middle, blue below, orange above;
             ``"r"``: as s, the other way round.
     """
 
@@ -98,7 +98,8 @@ def picture(cells: Cells, name: str, marks: Sequence[int]) -> Markup:
     ]
     signs = [tag("i", style=f"top:{100 * (j + 0.5) / rows:.2f}%", title="a finding names this layer") for j in sick]
     below = [
-        tag("span", grid.steps[i], style=f"left:{100 * (i + 0.5) / columns:.2f}%") for i in ticks(columns, min(6, columns))
+        tag("span", grid.steps[i], style=f"left:{100 * (i + 0.5) / columns:.2f}%")
+        for i in ticks(columns, min(6, columns))
     ]
     return tag(
         "div",

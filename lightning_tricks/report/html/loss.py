@@ -51,7 +51,7 @@ def section(diagnosis: Diagnosis) -> list[Markup]:
 
 
 def events(diagnosis: Diagnosis, guess: float) -> Iterator[Event]:
-    """Findings, the first step that is better than a guess, changes of the rate, validations, the first NaN, the end."""
+    """Findings, half of the loss of a guess, changes of the rate, the best validation, the first NaN, the end."""
     history = diagnosis.history
     for i, finding in enumerate(diagnosis.findings, 1):
         what = f"{finding.severity}: {wording(finding.problem).heading}{at(finding.layer)}"

@@ -42,7 +42,9 @@ def number(value: float, digits: int = 4) -> str:
     if not math.isfinite(value):
         return "0"
     text = f"{value:.{max(digits - 1, 0)}f}".rstrip("0").rstrip(".") if value % 1 else str(int(value))
-    return {"-0": "0", "": "0"}.get(text, text.replace("-0.", "-.") if text[:2] == "-0" else text.removeprefix("0") or "0")
+    return {"-0": "0", "": "0"}.get(
+        text, text.replace("-0.", "-.") if text[:2] == "-0" else text.removeprefix("0") or "0"
+    )
 
 
 def _pieces(children: Iterable[Any]) -> Iterable[str]:

@@ -39,7 +39,12 @@ PICTURES = (
         Scale((1e-9, 1e-6, 1e-3, 0.05, 10, 100, 1e4, 1e6), "d"),
         "Blue: lost on its way back. Orange: grown.",
     ),
-    Shown("transmission", "transmission", Scale((1e-3, 0.01, 0.03, 0.0626, 0.1, 0.2), "r"), "Strong colour: lets nothing back."),
+    Shown(
+        "transmission",
+        "transmission",
+        Scale((1e-3, 0.01, 0.03, 0.0626, 0.1, 0.2), "r"),
+        "Strong colour: lets nothing back.",
+    ),
     Shown(
         "update_ratio",
         "update ratio",

@@ -105,7 +105,9 @@ def _sections(diagnosis: Diagnosis, trials: Sequence[Trial]) -> Iterator[tuple[s
 
 
 def _layers(diagnosis: Diagnosis, grid: Grid) -> list[Markup]:
-    said = "Layers from top to bottom in the order of execution, probed steps from left to right; they lie side by side, "
+    said = (
+        "Layers from top to bottom in the order of execution, probed steps from left to right; they lie side by side, "
+    )
     said += "however far apart they were. Faint is what no rule names, and hatched where a measure does not apply."
     parts = [tag("p", said)]
     if grid.thinned:

@@ -2,7 +2,6 @@ import itertools
 import sys
 
 import pytest
-
 import torch
 
 from lightning_tricks.report import dead_and_linear, gradient_flow, histograms_over_time, ladder

@@ -17,7 +17,14 @@ from tests.callbacks.trainings import Classifier, Loader, batches, fit, monitors
 FILES = {
     "activations": {"ladder.png", "histograms_over_time.png", "dead_and_linear.png", "history.csv"},
     "gradients": {"gradient_flow.png", "history.csv"},
-    "doctor": {"ladder.png", "histograms_over_time.png", "dead_and_linear.png", "gradient_flow.png", "history.csv", "diagnosis.html"},
+    "doctor": {
+        "ladder.png",
+        "histograms_over_time.png",
+        "dead_and_linear.png",
+        "gradient_flow.png",
+        "history.csv",
+        "diagnosis.html",
+    },
 }
 
 
