@@ -44,3 +44,11 @@ def scriptable(module: Any) -> Any:
     """
     module.__dict__["_jit_is_scripting"] = True
     return module
+
+
+def trainer_of(module: Any) -> Any:
+    """The Trainer that a LightningModule is attached to, or None."""
+    try:
+        return module.trainer
+    except (RuntimeError, AttributeError):
+        return None
