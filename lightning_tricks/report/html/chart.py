@@ -15,7 +15,7 @@ from lightning_tricks.report.words import number as spelt
 _WIDTH, _HEIGHT = 1000, 300  # of the coordinates; the picture is as wide as its place
 _MOST_POINTS = 400
 _FURTHEST = 1e300  # so that a difference of two is still a number
-_DECADES = 1.5  # from where on the numbers need a log axis
+_DECADES = 1.0  # from where on the numbers need a log axis
 
 
 class Series(NamedTuple):

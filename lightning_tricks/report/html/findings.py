@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, at
+from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.registry import wording
 from lightning_tricks.report.glossary import used_in
@@ -30,6 +32,12 @@ def tree(findings: Sequence[Finding]) -> Iterator[Finding]:
     for finding in findings:
         yield finding
         yield from tree(finding.consequences)
+
+
+def proofs(diagnosis: Diagnosis) -> list[tuple[Experiment, int]]:
+    """The experiments that prove a finding, with the number of its article."""
+    numbered = [(i, finding) for i, root in enumerate(diagnosis.findings[:_MOST], 1) for finding in tree([root])]
+    return [(finding.proof, i) for i, finding in numbered if finding.proof is not None]
 
 
 def heading(finding: Finding) -> str:
@@ -94,16 +102,22 @@ def _numbers(finding: Finding) -> Iterator[Markup]:
 
 
 def _why(finding: Finding) -> Iterator[Markup]:
-    lines = finding.why().splitlines()[1:]
-    if lines:
+    if finding.decided_by or finding.traits:
         yield tag("h4", "What decided, and how far it is from the threshold")
-        yield tag("ul", [tag("li", line.removeprefix("- ")) for line in lines], class_="why")
+        yield _criteria(finding)
+
+
+def _criteria(finding: Finding) -> Markup:
+    """What ``why()`` tells; the proof stands below it with its curves."""
+    lines = dataclasses.replace(finding, proof=None).why().splitlines()[1:]
+    return tag("ul", [tag("li", line.removeprefix("- ")) for line in lines], class_="why")
 
 
 def _consequence(finding: Finding) -> Markup:
     numbers = "; ".join(evidence(finding.evidence))
     more = [tag("p", text) for text in (numbers, finding.explanation) if text]
-    more += [tag("ul", [tag("li", line.removeprefix("- ")) for line in finding.why().splitlines()[1:]], class_="why")]
+    more += [_criteria(finding)] if finding.decided_by or finding.traits else []
+    more += [] if finding.proof is None else [experiment(finding.proof)]
     inner = [tag("ul", [_consequence(each) for each in finding.consequences])] if finding.consequences else []
     head = tag("summary", badge(finding.severity), f" {heading(finding)}, since step {finding.step}")
     return tag("li", tag("details", head, more), inner)

@@ -94,7 +94,7 @@ def _sections(diagnosis: Diagnosis, trials: Sequence[Trial]) -> Iterator[tuple[s
     if trials:
         yield "trials", "Before and after", tried.trials(trials)
     if diagnosis.experiments:
-        yield "tried", "What was tried", tried.experiments(diagnosis.experiments)
+        yield "tried", "What was tried", tried.experiments(diagnosis.experiments, findings.proofs(diagnosis))
     if diagnosis.history:
         yield "network", "The network", network.section(diagnosis, grid)
         yield "loss", "The loss", loss.section(diagnosis)

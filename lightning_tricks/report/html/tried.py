@@ -31,9 +31,28 @@ class Trial(NamedTuple):
     guess: float = math.nan
 
 
-def experiments(made: Sequence[Experiment]) -> list[Markup]:
-    """Each with its question, the answer, numbers and curves."""
-    return [experiment(each) for each in made]
+def experiments(made: Sequence[Experiment], proofs: Sequence[tuple[Experiment, int]] = ()) -> list[Markup]:
+    """Each with its question, the answer, numbers and curves; those without an answer together at the end.
+
+    Args:
+        made: The experiments.
+        proofs: Those that are shown with a finding, with its number: here they are told in a line.
+    """
+    answered = [each for each in made if each.conclusive]
+    open_ones = [each for each in made if not each.conclusive]
+    parts = []
+    for each in answered:
+        finding = next((number for proof, number in proofs if proof == each), None)
+        parts.append(experiment(each) if finding is None else _proof(each, finding))
+    if open_ones:
+        lines = [tag("li", tag("b", f"{each.name.replace('_', ' ')}: "), each.answer) for each in open_ones]
+        parts.append(tag("details", tag("summary", f"Asked without an answer: {len(open_ones)}"), tag("ul", lines)))
+    return parts
+
+
+def _proof(made: Experiment, finding: int) -> Markup:
+    link = tag("a", f"the proof of finding {finding}", href=f"#finding-{finding}")
+    return tag("p", tag("b", f"{made.name.replace('_', ' ')}: "), f"{made.question} {made.answer} (", link, ")")
 
 
 def experiment(made: Experiment) -> Markup:

@@ -28,8 +28,8 @@ def test_state_faults_layers_and_remedies_are_told(name, request):
     assert f"{state.split()[0]} {said}" in shown
     assert str(diagnosis.coverage) in shown
     for finding in diagnosis.findings:
-        for part in (finding.explanation, *finding.why().splitlines()[1:]):
-            assert part.removeprefix("- ") in shown
+        for part in (finding.explanation, *map(str, finding.decided_by), *(trait.value for trait in finding.traits)):
+            assert part in shown
         for remedy in finding.remedies:
             assert re.sub(r"\s|[,.;:]", "", str(remedy)) in re.sub(r"\s|[,.;:]", "", shown)
         for item in evidence(finding.evidence):
@@ -69,12 +69,13 @@ def test_shares_of_the_way(rectifiers):
 
 def test_experiments_proofs_and_trials_are_shown(two_faults):
     shown = text(html(two_faults, [Trial("lower rate", [1.0, 1.0], [1.0, 0.2], "it learns", 1.4)]))
-    assert shown.count("does it learn faster on standardised inputs? Answer: yes") == 2  # as proof, and among the tried
+    assert shown.count("does it learn faster on standardised inputs? Answer: yes") == 1
+    assert "does it learn faster on standardised inputs? yes ( the proof of finding 1 )" in shown
     assert "loss before 1.50; loss after 0.200" in shown
     assert "Before and after lower rate it learns" in shown
     assert "Before and after" not in text(html(two_faults))
     open_end = dataclasses.replace(two_faults.experiments[0], conclusive=False, answer="no loss is known")
-    assert "Not answered: no loss is known" in text(html(dataclasses.replace(two_faults, experiments=[open_end])))
+    assert "standardized: no loss is known" in text(html(dataclasses.replace(two_faults, experiments=[open_end])))
 
 
 def test_what_was_not_seen_is_said(rectifiers):
