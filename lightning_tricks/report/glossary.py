@@ -36,7 +36,7 @@ _NO_NUMBERS = (
     Word("flat side", "where the slope of an activation is under 5 % of its largest: hardly any signal comes back"),
     Word("gate", "an activation whose output multiplies something"),
     Word("guess", "the loss of an answer that does not look at the input"),
-    Word("layer", "a weighted operation and the activation behind it, in the order of execution"),
+    Word("layer", "a weighted operation or an activation; they share a row where one takes the output of the other"),
     Word("linear filter", "a layer whose activation bends nothing: it could be left out without a loss of depth"),
     Word("pattern", "one entry of batch x space x time"),
     Word("pre-activation", "what enters an activation"),

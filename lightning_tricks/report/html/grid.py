@@ -49,7 +49,7 @@ class Grid:
         if len(self.steps) < self.looks:
             left.append(f"{len(self.steps)} of {self.looks} looks")
         if len(self.layers) < self.all_layers:
-            left.append(f"{len(self.layers)} of {self.all_layers} layers")
+            left.append(f"{len(self.layers)} of {self.all_layers} rows")
         if not left:
             return ""
         return (

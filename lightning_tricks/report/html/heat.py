@@ -150,4 +150,4 @@ def _named(rows: int, room: int, sick: Sequence[int]) -> list[int]:
 def _described(grid: Grid, values: Sequence[Sequence[float]], name: str) -> str:
     known = [v for row in values for v in row if math.isfinite(v)]
     reach = f", from {min(known):.3g} to {max(known):.3g}" if known else ", no number"
-    return f"{name}: {len(values)} layers by {len(grid.steps)} looks{reach}; the same numbers are in the table below"
+    return f"{name}: {len(values)} rows by {len(grid.steps)} looks{reach}; the same numbers are in the table below"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, at
 from lightning_tricks.diagnosis.history.learning import guess_of, losses_by_step
+from lightning_tricks.diagnosis.history.progress import recent_loss
 from lightning_tricks.diagnosis.registry import wording
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report.html.chart import Level, Mark, Series, chart
@@ -105,10 +106,10 @@ def _in_words(history: Sequence[Snapshot], guess: float) -> str:
     known = [s for s in history if math.isfinite(s.loss)]
     if not known:
         return "No loss is a number."
-    first, last = known[0], known[-1]
-    said = f"From {number(first.loss)} at step {first.step} to {number(last.loss)} at step {last.step}."
+    first, last, now = known[0], known[-1], recent_loss(known)
+    said = f"From {number(first.loss)} at step {first.step} to {number(now)}, the median at the end (step {last.step})."
     if not math.isnan(guess):
-        way = share_of_the_way(last.loss, guess)
+        way = share_of_the_way(now, guess)
         far = f"that is {percent(way)} of the way to 0" if way > 0 else "it is no better than that"
         said += f" An answer that does not look at the input (a guess) has {number(guess)}: {far}."
     return said

@@ -32,8 +32,9 @@ def section(diagnosis: Diagnosis, grid: Grid) -> list[Markup]:
         items.append(_layer(row, grid.labels[j], found, broken))
     items += _together(grid, plain)
     under = f" Full names begin with “{grid.under}.”" if grid.under else ""
-    said = f"{len(grid.layers)} layers, each a weighted operation with the activation behind it, from input to output; "
-    said += f"a frame and a sign mark those that a finding names.{under}"
+    count = sum(len(row.names) for row in grid.layers)
+    said = f"{count} layers in {len(grid.layers)} rows, from input to output: a weighted operation and the activation "
+    said += f"behind it share a row. A frame and a sign mark those that a finding names.{under}"
     return [tag("p", said), tag("ol", items, class_="strip")]
 
 
@@ -64,5 +65,5 @@ def _together(grid: Grid, places: Sequence[int]) -> list[Markup]:
     first, last = grid.labels[places[0]], grid.labels[places[-1]]
     names = first if first == last else f"{first} to {last}"
     ticks = tag("span", class_="ticks", style=f"width:{4 * len(places)}px", aria_hidden="true")
-    count = f"{len(places)} layers" if len(places) > 1 else grid.layers[places[0]].function
+    count = f"{len(places)} rows" if len(places) > 1 else grid.layers[places[0]].function
     return [tag("li", tag("b", names), ticks, tag("span", count, class_="quiet"), class_="many")]

@@ -46,7 +46,7 @@ def test_long_histories_are_thinned_and_it_is_said():
     assert len(grid.steps) * 300 * MEASURES <= 110_000
     assert {0, 3, 101, 255} <= set(grid.steps)
     assert f"{len(grid.steps)} of 256 looks" in grid.thinned
-    assert " layers" not in grid.thinned
+    assert " rows" not in grid.thinned
 
 
 def test_of_very_many_layers_those_with_a_finding_stay():
@@ -55,7 +55,7 @@ def test_of_very_many_layers_those_with_a_finding_stay():
     assert len(grid.layers) <= 400
     assert any("encoder.layer.77.act" in row.names for row in grid.layers)
     assert [grid.layers[0].names[0], grid.layers[-1].names[0]] == ["encoder.layer.0.fc", "encoder.layer.999.fc"]
-    assert f"{len(grid.layers)} of 1000 layers" in grid.thinned
+    assert f"{len(grid.layers)} of 1000 rows" in grid.thinned
     assert np.shape(grid.values["std"]) == (len(grid.layers), 3)
 
 

@@ -116,6 +116,6 @@ def test_layers_without_a_finding_stand_together_in_a_long_network():
     page = html(long_diagnosis(300, 2))
     strip = re.search('<ol class="strip">.*?</ol>', page, re.S)[0]
     assert strip.count("<li") == 3
-    assert "77 layers" in strip
-    assert "222 layers" in strip
+    assert "77 rows" in strip
+    assert "222 rows" in strip
     assert 'href="#finding-1"' in strip
