@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, at
@@ -16,6 +17,10 @@ from lightning_tricks.report.words import evidence
 
 SIGNS = {"critical": "✕", "warning": "!", "info": "i"}
 _MOST = 40
+# A call with what is in its brackets, a name with dots or underscores inside, an argument.
+_CODE = re.compile(
+    r"((?:[A-Za-z_][\w.]*\((?:[^()]|\([^()]*\))*\))|(?:[A-Za-z]\w+(?:[._]\w+)+)|(?:[A-Za-z_]\w*=[\w.'\"]+))"
+)
 
 
 def section(diagnosis: Diagnosis) -> list[Markup]:
@@ -80,14 +85,8 @@ def _where(layer: str | None, text: str) -> str:
 
 
 def _code(text: str) -> Markup:
-    """Advice with its calls and names set as code: words with a dot, a bracket or an underscore inside."""
-    pieces: list[object] = []
-    for k, word in enumerate(text.split(" ")):
-        bare = word.strip(",.;:")
-        is_code = bool(bare) and any(sign in bare[:-1] for sign in ("(", "_", "=", ".")) and not bare[0].isdigit()
-        before, _, behind = word.partition(bare) if bare else (word, "", "")
-        pieces += [" " if k else "", before, tag("code", bare) if is_code else bare, behind]
-    return join(pieces)
+    """Advice with its calls and names set as code."""
+    return join(tag("code", piece) if i % 2 else piece for i, piece in enumerate(_CODE.split(text)))
 
 
 def _numbers(finding: Finding) -> Iterator[Markup]:

@@ -112,7 +112,8 @@ def _in_words(history: Sequence[Snapshot], guess: float) -> str:
         way = share_of_the_way(now, guess)
         far = f"that is {percent(way)} of the way to 0" if way > 0 else "it is no better than that"
         said += f" An answer that does not look at the input (a guess) has {number(guess)}: {far}."
-    return said
+    later = next((s.step for s in history if s.step > last.step and s.nonfinite_loss), None)
+    return said if later is None else f"{said} From step {later} on it is NaN or infinite."
 
 
 def _described(history: Sequence[Snapshot], guess: float) -> str:

@@ -74,7 +74,8 @@ def html(diagnosis: Diagnosis, trials: Sequence[Trial] = ()) -> str:
 
 
 def _header(diagnosis: Diagnosis) -> Markup:
-    sign, name = _STATES[diagnosis.state]
+    sign = _STATES[diagnosis.state][0]
+    name, _, said = diagnosis.verdict.partition(": ")
     return tag(
         "header",
         tag("p", "Diagnosis of a training", class_="quiet"),
@@ -82,7 +83,7 @@ def _header(diagnosis: Diagnosis) -> Markup:
             "h1",
             tag("span", tag("span", sign, aria_hidden="true"), f" {name}", class_=f"badge {diagnosis.state}"),
             " ",
-            diagnosis.verdict.partition(": ")[2] or diagnosis.verdict,
+            said,
         ),
         about.coverage(diagnosis.coverage) if diagnosis.history else None,
     )

@@ -25,7 +25,7 @@ def test_state_faults_layers_and_remedies_are_told(name, request):
     diagnosis = request.getfixturevalue(name)
     shown = text(html(diagnosis)).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     state, _, said = diagnosis.verdict.partition(": ")
-    assert f"{state.split()[0]} {said}" in shown
+    assert f"{state} {said}" in shown
     assert str(diagnosis.coverage) in shown
     for finding in diagnosis.findings:
         for part in (finding.explanation, *map(str, finding.decided_by), *(trait.value for trait in finding.traits)):
@@ -119,3 +119,12 @@ def test_layers_without_a_finding_stand_together_in_a_long_network():
     assert "77 rows" in strip
     assert "222 rows" in strip
     assert 'href="#finding-1"' in strip
+
+
+def test_a_short_training_is_healthy_so_far_and_no_more(rectifiers):
+    assert "Healthy so far no fault found in 9 steps, too early to tell" in text(html(Diagnosis([], rectifiers)))
+
+
+def test_a_loss_that_became_nan_is_told(rectifiers):
+    broken = dataclasses.replace(rectifiers[-1], loss=float("nan"), nonfinite_loss=True)
+    assert "From step 8 on it is NaN or infinite." in text(html(Diagnosis([], [*rectifiers[:-1], broken])))
