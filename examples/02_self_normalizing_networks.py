@@ -258,8 +258,8 @@ def draw_moment_map(path: Path) -> None:
     draw_second_moments(plain(right))
     about = (
         "From one layer to the next, in the limit of many units. Shaded: mean within 0.1 and variance in 0.8 to 1.5, "
-        "where theorem 1\nof Klambauer et al. (2017) shows that the map contracts: two inputs come nearer, and all come "
-        "to one fixed point."
+        "where theorem 1\nof Klambauer et al. (2017) shows that the map contracts: two inputs come nearer, and all "
+        "come to one fixed point."
     )
     title(figure, "Why: the moment map", about)
     figure.tight_layout(rect=(0, 0, 1, 0.86))

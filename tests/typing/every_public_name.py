@@ -129,7 +129,7 @@ def judge(history: list[lt.Snapshot], folder: str) -> None:
     values: dict[str, Any] = diagnosis.to_dict()
     print(remedy, len(values), diagnosis.to_csv(Path(folder) / "history.csv"))
     print(lt.report.write_csv(history, Path(folder) / "again.csv"), lt.report.Diagnosis is lt.Diagnosis)
-    trial = lt.report.Trial("lower rate", [1.0, 1.0], [1.0, 0.5], "it learns")
+    trial = lt.report.Trial("lower rate", {"before": [(0, 1.0)], "after": [(0, 0.5)]}, "it learns")
     page: Path = diagnosis.to_html(Path(folder) / "page.html", trials=[trial])
     print(page, lt.report.write_html(diagnosis, page), lt.report.write_folder(diagnosis, folder))
     print(lt.report.explain("linearity"))

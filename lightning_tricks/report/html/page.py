@@ -14,7 +14,7 @@ from lightning_tricks.report.files import replaced
 from lightning_tricks.report.html import about, findings, loss, measures, network, tried
 from lightning_tricks.report.html.grid import Grid, grid_of
 from lightning_tricks.report.html.markup import Markup, join, tag
-from lightning_tricks.report.html.tried import Trial
+from lightning_tricks.report.html.tried import Treated, Trial
 
 _STATES = {
     "healthy": ("✓", "Healthy"),
@@ -24,13 +24,13 @@ _STATES = {
 }
 
 
-def write_html(diagnosis: Diagnosis, path: str | pathlib.Path, trials: Sequence[Trial] = ()) -> pathlib.Path:
+def write_html(diagnosis: Diagnosis, path: str | pathlib.Path, trials: Sequence[Trial | Treated] = ()) -> pathlib.Path:
     """Write a diagnosis as one page of HTML, with its pictures and numbers in it; it loads nothing else.
 
     Args:
         diagnosis: What to show.
         path: The file; its folder is made if need be. A file that is there stays whole until the new one is.
-        trials: Trainings before and after a treatment.
+        trials: Trainings before and after a change, or treatments.
 
     Raises:
         OSError: It cannot be written.
@@ -44,7 +44,7 @@ def write_html(diagnosis: Diagnosis, path: str | pathlib.Path, trials: Sequence[
 view("html")(write_html)
 
 
-def html(diagnosis: Diagnosis, trials: Sequence[Trial] = ()) -> str:
+def html(diagnosis: Diagnosis, trials: Sequence[Trial | Treated] = ()) -> str:
     """The page as a string."""
     style, script = _asset("style.css"), _asset("hover.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -89,7 +89,7 @@ def _header(diagnosis: Diagnosis) -> Markup:
     )
 
 
-def _sections(diagnosis: Diagnosis, trials: Sequence[Trial]) -> Iterator[tuple[str, str, list[Markup]]]:
+def _sections(diagnosis: Diagnosis, trials: Sequence[Trial | Treated]) -> Iterator[tuple[str, str, list[Markup]]]:
     grid = _grid(diagnosis)
     yield "findings", "Findings", findings.section(diagnosis)
     if trials:

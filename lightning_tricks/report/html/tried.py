@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.report.html.chart import Level, Series, chart
@@ -15,20 +15,31 @@ _LOOKS = ("l0", "l1", "l2", "l3")
 
 
 class Trial(NamedTuple):
-    """A training before and after something was changed.
+    """Trainings before and after something was changed.
 
     Args:
         name: What was changed.
-        before, after: Losses, one per step.
+        curves: Of each training, by what was changed in it, pairs of a step and a number; the first is before.
         outcome: What came of it, in a sentence.
-        guess: The loss of a guess; NaN where it is not known.
+        measure: What the numbers are: ``"loss"``, ``"share of the way"`` ...
+        guess: The number of a guess, drawn as a line; NaN for none.
     """
 
     name: str
-    before: Sequence[float]
-    after: Sequence[float]
+    curves: Mapping[str, Sequence[tuple[float, float]]]
     outcome: str = ""
+    measure: str = "loss"
     guess: float = math.nan
+
+
+class Treated(Protocol):
+    """What a treatment tells: its curves in shares of the way, a sentence, and the whole of it by ``str``."""
+
+    @property
+    def curves(self) -> Mapping[str, Sequence[tuple[float, float]]]: ...
+
+    @property
+    def summary(self) -> str: ...
 
 
 def experiments(made: Sequence[Experiment], proofs: Sequence[tuple[Experiment, int]] = ()) -> list[Markup]:
@@ -71,25 +82,25 @@ def experiment(made: Experiment) -> Markup:
     return tag("div", parts, class_="experiment")
 
 
-def trials(made: Sequence[Trial]) -> list[Markup]:
-    """Each with both losses in one picture."""
+def trials(made: Sequence[Trial | Treated]) -> list[Markup]:
+    """Each with its curves in one picture."""
     return [_trial(each) for each in made]
 
 
-def _trial(made: Trial) -> Markup:
+def _trial(made: Trial | Treated) -> Markup:
+    whole = None
+    if not isinstance(made, Trial):
+        whole = tag("details", tag("summary", "All that was changed"), tag("pre", str(made)))
+        made = Trial("Treatment", made.curves, made.summary, "share of the way")
+    items = [(key, run) for key, run in made.curves.items() if run][: len(_LOOKS)]
     series = [
-        Series(name, range(len(losses)), list(losses), look)
-        for name, losses, look in (("before", made.before, "l1"), ("after", made.after, "l0"))
+        Series(key, [step for step, _ in run], [value for _, value in run], look)
+        for (key, run), look in zip(items, ("l1", "l0", "l2", "l3"), strict=False)
     ]
     levels = [] if math.isnan(made.guess) else [Level("a guess", made.guess)]
-    label = f"{made.name}: the loss before and after. {made.outcome}"
-    return tag(
-        "div",
-        tag("h3", made.name),
-        tag("p", made.outcome) if made.outcome else None,
-        chart(series, label, levels),
-        class_="experiment",
-    )
+    drawn = chart(series, f"{made.name}: the {made.measure} over the steps. {made.outcome}", levels) if series else None
+    about = f"{made.outcome} Drawn: the {made.measure} over the steps.".strip() if series else made.outcome
+    return tag("div", tag("h3", made.name), tag("p", about) if about else None, drawn, whole, class_="experiment")
 
 
 def _curves(curves: Mapping[str, Sequence[float]], name: str) -> Markup:

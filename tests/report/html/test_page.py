@@ -68,7 +68,8 @@ def test_shares_of_the_way(rectifiers):
 
 
 def test_experiments_proofs_and_trials_are_shown(two_faults):
-    shown = text(html(two_faults, [Trial("lower rate", [1.0, 1.0], [1.0, 0.2], "it learns", 1.4)]))
+    curves = {"before": [(0, 1.0), (9, 1.0)], "after": [(0, 1.0), (9, 0.2)]}
+    shown = text(html(two_faults, [Trial("lower rate", curves, "it learns", guess=1.4)]))
     assert shown.count("does it learn faster on standardised inputs? Answer: yes") == 1
     assert "does it learn faster on standardised inputs? yes ( the proof of finding 1 )" in shown
     assert "loss before 1.50; loss after 0.200" in shown
@@ -128,3 +129,22 @@ def test_a_short_training_is_healthy_so_far_and_no_more(rectifiers):
 def test_a_loss_that_became_nan_is_told(rectifiers):
     broken = dataclasses.replace(rectifiers[-1], loss=float("nan"), nonfinite_loss=True)
     assert "From step 8 on it is NaN or infinite." in text(html(Diagnosis([], [*rectifiers[:-1], broken])))
+
+
+class Treated:
+    """As a treatment is."""
+
+    curves = {"unchanged": [(0, 0.0), (8, 0.1)], "lower rate": [(0, 0.0), (8, 0.6)], "nothing": []}
+    summary = "From 10% to 60% of the way."
+
+    def __str__(self):
+        return f"{self.summary} lr=0.1 <b>"
+
+
+def test_a_treatment_is_shown_by_its_curves(two_faults):
+    page = html(two_faults, [Treated()])
+    assert "From 10% to 60% of the way. Drawn: the share of the way over the steps." in text(page)
+    assert "lr=0.1 &lt;b&gt;" in page
+    trials = page.partition('id="trials"')[2].partition("</section>")[0]
+    assert re.findall('<i class="line (l.)"></i>([a-z ]+)', trials) == [("l1", "unchanged"), ("l0", "lower rate")]
+    assert "Treatment" in text(html(two_faults, [type("Empty", (), {"curves": {}, "summary": "Nothing."})()]))
