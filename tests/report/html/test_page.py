@@ -134,8 +134,11 @@ def test_a_loss_that_became_nan_is_told(rectifiers):
 class Treated:
     """As a treatment is."""
 
-    curves = {"unchanged": [(0, 0.0), (8, 0.1)], "lower rate": [(0, 0.0), (8, 0.6)], "nothing": []}
     summary = "From 10% to 60% of the way."
+
+    @property
+    def curves(self):
+        return {"unchanged": [(0, 0.0), (8, 0.1)], "lower rate": [(0, 0.0), (8, 0.6)], "nothing": []}
 
     def __str__(self):
         return f"{self.summary} lr=0.1 <b>"
