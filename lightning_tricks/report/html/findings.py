@@ -26,10 +26,20 @@ _CODE = re.compile(
 def section(diagnosis: Diagnosis) -> list[Markup]:
     """One article per finding."""
     if not diagnosis.findings:
-        return [tag("p", "No rule found anything." if diagnosis.history else "Nothing was looked at yet.")]
+        return [tag("p", _nothing(diagnosis))]
     shown = [_article(i, finding) for i, finding in enumerate(diagnosis.findings[:_MOST], 1)]
     left = len(diagnosis.findings) - _MOST
     return [*shown, *([tag("p", f"And {left} more, in diagnosis.findings.")] if left > 0 else [])]
+
+
+def _nothing(diagnosis: Diagnosis) -> str:
+    """What a page without findings says of it, and what to do next."""
+    if not diagnosis.history:
+        return "Nothing was looked at yet."
+    if not diagnosis.healthy:
+        return "No rule found anything, but that is not enough to call the training healthy: the verdict says why."
+    early = diagnosis.verdict.startswith("Healthy so far")
+    return "No rule found anything so far: train on, and look again." if early else "No rule found anything to mend."
 
 
 def tree(findings: Sequence[Finding]) -> Iterator[Finding]:

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import pytest
@@ -39,3 +40,12 @@ def test_consequences_stand_below_their_cause(cause):
     inner = shown.partition("What follows from it")[2]
     assert inner.index("vanishing gradient at layer 3") < inner.index("linear units at layer 5")
     assert "linearity 1.000" in inner
+
+
+def test_without_a_finding_it_says_what_to_do_next(healthy, rectifiers):
+    long = [*healthy.history[:-1], dataclasses.replace(healthy.history[-1], step=500)]
+    assert "No rule found anything to mend." in findings.section(Diagnosis([], long))[0]
+    assert "train on, and look again" in findings.section(Diagnosis([], rectifiers))[0]
+    blind = [dataclasses.replace(rectifiers[0], parameters=())]
+    assert "not enough to call the training healthy" in findings.section(Diagnosis([], blind))[0]
+    assert "Nothing was looked at yet." in findings.section(Diagnosis())[0]
