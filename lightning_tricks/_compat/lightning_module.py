@@ -52,3 +52,12 @@ def trainer_of(module: Any) -> Any:
         return module.trainer
     except (RuntimeError, AttributeError):
         return None
+
+
+def hyperparameters_are_given() -> bool:
+    """Whether a command line makes this module, and gives the hyperparameters as they stand in its configuration."""
+    try:
+        from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+    except ImportError:  # then they are what the constructor was given, modules left out
+        return False
+    return _given_hyperparameters.get() is not None
