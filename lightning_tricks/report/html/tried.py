@@ -11,6 +11,7 @@ from lightning_tricks.report.html.chart import Level, Series, chart
 from lightning_tricks.report.html.markup import Markup, tag
 from lightning_tricks.report.words import evidence
 
+_TOLD = 0.05  # seconds from which on it is said how many
 _LOOKS = ("l0", "l1", "l2", "l3")
 
 
@@ -51,35 +52,38 @@ def experiments(made: Sequence[Experiment], proofs: Sequence[tuple[Experiment, i
     """
     answered = [each for each in made if each.conclusive]
     open_ones = [each for each in made if not each.conclusive]
-    parts = []
-    for each in answered:
-        finding = next((number for proof, number in proofs if proof == each), None)
-        parts.append(experiment(each) if finding is None else _proof(each, finding))
+    found = [next((number for proof, number in proofs if proof == each), None) for each in answered]
+    parts = [_folded(each, number) for each, number in zip(answered, found, strict=True)]
     if open_ones:
         lines = [tag("li", tag("b", f"{each.name.replace('_', ' ')}: "), each.answer) for each in open_ones]
         parts.append(tag("details", tag("summary", f"Asked without an answer: {len(open_ones)}"), tag("ul", lines)))
     return parts
 
 
-def _proof(made: Experiment, finding: int) -> Markup:
-    link = tag("a", f"the proof of finding {finding}", href=f"#finding-{finding}")
-    return tag("p", tag("b", f"{made.name.replace('_', ' ')}: "), f"{made.question} {made.answer} (", link, ")")
+def _folded(made: Experiment, finding: int | None) -> Markup:
+    """Question and answer in a line; what was measured behind it, or with the finding that it proves."""
+    name = tag("b", f"{made.name.replace('_', ' ')}: ")
+    if finding is not None:
+        link = tag("a", f"the proof of finding {finding}", href=f"#finding-{finding}")
+        return tag("p", name, f"{made.question} {made.answer} (", link, ")", class_="experiment")
+    said = tag("summary", name, f"{made.question} {made.answer}")
+    return tag("details", said, _measured(made), class_="experiment", open=bool(made.curves))
 
 
 def experiment(made: Experiment) -> Markup:
-    """One experiment."""
-    effort = f"{made.steps} optimiser steps" if made.steps else "forwards and backwards only"
-    effort += f", {made.seconds:.1f} s" if made.seconds else ""
+    """One experiment, whole."""
     answer = f"Answer: {made.answer}" if made.conclusive else f"Not answered: {made.answer}"
-    numbers = "; ".join(evidence(made.numbers))
-    parts = [
-        tag("p", tag("b", f"{made.name.replace('_', ' ')}: "), made.question),
-        tag("p", answer),
-        tag("p", f"Measured: {numbers}.") if numbers else None,
-        _curves(made.curves, made.name) if made.curves else None,
-        tag("p", f"Made on a copy of the network: {effort}.", class_="quiet"),
-    ]
-    return tag("div", parts, class_="experiment")
+    head = tag("p", tag("b", f"{made.name.replace('_', ' ')}: "), made.question)
+    return tag("div", head, tag("p", answer), _measured(made), class_="experiment")
+
+
+def _measured(made: Experiment) -> list[Markup]:
+    effort = f"{made.steps} optimiser steps" if made.steps else "forwards and backwards only"
+    effort += f", {made.seconds:.1f} s" if made.seconds >= _TOLD else ""
+    whole = {key: int(v) if math.isfinite(v) and v == int(v) else v for key, v in made.numbers.items()}
+    parts = [tag("p", f"Measured: {'; '.join(evidence(whole))}.")] if whole else []
+    parts += [_curves(made.curves, made.name)] if made.curves else []
+    return [*parts, tag("p", f"Made on a copy of the network: {effort}.", class_="quiet")]
 
 
 def trials(made: Sequence[Trial | Treated]) -> list[Markup]:
