@@ -7,6 +7,7 @@ from html import unescape
 import pytest
 
 from lightning_tricks.diagnosis import Finding, Remedy
+from lightning_tricks.diagnosis.history.learning import guess_of
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report import Diagnosis, Trial
 from lightning_tricks.report.html import html
@@ -62,7 +63,13 @@ def test_what_happened_when(one_fault):
     assert "the lowest loss in validation: 1.00" in shown
 
 
-def test_shares_of_the_way(rectifiers):
+def test_shares_of_the_way(rectifiers, one_fault):
+    page = html(one_fault)
+    guess = guess_of(one_fault.history)
+    first, *_, last = re.findall(r"<tr><th scope=\"row\">\d+</th><td>([^<]*)</td><td>([^<]*)%</td>", page)
+    for loss, share in (first, last):
+        assert float(share) == pytest.approx(100 * (guess - float(loss)) / guess, abs=1)
+    assert '">0%</span>' in page  # on the right of the picture
     losses = [dataclasses.replace(s, loss=loss, losses=()) for s, loss in zip(rectifiers, (3, 2, 1, 1, 1), strict=True)]
     assert "of the way" not in text(html(Diagnosis([], losses))).partition("The words")[0]
 
