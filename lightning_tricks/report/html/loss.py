@@ -146,7 +146,7 @@ def _table(history: Sequence[Snapshot], guess: float) -> Markup:
         ]
         for s in chosen
     ]
-    caption = "The loss" if apart == 1 else f"The loss at every look of {apart}"
+    caption = "The loss" if apart == 1 else f"The loss at one look of {apart}, and at the last"
     return tag(
         "div",
         tag(
