@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TextIO, TypeVar, get_args
 
 from lightning_tricks.diagnosis.coverage import Coverage, count, coverage, doubt, looked_at
@@ -16,7 +16,7 @@ from lightning_tricks.diagnosis.history.learning import TOLD_AFTER
 from lightning_tricks.diagnosis.registry import RULES, wording
 from lightning_tricks.probes import Snapshot
 
-ViewName = Literal["text", "rich", "show", "csv"]
+ViewName = Literal["text", "rich", "show", "csv", "html"]
 State = Literal["healthy", "sick", "not_learning", "unknown"]
 View = TypeVar("View", bound=Callable[..., Any])
 _views: dict[str, Callable[..., Any]] = {}
@@ -26,7 +26,7 @@ def view(name: ViewName) -> Callable[[View], View]:
     """Enter a function of a diagnosis as one of its views.
 
     ``text(diagnosis)`` is what ``print`` shows, ``rich(diagnosis, width)`` what rich does, ``show(diagnosis, file)``
-    prints, ``csv(diagnosis, path)`` writes the history.
+    prints, ``csv(diagnosis, path)`` writes the history, ``html(diagnosis, path, trials)`` the page.
     """
     if name not in get_args(ViewName):
         raise ValueError(f"a diagnosis has no view {name!r}; known are {', '.join(get_args(ViewName))}")
@@ -144,6 +144,10 @@ class Diagnosis:
     def to_csv(self, path: str | pathlib.Path) -> pathlib.Path:
         """Write the history as a tidy table; see :func:`lightning_tricks.report.write_csv`."""
         return pathlib.Path(_views["csv"](self, path))
+
+    def to_html(self, path: str | pathlib.Path, trials: Sequence[Any] = ()) -> pathlib.Path:
+        """Write one page that holds all of it and loads nothing; see :func:`lightning_tricks.report.write_html`."""
+        return pathlib.Path(_views["html"](self, path, trials))
 
 
 def at(layer: str | None) -> str:

@@ -12,6 +12,7 @@ from lightning_tricks.diagnosis.diagnosis import Diagnosis, at, view
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.history.progress import guess_loss
 from lightning_tricks.diagnosis.registry import wording
+from lightning_tricks.report.glossary import WORDS
 from lightning_tricks.report.layers import COLUMNS, LEAST_NEEDED, Row, choose, layer_rows
 from lightning_tricks.report.names import distinct, shared_path
 from lightning_tricks.report.words import evidence, number, percent, words
@@ -21,6 +22,7 @@ _INDENT = 14
 _LEAST_NAME, _LEAST_FUNCTION = 24, 12
 _HEADING = len("layer")
 _NAN = " NaN/Inf"
+_CONST = "const"
 _TIE = "\N{NO-BREAK SPACE}"
 _MOST_FINDINGS, _MOST_CONSEQUENCES, _MOST_NOT_SEEN = 12, 8, 6
 _STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan", "healthy": "bold green", "quiet": "dim"}
@@ -143,8 +145,8 @@ def _entry(label: str, content: str, width: int, hang: int = 0) -> Iterator[Line
 
 
 def _layers(diagnosis: Diagnosis, faulty: dict[str, str], width: int) -> Iterator[Line]:
-    last = diagnosis.history[-1].matching(diagnosis.layers)
-    rows = layer_rows(last)
+    last = diagnosis.history[-1]
+    rows = layer_rows(last, diagnosis.layers)
     if not rows:
         return
     columns = [name for name in COLUMNS if any(name in row.values for row in rows)]
@@ -176,12 +178,21 @@ def _layers(diagnosis: Diagnosis, faulty: dict[str, str], width: int) -> Iterato
         yield Line(line.rstrip(), severity or ("critical" if row.nonfinite else ""))
     if faulty:
         yield Line("  !       a finding names this layer", "quiet")
-    for name in columns:
-        meaning = f"  {COLUMNS[name].heading:<7} {COLUMNS[name].meaning}"
-        yield from (Line(part, "quiet") for part in _wrap(meaning, width, subsequent_indent=" " * 10))
+    legend = {COLUMNS[name].heading: _legend(name) for name in columns}
+    if "linearity" in columns and any(isinstance(row, Row) and _cell(row, "linearity") == _CONST for row in shown):
+        legend[_CONST] = str(WORDS[_CONST])
+    for heading, meaning in legend.items():
+        lines = _wrap(f"  {heading:<7} {meaning}", width, subsequent_indent=" " * 10)
+        yield from (Line(part, "quiet") for part in lines)
     if hidden:
         note = f"  (hidden here: {', '.join(hidden)}; a wider terminal shows {'them' if len(hidden) > 1 else 'it'})"
         yield from (Line(part, "quiet") for part in _wrap(note, width, subsequent_indent="  "))
+
+
+def _legend(name: str) -> str:
+    """What a column shows, from the glossary; with the word itself where the heading shortens it."""
+    heading, _, _, word = COLUMNS[name]
+    return str(word) if heading in (word.term, word.term.split()[0]) else f"{word.term}: {word}"
 
 
 def _not_seen(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
@@ -257,7 +268,7 @@ def _wrap(content: str, width: int, initial_indent: str = "", subsequent_indent:
 def _cell(row: Row, name: str) -> str:
     column = COLUMNS[name]
     if name not in row.values:
-        return ""
+        return _CONST if name == "linearity" and row.constant and not row.nonfinite else ""
     value = row.values[name]
     return column.write(value) if abs(value) != float("inf") else "inf" if value > 0 else "-inf"
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from lightning_tricks.diagnosis import Finding, Remedy
 from lightning_tricks.diagnosis.experiment import Experiment
+from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report import Diagnosis, table
 from lightning_tricks.report.layers import COLUMNS
@@ -36,7 +37,8 @@ def test_a_healthy_model_shows_its_layers_and_no_finding(sigmoids):
         f"{record.linearity:.3f}",
         f"{record.saturation:.0%}",
     ]
-    assert COLUMNS["error_signal"].write(record.error_signal) in line.split()
+    signal = ErrorSignalByLayer.of(sigmoids[-1])
+    assert COLUMNS["signal"].write(signal.ratio) in line.split()
 
 
 def test_one_finding_is_told_in_full(second, sigmoids):
@@ -239,7 +241,7 @@ def test_a_hidden_column_is_named(sigmoids):
     assert "hidden here" not in wide
     note = " ".join(narrow[narrow.index("(hidden here") :].split())
     head = next(line for line in narrow.splitlines() if line.startswith("  layer"))
-    for name in ("mean", "std", "linearity", "saturation", "error_signal", "transmission", "update_ratio"):
+    for name in ("mean", "std", "linearity", "saturation", "signal", "transmission", "update_ratio"):
         heading = COLUMNS[name].heading
         assert (heading in note) != (heading in head)
 

@@ -148,15 +148,20 @@ def _tells_patterns_apart(record: LossRecord) -> bool:
     return record.outputs > 1 and record.outputs == record.patterns and record.target_max == record.patterns - 1
 
 
-def _later(history: Sequence[Snapshot]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and losses of the later half, those between the looks included; these are spread evenly over the steps."""
+def losses_by_step(history: Sequence[Snapshot]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and losses, those between the looks included; these are spread evenly over the steps."""
     losses = [snapshot.recent_losses or (snapshot.loss,) for snapshot in history]
     counts = np.array([len(each) for each in losses])
     ends = np.array([snapshot.step for snapshot in history], np.float64)
     before = np.append(history[0].step - 1, ends[:-1])
     place = np.arange(1, counts.sum() + 1) - np.repeat(np.cumsum(counts) - counts, counts)  # 1, 2, ... in each look
     steps = np.repeat(before, counts) + place * np.repeat((ends - before) / counts, counts)
-    values = np.fromiter(itertools.chain.from_iterable(losses), np.float64)
+    return steps, np.fromiter(itertools.chain.from_iterable(losses), np.float64)
+
+
+def _later(history: Sequence[Snapshot]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and losses of the later half."""
+    steps, values = losses_by_step(history)
     later = np.isfinite(values) & (steps >= (history[0].step + history[-1].step) / 2)
     return steps[later], values[later]
 
