@@ -19,13 +19,15 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from lightning_tricks.ensemble import BaggingEnsemble, BootstrapDataModule
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
-ONE, TWO = "#d1495b", "#2e86ab"
+ONE, TWO = "#d55e00", "#0072b2"  # told apart with every kind of colour blindness, and by their shapes
+CLASSES = ((ONE, "o", "outer arc"), (TWO, "^", "inner arc"))
 
 
 class Perceptron(L.LightningModule):
@@ -66,8 +68,8 @@ def grid(points: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def scatter(ax: Any, dataset: TensorDataset) -> None:
     x, y = dataset.tensors
-    for label, color in ((0, ONE), (1, TWO)):
-        ax.scatter(*x[y == label].T, s=14, color=color, edgecolor="white", lw=0.4, zorder=3)
+    for label, (color, marker, name) in enumerate(CLASSES):
+        ax.scatter(*x[y == label].T, s=14, color=color, marker=marker, edgecolor="white", lw=0.4, zorder=3, label=name)
 
 
 def draw(ensemble: BaggingEnsemble, dataset: TensorDataset, steps: int) -> Any:
@@ -75,11 +77,15 @@ def draw(ensemble: BaggingEnsemble, dataset: TensorDataset, steps: int) -> Any:
     found = ensemble.predict(points.to(ensemble.device)).to("cpu")
     single = found.members[..., 1].view(-1, *first.shape)
     mean, spread = found.mean[:, 1].view(first.shape), found.variance[:, 1].sqrt().view(first.shape)
-    figure, axes = plt.subplots(1, 3, figsize=(13.5, 3.9), layout="constrained", sharex=True, sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(14.5, 3.9), layout="constrained", sharex=True, sharey=True)
     for border in single[:100]:
         axes[0].contour(first, second, border, levels=[0.5], colors="0.25", linewidths=0.6, alpha=0.4)
     axes[0].set_title(f"{min(100, len(single))} of {len(single)} perceptrons: a straight border each")
-    axes[1].contourf(first, second, mean, levels=20, cmap="RdBu", vmin=0, vmax=1, alpha=0.75)
+    between = LinearSegmentedColormap.from_list("between", [ONE, "white", TWO])
+    colours = axes[1].contourf(first, second, mean, levels=torch.linspace(0, 1, 21), cmap=between, alpha=0.75)
+    figure.colorbar(
+        colours, ax=axes[1], shrink=0.7, label="mean output: inner arc", ticks=[0, 0.25, 0.5, 0.75, 1], format="{x:.0%}"
+    )
     axes[1].contour(first, second, mean, levels=[0.5], colors="black", linewidths=2.2)
     axes[1].set_title("their mean: a curved border")
     shades = axes[2].contourf(first, second, spread, levels=20, cmap="Greys", alpha=0.9)
@@ -90,7 +96,11 @@ def draw(ensemble: BaggingEnsemble, dataset: TensorDataset, steps: int) -> Any:
     )
     for ax in axes:
         scatter(ax, dataset)
-        ax.set(xticks=[], yticks=[], aspect="equal")
+        ax.set(xlabel="first feature", aspect="equal")
+        ax.plot([], [], color="black", linewidth=2.2, label="border of the mean")
+    axes[0].set_ylabel("second feature")
+    axes[1].legend(loc="upper right", fontsize=8, framealpha=0.9)
+    figure.suptitle(f"Bagging: {len(single)} straight borders make a curved one", x=0.01, ha="left", fontweight="bold")
     return figure
 
 

@@ -135,7 +135,7 @@ def draw_table(axes: Any, table: dict[tuple[str, bool], dict[str, float]]) -> No
             badness[:, j] = np.clip(np.log10(0.3 / (1.0001 - value)) / 2, 0, 1)
         else:
             badness[:, j] = np.clip(value / 0.3, 0, 1)
-    axes.imshow(badness, cmap="RdYlGn_r", vmin=-0.25, vmax=1.25, aspect="auto")
+    axes.imshow(badness, cmap="RdYlBu_r", vmin=-0.25, vmax=1.25, aspect="auto")
     for i in range(numbers.shape[0]):
         for j in range(numbers.shape[1]):
             axes.text(j, i, f"{numbers[i, j]:.2g}", ha="center", va="center", fontsize=9.5)

@@ -21,9 +21,9 @@ from lightning_tricks.checkup import (
     check_loss_fn,
     copy_of,
     device_of,
-    input_and_target,
 )
 from lightning_tricks.model.arguments import check_module
+from lightning_tricks.model.batches import input_and_target
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.watch.loss_history import loss_in

@@ -43,6 +43,7 @@ __all__ = [
     "LightningDataModule",
     "LightningModule",
     "Trainer",
+    "configures_optimizers",
     "fit_quietly",
     "has_forward",
     "is_lightning_module",
@@ -50,6 +51,7 @@ __all__ = [
     "move_data_to_device",
     "rank_and_world",
     "rank_zero_warn",
+    "silent_logger",
     "warn_once",
     "without_gradient_exchange",
 ]
@@ -93,6 +95,17 @@ def is_lightning_module(model: Any) -> bool:
 def has_forward(module: Any) -> bool:
     """Whether a module has a ``forward`` of its own, beside its ``training_step``."""
     return all(type(module).forward is not tree.LightningModule.forward for tree in _TREES)
+
+
+def configures_optimizers(module: Any) -> bool:
+    """Whether a LightningModule says which optimiser it is trained with."""
+    own = vars(module).get("configure_optimizers") or type(module).configure_optimizers
+    return all(own is not tree.LightningModule.configure_optimizers for tree in _TREES)
+
+
+def silent_logger() -> Any:
+    """A logger that answers every call and does nothing."""
+    return DummyLogger()
 
 
 def loader_of(datamodule: Any) -> Iterable[Any]:

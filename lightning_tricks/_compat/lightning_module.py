@@ -46,6 +46,14 @@ def scriptable(module: Any) -> Any:
     return module
 
 
+def trainer_of(module: Any) -> Any:
+    """The Trainer that a LightningModule is attached to, or None."""
+    try:
+        return module.trainer
+    except (RuntimeError, AttributeError):
+        return None
+
+
 def hyperparameters_are_given() -> bool:
     """Whether a command line makes this module, and gives the hyperparameters as they stand in its configuration."""
     try:

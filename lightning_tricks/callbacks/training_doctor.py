@@ -10,10 +10,12 @@ from lightning_tricks import report
 from lightning_tricks._compat.lightning import rank_zero_warn
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.callbacks.monitoring.output import screen
+from lightning_tricks.callbacks.monitoring.output.files import save_page
 from lightning_tricks.diagnosis import Finding, Rule
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.probe import MAX_PATTERNS
+from lightning_tricks.report.folder import PAGE, TABLE
 from lightning_tricks.watch.judge import Judge, OnProblem, TrainingProblemError, check_on_problem
 
 _FIGURES = ("ladder", "histograms_over_time", "dead_and_linear", "gradient_flow")
@@ -27,16 +29,16 @@ class TrainingDoctor(Monitor):
 
     At every probed step the rules of :mod:`lightning_tricks.diagnosis` read the history. A problem counts once it has
     held over three probed steps (a NaN, equal weights and missing activations count at once). The progress bar tells
-    how it stands. The table is printed at the end of the training, also after an exception; pictures and
-    ``history.csv`` are written beside the logger's files, or without a logger under the Trainer's ``default_root_dir``,
-    in ``lightning_logs/version_0/doctor`` and so on, and the folder is printed.
+    how it stands. The table is printed at the end of the training, also after an exception; the page
+    ``diagnosis.html``, pictures and ``history.csv`` are written beside the logger's files, or without a logger under
+    the Trainer's ``default_root_dir``, in ``lightning_logs/version_0/doctor`` and so on, and the folder is printed.
 
     Args:
         on_problem: What to do at a new problem of severity ``"warning"`` or ``"critical"``: ``"warn"`` once per problem
             and layer, ``"stop"`` the training after this batch, ``"raise"`` a TrainingProblemError, or only ``"log"``.
         report: Whether the table is printed and the files are written at the end.
         table: Whether the table is printed; None: what ``report`` says.
-        files: Whether pictures and ``history.csv`` are written; None: what ``report`` says.
+        files: Whether ``diagnosis.html``, pictures and ``history.csv`` are written; None: what ``report`` says.
         ignore: Problems that are not to be found, such as ``("bias_shift", "dead_units:encoder.*")``.
         rules: Rules of your own, made by ``lightning_tricks.rule``, beside those of the package.
         preflight: Whether the network is asked, after the first step and with at most four further forwards on a copy,
@@ -152,10 +154,11 @@ class TrainingDoctor(Monitor):
             screen.show(trainer, self.diagnosis)
         if folder is not None:
             figures = {name: getattr(report, name) for name in _FIGURES}
+            save_page(self.diagnosis, folder / PAGE)
+            self.to_csv(folder / TABLE)
             history = [snapshot.matching(self.shown) for snapshot in self.history]
             self.files_of_fit.save_pictures(trainer, figures, history, folder, self.shown)
-            self.to_csv(folder / "history.csv")
-            screen.show(trainer, f"Pictures and history: {folder}")
+            screen.show(trainer, f"Page, pictures and history: {folder}")
 
     def _log(self, trainer: Any) -> None:
         super()._log(trainer)

@@ -6,16 +6,17 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TextIO, TypeVar, get_args
 
 from lightning_tricks.diagnosis.coverage import Coverage, count, coverage, doubt, looked_at
+from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Finding, Trait, plain
 from lightning_tricks.diagnosis.history.learning import TOLD_AFTER
 from lightning_tricks.diagnosis.registry import RULES, wording
 from lightning_tricks.probes import Snapshot
 
-ViewName = Literal["text", "rich", "show", "csv"]
+ViewName = Literal["text", "rich", "show", "csv", "html"]
 State = Literal["healthy", "sick", "not_learning", "unknown"]
 View = TypeVar("View", bound=Callable[..., Any])
 _views: dict[str, Callable[..., Any]] = {}
@@ -25,7 +26,7 @@ def view(name: ViewName) -> Callable[[View], View]:
     """Enter a function of a diagnosis as one of its views.
 
     ``text(diagnosis)`` is what ``print`` shows, ``rich(diagnosis, width)`` what rich does, ``show(diagnosis, file)``
-    prints, ``csv(diagnosis, path)`` writes the history.
+    prints, ``csv(diagnosis, path)`` writes the history, ``html(diagnosis, path, trials)`` the page.
     """
     if name not in get_args(ViewName):
         raise ValueError(f"a diagnosis has no view {name!r}; known are {', '.join(get_args(ViewName))}")
@@ -47,6 +48,7 @@ class Diagnosis:
         findings: The findings, the cause first; what follows from one is folded under it.
         history: The probed steps, the oldest first.
         layers: Globs of the names to show; judged are all.
+        experiments: What was tried on copies, in that order.
 
     >>> print(Diagnosis())
     Unknown: nothing was looked at yet.
@@ -59,11 +61,13 @@ class Diagnosis:
     findings: list[Finding] = dataclasses.field(default_factory=list)
     history: list[Snapshot] = dataclasses.field(default_factory=list)
     layers: tuple[str, ...] = ("*",)
+    experiments: list[Experiment] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         # Lists of its own: the history that it was made from grows while the training goes on.
         object.__setattr__(self, "findings", list(self.findings))
         object.__setattr__(self, "history", list(self.history))
+        object.__setattr__(self, "experiments", list(self.experiments))
 
     @property
     def state(self) -> State:
@@ -125,13 +129,14 @@ class Diagnosis:
         _views["show"](self, sys.stdout if file is None else file)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: state, verdict, coverage, findings and history."""
+        """Plain JSON: state, verdict, coverage, findings, experiments and history."""
         whole = {
             "healthy": self.healthy,
             "state": self.state,
             "verdict": self.verdict,
             "coverage": dataclasses.asdict(self.coverage),
             "findings": self.findings,
+            "experiments": self.experiments,
             "history": [snapshot.to_dict() for snapshot in self.history],
         }
         return {name: plain(part) for name, part in whole.items()}
@@ -139,6 +144,10 @@ class Diagnosis:
     def to_csv(self, path: str | pathlib.Path) -> pathlib.Path:
         """Write the history as a tidy table; see :func:`lightning_tricks.report.write_csv`."""
         return pathlib.Path(_views["csv"](self, path))
+
+    def to_html(self, path: str | pathlib.Path, trials: Sequence[Any] = ()) -> pathlib.Path:
+        """Write one page that holds all of it and loads nothing; see :func:`lightning_tricks.report.write_html`."""
+        return pathlib.Path(_views["html"](self, path, trials))
 
 
 def at(layer: str | None) -> str:

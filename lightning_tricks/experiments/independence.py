@@ -1,217 +1,117 @@
-"""Independence: does an output depend on the other patterns of its batch, on its own input, on later positions?
-
-A pure function of a callable and its arguments: the same call three times, of which the last with most patterns
-exchanged. What a call leaves behind is up to whoever makes it callable.
-"""
+"""independence: does what the network says of a pattern depend on the others of its batch, or on later positions?"""
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_tricks.experiments.follow import Follow
-from lightning_tricks.experiments.patterns import Collation, Exchange, NotAskedError, mapped
-from lightning_tricks.experiments.tokens import NextTokens, next_tokens
-from lightning_tricks.model.batches import tensors_in
+from lightning_tricks.diagnosis.experiment import Experiment
+from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.rules.batch_mixing import LIMITS
+from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied, same_draws
+from lightning_tricks.experiments.patterns import Collation, NotAskedError
+from lightning_tricks.experiments.preflight import preflight
+from lightning_tricks.experiments.registry import Subject, tried
+from lightning_tricks.experiments.training import Training
+from lightning_tricks.probes import Probe
 from lightning_tricks.probes.records.preflight import PreflightRecord
-from lightning_tricks.probes.watch.outermost import WantedClasses
+from lightning_tricks.probes.watch.outermost import OutermostCall
 
-UNEQUAL = 0.005  # change of a repeated call over its std: a tenth of what counts as mixing
-CONSTANT = 1e-6  # std over patterns over the size of an output that is the same for all of them
-MIXES = 0.05  # change over std, from which it is followed where
-_TINY = 1e-30
-_FOLLOWED = 2  # patterns whose earlier positions are followed
+QUESTION = "Does an output depend on the other patterns of its batch?"
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What was found, and the output of the plain call."""
-
-    record: PreflightRecord
-    outputs: list[Tensor]
-
-
-def independence(
-    call: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    collation: Collation,
-    targets: Sequence[WantedClasses] = (),
-    module: nn.Module | None = None,
-    path: str = "",
-) -> Answer:
-    """Call it three times, at the last with other patterns between the first and the last.
+@asks(QUESTION)
+def independence(model: nn.Module | Training, batch: Any, loss_fn: LossFunction | None = None) -> Answer:
+    """How much a pattern's output changes when all others of the batch are exchanged, in evaluation mode.
 
     Args:
-        call: What is asked; each call is to begin with the same random numbers.
-        args, kwargs: What it is called with; every call is given copies.
-        collation: Which axis of the arguments counts patterns.
-        targets: Those of a loss that are numbers of classes: with tokens among the arguments that they follow, only the
-            later tokens are exchanged, so that the same call tells whether they are seen too early.
-        module: What runs, to name the place.
-        path: Its path in the model.
+        model: A LightningModule, whose ``training_step`` gives the loss, or any module with a ``loss_fn``.
+        batch: One batch.
+        loss_fn: ``loss_fn(model(x), y)``; needed unless the model is a LightningModule.
+
+    Returns:
+        Numbers: ``mixing``, the change of the first and the last pattern over the outputs' standard deviation; of
+        sequences whose targets are the next token ``later``, the change of outputs before the tokens that were
+        exchanged.
+
+        How to read it: over .05 patterns are mixed, by an axis that is read the wrong way or by intention, as in
+        attention over a set; ``later`` over .05 says that a sequence's outputs see what they are to predict.
+
+    >>> import torch
+    >>> _ = torch.manual_seed(0)
+    >>> net = nn.Sequential(nn.Linear(8, 3), nn.Softmax(dim=0))
+    >>> found = independence(net, (torch.randn(6, 8), torch.rand(6, 3)), nn.functional.mse_loss)
+    >>> found.numbers["mixing"] > 0.05, found.answer.partition(":")[0]
+    (True, 'yes, first by softmax at 1')
+    """
+    return of_record(asked_record(copied(model, loss_fn), batch))
+
+
+def asked_record(training: Training, batch: Any, loader: Any = None) -> PreflightRecord:
+    """The outermost call that leads to the loss, asked with other patterns beside.
 
     Raises:
-        NotAskedError: With these arguments it cannot be asked, or the same arguments give different outputs.
-
-    >>> x = torch.randn(8, 3)
-    >>> answer = independence(lambda x: x.softmax(0), (x,), {}, Collation.of(x))
-    >>> answer.record.mixing > 0.05, answer.record.place.kind, answer.record.place.dim
-    (True, 'softmax', 0)
+        NotAskedError: It cannot be asked.
     """
-    module = nn.Module() if module is None else module
-    tokens = next_tokens(args, kwargs, targets)
-    if not any(collation.size in tensor.shape for tensor in tensors_in((args, kwargs))):
-        collation = Collation.of((args, kwargs))  # the step makes batches of its own, as from what it remembers
-    size = collation.size if tokens is None else tokens.patterns
-    if size is None:
-        raise NotAskedError("it cannot be told which axis of the batch counts its patterns")
-    if size < 2 and tokens is None:
-        raise NotAskedError("the batch holds one pattern")
-    exchange = Exchange.of(size)
-    changed_args, changed_kwargs = _exchanged((args, kwargs), exchange, collation, tokens)
-    base = _outputs(call, args, kwargs, tokens, contextlib.nullcontext())
-    selects = [_kept(exchange), *([] if tokens is None else [_early(exchange, tokens)])]
-    again = Follow(module, path, selects)
-    repeated = _outputs(call, args, kwargs, tokens, again)
-    other = Follow(module, path, selects, again)
-    exchanged = _outputs(call, changed_args, changed_kwargs, tokens, other)
-    if not _alike(base, repeated) or not _alike(base, exchanged):
-        raise NotAskedError("it does not give outputs of the same shape again")
-    measured = [
-        _changes(x, y, z, exchange, tokens) for x, y, z in zip(base, repeated, exchanged, strict=True) if _axes(x, size)
-    ]
-    if not measured:
-        raise NotAskedError("no output has an axis of the patterns")
-    unequal, mixing, own, later = torch.stack(measured).amax(0).tolist()
-    if not unequal <= UNEQUAL:
-        raise NotAskedError("the same arguments give different outputs")
-    if tokens is not None and size < 3:
-        mixing = math.nan
-    independent = not mixing > MIXES
-    record = PreflightRecord(
-        path,
-        size,
-        unequal,
-        mixing,
-        own,
-        other.place(0) if not independent or (own <= UNEQUAL and tokens is None) else None,
-        later if tokens is not None and independent else math.nan,
-        other.place(1) if tokens is not None and independent and later > UNEQUAL else None,
-        math.nan if tokens is None else tokens.share,
-    )
-    return Answer(record, base)
-
-
-def _exchanged(given: Any, exchange: Exchange, collation: Collation, tokens: NextTokens | None) -> Any:
-    differ: list[Tensor] = []
-
-    def change(tensor: Tensor) -> Tensor:
-        if tokens is not None:
-            of_tokens = any(tensor is ids for ids in tokens.ids)
-            changed = tokens.exchanged(tensor, exchange) if of_tokens else tensor
-        else:
-            axis = collation.axis(tensor)
-            changed = tensor if axis is None else exchange.applied(tensor, axis)
-        if changed is not tensor:
-            differ.append((changed != tensor).any())
-        return changed
-
-    changed = mapped(given, change)
-    if not differ:
-        raise NotAskedError("no argument has an axis of the patterns")
-    if not bool(torch.stack(differ).any()):
+    record = preflight(outermost_call(training, batch), Collation.of(batch, loader))
+    if record.alike:
         raise NotAskedError("the patterns of the batch are all alike")
-    return changed
+    return record
 
 
-def _outputs(call: Callable[..., Any], args: Any, kwargs: Any, tokens: NextTokens | None, follow: Any) -> list[Tensor]:
-    given, named = mapped((args, kwargs), lambda tensor: tensor.detach().clone())
-    with follow:
-        made = call(*given, **named)
-    outputs = [x.detach().float() for x in tensors_in(made) if x.is_floating_point() and x.dim()]
-    return outputs if tokens is None else [_in_positions(x, tokens) for x in outputs if _fits(x, tokens)]
+def first_record(subject: Subject) -> PreflightRecord | None:
+    """What the first step's preflight has asked."""
+    found = (snapshot.preflight for snapshot in subject.diagnosis.history if snapshot.preflight is not None)
+    return next((record for record in found if not record.alike), None)
 
 
-def _fits(x: Tensor, tokens: NextTokens) -> bool:
-    """Whether these are scores of the classes that the loss asks for, for every position."""
-    return x.shape[-1] == tokens.classes and x.numel() == tokens.read.numel() * tokens.classes
+def outermost_call(training: Training, batch: Any) -> OutermostCall:
+    """The first call of the step that leads to the loss, with what it was given.
+
+    Raises:
+        NotAskedError: There is none.
+    """
+    probe = Probe(training.module)
+    probe.keep_call()
+    with same_draws(), probe:
+        loss = training.loss(batch)
+        if loss.requires_grad:
+            loss.backward()
+    call = probe.kept_call
+    training.module.zero_grad(set_to_none=True)
+    if call is None:
+        raise NotAskedError("no call of the model was seen that leads to the loss")
+    return call
 
 
-def _in_positions(x: Tensor, tokens: NextTokens) -> Tensor:
-    """As patterns x positions x classes."""
-    rows = x.reshape(*tokens.ids[0].shape, tokens.classes)
-    return rows if tokens.time == 1 else rows.transpose(0, 1)
+def of_record(record: PreflightRecord) -> Answer:
+    """What a record says of other patterns and later positions."""
+    numbers = {"mixing": record.mixing, "patterns": float(record.patterns)}
+    parts = [f"{record.mixing:.3g} std by the other patterns"] if not math.isnan(record.mixing) else []
+    if not math.isnan(record.later):
+        numbers |= {"later": record.later, "next_tokens": record.next_tokens}
+        parts.append(f"{record.later:.3g} std by later positions")
+    place = record.place if record.mixing > LIMITS.mixes else record.later_place
+    found = record.mixing > LIMITS.mixes or record.later > LIMITS.mixes
+    where = f", first by {place.function} at {place.layer}" if found and place is not None else ""
+    return Answer(f"{'yes' if found else 'no'}{where}: {' and '.join(parts)}", numbers)
 
 
-def _alike(one: list[Tensor], other: list[Tensor]) -> bool:
-    return [x.shape for x in one] == [x.shape for x in other]
+def _proves(found: Experiment, finding: Finding) -> bool:
+    number = {"batch_mixing": "mixing", "target_leak": "later"}.get(finding.problem, "")
+    return found.numbers.get(number, math.nan) > LIMITS.mixes
 
 
-def _axes(x: Tensor, size: int) -> list[int]:
-    """The axes that may be that of the patterns."""
-    return [axis for axis, length in enumerate(x.shape) if length == size]
+@tried("independence", order=2, proves=_proves)
+def _in_checkup(subject: Subject) -> Experiment:
+    """From the first step's preflight, which has asked the same."""
+    record = first_record(subject)
+    if record is None:
+        return _asked(subject.training, subject.batch, subject.data)
+    found = of_record(record)
+    return Experiment("independence", QUESTION, found.text, found.numbers)
 
 
-def _changes(base: Tensor, again: Tensor, other: Tensor, exchange: Exchange, tokens: NextTokens | None) -> Tensor:
-    """Change when repeated, of the kept, of the exchanged patterns, and of earlier positions."""
-    if tokens is not None:
-        return _along(0, base, again, other, exchange, tokens)
-    axes = _axes(base, exchange.size)
-    found = torch.stack([_along(axis, base, again, other, exchange) for axis in axes])
-    # Of several axes of that length, the patterns' is the one along which those that were kept stay as they were.
-    return found[found[:, 1].argmin()]
-
-
-def _along(
-    axis: int, base: Tensor, again: Tensor, other: Tensor, exchange: Exchange, tokens: NextTokens | None = None
-) -> Tensor:
-    if tokens is None:
-        base, again, other = (x.movedim(axis, 0).reshape(exchange.size, -1) for x in (base, again, other))
-    kept, others = (exchange.index(which, base.device) for which in (exchange.kept, exchange.others))
-    std = base.var(0, correction=0).mean().sqrt()
-    size = base.square().mean().sqrt()
-    unit = std.where(std > CONSTANT * size, size + _TINY)
-    squares = (other - base).square().flatten(1)
-    by_pattern = squares.mean(1).sqrt()
-    nothing = torch.zeros((), device=base.device)
-    mixing = by_pattern[kept].amax() / unit
-    own = by_pattern[others].amax() / unit if len(others) else nothing
-    later = nothing
-    if tokens is not None and exchange.size > 2:
-        later = _later((other - base)[others], tokens.read[others], tokens.cut) / unit
-    elif tokens is not None:
-        later = _later(other - base, tokens.read, tokens.cut) / unit
-    return torch.stack([(again - base).square().mean().sqrt() / unit, mixing, own, later])
-
-
-def _later(difference: Tensor, read: Tensor, cut: int) -> Tensor:
-    """The largest change of a position that is read, before the first that was exchanged."""
-    by_position = difference.square().mean(-1).sqrt()[:, :cut]
-    return by_position.where(read[:, :cut], 0.0).amax()
-
-
-def _kept(exchange: Exchange) -> Callable[[Tensor], list[tuple[int, Tensor]]]:
-    def select(x: Tensor) -> list[tuple[int, Tensor]]:
-        index = exchange.index(exchange.kept, x.device)
-        return [(axis, x.index_select(axis, index)) for axis in _axes(x, exchange.size)]
-
-    return select
-
-
-def _early(exchange: Exchange, tokens: NextTokens) -> Callable[[Tensor], list[tuple[int, Tensor]]]:
-    rows = exchange.others[:_FOLLOWED] if exchange.size > 2 else (0,)
-
-    def select(x: Tensor) -> list[tuple[int, Tensor]]:
-        index = exchange.index(rows, x.device)
-        times = _axes(x, tokens.positions)
-        pairs = [(a, b) for a in _axes(x, exchange.size) for b in times if a != b]
-        return [(b, x.index_select(a, index).narrow(b, 0, tokens.cut)) for a, b in pairs]
-
-    return select
+_asked = asks(QUESTION, "independence")(lambda *given: of_record(asked_record(*given)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Forward", "first_element", "number_of_samples", "run_model", "tensors_in"]
+__all__ = ["Forward", "first_element", "input_and_target", "number_of_samples", "run_model", "tensors_in"]
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -51,3 +51,23 @@ def tensors_in(tree: Any) -> Iterator[Tensor]:
 def number_of_samples(batch: Any) -> int:
     """The length of the first tensor in it that has one, whatever it is packed in; 1 where there is none."""
     return next((tensor.shape[0] for tensor in tensors_in(batch) if tensor.dim() > 0), 1)
+
+
+def input_and_target(batch: Any) -> tuple[Any, Any]:
+    """The two entries of a batch: a tuple, a list, a dict or a dataclass.
+
+    Raises:
+        TypeError: It has another number of entries.
+    """
+    if isinstance(batch, dict):
+        entries = list(batch.values())
+    elif isinstance(batch, (tuple, list)):
+        entries = list(batch)
+    elif dataclasses.is_dataclass(batch):
+        entries = [getattr(batch, field.name) for field in dataclasses.fields(batch)]
+    else:
+        entries = []
+    if len(entries) != 2:
+        got = f"{len(entries)} entries" if entries else type(batch).__name__
+        raise TypeError(f"a batch must be (x, y), got {got}; for any other, wrap the model in a LightningModule")
+    return entries[0], entries[1]

@@ -16,8 +16,7 @@ from torch.utils.data import DataLoader
 from lightning_tricks._compat.lightning import LightningModule, rank_zero_warn
 from lightning_tricks._compat.lightning_module import hyperparameters_are_given
 from lightning_tricks._compat.trainer import training_loader
-from lightning_tricks.checkup import input_and_target
-from lightning_tricks.model.batches import first_element
+from lightning_tricks.model.batches import first_element, input_and_target
 from lightning_tricks.model.isolated import keep_random_numbers, keep_training_flags
 from lightning_tricks.modules.class_paths import class_of, network_of
 from lightning_tricks.nn.standardize import Standardize

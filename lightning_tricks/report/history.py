@@ -12,6 +12,7 @@ from typing import Any
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, view
 from lightning_tricks.probes import ActivationRecord, LossRecord, NormalizationRecord, Snapshot, WeightedRecord
 from lightning_tricks.probes.records.record import StepRecord
+from lightning_tricks.report.files import replaced
 
 _NO_FLAGS = ("gate", "ran", "reached", "altered")  # what most records have, or what only rules ask
 COLUMNS = ("step", "kind", "layer", "function_or_operation", "measure", "value")
@@ -40,15 +41,13 @@ def write_csv(history: Sequence[Snapshot], path: str | pathlib.Path) -> pathlib.
 
     Args:
         history: The snapshots; with none, the file has its header only.
-        path: The file; its folder is made if need be.
+        path: The file; its folder is made if need be. A file that is there stays whole until the new one is.
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replaced(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(rows(history))
-    return path
+    return pathlib.Path(path)
 
 
 @view("csv")

@@ -3,47 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord
 from lightning_tricks.probes.records.record import Measure, StepRecord
+from lightning_tricks.report.glossary import SIGNAL, Word, of_measure
 from lightning_tricks.report.words import number
 
 _WHOLE, _HEAD, _FAULTY, _TAIL = 24, 8, 6, 5
 
 
 class Column(NamedTuple):
-    """A column of numbers: its heading, its width, how it is written, what it means."""
+    """A column of numbers: its heading, its width, how it is written, what it is called and means."""
 
     heading: str
     width: int
     write: Callable[[float], str]
-    meaning: str
+    word: Word
 
 
 def _plain(value: float) -> str:
-    return _first_that_fits(7, number(value), *_powers(value))
+    return _first_that_fits(7, [number(value)], value)
 
 
 def _scientific(value: float) -> str:
-    return _first_that_fits(7, *_powers(value)) if value else "0"
+    return _first_that_fits(7, [], value) if value else "0"
 
 
 def _factor(value: float) -> str:
-    return _first_that_fits(6, f"{value:.3f}", number(value), *_powers(value))
+    return _first_that_fits(6, [f"{value:.3f}", number(value)], value)
 
 
-def _powers(value: float) -> tuple[str, str]:
+def _powers(value: float) -> Iterator[str]:
     """``-2.2e-3`` and ``-2e-3``: without the zero that Python puts before a short exponent."""
-    short = [re.sub(r"e([+-])0?(\d)", r"e\1\2", f"{value:.{digits}e}").replace("e+", "e") for digits in (1, 0)]
-    return short[0], short[1]
+    for digits in (1, 0):
+        mantissa, _, exponent = f"{value:.{digits}e}".partition("e")
+        yield f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
-def _first_that_fits(width: int, *texts: str) -> str:
-    return next((text for text in texts if len(text) <= width), texts[-1])
+def _first_that_fits(width: int, texts: Sequence[str], value: float) -> str:
+    last = ""
+    for last in itertools.chain(texts, _powers(value)):
+        if len(last) <= width:
+            break
+    return last
 
 
 _WRITERS: dict[str, Callable[[float], str]] = {"number": _plain, "power": _scientific, "factor": _factor}
@@ -54,15 +61,22 @@ def columns_of(records: Iterable[type[StepRecord]]) -> dict[str, Measure]:
     return {name: measure for kind in records for name, measure in kind.MEASURES.items() if measure.heading}
 
 
-def _column(measure: Measure) -> Column:
+def _column(name: str, measure: Measure) -> Column:
     write = _WRITERS.get(measure.format, lambda value: format(value, measure.format))
-    return Column(measure.heading, measure.width, write, measure.meaning)
+    return Column(measure.heading, measure.width, write, of_measure(name, measure))
 
 
-_SHOWN = columns_of((ActivationRecord, ParameterRecord))
-COLUMNS = {name: _column(measure) for name, measure in _SHOWN.items()}
+_KINDS: tuple[type[StepRecord], ...] = (ActivationRecord, ParameterRecord)
+_SHOWN = columns_of(_KINDS)
+_COUNTED = {name for name, measure in _SHOWN.items() if measure.counted}
+COLUMNS = {name: _column(name, measure) for name, measure in _SHOWN.items()}
+_PLACE = list(COLUMNS).index("transmission")
+COLUMNS = dict([*list(COLUMNS.items())[:_PLACE], ("signal", Column("signal", 7, _scientific, SIGNAL))]) | COLUMNS
 # What a narrow terminal does without, in this order.
-LEAST_NEEDED = tuple(sorted(COLUMNS, key=lambda name: _SHOWN[name].needed))
+_NEEDED = {"signal": 7} | {name: measure.needed for name, measure in _SHOWN.items()}
+LEAST_NEEDED = tuple(sorted(COLUMNS, key=lambda name: _NEEDED[name]))
+# Numbers of a layer that have no column, but a picture each on the page.
+_BESIDE = {name for kind in _KINDS for name, each in kind.MEASURES.items() if each.meaning and not each.heading}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +88,14 @@ class Row:
         function: What is computed there.
         values: The measures by name, without those that do not apply.
         nonfinite: Whether a NaN or an Inf was met.
+        constant: Whether the activation gave the same for every pattern: then it has no linearity.
     """
 
     names: tuple[str, ...]
     function: str
     values: dict[str, float]
     nonfinite: bool = False
+    constant: bool = False
 
     def label(self, under: str = "") -> str:
         """``"net.0, .1"`` for a weighted operation and the activation right behind it; below a module without it."""
@@ -92,18 +108,19 @@ class Row:
         return self.names[0][len(under) + 1 if under else 0 :]
 
 
-def layer_rows(snapshot: Snapshot) -> list[Row]:
-    """Every weighted operation and activation in the order of execution.
+def layer_rows(snapshot: Snapshot, globs: Sequence[str] = ("*",)) -> list[Row]:
+    """Every weighted operation and activation in the order of execution, of the layers whose name matches.
 
     An activation that takes the output of the weighted operation before it, of the same module, shares a row with it.
     """
+    signals, snapshot = ErrorSignalByLayer.of(snapshot).relative, snapshot.matching(globs)
     ratios = {record.layer: record for record in snapshot.parameters if record.layer and len(record.shape) > 1}
     rows: list[Row] = []
     last: WeightedRecord | None = None
     records: list[ActivationRecord | WeightedRecord] = [*snapshot.activations, *snapshot.weighted]
     for record in sorted(records, key=lambda record: record.order):
         if isinstance(record, WeightedRecord):
-            rows.append(_of_weighted(record, ratios.get(record.name)))
+            rows.append(_of_weighted(record, ratios.get(record.name), signals))
             last = record
             continue
         row = _of_activation(record)
@@ -111,7 +128,8 @@ def layer_rows(snapshot: Snapshot) -> list[Row]:
             before = rows.pop()
             function = f"{before.function}, {row.function}"
             nonfinite = before.nonfinite or row.nonfinite
-            row = Row((*before.names, *row.names), function, before.values | row.values, nonfinite)
+            values = before.values | row.values
+            row = Row((*before.names, *row.names), function, values, nonfinite, row.constant)
         rows.append(row)
         last = None
     return [_without_shares(row) if row.nonfinite else row for row in rows]
@@ -130,8 +148,9 @@ def choose(rows: Sequence[Row], faulty: Collection[str]) -> list[Row | int]:
     return chosen
 
 
-def _of_weighted(record: WeightedRecord, parameter: ParameterRecord | None) -> Row:
-    values = _shown(record)
+def _of_weighted(record: WeightedRecord, parameter: ParameterRecord | None, signals: Mapping[str, float]) -> Row:
+    values = {name: value for name, value in _shown(record).items() if name not in _BESIDE}
+    values["signal"] = signals.get(record.name, math.nan)
     if parameter is not None:
         values |= _shown(parameter)
     return Row((record.name,), record.operation, _known(values), record.nonfinite or record.nonfinite_input)
@@ -142,16 +161,22 @@ def _of_activation(record: ActivationRecord) -> Row:
     if not math.isnan(record.activity):
         values.pop("saturation")  # a rectifier's flat side is the share on which it is not active, and no fault
     function = f"{record.function} (gate)" if record.gate else record.function
-    return Row((record.name,), function, _known(values), record.nonfinite)
+    return Row((record.name,), function, _known(values), record.nonfinite, is_constant(record))
+
+
+def is_constant(record: ActivationRecord) -> bool:
+    """Whether the output is the same for every pattern, up to rounding: then no straight line can be told from it."""
+    measured = record.patterns > 1 and not math.isnan(record.variation)
+    return measured and (math.isnan(record.linearity) or record.dead_share == 1.0)
 
 
 def _shown(record: StepRecord) -> dict[str, float]:
-    return {name: getattr(record, name) for name in record.MEASURES if name in COLUMNS}
+    return {name: getattr(record, name) for name in record.MEASURES if name in COLUMNS or name in _BESIDE}
 
 
 def _without_shares(row: Row) -> Row:
     """NaN is neither above nor below a threshold, so no share that is counted by one says anything."""
-    return dataclasses.replace(row, values={k: v for k, v in row.values.items() if not _SHOWN[k].counted})
+    return dataclasses.replace(row, values={k: v for k, v in row.values.items() if k not in _COUNTED})
 
 
 def _takes(activation: ActivationRecord, weighted: WeightedRecord) -> bool:

@@ -12,15 +12,17 @@ from lightning_tricks.diagnosis.diagnosis import Diagnosis, at, view
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.history.progress import guess_loss
 from lightning_tricks.diagnosis.registry import wording
+from lightning_tricks.report.glossary import WORDS
 from lightning_tricks.report.layers import COLUMNS, LEAST_NEEDED, Row, choose, layer_rows
 from lightning_tricks.report.names import distinct, shared_path
-from lightning_tricks.report.words import evidence, number
+from lightning_tricks.report.words import evidence, number, percent, words
 
 NARROW, WIDE = 40, 100
 _INDENT = 14
 _LEAST_NAME, _LEAST_FUNCTION = 24, 12
 _HEADING = len("layer")
 _NAN = " NaN/Inf"
+_CONST = "const"
 _TIE = "\N{NO-BREAK SPACE}"
 _MOST_FINDINGS, _MOST_CONSEQUENCES, _MOST_NOT_SEEN = 12, 8, 6
 _STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan", "healthy": "bold green", "quiet": "dim"}
@@ -79,11 +81,26 @@ def _lines(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
     if len(diagnosis.findings) > _MOST_FINDINGS:
         yield Line("")
         yield Line(f"... and {len(diagnosis.findings) - _MOST_FINDINGS} more, in diagnosis.findings", "quiet")
+    yield from _tried(diagnosis, width)
     if diagnosis.history:
         named = [finding for finding in _all(diagnosis.findings) if finding.layer]
         faulty: dict[str, str] = {str(finding.layer): finding.severity for finding in reversed(named)}
         yield from _layers(diagnosis, faulty, width)
         yield from _not_seen(diagnosis, width)
+
+
+def _tried(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
+    """Every experiment in a line, and behind them those without an answer."""
+    if diagnosis.experiments:
+        yield Line("")
+        yield Line("What was tried", "quiet")
+    answered = [f"   {words(each.name)}: {each.answer}" for each in diagnosis.experiments if each.conclusive]
+    yield from (Line(_clip(text, width)) for text in answered)
+    silent = [each for each in diagnosis.experiments if not each.conclusive]
+    for reason in dict.fromkeys(each.answer for each in silent):
+        names = ", ".join(words(each.name) for each in silent if each.answer == reason)
+        text = f"not judged: {names} ({reason})"
+        yield from (Line(part, "quiet") for part in _wrap(text, width, "   ", "      "))
 
 
 def _finding(i: int, finding: Finding, width: int) -> Iterator[Line]:
@@ -128,8 +145,8 @@ def _entry(label: str, content: str, width: int, hang: int = 0) -> Iterator[Line
 
 
 def _layers(diagnosis: Diagnosis, faulty: dict[str, str], width: int) -> Iterator[Line]:
-    last = diagnosis.history[-1].matching(diagnosis.layers)
-    rows = layer_rows(last)
+    last = diagnosis.history[-1]
+    rows = layer_rows(last, diagnosis.layers)
     if not rows:
         return
     columns = [name for name in COLUMNS if any(name in row.values for row in rows)]
@@ -143,13 +160,8 @@ def _layers(diagnosis: Diagnosis, faulty: dict[str, str], width: int) -> Iterato
     names, function_width = labels.fit(width - sum(1 + COLUMNS[c].width for c in columns))
     name_width = max(_HEADING, *map(len, names))
     by_row = iter(names)
-    loss = "" if math.isnan(last.loss) else f", loss {number(last.loss)}"
-    if math.isnan(last.loss) and last.nonfinite_loss:
-        loss = ", loss NaN"
-    guess = guess_loss(last)
-    loss += "" if math.isnan(guess) or not loss else f" (a guess has {number(guess)})"
     yield Line("")
-    yield from map(Line, _wrap(f"The layers at step {last.step}{loss}, in the order of execution:", width))
+    yield from map(Line, _wrap(f"The layers at step {last.step}{_loss(diagnosis)}, in the order of execution:", width))
     if labels.under:
         yield from (Line(part, "quiet") for part in _wrap(f"  full names begin with {labels.under}.", width))
     head = "".join(f" {COLUMNS[name].heading:>{COLUMNS[name].width}}" for name in columns)
@@ -166,12 +178,21 @@ def _layers(diagnosis: Diagnosis, faulty: dict[str, str], width: int) -> Iterato
         yield Line(line.rstrip(), severity or ("critical" if row.nonfinite else ""))
     if faulty:
         yield Line("  !       a finding names this layer", "quiet")
-    for name in columns:
-        meaning = f"  {COLUMNS[name].heading:<7} {COLUMNS[name].meaning}"
-        yield from (Line(part, "quiet") for part in _wrap(meaning, width, subsequent_indent=" " * 10))
+    legend = {COLUMNS[name].heading: _legend(name) for name in columns}
+    if "linearity" in columns and any(isinstance(row, Row) and _cell(row, "linearity") == _CONST for row in shown):
+        legend[_CONST] = str(WORDS[_CONST])
+    for heading, meaning in legend.items():
+        lines = _wrap(f"  {heading:<7} {meaning}", width, subsequent_indent=" " * 10)
+        yield from (Line(part, "quiet") for part in lines)
     if hidden:
         note = f"  (hidden here: {', '.join(hidden)}; a wider terminal shows {'them' if len(hidden) > 1 else 'it'})"
         yield from (Line(part, "quiet") for part in _wrap(note, width, subsequent_indent="  "))
+
+
+def _legend(name: str) -> str:
+    """What a column shows, from the glossary; with the word itself where the heading shortens it."""
+    heading, _, _, word = COLUMNS[name]
+    return str(word) if heading in (word.term, word.term.split()[0]) else f"{word.term}: {word}"
 
 
 def _not_seen(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
@@ -184,6 +205,21 @@ def _not_seen(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
         yield from map(Line, _wrap(f"- {name}: {why}", width, initial_indent="  ", subsequent_indent="    "))
     if len(missed) > _MOST_NOT_SEEN:
         yield Line(f"  - and {len(missed) - _MOST_NOT_SEEN} more, in diagnosis.history[-1].not_seen", "quiet")
+
+
+def _loss(diagnosis: Diagnosis) -> str:
+    """The latest loss beside that of a guess, and where the floor is known how much of the way it has gone."""
+    last = diagnosis.history[-1]
+    if math.isnan(last.loss):
+        return ", loss NaN" if last.nonfinite_loss else ""
+    guess, floor, loss = guess_loss(last), math.nan, f", loss {number(last.loss)}"
+    for each in diagnosis.experiments:
+        if each.name == "free_outputs" and each.conclusive:
+            guess, floor = (each.numbers.get(name, math.nan) for name in ("guess", "floor"))
+    if math.isfinite(floor) and guess > floor:
+        way = max((guess - last.loss) / (guess - floor), 0.0)
+        return f"{loss} (a guess has {number(guess)}, the floor is {number(floor)}: {percent(way)} of the way)"
+    return loss if math.isnan(guess) else f"{loss} (a guess has {number(guess)})"
 
 
 class _Labels(NamedTuple):
@@ -232,7 +268,7 @@ def _wrap(content: str, width: int, initial_indent: str = "", subsequent_indent:
 def _cell(row: Row, name: str) -> str:
     column = COLUMNS[name]
     if name not in row.values:
-        return ""
+        return _CONST if name == "linearity" and row.constant and not row.nonfinite else ""
     value = row.values[name]
     return column.write(value) if abs(value) != float("inf") else "inf" if value > 0 else "-inf"
 

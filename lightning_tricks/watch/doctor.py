@@ -20,6 +20,7 @@ from lightning_tricks.probes.optimizers import check_optimizer_of, listed
 from lightning_tricks.probes.packed import pack, unpack
 from lightning_tricks.probes.probe import MAX_PATTERNS
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
+from lightning_tricks.report import write_folder
 from lightning_tricks.watch import selection
 from lightning_tricks.watch.errors import MonitorErrors, say
 from lightning_tricks.watch.judge import Judge, OnProblem, TrainingProblemError, check_on_problem
@@ -52,6 +53,7 @@ class LoopDoctor:
         every_n_steps: int,
         max_patterns: int | None,
         layers: str | Sequence[str],
+        files: str | Path | None,
     ) -> None:
         self.history: list[Snapshot] = []
         self.should_stop = False
@@ -60,6 +62,7 @@ class LoopDoctor:
         self.errors = MonitorErrors(_NAME)
         self._looks, self._optimizers, self._judge = looks, list(optimizers), judge
         self._on_problem, self._report, self._every, self._layers = on_problem, report, every_n_steps, layers
+        self._files = files
         self._new: list[Finding] = []
         self._in_block = False
         self._end: Any = None
@@ -89,6 +92,10 @@ class LoopDoctor:
     def to_csv(self, path: str | Path) -> Path:
         """Write the history as a tidy table: one row per step, layer and measure."""
         return self.diagnosis.to_csv(path)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write the diagnosis up to now as one page."""
+        return self.diagnosis.to_html(path)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data and tensors for a checkpoint, from which ``load_state_dict`` goes on."""
@@ -175,9 +182,18 @@ class LoopDoctor:
         if self.history and ended:
             self.history[-1] = dataclasses.replace(self.history[-1], ended=True)
         self._judge.changed()
-        if self._report and self.history and process_rank() == 0:
+        if self.history and process_rank() == 0:
             with self.errors:
-                self.diagnosis.show()
+                self._tell()
+
+    def _tell(self) -> None:
+        if self._report:
+            self.diagnosis.show()
+        if self._files is not None:
+            try:
+                write_folder(self.diagnosis, self._files)
+            except OSError as error:
+                say(f"{_NAME} {error.strerror or error}. The history is whole: doctor.to_csv(path) writes it elsewhere")
 
     def _restore(self, step: int, history: list[Snapshot], state: Mapping[str, Any]) -> None:
         self.loss_history = LossHistory()
@@ -208,6 +224,7 @@ def watch(
     layers: str | Sequence[str] = "*",
     max_patterns: int | None = MAX_PATTERNS,
     loader: Any = None,
+    files: str | Path | None = None,
 ) -> LoopDoctor:
     """A doctor for any loop: plain PyTorch, Lightning Fabric, accelerate.
 
@@ -235,6 +252,7 @@ def watch(
         max_patterns: The most patterns (batch x space x time) per unit that are read; None for all.
         loader: The DataLoader of the training, from which the preflight learns the batch size where shapes do not
             tell it.
+        files: A folder for ``diagnosis.html``, ``history.csv`` and pictures, written at the end; None: no files.
 
     Raises:
         TypeError: ``model`` is no module, or ``optimizer`` no optimiser.
@@ -271,4 +289,5 @@ def watch(
         every_n_steps=every_n_steps,
         max_patterns=max_patterns,
         layers=layers,
+        files=files,
     )

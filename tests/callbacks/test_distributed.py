@@ -71,7 +71,7 @@ def test_history_of_the_joint_batch(two_processes):
         assert values(joint, "mean_drift") == pytest.approx(values(snapshot, "mean_drift"), rel=1.0)
     assert joint.validation_loss == pytest.approx(alone.history[-1].validation_loss, rel=1e-5)
     assert (folder / "lightning_logs" / "version_0" / "doctor" / "history.csv").exists()
-    assert sum("Pictures and history" in output for output in outputs) == 1
+    assert sum("Page, pictures and history" in output for output in outputs) == 1
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")

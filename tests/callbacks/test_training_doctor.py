@@ -131,7 +131,7 @@ def test_report_says_where_the_files_are(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "Healthy so far: no fault found in 6 steps, too early to tell whether it learns." in out
     folder = tmp_path / "root" / "lightning_logs" / "version_0" / "doctor"
-    assert f"Pictures and history: {folder}" in out
+    assert f"Page, pictures and history: {folder}" in out
     assert (folder / "history.csv").exists()
 
 

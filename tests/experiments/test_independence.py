@@ -1,237 +1,109 @@
-"""Which outputs depend on other patterns, on their own input, on later positions, and by which call."""
+"""independence and own_input: public forms of what a training's first step asks."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any
+import importlib
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_tricks.experiments.independence import independence
-from lightning_tricks.experiments.patterns import Collation, NotAskedError
-from lightning_tricks.model.isolated import isolated
-from lightning_tricks.probes.records.preflight import Place, PreflightRecord
-from lightning_tricks.probes.watch.outermost import WantedClasses
+import lightning_tricks as lt
+from lightning_tricks.experiments import independence, own_input
 
-N, T, H = 6, 5, 8
+GENERATOR = torch.Generator().manual_seed(0)
+X, Y = torch.randn(8, 5, 6, generator=GENERATOR), torch.randn(8, generator=GENERATOR)
+FLAT = X[:, 0], Y[:, None]
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
+def attention(*, batch_first):
     torch.manual_seed(0)
+    return nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=batch_first)
 
 
-class Calls(nn.Module):
-    """A network whose forward is a function of itself and its input."""
+def first_unit(output, target):
+    return F.mse_loss(output[:, 0, 0], target)
 
-    def __init__(self, forward: Callable[..., Any], **children: nn.Module) -> None:
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_an_axis_that_is_read_the_wrong_way(batch_first):
+    found = independence(attention(batch_first=batch_first), (X, Y), first_unit)
+    assert found.conclusive, found
+    assert (found.numbers["mixing"] > 0.05) is not batch_first
+    assert found.answer.startswith("no" if batch_first else "yes, first by")
+
+
+class Tokens(nn.Module):
+    def __init__(self, *, causal):
         super().__init__()
-        self.function = forward
-        for name, child in children.items():
-            self.add_module(name, child)
+        torch.manual_seed(0)
+        self.embed, self.head, self.causal = nn.Embedding(9, 6), nn.Linear(6, 9), causal
+        self.body = attention(batch_first=True)
 
-    def forward(self, *args: Any) -> Any:
-        return self.function(self, *args)
-
-
-def ask(module: nn.Module, *args: Any, targets: tuple[WantedClasses, ...] = (), batch: Any = None) -> PreflightRecord:
-    collation = Collation.of((args, torch.zeros(N)) if batch is None else batch)
-    with isolated(module, layer_by_layer=True):
-        return independence(module, args, {}, collation, targets, module, "net").record
+    def forward(self, ids):
+        mask = nn.Transformer.generate_square_subsequent_mask(ids.shape[1]) if self.causal else None
+        return self.head(self.body(self.embed(ids), mask))
 
 
-def place(record: PreflightRecord) -> Place:
-    assert record.place is not None
-    return record.place
+def by_position(output, target):
+    return F.cross_entropy(output.flatten(0, 1), target.flatten())
 
 
-def series() -> Tensor:
-    return torch.randn(N, T, H)
+@pytest.mark.parametrize("causal", [True, False])
+def test_outputs_that_see_what_they_are_to_predict(causal):
+    ids = torch.randint(9, (8, 13), generator=torch.Generator().manual_seed(1))
+    found = independence(Tokens(causal=causal), (ids[:, :-1], ids[:, 1:]), by_position)
+    assert found.conclusive, found
+    assert (found.numbers["later"] > 0.05) is not causal
 
 
-def test_patterns_that_are_told_apart_stay_so() -> None:
-    record = ask(nn.Sequential(nn.Linear(H, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(N, H))
-    assert record.again == record.mixing == 0.0
-    assert record.own > 1.0
-    assert record.place is None
-    assert math.isnan(record.later)
+def test_a_softmax_over_one_unit_is_a_constant():
+    net = nn.Sequential(nn.Linear(6, 1), nn.Softmax(-1))
+    found = own_input(net, FLAT, F.mse_loss)
+    assert found.numbers["own"] <= 1e-6
+    assert "same for every input" in found.answer
+    assert own_input(nn.Linear(6, 1), FLAT, F.mse_loss).numbers["own"] > 0.1
 
 
-MIXING: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], str, dict[str, Any]]] = {
-    "attention": (
-        lambda: Calls(lambda net, x: net.layer(x)[:, 1], layer=nn.TransformerEncoderLayer(H, 2, 16, dropout=0.0)),
-        series,
-        "net.layer.self_attn",
-        {"kind": "attention", "batch_first": False, "inside": "nn.TransformerEncoderLayer"},
-    ),
-    "recurrence": (
-        lambda: Calls(lambda net, x: net.lstm(x)[0][:, -1], lstm=nn.LSTM(H, 4)),
-        series,
-        "net.lstm",
-        {"kind": "recurrence", "batch_first": False, "module": "nn.LSTM"},
-    ),
-    "view": (
-        lambda: Calls(lambda net, x: net.lstm(x.transpose(0, 1))[0].reshape(len(x), -1), lstm=nn.LSTM(H, 4)),
-        series,
-        "net.reshape",
-        {"kind": "view", "input_axis": 1, "output_axis": 0},
-    ),
-    "softmax module": (
-        lambda: nn.Sequential(nn.Linear(H, 3), nn.Softmax(0)),
-        lambda: torch.randn(N, H),
-        "net.1",
-        {"kind": "softmax", "dim": 0, "module": "nn.Softmax"},
-    ),
-    "softmax of the old rule": (
-        lambda: Calls(lambda net, x: x.softmax(dim=-2)),
-        lambda: torch.randn(N, H),
-        "net",
-        {"kind": "softmax", "dim": 0},
-    ),
-    "cumulation": (
-        lambda: Calls(lambda net, x: x.cumsum(0)),
-        lambda: torch.randn(N, H),
-        "net",
-        {"kind": "cumulation", "dim": 0},
-    ),
-    "normalize": (
-        lambda: Calls(lambda net, x: F.normalize(x, dim=0)),
-        lambda: torch.randn(N, H),
-        "net",
-        {"kind": "softmax", "dim": 0},
-    ),
-    "by hand": (
-        lambda: Calls(lambda net, x: x - x.mean(0)),
-        lambda: torch.randn(N, H),
-        "net",
-        {"kind": "other"},
-    ),
-    "attention over a set": (
-        lambda: Calls(lambda net, x: F.scaled_dot_product_attention(x[None], x[None], x[None])[0]),
-        lambda: torch.randn(N, H),
-        "net",
-        {"kind": "attention", "batch_first": None},
-    ),
-}
+def test_a_checkup_does_not_ask_again_what_its_first_step_has_asked(monkeypatch):
+    def refuse(*args):
+        raise AssertionError("asked twice")
+
+    monkeypatch.setattr(importlib.import_module("lightning_tricks.experiments.independence"), "preflight", refuse)
+    (found,) = lt.checkup(attention(batch_first=False), (X, Y), first_unit, experiments="independence").experiments
+    assert found.numbers["mixing"] > 0.05
 
 
-@pytest.mark.parametrize("name", MIXING)
-def test_patterns_that_mix_are_found_with_the_call(name: str) -> None:
-    make, data, layer, facts = MIXING[name]
-    record = ask(make(), data())
-    assert record.mixing > 0.05
-    assert place(record).layer == layer
-    for key, value in facts.items():
-        assert getattr(place(record), key) == value, key
+class Dying(nn.Module):
+    """Rectifiers that the first steps switch off for good: a large rate, and a bias that only falls."""
 
-
-def test_a_recurrence_over_the_batch_shows_at_the_last_pattern_only() -> None:
-    """Read the wrong way, the first pattern comes before all others."""
-    record = ask(Calls(lambda net, x: net.gru(x)[0][:, -1], gru=nn.GRU(H, 4)), series())
-    assert record.mixing > 0.05
-
-
-def test_an_output_that_knows_no_pattern_leads_to_the_call_that_mixes() -> None:
-    """A class token in front of every pattern, and attention that runs over the patterns: all of them are alike."""
-    token, layer = torch.randn(1, 1, H), nn.TransformerEncoderLayer(H, 2, 16, dropout=0.0)
-    record = ask(Calls(lambda net, x: net.layer(torch.cat([token.expand(N, 1, H), x], 1))[:, 0], layer=layer), series())
-    assert record.mixing == record.own == 0.0
-    assert place(record).kind == "attention"
-
-
-RIGHT: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
-    "attention": (
-        lambda: Calls(lambda net, x: net.layer(x)[:, 0], layer=nn.TransformerEncoderLayer(H, 2, 16, batch_first=True)),
-        series,
-    ),
-    "a class token": (
-        lambda: Calls(lambda net, x: net.a(x, x, x)[0].mean(1), a=nn.MultiheadAttention(H, 2, batch_first=True)),
-        series,
-    ),
-    "time first": (lambda: Calls(lambda net, x: net.gru(x)[0][-1], gru=nn.GRU(H, 4)), lambda: torch.randn(T, N, H)),
-    "time first inside": (
-        lambda: Calls(lambda net, x: net.gru(x.transpose(0, 1))[0].transpose(0, 1), gru=nn.GRU(H, 4)),
-        series,
-    ),
-    "batch norm without running statistics": (
-        lambda: nn.Sequential(nn.Linear(H, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 2)),
-        lambda: torch.randn(N, H),
-    ),
-    "as many units as patterns": (
-        lambda: nn.Sequential(nn.Linear(N, N), nn.ReLU(), nn.Linear(N, N)),
-        lambda: torch.randn(N, N),
-    ),
-    "images": (lambda: nn.Conv2d(3, N, 3, padding=1), lambda: torch.randn(N, 3, N, N)),
-}
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_right_networks_do_not_mix(name: str) -> None:
-    make, data = RIGHT[name]
-    record = ask(make(), data())
-    assert record.mixing <= 1e-5
-    assert record.own > 0.5
-
-
-class Stateful(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.gru, self.state = nn.GRU(H, 4, batch_first=True), None
+        torch.manual_seed(0)
+        self.hidden, self.last = nn.Linear(6, 8), nn.Linear(8, 1)
 
-    def forward(self, x: Tensor) -> Any:
-        output, self.state = self.gru(x, self.state)
-        return output
-
-
-REFUSED: dict[str, tuple[nn.Module, tuple[Any, ...], Any, str]] = {
-    "state": (Stateful(), (torch.randn(N, T, H),), None, "the same arguments give different outputs"),
-    "noise": (
-        Calls(lambda net, x: x + torch.randn(x.shape, generator=net.generator)),
-        (torch.randn(N, H),),
-        None,
-        "different outputs",
-    ),
-    "as many steps as patterns": (nn.GRU(H, 4), (torch.randn(N, N, H),), None, "two axes"),
-    "all alike": (nn.Linear(H, 2), (torch.ones(N, H),), None, "all alike"),
-    "one pattern": (nn.Linear(H, 2), (torch.ones(1, H),), torch.ones(1, H), "one pattern"),
-    "no pattern": (nn.GRU(H, 2), (torch.randn(3, 4, H),), None, "cannot be told"),
-    "an object": (Calls(lambda net, x, y: x), (torch.randn(N, H), object()), None, "called with a object"),
-    "a loss": (Calls(lambda net, x: x.sum()), (torch.randn(N, H),), None, "no output"),
-}
-REFUSED["noise"][0].generator = torch.Generator().manual_seed(0)  # type: ignore[assignment]
+    def forward(self, x):
+        return self.last((self.hidden(x) - 100).relu())
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_asked_says_why(name: str) -> None:
-    module, args, batch, reason = REFUSED[name]
-    with pytest.raises(NotAskedError, match=reason):
-        ask(module, *args, batch=batch if batch is not None else (torch.zeros(N), torch.zeros(N, 2)))
+def test_a_network_that_is_a_constant_after_the_steps_is_a_finding():
+    torch.manual_seed(0)
+    data = torch.randn(32, 6), torch.randn(32, 1)
+    without, with_it = (
+        lt.checkup(Dying(), data, F.mse_loss, num_batches=2, experiments=names) for names in ("none", "own_input")
+    )
+    assert "collapsed_output" not in {finding.problem for finding in without.findings if finding.rank}
+    (finding,) = (each for each in with_it.findings if each.problem == "collapsed_output")
+    assert finding.severity == "warning"
+    assert finding.proof == with_it.experiments[0]
 
 
-def test_arguments_stay_as_they_were() -> None:
-    x = torch.randn(N, H)
-    before = x.clone()
-    ask(Calls(lambda net, x: x.add_(1.0)), x)
-    assert torch.equal(x, before)
-
-
-def test_one_number_a_pattern() -> None:
-    record = ask(Calls(lambda net, x: x.sum(1)), torch.randn(N, H))
-    assert record.mixing == 0.0
-    assert record.own > 0.5
-
-
-def test_a_step_may_make_batches_of_its_own() -> None:
-    """As from what it remembers: the loader's batch is of another size."""
-    record = ask(nn.Linear(H, 2), torch.randn(3 * N + 1, H), batch=torch.zeros(1, H))
-    assert record.patterns == 3 * N + 1
-
-
-def test_arguments_may_be_packed() -> None:
-    record = ask(Calls(lambda net, batch: {"y": batch["x"][0] * 2.0}), {"x": (torch.randn(N, H), None), "k": 3})
-    assert record.mixing == 0.0
-    assert record.own > 0.5
+def test_a_head_that_begins_at_zero_is_none():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))
+    nn.init.zeros_(net[2].weight)
+    data = torch.randn(32, 6), torch.randn(32, 1)
+    assert own_input(net, data, F.mse_loss).numbers["own"] <= 1e-6
+    diagnosis = lt.checkup(net, data, F.mse_loss, num_batches=2, experiments="own_input")
+    assert not any(finding.rank for finding in diagnosis.findings)

@@ -1,11 +1,14 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.probes import probe
+from lightning_tricks.report.figures import depth
 from lightning_tricks.report.layers import COLUMNS, Row, choose, layer_rows
 
 
@@ -17,7 +20,7 @@ def test_a_weighted_layer_shares_its_row_with_the_activation_behind_it(sigmoids)
     for row, activation, weighted in zip(rows, snapshot.activations, snapshot.weighted, strict=False):
         ratio = next(p.update_ratio for p in snapshot.parameters if p.name == f"{weighted.name}.weight")
         assert row.values["update_ratio"] == ratio
-        for name in ("mean", "std", "linearity", "saturation", "error_signal", "transmission"):
+        for name in ("mean", "std", "linearity", "saturation", "transmission"):
             assert row.values[name] == getattr(activation, name)
         assert "activity" not in row.values  # a sigmoid has no hard zero
 
@@ -90,7 +93,7 @@ def test_shares_of_what_is_nan_are_left_blank(rectifiers):
 
 @pytest.mark.parametrize(
     ("name", "sign"),
-    [("mean", 1), ("mean", -1), ("std", 1), ("error_signal", 1), ("update_ratio", 1), ("transmission", 1)],
+    [("mean", 1), ("mean", -1), ("std", 1), ("signal", 1), ("update_ratio", 1), ("transmission", 1)],
 )
 @pytest.mark.parametrize(
     "size", [0.0, 3.14e-120, 2.2e-12, 2.2e-3, 0.0456, 0.9996, 12.34, 123.4, 45678.9, 9.99e6, 8e120]
@@ -100,3 +103,22 @@ def test_a_number_fits_its_column(name, sign, size):
     shown = column.write(sign * size)
     assert len(shown) <= column.width
     assert float(shown) == pytest.approx(sign * size, rel=0.1, abs=5e-4 if name == "transmission" else 0)
+
+
+def test_the_error_signal_is_told_by_one_number(sigmoids):
+    """The table's, the picture's and a finding's are the norm over that of the last layer."""
+    snapshot = sigmoids[-1]
+    signal = ErrorSignalByLayer.of(snapshot)
+    rows = layer_rows(snapshot)
+    assert rows[0].values["signal"] == signal.ratio
+    assert [row.values["signal"] for row in rows] == list(signal.relative.values())
+    assert rows[-1].values["signal"] == 1.0
+    assert layer_rows(snapshot, ["0", "1"])[0].values["signal"] == signal.ratio  # whatever else is shown
+    np.testing.assert_array_equal(depth.error_signals(snapshot, signal.names), list(signal.relative.values()))
+
+
+def test_numbers_without_a_column_are_those_of_the_activation_and_the_weights(sigmoids):
+    row = layer_rows(sigmoids[-1])[0]
+    weight = next(p for p in sigmoids[-1].parameters if p.name == "0.weight")
+    assert row.values["mean_energy"] == sigmoids[-1].activations[0].mean_energy
+    assert (row.values["update_coherence"], row.values["mean_drift"]) == (weight.update_coherence, weight.mean_drift)

@@ -39,7 +39,7 @@ def plain() -> nn.Sequential:
 
 def any_loop(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
     optimizer = torch.optim.Adam(model.parameters())
-    with lt.watch(model, optimizer, report=False, every_n_steps=2, ignore=("overfitting",)) as doctor:
+    with lt.watch(model, optimizer, report=False, every_n_steps=2, ignore=("overfitting",), files=None) as doctor:
         for _ in range(2):
             optimizer.zero_grad()
             torch.autograd.backward(cross_entropy(model(x), y))
@@ -124,10 +124,16 @@ def judge(history: list[lt.Snapshot], folder: str) -> None:
     own: lt.Rule = loud_logits
     diagnosis = lt.diagnose(history, ignore=("linearity",), rules=[own])
     finding: lt.Finding = diagnosis.findings[0]
+    tried: lt.Experiment = lt.experiments.free_outputs(plain(), (torch.randn(8, 8), torch.arange(8) % 3), cross_entropy)
+    print(tried, finding.proof, len(diagnosis.experiments))
     remedy: lt.Remedy = lt.Remedy("nothing", "wait", finding.layer)
     values: dict[str, Any] = diagnosis.to_dict()
     print(remedy, len(values), diagnosis.to_csv(Path(folder) / "history.csv"))
     print(lt.report.write_csv(history, Path(folder) / "again.csv"), lt.report.Diagnosis is lt.Diagnosis)
+    trial = lt.report.Trial("lower rate", {"before": [(0, 1.0)], "after": [(0, 0.5)]}, "it learns")
+    page: Path = diagnosis.to_html(Path(folder) / "page.html", trials=[trial])
+    print(page, lt.report.write_html(diagnosis, page), lt.report.write_folder(diagnosis, folder))
+    print(lt.report.explain("linearity"))
     figures = [
         lt.report.ladder(history),
         lt.report.gradient_flow(history),

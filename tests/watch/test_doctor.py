@@ -302,3 +302,25 @@ def test_it_writes_its_history(tmp_path):
     with quiet(net, optimizer) as doctor:
         train(net, optimizer, 2)
     assert len(doctor.to_csv(tmp_path / "history.csv").read_text().splitlines()) > 20
+
+
+def test_it_writes_its_folder_at_the_end(tmp_path):
+    net = network()
+    optimizer = sgd(net)
+    with quiet(net, optimizer, files=tmp_path / "run") as doctor:
+        train(net, optimizer, 2)
+        assert not (tmp_path / "run").exists()
+    written = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"diagnosis.html", "history.csv"} <= written
+    assert doctor.diagnosis.verdict.partition(": ")[2] in (tmp_path / "run" / "diagnosis.html").read_text()
+    assert doctor.to_html(tmp_path / "page.html").exists()
+
+
+def test_a_folder_that_cannot_be_written_ends_no_loop(tmp_path):
+    (tmp_path / "taken").write_text("a file where the folder is to be")
+    net = network()
+    optimizer = sgd(net)
+    with pytest.warns(UserWarning, match=r"lt.watch cannot write to .*taken.*(Not a directory|File exists)"):
+        with quiet(net, optimizer, files=tmp_path / "taken") as doctor:
+            train(net, optimizer, 2)
+    assert len(doctor.history) == 2

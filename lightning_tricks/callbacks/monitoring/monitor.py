@@ -184,10 +184,11 @@ class Monitor(MonitorHooks):
                         make_folder(trainer, folder)
                     self.show(trainer, folder)
                 except OSError as error:
-                    reason = error.strerror or error
+                    reason = str(error.strerror or error)
+                    said = reason if reason.startswith("cannot write to ") else f"cannot write to {folder}: {reason}"
                     rank_zero_warn(
-                        f"{type(self).__name__} cannot write to {folder}: {reason}. The training and the history are "
-                        "whole: to_csv(path) writes the latter elsewhere"
+                        f"{type(self).__name__} {said}. The training and the history are whole: to_csv(path) writes "
+                        "the latter elsewhere"
                     )
 
 

@@ -11,6 +11,11 @@ import numpy as np
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.probes import Snapshot
 
+# What a table and a picture show of it, and how it is to be read.
+RELATIVE = (
+    "norm of the error signal over that at the last layer",
+    "at the first layer, a finding begins under 0.001 or over 100",
+)
 SUDDEN = 0.5  # share of the whole loss, in decades, at one layer: then that layer is the place
 
 
@@ -46,6 +51,12 @@ class ErrorSignalByLayer:
         if len(self.norms) < 2 or not self.norms[-1] > 0:
             return math.nan
         return self.norms[0] / self.norms[-1]
+
+    @functools.cached_property
+    def relative(self) -> dict[str, float]:
+        """Every layer over the last one, by name; empty where nothing comes to that one."""
+        last = self.norms[-1] if self.norms else 0.0
+        return {name: norm / last for name, norm in zip(self.names, self.norms, strict=True)} if last > 0 else {}
 
     @functools.cached_property
     def slope(self) -> float:

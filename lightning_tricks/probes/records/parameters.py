@@ -75,7 +75,8 @@ class ParameterRecord(StepRecord):
         "update",
         7,
         "power",
-        "size of an update / size of the weights; near 1e-3 is fine",
+        "update ratio: size of an update / size of the weights",
+        reading="near 1e-3 is fine",
         needed=3,
         monitor="gradients",
     )
@@ -85,13 +86,21 @@ class ParameterRecord(StepRecord):
         weight = sums.weight.rms
         return sums.update.rms / weight if sums.update is not None and weight > 0 else math.nan
 
-    @measure(monitor="gradients")
+    @measure(
+        meaning="how much the updates of a unit's weights go one way: abs(sum dw) / sum abs(dw)",
+        monitor="gradients",
+        reading="about 1 / sqrt(fan_in) where they are independent; near 1 a fault only where the mean drift is large",
+    )
     @staticmethod
     def update_coherence(sums: ParameterSums) -> float:
         """Mean over units of abs(sum_j dw_ij) / sum_j abs(dw_ij); 1/sqrt(fan_in) if independent."""
         return math.nan if sums.rows is None else sums.rows.update_coherence
 
-    @measure(monitor="gradients")
+    @measure(
+        meaning="how far one update moves the mean of a unit, in standard deviations of a",
+        monitor="gradients",
+        reading="under 0.2 is usual; over 1 for several steps, units leave their range",
+    )
     @staticmethod
     def mean_drift(sums: ParameterSums) -> float:
         """Root mean square over units of (sum_j dw_ij E x_j + db_i) / std(a_i) of this one update."""

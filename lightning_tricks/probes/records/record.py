@@ -26,7 +26,8 @@ class Measure:
         heading: Of its column in the table; empty if it has none.
         width: Of that column.
         format: How the table writes it: ``"number"``, ``"power"`` (of ten), ``"factor"``, or a format specification.
-        meaning: A line for the table's legend.
+        meaning: What it is, in a line for the table's legend.
+        reading: How a value is to be read: what is usual, from where on it is a fault.
         needed: The column with the smallest number is the first that a narrow terminal does without.
         counted: Whether it counts what lies above or below a bound, so that NaN among the patterns makes it worthless.
         monitor: Which monitor logs it: that of the activations, or that of the gradients.
@@ -42,10 +43,11 @@ class Measure:
         needed: int = 0,
         counted: bool = False,
         monitor: Monitor | None = None,
+        reading: str = "",
     ) -> None:
         self.function, self.source = function, next(iter(inspect.signature(function).parameters))
         self.heading, self.width, self.format, self.meaning = heading, width, format, meaning
-        self.needed, self.counted, self.monitor = needed, counted, monitor
+        self.needed, self.counted, self.monitor, self.reading = needed, counted, monitor, reading
         self.__doc__ = function.__doc__
 
     @overload
@@ -67,13 +69,14 @@ def measure(
     needed: int = 0,
     counted: bool = False,
     monitor: Monitor | None = None,
+    reading: str = "",
 ) -> Callable[[Callable[[Any], float]], Measure]:
     """Makes a static method of a record's class a measure, for the arguments see :class:`Measure`.
 
     That is all that a new measure needs: it is computed, merged, stored, restored, written to the CSV file, shown in
     the table if it has a heading, and logged if it has a monitor.
     """
-    return lambda function: Measure(function, heading, width, format, meaning, needed, counted, monitor)
+    return lambda function: Measure(function, heading, width, format, meaning, needed, counted, monitor, reading)
 
 
 @dataclasses.dataclass(frozen=True)

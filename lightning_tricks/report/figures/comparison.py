@@ -1,4 +1,4 @@
-"""A sick network beside the cured one."""
+"""Two trainings side by side."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def comparison(
     accuracy_before: Sequence[float] = (),
     accuracy_after: Sequence[float] = (),
     *,
-    names: tuple[str, str] = ("sick", "cured"),
-    title: str = "The same network, sick and cured",
+    names: tuple[str, str] = ("first", "second"),
+    title: str = "Two trainings side by side",
     chance: float | None = None,
 ) -> Figure:
     """Two trainings side by side: error signal by depth, spread of the pre-activations by depth, accuracy by epoch.
@@ -49,14 +49,14 @@ def comparison(
     style.heading(
         figure,
         title,
-        "Above: the error signal on its way back. Below: the spread of the pre-activations. Healthy: both nearly flat.",
+        "Above: the error signal on its way back. Below: the spread of the pre-activations. Healthy and plain: flat.",
     )
     grid: Any = figure.add_gridspec(
         2, 3 if with_accuracy else 2, width_ratios=[1, 1, 0.95][: 3 if with_accuracy else 2]
     )
     ladders: list[list[Any]] = [[], []]
     for column, (history, name, colour) in enumerate(
-        zip((before, after), names, (style.SICK, style.CURED), strict=True)
+        zip((before, after), names, (style.VERMILLION, style.BLUE), strict=True)
     ):
         for row, label in enumerate(_ROWS):
             shared = ladders[row][0] if column else None
@@ -78,16 +78,17 @@ def comparison(
     return figure
 
 
-_ROWS = ("error signal (norm)", "std of the pre-activations")
+_ROWS = ("error signal (over the last layer's)", "std of the pre-activations")
 
 
 def _error_signals(axes: Any, history: Sequence[Snapshot], colour: str) -> None:
     layers = depth.names(history, depth.way_back)
+    plain = any(map(depth.is_plain, history[-1:]))
     for snapshot, look in _shades(history, colour):
-        signal = depth.positive(depth.error_norms(snapshot, layers))
-        slope = slope_text(depth.Slope.of(signal))
+        signal = depth.positive(depth.error_signals(snapshot, layers))
+        slope = slope_text(depth.Slope.of(signal)) if plain else ""
         axes.plot(np.arange(len(layers)), signal, label=f"step {snapshot.step}{slope}", **look)
-    _finish(axes, history, layers, "slope: log10 per layer")
+    _finish(axes, history, layers, "slope: log10 per layer" if plain else None)
 
 
 def _spreads(axes: Any, history: Sequence[Snapshot], colour: str) -> None:
@@ -127,7 +128,7 @@ def _finish(axes: Any, history: Sequence[Snapshot], layers: list[str], title: st
 def _accuracies(axes: Any, curves: list[Any], names: tuple[str, str], chance: float | None) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    for curve, name, colour in zip(curves, names, (style.SICK, style.CURED), strict=True):
+    for curve, name, colour in zip(curves, names, (style.VERMILLION, style.BLUE), strict=True):
         if not curve.size:
             continue
         epochs = np.arange(1, curve.size + 1)

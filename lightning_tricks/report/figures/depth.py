@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 from lightning_tricks.report.figures.style import VERMILLION
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 Layer = ActivationRecord | WeightedRecord
 Ladder = Callable[[Snapshot], list[Layer]]
 Values = NDArray[np.float64]
+_EQUAL = 1e-2  # of numbers that are one, but for the patterns that each is counted over
 
 
 def trunk(snapshot: Snapshot) -> list[Layer]:
@@ -54,13 +57,33 @@ def measure(snapshot: Snapshot, ladder: Ladder, layers: Sequence[str], field: st
     return _finite([getattr(by_name.get(name), field, math.nan) for name in layers])
 
 
-def error_norms(snapshot: Snapshot, layers: Sequence[str]) -> Values:
-    """Norm of the error signal over a layer's whole output, RMS x sqrt(elements), as the rules judge it.
+def error_signals(snapshot: Snapshot, layers: Sequence[str]) -> Values:
+    """Norm of the error signal over a layer's whole output, over that at the last layer, as the rules judge it.
 
     The RMS alone would show a cliff behind every pooling: an early convolution spreads one signal over many positions.
     """
-    elements = measure(snapshot, way_back, layers, "elements")
-    return measure(snapshot, way_back, layers, "error_signal") * np.sqrt(np.where(elements > 0, elements, 1.0))
+    relative = ErrorSignalByLayer.of(snapshot).relative
+    return _finite([relative.get(name, math.nan) for name in layers])
+
+
+def is_plain(snapshot: Snapshot) -> bool:
+    """Whether each weighted operation is given what one activation makes of the one before, and nothing else.
+
+    Told by exact numbers: the activation takes the mean and the spread of what the weights gave, the next weights its
+    share of mean energy. Branches, sums, norms and pooling give others; a straight line says nothing of those.
+    """
+    weighted = sorted(snapshot.weighted, key=_order)
+    pairs = list(itertools.pairwise(weighted))
+    return len(pairs) > 1 and all(_hands_on(snapshot, one, next_one) for one, next_one in pairs)
+
+
+def _hands_on(snapshot: Snapshot, one: WeightedRecord, next_one: WeightedRecord) -> bool:
+    between = [r for r in snapshot.activations if one.order < r.order < next_one.order and not r.gate]
+    if len(between) != 1:
+        return False
+    taken = [(one.mean, between[0].mean), (one.std, between[0].std)]
+    taken += [] if next_one.dropout else [(between[0].mean_energy, next_one.mean_energy)]
+    return all(math.isclose(a, b, rel_tol=_EQUAL, abs_tol=1e-6) for a, b in taken)
 
 
 def weight_gradients(snapshot: Snapshot, layers: Sequence[str]) -> Values:

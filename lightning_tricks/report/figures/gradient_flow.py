@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_tricks.diagnosis.rules import exploding_gradient, vanishing_gradient
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report.figures import depth, style
 
@@ -20,15 +21,17 @@ _MOST_STEPS = 5
 def gradient_flow(history: Sequence[Snapshot]) -> Figure:
     """The error signal and the gradient of the weights of every weighted layer by depth, at up to five steps.
 
-    The error signal is the norm over a layer's whole output, the gradient the RMS over a weight's entries. Beside each
-    step stands the least-squares slope of log10 of the error signal over depth: where it is positive, the signal fades
-    by that many powers of ten per layer on its way back to the first layer.
+    The error signal is the norm over a layer's whole output, over that at the last layer: the number that table and
+    findings tell. The gradient is the RMS over a weight's entries. Shaded is where no finding begins, by the thresholds
+    of the rules: healthy residual networks and transformers are not flat. In a plain stack of layers lines join them,
+    and each step has the least-squares slope of log10 of the error signal over depth beside it: where it is positive,
+    the signal fades by that many powers of ten per layer on its way back to the first layer.
 
     Args:
         history: The probed steps.
 
     Returns:
-        A figure with two axes, error signal and gradient; one line per step.
+        A figure with two axes, error signal and gradient; one line, or row of points, per step.
     """
     layers = depth.names(history, depth.way_back)
     if not layers:
@@ -37,32 +40,57 @@ def gradient_flow(history: Sequence[Snapshot]) -> Figure:
     style.heading(
         figure,
         "The way back: error signal and gradient by depth",
-        "Healthy: nearly flat. Lower towards the first layer: it vanishes. Higher: it explodes.",
+        "Green: no finding. Under it towards the first layer, the signal vanishes; over it, it explodes.",
     )
     above, below = figure.subplots(2, 1, sharex=True)
     x = np.arange(len(layers))
     shown = depth.spread_out(history, _MOST_STEPS)
+    plain = any(map(depth.is_plain, shown))
     for i, (snapshot, colour) in enumerate(zip(shown, style.sequence(len(shown)), strict=True)):
         stroke = style.stroke(i, len(shown), len(layers))
-        signal = depth.positive(depth.error_norms(snapshot, layers))
-        label = f"step {snapshot.step}{slope_text(depth.Slope.of(signal))}"
+        if not plain:  # what follows in the order of execution, as q, k and v, need not follow in the network
+            stroke |= {"linestyle": "", "marker": "o"}
+        signal = depth.positive(depth.error_signals(snapshot, layers))
+        label = f"step {snapshot.step}{slope_text(depth.Slope.of(signal)) if plain else ''}"
         above.plot(x, signal, color=colour, label=label, **stroke)
         gradient = depth.positive(depth.weight_gradients(snapshot, layers))
         below.plot(x, gradient, color=colour, label=label, **stroke)
-    last = depth.error_norms(shown[-1], layers)
-    fit = depth.Slope.of(last)
+    last = depth.error_signals(shown[-1], layers)
+    fit = depth.Slope.of(last) if plain else None
     if fit is not None:
         along = np.flatnonzero(last > 0)[[0, -1]]
         above.plot(along, fit.at(along), "--", color=style.INK, lw=1, label=f"fitted at step {shown[-1].step}")
     depth.mark(above, np.flatnonzero(last == 0), style.GREY, f"exactly 0 at step {shown[-1].step}")
-    for axes, name in ((above, "error signal\n(norm, log)"), (below, "gradient of the weights\n(RMS, log)")):
+    for axes, name in (
+        (above, "error signal\n(over the last layer's, log)"),
+        (below, "gradient of the weights\n(RMS, log)"),
+    ):
         depth.mark_nonfinite(axes, shown[-1], layers)
         style.log_axis(axes)
         axes.set_ylabel(name)
-    above.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="slope: log10 per layer")
+    if np.isfinite(last).any():
+        low, high = healthy_band(len(layers))
+        bounds = above.get_ylim()
+        above.fill_between(x, low, high, color=style.GREEN, alpha=0.12, lw=0, label="no finding")
+        above.set_ylim(min(bounds[0], low[0] / 3), max(bounds[1], high[0] * 3))
+    above.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="slope: log10 per layer" if plain else None)
     below.set_xlabel("layer, in the order of execution")
     style.name_layers(below, layers)
     return figure
+
+
+def healthy_band(layers: int) -> tuple[depth.Values, depth.Values]:
+    """Between what bounds the error signal of every layer, over that at the last one, is no finding.
+
+    The rules ask for a change of a size and for a slope, so that a deep network may lose more on the whole.
+
+    >>> low, high = healthy_band(60)
+    >>> [f"{low[0]:.1g}", f"{low[-1]:.1g}", f"{high[0]:.1g}", f"{high[-1]:.1g}"]
+    ['1e-06', '0.001', '8e+05', '1e+02']
+    """
+    way = np.arange(layers - 1, -1, -1.0)
+    low = np.minimum(vanishing_gradient.LIMITS.vanished, 10.0 ** (-vanishing_gradient.LIMITS.steep * way))
+    return low, np.maximum(exploding_gradient.LIMITS.exploded, 10.0 ** (exploding_gradient.LIMITS.steep * way))
 
 
 def slope_text(fit: depth.Slope | None) -> str:

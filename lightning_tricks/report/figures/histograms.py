@@ -72,7 +72,7 @@ def histograms_over_time(history: Sequence[Snapshot], layers: Sequence[str] | No
     style.heading(
         figure,
         "Pre-activations in training, by layer",
-        "Less each unit's mean. Colour: share of patterns (log). Healthy: a band of order 1 that does not collapse.",
+        "Less each unit's mean. Colour: share of patterns (log). Healthy: a band that does not collapse.",
     )
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     drawn: Any = None

@@ -33,7 +33,7 @@ def ladder(history: Sequence[Snapshot]) -> Figure:
     style.heading(
         figure,
         "Pre-activations, layer by layer",
-        "Healthy: the mean stays near 0 and the spread of order 1, from the first layer to the last.",
+        "Healthy: the mean stays near 0, and the spread neither fades nor grows, from the first layer to the last.",
     )
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     x = np.arange(len(layers))

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import ActivationRecord, Snapshot
 from lightning_tricks.report.figures import depth, style
+from lightning_tricks.report.layers import is_constant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PANELS = {
-    "dead_share": "dead units\n(active on < 1 % of patterns)",
+    "dead_share": "dead units\n(active on < 1 % of patterns, or constant)",
     "linear_share": "linear units\n(linearity > 0.99)",
     "saturation": "saturation\n(patterns on a flat side)",
 }
 _SUBTITLE = "Linear units are normal up to a point: only whole layers near 100 % matter. The others: pale is healthy."
+_BROKEN = 2.0  # over every share: NaN or Inf in the layer
 
 
 @style.drawing
 def dead_and_linear(history: Sequence[Snapshot]) -> Figure:
     """Share of dead units, of linear units, and saturation: images of layers by probed steps.
 
-    A measure that applies to no layer (dead units without a hard zero) has no panel. Rectifiers are flat on one side by
-    design, so their saturation is left out, as in the text table.
+    Units that give the same for every pattern are dead, whatever their activation, and as linear as any; a layer with
+    NaN or Inf is black. Rectifiers are flat on one side by design, so their saturation is left out, as in the text
+    table, and a measure that applies to no layer has no panel.
 
     Args:
         history: The probed steps.
@@ -35,11 +39,8 @@ def dead_and_linear(history: Sequence[Snapshot]) -> Figure:
     layers = [name for name in depth.names(history, depth.trunk) if name in activations]
     images: dict[str, Any] = {}
     for field in _PANELS:
-        columns = [depth.measure(snapshot, depth.trunk, layers, field) for snapshot in history]
-        if field == "saturation":
-            rectifiers = [np.isfinite(depth.measure(snapshot, depth.trunk, layers, "activity")) for snapshot in history]
-            columns = [np.where(r, np.nan, c) for r, c in zip(rectifiers, columns, strict=True)]
-        image = np.stack(columns, axis=1) if columns else np.empty((0, 0))
+        columns = [[_share(snapshot.activation(name), field) for name in layers] for snapshot in history]
+        image = np.array(columns, np.float64).reshape(len(columns), len(layers)).T
         if np.isfinite(image).any():
             images[field] = image
     if not images:
@@ -56,5 +57,21 @@ def dead_and_linear(history: Sequence[Snapshot]) -> Figure:
         style.name_steps(axes, [snapshot.step for snapshot in history], room=6)
     style.name_layers(grid[0], layers, along="y")
     grid[0].set_ylabel("layer, the first on top")
-    figure.colorbar(drawn, ax=grid, label="share (grey: not measurable or does not apply)")
+    broken = "; black: NaN or Inf" if any((image == _BROKEN).any() for image in images.values()) else ""
+    figure.colorbar(drawn, ax=grid, label=f"share (grey: does not apply{broken})")
     return figure
+
+
+def _share(record: ActivationRecord | None, field: str) -> float:
+    """What is drawn of a layer: the sicker it is, the fuller its colour."""
+    if record is None:
+        return math.nan
+    if record.nonfinite:
+        return _BROKEN
+    if field == "saturation" and not math.isnan(record.activity):
+        return math.nan
+    value = float(getattr(record, field))
+    constant = is_constant(record)
+    if field == "dead_share" and math.isnan(value) and not math.isnan(record.variation):
+        return float(constant)
+    return 1.0 if field == "linear_share" and math.isnan(value) and constant else value

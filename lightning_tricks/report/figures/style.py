@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import math
 import pathlib
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
+from lightning_tricks.report.files import replaced
 from lightning_tricks.report.names import distinct
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 # Okabe & Ito 2008: told apart with every kind of colour blindness.
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 INK, GREY, FAINT = "#222222", "#777777", "#DDDDDD"
-SICK, CURED = VERMILLION, BLUE
 FIRST, LAST = ORANGE, BLUE
 _STYLE = {
     "figure.facecolor": "white",
@@ -89,7 +90,8 @@ def save(figure: Figure, path: pathlib.Path) -> None:
     with matplotlib.rc_context(cast("dict[Any, Any]", _STYLE)):
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        matplotlib.image.imsave(path, np.asarray(canvas.buffer_rgba()), dpi=figure.dpi)
+        with replaced(path) as part:
+            matplotlib.image.imsave(part, np.asarray(canvas.buffer_rgba()), dpi=figure.dpi)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -103,9 +105,13 @@ def heading(figure: Figure, title: str, subtitle: str) -> None:
     """What the figure is, and below it what to look for."""
     from matplotlib.transforms import ScaledTranslation
 
-    # The layout keeps room for the title only, so the title has an empty second line, which the subtitle is put on.
-    figure.suptitle(f"{title}\n ", x=0.008, ha="left", fontsize=13, fontweight="bold")
-    below = figure.transFigure + ScaledTranslation(0, -22 / 72, figure.dpi_scale_trans)
+    # The layout keeps room for the title only, so the title has empty lines below, which the subtitle is put on.
+    width = figure.get_figwidth()
+    title = textwrap.fill(title, int(9.5 * width))
+    subtitle = textwrap.fill(subtitle, int(13.5 * width))
+    empty = "\n " * (subtitle.count("\n") + 1)
+    figure.suptitle(f"{title}{empty}", x=0.008, ha="left", fontsize=13, fontweight="bold")
+    below = figure.transFigure + ScaledTranslation(0, -(6 + 16 * (title.count("\n") + 1)) / 72, figure.dpi_scale_trans)
     figure.text(0.008, 1, subtitle, transform=below, va="top", fontsize=10, color="#555555", in_layout=False)
 
 
@@ -135,7 +141,7 @@ def share_map() -> Colormap:
     from matplotlib.colors import LinearSegmentedColormap
 
     colours = ["#F7F4EF", "#FBD9A5", "#F0A35E", VERMILLION, "#8C2D04", "#3F1200"]
-    return LinearSegmentedColormap.from_list("share", colours).with_extremes(bad="#E3E7EA")
+    return LinearSegmentedColormap.from_list("share", colours).with_extremes(bad="#E3E7EA", over="#000000")
 
 
 def name_layers(axes: Axes, names: Sequence[str], along: str = "x", room: int = 26) -> None:

@@ -12,8 +12,8 @@ def test_left_the_first_right_the_second_network(sigmoids, rectifiers, curve):
     assert [axes.get_title(loc="left") for axes in (before, after)] == ["old", "new"]
     for history, signals, spreads in ((sigmoids, before, spread_before), (rectifiers, after, spread_after)):
         last = history[-1]
-        norms = [record.error_signal * record.elements**0.5 for record in last.weighted]
-        np.testing.assert_allclose(curve(signals, f"step {last.step}"), norms)
+        norms = np.array([record.error_signal * record.elements**0.5 for record in last.weighted])
+        np.testing.assert_allclose(curve(signals, f"step {last.step}"), norms / norms[-1])
         stds = [record.std for record in (*last.activations, last.weighted[-1])]
         np.testing.assert_array_equal(curve(spreads, f"step {last.step}"), stds)
     assert before.get_ylim() == after.get_ylim()
@@ -31,3 +31,10 @@ def test_without_accuracies_there_is_no_panel_for_them(sigmoids, rectifiers):
 def test_gaps_are_drawn_as_gaps(accuracies, spoilt, linear):
     for before, after in ((spoilt, linear), ([], spoilt), ([], [])):
         comparison(before, after, *accuracies).savefig(io.BytesIO(), dpi=30)
+
+
+def test_nobody_is_called_sick_unless_told(sigmoids, rectifiers):
+    figure = comparison(sigmoids, rectifiers)
+    told = " ".join([figure.get_suptitle(), *(axes.get_title(loc="left") for axes in figure.axes)])
+    assert "first" in told
+    assert not {"sick", "cured"} & set(told.lower().replace(",", "").split())

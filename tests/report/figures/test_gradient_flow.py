@@ -1,17 +1,23 @@
 import dataclasses
 
 import numpy as np
+import pytest
+import torch
+from torch import nn
 
 from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
+from lightning_tricks.diagnosis.rules import exploding_gradient, vanishing_gradient
 from lightning_tricks.report import gradient_flow
+from lightning_tricks.report.figures.gradient_flow import healthy_band
+from tests.report.conftest import train
 
 
 def test_the_lines_are_the_numbers_of_the_records(sigmoids, curve):
     above, below = gradient_flow(sigmoids).axes
     for snapshot in sigmoids:
-        norms = [record.error_signal * record.elements**0.5 for record in snapshot.weighted]
+        norms = np.array([record.error_signal * record.elements**0.5 for record in snapshot.weighted])
         assert all(record.elements == 32 * record.units for record in snapshot.weighted)
-        np.testing.assert_allclose(curve(above, f"step {snapshot.step}"), norms)
+        np.testing.assert_allclose(curve(above, f"step {snapshot.step}"), norms / norms[-1])
         gradients = [next(p.gradient for p in snapshot.parameters if p.name == r.weight) for r in snapshot.weighted]
         np.testing.assert_array_equal(curve(below, f"step {snapshot.step}"), gradients)
 
@@ -27,8 +33,8 @@ def test_the_slope_is_that_of_the_line(sigmoids, curve):
     )
     above, _ = gradient_flow([exact]).axes
     labels = [text.get_text() for text in above.get_legend().get_texts()]
-    assert labels == ["step 0: +2.00", "fitted at step 0"]
-    np.testing.assert_allclose(curve(above, "fitted"), [2 * 100.0**-9, 2 * 100.0**-3])
+    assert labels == ["step 0: +2.00", "fitted at step 0", "no finding"]
+    np.testing.assert_allclose(curve(above, "fitted"), [100.0**-6, 1.0])
 
 
 def test_it_agrees_with_the_rule(sigmoids):
@@ -62,3 +68,41 @@ def test_without_a_backward_pass_it_says_so(sigmoids):
     )
     for axes in gradient_flow([forward_only]).axes:
         assert [text.get_text() for text in axes.texts] == ["not measured"]
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = x + torch.relu(layer(x))
+        return self.head(x)
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.attention(x[:, None], x[:, None], x[:, None])[0][:, 0]))
+
+
+@pytest.mark.parametrize("network", [Residual, Attention])
+def test_a_line_is_fitted_to_plain_stacks_only(network):
+    """Over the branches of a block, or over q, k and v, a slope by the order of execution means nothing."""
+    history = train(network())
+    axes = gradient_flow(history).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["step 0", "step 1", "step 2", "no finding"]
+    assert {line.get_linestyle() for line in axes.get_lines()} == {"None"}
+
+
+@pytest.mark.parametrize("kind", [vanishing_gradient, exploding_gradient])
+def test_the_band_ends_where_the_rules_begin(kind):
+    low, high = healthy_band(5)
+    assert (low[0], high[0]) == (vanishing_gradient.LIMITS.vanished, exploding_gradient.LIMITS.exploded)
+    deep = healthy_band(101)[kind is exploding_gradient][0]
+    assert abs(np.log10(deep)) / 100 == pytest.approx(kind.LIMITS.steep)

@@ -2,8 +2,11 @@ import itertools
 import sys
 
 import pytest
+import torch
 
-from lightning_tricks.report.figures import ladder, style
+from lightning_tricks.report import dead_and_linear, gradient_flow, histograms_over_time, ladder
+from lightning_tricks.report.figures import style
+from tests.report.conftest import mlp, train
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 9, 10, 11, 37, 100, 1001])
@@ -23,7 +26,7 @@ def test_missing_matplotlib_is_named_with_the_extra_to_install(sigmoids, monkeyp
     for name in [name for name in sys.modules if name == "matplotlib" or name.startswith("matplotlib.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"ladder needs matplotlib.*pip install 'lightning-tricks\[examples\]'"):
+    with pytest.raises(ImportError, match=r"ladder needs matplotlib.*pip install 'lightning-tricks\[plots\]'"):
         ladder(sigmoids)
 
 
@@ -54,3 +57,11 @@ def test_layers_are_never_named_alike(sigmoids):
     shown = [text.get_text() for text in axes.get_yticklabels()]
     assert len(set(shown)) == 4
     assert all(text.endswith("some_block.conv1") for text in shown)
+
+
+@pytest.mark.parametrize("draw", [ladder, gradient_flow, dead_and_linear, histograms_over_time])
+def test_the_captions_fit_at_one_layer(draw):
+    figure = draw(train(mlp(1, torch.nn.Sigmoid)))
+    width, texts = figure.bbox.width, [figure._suptitle, *figure.texts]
+    for text in texts:
+        assert text.get_window_extent().x1 <= width, text.get_text()

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning_tricks._compat.lightning import rank_zero_warn, warn_once
 from lightning_tricks.callbacks.monitoring.output.images import log_image
+from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report.figures.style import save
 
@@ -66,6 +67,16 @@ class FitFiles:
             except Exception as error:
                 rank_zero_warn(f"the picture {name} could not be made: {type(error).__name__}: {error}")
         return written
+
+
+def save_page(diagnosis: Diagnosis, path: Path) -> None:
+    """Write the page of a diagnosis; one that fails is a warning: it is the end of a training."""
+    try:
+        diagnosis.to_html(path)
+    except OSError:
+        raise
+    except Exception as error:
+        rank_zero_warn(f"the page could not be made: {type(error).__name__}: {error}")
 
 
 def make_folder(trainer: Any, folder: Path) -> None:

@@ -11,12 +11,20 @@ from lightning.pytorch.loggers.logger import Logger
 import lightning_tricks as lt
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks.callbacks.monitoring.output.files import FitFiles
+from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from tests.callbacks.trainings import Classifier, Loader, batches, fit, monitors
 
 FILES = {
     "activations": {"ladder.png", "histograms_over_time.png", "dead_and_linear.png", "history.csv"},
     "gradients": {"gradient_flow.png", "history.csv"},
-    "doctor": {"ladder.png", "histograms_over_time.png", "dead_and_linear.png", "gradient_flow.png", "history.csv"},
+    "doctor": {
+        "ladder.png",
+        "histograms_over_time.png",
+        "dead_and_linear.png",
+        "gradient_flow.png",
+        "history.csv",
+        "diagnosis.html",
+    },
 }
 
 
@@ -78,7 +86,8 @@ def test_without_matplotlib_one_warning(drawn, tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="no pictures") as told:
         fit(Classifier(), monitors())
     assert sum("no pictures: install matplotlib" in str(warning.message) for warning in told) == 1
-    assert files(tmp_path / RUN) == {name: {"history.csv"} for name in FILES}
+    written = {name: {"history.csv"} for name in FILES}
+    assert files(tmp_path / RUN) == written | {"doctor": {"history.csv", "diagnosis.html"}}
 
 
 def test_a_picture_that_fails_is_a_warning(drawn, tmp_path, monkeypatch):
@@ -137,3 +146,13 @@ def test_folders(tmp_path):
     assert folder(default_root_dir="root") == pathlib.Path("root/lightning_logs/version_0/name")
     assert folder(logger=CSVLogger("logs")) == pathlib.Path("logs/lightning_logs/version_0/name")
     assert folder(fast_dev_run=True) is None
+
+
+def test_a_page_that_fails_is_a_warning(tmp_path, monkeypatch):
+    def broken(diagnosis, path, trials=()):
+        raise ZeroDivisionError("my fault")
+
+    monkeypatch.setattr(Diagnosis, "to_html", broken)
+    with pytest.warns(UserWarning, match="the page could not be made: ZeroDivisionError: my fault"):
+        fit(Classifier(), [lt.TrainingDoctor(every_n_steps=1)])
+    assert (tmp_path / RUN / "doctor" / "history.csv").exists()

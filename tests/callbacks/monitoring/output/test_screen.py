@@ -81,7 +81,7 @@ def test_the_whole_table_is_seen_beside_a_bar(bar, terminal):
     start = shown.index(table[0])
     assert shown[start : start + len(table)] == table
     where = start + len(table)
-    assert "".join(shown[where : where + 2]).startswith("Pictures and history: ")
+    assert "".join(shown[where : where + 2]).startswith("Page, pictures and history: ")
 
 
 @pytest.mark.parametrize("bar", BARS)

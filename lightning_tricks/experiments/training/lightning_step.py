@@ -1,0 +1,84 @@
+"""A step of a LightningModule as the Trainer makes it: the order of its hooks, the batch, the loss, clipping."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def lightning_step(training: Any, batch: Any) -> Tensor | None:
+    """As the Trainer makes it: the closure of the optimiser's step runs, clears and goes backward."""
+    module, optimizer, index = training.module, training.optimizer, training.steps
+    found: list[Tensor | None] = []
+    if module.on_train_batch_start(batch, index) == -1:
+        return None
+
+    def closure() -> Tensor | None:
+        loss = training.loss_or_none(batch)
+        found.append(loss)
+        if index % training.accumulate == 0 and optimizer is not None:
+            module.on_before_zero_grad(optimizer)
+            module.optimizer_zero_grad(0, index, optimizer)
+        if loss is not None and loss.requires_grad:
+            module.on_before_backward(loss)
+            module.backward(loss / training.accumulate)
+            module.on_after_backward()
+        return loss
+
+    def closure_of_step() -> Tensor | None:
+        loss = closure()
+        module.on_before_optimizer_step(optimizer)
+        limit, algorithm = training.clip
+        module.configure_gradient_clipping(optimizer, limit or None, algorithm)
+        return loss
+
+    if optimizer is None or (index + 1) % training.accumulate:
+        closure()
+    else:
+        module.optimizer_step(0, index, optimizer, closure_of_step)
+    loss = found[-1] if found else None
+    module.on_train_batch_end({"loss": loss}, batch, index)
+    return loss
+
+
+def clip(parameters: list[nn.Parameter], limit: float, algorithm: str) -> None:
+    """As Trainer(gradient_clip_val=limit, gradient_clip_algorithm=algorithm) does; 0: not at all."""
+    if limit and algorithm == "value":
+        torch.nn.utils.clip_grad_value_(parameters, limit)
+    elif limit:
+        torch.nn.utils.clip_grad_norm_(parameters, limit)
+
+
+def loss_of_step(module: Any, batch: Any, index: int) -> Tensor | None:
+    """What ``training_step`` returns, or its entry "loss"; None where it skips the batch."""
+    taken = list(inspect.signature(module.training_step).parameters.values())
+    keywords = {"batch_idx": index, "dataloader_idx": 0}
+    named = {name: value for name, value in keywords.items() if any(p.name == name for p in taken)}
+    free = [p for p in taken if p.name not in keywords and p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    found = module.training_step(*([batch, index][: max(1, len(free))]), **named)
+    return found.get("loss") if isinstance(found, dict) else found
+
+
+def on_device(module: Any, batch: Any, device: torch.device) -> Any:
+    """The batch as the Trainer hands it to the step."""
+    batch = module.on_before_batch_transfer(batch, 0)
+    batch = module.transfer_batch_to_device(batch, device, 0)
+    return module.on_after_batch_transfer(batch, 0)
+
+
+def cloned(batch: Any) -> Any:
+    """A batch whose tensors a step may change."""
+    if isinstance(batch, Tensor):
+        return batch.clone()
+    if isinstance(batch, dict) and type(batch) is dict:
+        return {key: cloned(value) for key, value in batch.items()}
+    if type(batch) in (list, tuple):
+        return type(batch)(cloned(value) for value in batch)
+    with contextlib.suppress(Exception):
+        return copy.deepcopy(batch)
+    return batch

@@ -1,0 +1,64 @@
+"""The optimiser and the schedules that a LightningModule configures, in any of the forms that Lightning takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from lightning_tricks.experiments.patterns import NotAskedError
+
+
+@dataclasses.dataclass
+class Schedule:
+    """A scheduler and when it steps.
+
+    Args:
+        scheduler: Of torch.
+        interval: ``"step"`` or ``"epoch"``.
+        frequency: Every how many of these.
+    """
+
+    scheduler: Any
+    interval: str = "epoch"
+    frequency: int = 1
+
+    @property
+    def waits_for_metric(self) -> bool:
+        return type(self.scheduler).__name__ == "ReduceLROnPlateau"
+
+
+def configured(answer: Any) -> tuple[Any, list[Schedule]]:
+    """The one optimiser, or None, and its schedules.
+
+    Raises:
+        NotAskedError: There are several.
+    """
+    optimizers, schedulers = _parts(answer)
+    if len(optimizers) > 1:
+        raise NotAskedError(f"it has {len(optimizers)} optimisers")
+    return (optimizers[0] if optimizers else None), [schedule_of(each) for each in schedulers if each is not None]
+
+
+def schedule_of(given: Any) -> Schedule:
+    """Of a scheduler, of a dict around one, or of Lightning's record of one."""
+    if hasattr(given, "step"):
+        return Schedule(given)
+    entries = given if isinstance(given, dict) else vars(given)
+    names = ("scheduler", "interval", "frequency")
+    return Schedule(**{name: entries[name] for name in names if name in entries})
+
+
+def _parts(answer: Any) -> tuple[list[Any], list[Any]]:
+    if answer is None:
+        return [], []
+    if isinstance(answer, dict):
+        schedulers = answer.get("lr_scheduler")
+        return [answer["optimizer"]], [schedulers] if schedulers is not None else []
+    if isinstance(answer, Sequence):
+        if len(answer) == 2 and isinstance(answer[0], (list, tuple)):
+            schedulers = answer[1] if isinstance(answer[1], (list, tuple)) else [answer[1]]
+            return list(answer[0]), list(schedulers)
+        pairs = [_parts(each) for each in answer]
+        return [o for pair in pairs for o in pair[0]], [s for pair in pairs for s in pair[1]]
+    return [answer], []

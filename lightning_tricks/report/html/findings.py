@@ -1,0 +1,132 @@
+"""What was found: the cause first, with its numbers, what decided, what to do, and what follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+
+from lightning_tricks.diagnosis.diagnosis import Diagnosis, at
+from lightning_tricks.diagnosis.experiment import Experiment
+from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.registry import wording
+from lightning_tricks.report.glossary import used_in
+from lightning_tricks.report.html.markup import Markup, join, tag
+from lightning_tricks.report.html.tried import experiment
+from lightning_tricks.report.words import evidence
+
+SIGNS = {"critical": "✕", "warning": "!", "info": "i"}
+_MOST = 40
+# A call with what is in its brackets, a name with dots or underscores inside, an argument.
+_CODE = re.compile(
+    r"((?:[A-Za-z_][\w.]*\((?:[^()]|\([^()]*\))*\))|(?:[A-Za-z]\w+(?:[._]\w+)+)|(?:[A-Za-z_]\w*=[\w.'\"]+))"
+)
+
+
+def section(diagnosis: Diagnosis) -> list[Markup]:
+    """One article per finding."""
+    if not diagnosis.findings:
+        return [tag("p", _nothing(diagnosis))]
+    shown = [_article(i, finding) for i, finding in enumerate(diagnosis.findings[:_MOST], 1)]
+    left = len(diagnosis.findings) - _MOST
+    return [*shown, *([tag("p", f"And {left} more, in diagnosis.findings.")] if left > 0 else [])]
+
+
+def _nothing(diagnosis: Diagnosis) -> str:
+    """What a page without findings says of it, and what to do next."""
+    if not diagnosis.history:
+        return "Nothing was looked at yet."
+    if not diagnosis.healthy:
+        return "No rule found anything, but that is not enough to call the training healthy: the verdict says why."
+    early = diagnosis.verdict.startswith("Healthy so far")
+    return "No rule found anything so far: train on, and look again." if early else "No rule found anything to mend."
+
+
+def tree(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Findings and what follows from them."""
+    for finding in findings:
+        yield finding
+        yield from tree(finding.consequences)
+
+
+def proofs(diagnosis: Diagnosis) -> list[tuple[Experiment, int]]:
+    """The experiments that prove a finding, with the number of its article."""
+    numbered = [(i, finding) for i, root in enumerate(diagnosis.findings[:_MOST], 1) for finding in tree([root])]
+    return [(finding.proof, i) for i, finding in numbered if finding.proof is not None]
+
+
+def heading(finding: Finding) -> str:
+    """The problem and where it is."""
+    return f"{wording(finding.problem).heading}{at(finding.layer) or ' in the whole model'}"
+
+
+def badge(severity: str) -> Markup:
+    """The severity as a sign and a word: not by colour alone."""
+    return tag("span", tag("span", SIGNS[severity], aria_hidden="true"), f" {severity}", class_=f"badge {severity}")
+
+
+def _article(i: int, finding: Finding) -> Markup:
+    parts = [
+        tag("h3", f"{i}. ", badge(finding.severity), f" {heading(finding)}"),
+        tag("p", f"Since step {finding.step}. {finding.explanation}"),
+        *_remedies(finding),
+        *_numbers(finding),
+        *_why(finding),
+        *([] if finding.proof is None else [tag("h4", "Proof"), experiment(finding.proof)]),
+    ]
+    following = list(finding.consequences)
+    if following:
+        parts += [tag("h4", "What follows from it"), tag("ul", [_consequence(each) for each in following])]
+    words = used_in(" ".join([finding.explanation, *evidence(finding.evidence), finding.why()]))
+    if words:
+        terms = [part for word in words for part in (tag("dt", word.term), tag("dd", str(word)))]
+        parts.append(tag("details", tag("summary", "The words used here"), tag("dl", terms)))
+    return tag("article", parts, id=f"finding-{i}", class_=f"finding {finding.severity}", tabindex="-1")
+
+
+def _remedies(finding: Finding) -> Iterator[Markup]:
+    if finding.remedies:
+        yield tag("h4", "What to do, the best first")
+        yield tag("ol", [tag("li", _code(str(r)), _where(r.layer, str(r))) for r in finding.remedies])
+
+
+def _where(layer: str | None, text: str) -> str:
+    return f" (at {layer})" if layer and layer not in text else ""
+
+
+def _code(text: str) -> Markup:
+    """Advice with its calls and names set as code."""
+    return join(tag("code", piece) if i % 2 else piece for i, piece in enumerate(_CODE.split(text)))
+
+
+def _numbers(finding: Finding) -> Iterator[Markup]:
+    known = {key: value for key, value in finding.evidence.items() if value is not None}
+    if known:
+        rows = []
+        for key, value in known.items():
+            name = str(key).replace("_", " ")
+            rows.append(tag("div", tag("dt", name), tag("dd", evidence({key: value})[0].removeprefix(f"{name} "))))
+        yield tag("h4", "Measured")
+        yield tag("dl", rows, class_="numbers")
+
+
+def _why(finding: Finding) -> Iterator[Markup]:
+    if finding.decided_by or finding.traits:
+        yield tag("h4", "What decided, and how far it is from the threshold")
+        yield _criteria(finding)
+
+
+def _criteria(finding: Finding) -> Markup:
+    """What ``why()`` tells; the proof stands below it with its curves."""
+    lines = dataclasses.replace(finding, proof=None).why().splitlines()[1:]
+    return tag("ul", [tag("li", line.removeprefix("- ")) for line in lines], class_="why")
+
+
+def _consequence(finding: Finding) -> Markup:
+    numbers = "; ".join(evidence(finding.evidence))
+    more = [tag("p", text) for text in (numbers, finding.explanation) if text]
+    more += [_criteria(finding)] if finding.decided_by or finding.traits else []
+    more += [] if finding.proof is None else [experiment(finding.proof)]
+    inner = [tag("ul", [_consequence(each) for each in finding.consequences])] if finding.consequences else []
+    head = tag("summary", badge(finding.severity), f" {heading(finding)}, since step {finding.step}")
+    return tag("li", tag("details", head, more), inner)

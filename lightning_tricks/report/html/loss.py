@@ -1,0 +1,170 @@
+"""The loss over the steps, with what happened when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from lightning_tricks.diagnosis.diagnosis import Diagnosis, at
+from lightning_tricks.diagnosis.history.learning import guess_of, losses_by_step
+from lightning_tricks.diagnosis.history.progress import recent_loss
+from lightning_tricks.diagnosis.registry import wording
+from lightning_tricks.probes import Snapshot
+from lightning_tricks.report.html.chart import Level, Mark, Series, chart
+from lightning_tricks.report.html.markup import Markup, tag
+from lightning_tricks.report.words import number, percent
+
+_CHANGED = 1.5  # factor of a learning rate that is an event
+_MOST_RATES, _MOST_LINES = 4, 12
+_SHARES = (0.0, 0.5, 0.75, 0.9, 0.99, 0.999)  # of the way that the right side of the picture tells
+
+
+class Event(NamedTuple):
+    """What happened at a step; with a sign where it is marked in the picture."""
+
+    step: int
+    what: str
+    sign: str = ""
+    link: str = ""
+
+
+def section(diagnosis: Diagnosis) -> list[Markup]:
+    """The picture, what happened when, and the loss at some looks as a table."""
+    history = diagnosis.history
+    steps, values = losses_by_step(history)
+    validations = [(s.step, s.validation_loss) for s in history if not math.isnan(s.validation_loss)]
+    guess = guess_of(history)
+    if not len(values) and not validations:
+        return [tag("p", "No loss was seen.", class_="quiet")]
+    series = [Series("loss in training", steps.tolist(), values.tolist())]
+    if validations:
+        series.append(Series("loss in validation", [s for s, _ in validations], [v for _, v in validations], "dots"))
+    happened = sorted(events(diagnosis, guess), key=lambda event: event.step)
+    levels = [] if math.isnan(guess) else [Level("a guess", guess)]
+    marks = _marks([event for event in happened if event.sign])
+    return [
+        tag("p", _in_words(history, guess)),
+        chart(series, _described(history, guess), levels, marks, _ways(guess)),
+        tag("h3", "What happened when"),
+        tag("ul", [*map(_line, happened)], class_="events"),
+        tag("details", tag("summary", "The numbers: loss"), _table(history, guess)),
+    ]
+
+
+def events(diagnosis: Diagnosis, guess: float) -> Iterator[Event]:
+    """Findings, half of the loss of a guess, changes of the rate, the best validation, the first NaN, the end."""
+    history = diagnosis.history
+    for i, finding in enumerate(diagnosis.findings, 1):
+        what = f"{finding.severity}: {wording(finding.problem).heading}{at(finding.layer)}"
+        yield Event(finding.step, what, f"{i}", f"#finding-{i}")
+    better = next((s.step for s in history if s.loss < 0.5 * guess), None)
+    if better is not None:
+        yield Event(better, "the loss is under half of a guess's at this look")
+    yield from _rates(history)
+    validated = [s for s in history if not math.isnan(s.validation_loss)]
+    if validated:
+        best = min(validated, key=lambda s: s.validation_loss)
+        yield Event(best.step, f"the lowest loss in validation: {number(best.validation_loss)}")
+    broken = next((s.step for s in history if s.suspicious), None)
+    if broken is not None:
+        yield Event(broken, "the first NaN or Inf", "NaN")
+    yield Event(history[-1].step, "the training ended" if history[-1].ended else "the latest look")
+
+
+def _marks(happened: Sequence[Event]) -> list[Mark]:
+    """One mark per step, with the signs of all that happened there."""
+    at = {event.step: [each for each in happened if each.step == event.step] for event in happened}
+    return [Mark(", ".join(e.sign for e in es), step, "; ".join(e.what for e in es)) for step, es in at.items()]
+
+
+def share_of_the_way(loss: float, guess: float) -> float:
+    """From the loss of a guess, 0, to a loss of 0, 1."""
+    return (guess - loss) / guess if guess > 0 else math.nan
+
+
+def _ways(guess: float) -> list[Level]:
+    """Some shares of the way, at their losses."""
+    shares = () if math.isnan(guess) else _SHARES
+    return [Level(f"{share:.0%}", guess * (1 - share)) for share in shares]
+
+
+def _rates(history: Sequence[Snapshot]) -> Iterator[Event]:
+    rate, told = math.nan, 0
+    for snapshot in history:
+        new = snapshot.learning_rate
+        if math.isnan(new):
+            continue
+        changed = rate > 0 and new > 0 and not 1 / _CHANGED < new / rate < _CHANGED
+        if math.isnan(rate):
+            yield Event(snapshot.step, f"the learning rate is {number(new)}")
+        elif changed and told < _MOST_RATES:
+            told += 1
+            yield Event(snapshot.step, f"the learning rate is {number(new)}, before {number(rate)}")
+        rate = new if changed or math.isnan(rate) else rate
+
+
+def _line(event: Event) -> Markup:
+    said = tag("a", f"finding {event.sign}, {event.what}", href=event.link) if event.link else event.what
+    return tag("li", tag("b", f"step {event.step}"), " ", said)
+
+
+def _in_words(history: Sequence[Snapshot], guess: float) -> str:
+    known = [s for s in history if math.isfinite(s.loss)]
+    if not known:
+        return "No loss is a number."
+    first, last, now = known[0], known[-1], recent_loss(known)
+    said = f"From {number(first.loss)} at step {first.step} to {number(now)}, the median at the end (step {last.step})."
+    if not math.isnan(guess) and guess > 0:
+        way = share_of_the_way(now, guess)
+        far = (
+            f"that is {percent(way)} of the way to 0 (on the right of the picture)"
+            if way > 0
+            else "it is no better than that"
+        )
+        said += f" An answer that does not look at the input (a guess) has {number(guess)}: {far}."
+    later = next((s.step for s in history if s.step > last.step and s.nonfinite_loss), None)
+    return said if later is None else f"{said} From step {later} on it is NaN or infinite."
+
+
+def _described(history: Sequence[Snapshot], guess: float) -> str:
+    return f"The loss over the steps. {_in_words(history, guess)}"
+
+
+def _table(history: Sequence[Snapshot], guess: float) -> Markup:
+    apart = max(1, math.ceil(len(history) / _MOST_LINES))
+    chosen = [s for i, s in enumerate(history) if i % apart == 0 or i == len(history) - 1]
+    with_way = not math.isnan(guess)
+    head = ["step", "loss", *(["share of the way"] if with_way else []), "loss in validation", "learning rate"]
+    lines = [
+        [
+            str(s.step),
+            "NaN" if math.isnan(s.loss) and s.nonfinite_loss else _spelt(s.loss),
+            *([_percent(share_of_the_way(s.loss, guess))] if with_way else []),
+            _spelt(s.validation_loss),
+            _spelt(s.learning_rate),
+        ]
+        for s in chosen
+    ]
+    caption = "The loss" if apart == 1 else f"The loss at one look of {apart}, and at the last"
+    return tag(
+        "div",
+        tag(
+            "table",
+            tag("caption", caption),
+            tag("thead", tag("tr", [tag("th", each, scope="col") for each in head])),
+            tag("tbody", [tag("tr", tag("th", row[0], scope="row"), [tag("td", v) for v in row[1:]]) for row in lines]),
+        ),
+        class_="scroll",
+        tabindex=0,
+        role="region",
+        aria_label=caption,
+    )
+
+
+def _spelt(value: float) -> str:
+    return "" if math.isnan(value) else number(value)
+
+
+def _percent(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.0%}"

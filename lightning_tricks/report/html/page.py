@@ -1,0 +1,130 @@
+"""One HTML file that holds a diagnosis: it opens without a network, prints, and needs no library."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.resources
+import pathlib
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from lightning_tricks.diagnosis.diagnosis import Diagnosis, view
+from lightning_tricks.report.files import replaced
+from lightning_tricks.report.html import about, findings, loss, measures, network, tried
+from lightning_tricks.report.html.grid import Grid, grid_of
+from lightning_tricks.report.html.markup import Markup, join, tag
+from lightning_tricks.report.html.tried import Treated, Trial
+
+_STATES = {
+    "healthy": ("✓", "Healthy"),
+    "sick": ("✕", "Sick"),
+    "not_learning": ("✕", "Not learning"),
+    "unknown": ("?", "Unknown"),
+}
+
+
+def write_html(diagnosis: Diagnosis, path: str | pathlib.Path, trials: Sequence[Trial | Treated] = ()) -> pathlib.Path:
+    """Write a diagnosis as one page of HTML, with its pictures and numbers in it; it loads nothing else.
+
+    Args:
+        diagnosis: What to show.
+        path: The file; its folder is made if need be. A file that is there stays whole until the new one is.
+        trials: Trainings before and after a change, or treatments.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    whole = html(diagnosis, trials)
+    with replaced(path) as part:
+        part.write_text(whole, encoding="utf-8")
+    return pathlib.Path(path)
+
+
+view("html")(write_html)
+
+
+def html(diagnosis: Diagnosis, trials: Sequence[Trial | Treated] = ()) -> str:
+    """The page as a string."""
+    style, script = _asset("style.css"), _asset("hover.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    sections = list(_sections(diagnosis, trials))
+    links = [tag("li", tag("a", title, href=f"#{name}")) for name, title, _ in sections]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"{_STATES[diagnosis.state][1]}: diagnosis of a training"),
+        tag("style", Markup(style)),
+    )
+    body = tag(
+        "body",
+        tag("a", "Skip to the findings", href="#findings", class_="skip"),
+        _header(diagnosis),
+        tag("nav", tag("ul", links), aria_label="Sections"),
+        tag("main", [_section(name, title, content) for name, title, content in sections]),
+        tag("footer", tag("p", f"Written by lightning_tricks on {datetime.now():%Y-%m-%d %H:%M}.")),
+        tag("div", id="tip", aria_hidden="true", hidden=True),
+        tag("script", Markup(script)),
+    )
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _header(diagnosis: Diagnosis) -> Markup:
+    sign = _STATES[diagnosis.state][0]
+    name, _, said = diagnosis.verdict.partition(": ")
+    return tag(
+        "header",
+        tag("p", "Diagnosis of a training", class_="quiet"),
+        tag(
+            "h1",
+            tag("span", tag("span", sign, aria_hidden="true"), f" {name}", class_=f"badge {diagnosis.state}"),
+            " ",
+            said,
+        ),
+        about.coverage(diagnosis.coverage) if diagnosis.history else None,
+    )
+
+
+def _sections(diagnosis: Diagnosis, trials: Sequence[Trial | Treated]) -> Iterator[tuple[str, str, list[Markup]]]:
+    grid = _grid(diagnosis)
+    yield "findings", "Findings", findings.section(diagnosis)
+    if trials:
+        yield "trials", "Before and after", tried.trials(trials)
+    if diagnosis.experiments:
+        yield "tried", "What was tried", tried.experiments(diagnosis.experiments, findings.proofs(diagnosis))
+    if diagnosis.history:
+        yield "network", "The network", network.section(diagnosis, grid)
+        yield "loss", "The loss", loss.section(diagnosis)
+        yield "layers", "Layer by layer", _layers(diagnosis, grid)
+        yield "not-seen", "What was not seen", about.not_seen(diagnosis.history)
+    yield "settings", "Settings, versions, machine", about.settings(diagnosis)
+    yield "words", "The words", about.vocabulary()
+
+
+def _layers(diagnosis: Diagnosis, grid: Grid) -> list[Markup]:
+    said = (
+        "Layers from top to bottom in the order of execution, probed steps from left to right; they lie side by side, "
+    )
+    said += "however far apart they were. Faint is what no rule names, and hatched where a measure does not apply."
+    parts = [tag("p", said)]
+    if grid.thinned:
+        parts.append(tag("p", grid.thinned, class_="thinned"))
+    return [*parts, *measures.section(grid, set(network.layers_of(diagnosis)))]
+
+
+def _grid(diagnosis: Diagnosis) -> Grid:
+    named = list(findings.tree(diagnosis.findings))
+    layers = [finding.layer for finding in named if finding.layer]
+    return grid_of(diagnosis.history, diagnosis.layers, [finding.step for finding in named], layers)
+
+
+def _section(name: str, title: str, content: Sequence[Markup]) -> Markup:
+    return tag("section", tag("h2", title, id=f"{name}-title"), join(content), id=name, aria_labelledby=f"{name}-title")
+
+
+def _asset(name: str) -> str:
+    return importlib.resources.files("lightning_tricks.report.html").joinpath(name).read_text(encoding="utf-8")
