@@ -53,7 +53,7 @@ class Upsampled(nn.Module):
         return out
 
 
-MODELS = {"resnet18": (Upsampled, 1), "transformer": (Transformer, 6)}  # and epochs
+MODELS = {"resnet18": (Upsampled, 1), "transformer": (Transformer, 12)}  # and epochs
 
 
 def loaders(options: argparse.Namespace) -> tuple[DataLoader[tuple[Tensor, ...]], DataLoader[tuple[Tensor, ...]]]:
@@ -61,7 +61,7 @@ def loaders(options: argparse.Namespace) -> tuple[DataLoader[tuple[Tensor, ...]]
     x = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1)
     y = torch.tensor(digits.target)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    train, valid = order[: options.patterns], order[1437:]
+    train, valid = order[: options.patterns], order[1437:][: options.patterns]
     return (
         DataLoader(TensorDataset(x[train], y[train]), 32, shuffle=True),
         DataLoader(TensorDataset(x[valid], y[valid]), 180),
@@ -79,12 +79,13 @@ def train(name: str, options: argparse.Namespace) -> lt.Diagnosis:
         lt.InitializeWeights("auto"),  # each layer by the activation that follows it
         augmentation,  # on the batch's device, a draw for every image
         lt.PreciseBatchNorm(num_samples=512),  # exact statistics before validation; nothing to do in the transformer
-        lt.ActivationMonitor(),
-        lt.GradientFlowMonitor(),
         doctor,
     ]
+    if not options.fast:  # both draw pictures of every layer into the Trainer's folder
+        callbacks += [lt.ActivationMonitor(), lt.GradientFlowMonitor()]
     trainer = L.Trainer(
         max_epochs=options.epochs or epochs,
+        default_root_dir=options.output / name,
         accelerator=options.accelerator,
         devices=1,
         callbacks=callbacks,

@@ -4,8 +4,8 @@
     python examples/12_cli.py fit --config examples/12_cli.yaml --model.learning_rate 0.01 --trainer.max_epochs 3
     python examples/12_cli.py fit --config examples/12_cli.yaml --print_config
 
-LightningCLI needs jsonargparse, which comes with the extra "cli". With a datamodule that can be imported, this file is
-not needed: ``LightningCLI()`` alone takes every class of lightning_tricks by its path.
+LightningCLI needs jsonargparse, which comes with the extra "cli". With a datamodule that can be imported, this file
+is not needed: ``LightningCLI()`` alone takes every class of lightning_tricks by its path.
 """
 
 from __future__ import annotations

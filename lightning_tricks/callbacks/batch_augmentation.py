@@ -14,6 +14,7 @@ from lightning_tricks.callbacks.modifying.columns import KINDS, Column, columns_
 from lightning_tricks.callbacks.modifying.transforms import (
     apply_each,
     apply_own,
+    apply_to_samples,
     apply_whole,
     flattened,
     is_torchvisions,
@@ -91,8 +92,12 @@ class BatchAugmentation(Callback):
                 with seeded(seed):
                     batch = transform(batch)
                 continue
-            columns = self._apply(transform, columns_of(batch, self.entries), seed)
-            batch = put(batch, _places(columns))
+            columns = columns_of(batch, self.entries)
+            if not columns[0].stacked and is_torchvisions(transform) and self._is_called_for_each(transform):
+                with seeded(seed):
+                    batch = apply_to_samples(transform, batch, columns)
+            else:
+                batch = put(batch, _places(self._apply(transform, columns, seed)))
         return batch
 
     def _apply(self, transform: Any, columns: list[Column], seed: int) -> list[Column]:

@@ -226,6 +226,24 @@ def test_compose_and_lists_of_images():
     close(found[1].as_subclass(torch.Tensor), images[1].flip(-1, -2).as_subclass(torch.Tensor))
 
 
+def test_samples_of_lists_go_to_torchvision_whole():
+    """Boxes that leave the image are dropped with their labels; a plain one is named, and stays plain."""
+    crop = v2.Compose([v2.CenterCrop(4), v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(min_size=1)])
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 5.0, 4.0]])
+    known = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(6, 6))
+    for given, entries in ((known, None), (boxes, {"0": "image", "1.boxes": "boxes"})):
+        targets = [{"boxes": given, "labels": torch.tensor([3, 7]), "name": f"picture {i}"} for i in range(2)]
+        images, found = lt.BatchAugmentation(crop, entries=entries).augment(([X[0], X[1]], targets))
+        assert [image.shape for image in images] == [(2, 4, 4)] * 2
+        assert type(images[0]) is torch.Tensor
+        for i, target in enumerate(found):
+            assert type(target["boxes"]) is type(given)
+            assert target["boxes"].tolist() == [[1.0, 1.0, 4.0, 3.0]]
+            assert target["labels"].tolist() == [7]
+            assert target["name"] == f"picture {i}"
+        assert targets[0]["labels"].tolist() == [3, 7]
+
+
 def test_mixup_gets_the_whole_batch_with_its_labels():
     y = torch.arange(3)
     x, mixed = lt.BatchAugmentation(v2.MixUp(num_classes=3)).augment((X, y))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks as lt
-from tests.modules.trainings import digits, loaders, mlp, plain, trainer
+from tests.modules.trainings import breast_cancer, digits, loaders, mlp, plain, trainer
 
 
 def test_each_task_has_its_loss():
@@ -227,6 +227,20 @@ def test_the_doctor_calls_the_defaults_healthy():
     trainer(doctor, max_epochs=8, log_every_n_steps=10).fit(lt.Classifier(plain(64, 10, 64), 10), train, test)
     assert doctor.diagnosis.state == "healthy", str(doctor.diagnosis)
     assert lt.checkup(lt.Classifier(plain(64, 10, 64), 10), train).state == "healthy"
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_the_doctor_calls_the_other_tasks_healthy(task):
+    if task == "binary":
+        train, test = breast_cancer()
+        module = lt.Classifier(plain(30, 1), task="binary")
+    else:
+        x = torch.randn(500, 6, generator=torch.Generator().manual_seed(0))
+        train, test = loaders(x, (x[:, :3] + x[:, 3:] > 0.5).long(), 32)
+        module = lt.Classifier(plain(6, 3), 3, task="multilabel")
+    doctor = lt.TrainingDoctor(on_problem="log", report=False)
+    trainer(doctor, max_epochs=10, log_every_n_steps=10).fit(module, train, test)
+    assert doctor.diagnosis.state == "healthy", str(doctor.diagnosis)
 
 
 def test_a_subclass_changes_what_it_likes():

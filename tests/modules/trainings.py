@@ -2,7 +2,7 @@
 
 import lightning.pytorch as L
 import torch
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -18,6 +18,11 @@ def diabetes(batch_size=32, offset=0.0, scale=1.0):
     return loaders(
         torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32) * scale + offset, batch_size
     )
+
+
+def breast_cancer(batch_size=32):
+    x, y = load_breast_cancer(return_X_y=True)
+    return loaders(torch.tensor(x, dtype=torch.float32), torch.tensor(y), batch_size)
 
 
 def loaders(x, y, batch_size=64):

@@ -77,7 +77,7 @@ def _number_of_samples(batch: Any, entries: Mapping[str, str]) -> int | None:
 
     Where an image is named, the name says it: "0" is a list, or "0.image" is the entry of each that it holds.
     """
-    items = dict(_items(batch))
+    items = dict(items_of(batch))
     named = next((name.split(".") for name, kind in entries.items() if kind == "image"), None)
     if named is not None:
         column = next((value for key, value in items.items() if str(key) == named[0]), None)
@@ -111,23 +111,31 @@ def leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
     if isinstance(tree, Tensor):
         yield path, tree
     else:
-        for key, value in _items(tree):
+        for key, value in items_of(tree):
             yield from leaves(value, (*path, key))
 
 
-def _items(tree: Any) -> list[tuple[Any, Any]]:
+def items_of(tree: Any) -> list[tuple[Any, Any]]:
+    """The keys of a mapping or the places of a list or tuple, with what stands there; nothing of anything else."""
     if isinstance(tree, Mapping):
         return list(tree.items())
     return list(enumerate(tree)) if isinstance(tree, (list, tuple)) else []
 
 
-def put(tree: Any, values: Mapping[Path, Tensor], path: Path = ()) -> Any:
-    """The tree with tensors in the place of others; what holds them is new, what is not replaced is the same."""
+def get(tree: Any, path: Path) -> Any:
+    """What stands at a path."""
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def put(tree: Any, values: Mapping[Path, Any], path: Path = ()) -> Any:
+    """The tree with other things in these places; what holds them is new, what is not replaced is the same."""
     if path in values:
         return values[path]
     if not any(key[: len(path)] == path for key in values):
         return tree
-    new = {key: put(value, values, (*path, key)) for key, value in _items(tree)}
+    new = {key: put(value, values, (*path, key)) for key, value in items_of(tree)}
     if isinstance(tree, Mapping):
         made = copy.copy(tree)
         for key, value in new.items():

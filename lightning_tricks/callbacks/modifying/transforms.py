@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.callbacks.modifying.columns import Column, is_tv, plain
+from lightning_tricks.callbacks.modifying.columns import Column, get, is_tv, items_of, plain, put
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.nn.augment import Augmentation, Movement, Warp
 
@@ -111,6 +111,34 @@ def apply_each(transform: Transform, columns: list[Column]) -> list[Column]:
         replace(column, values=_joined(column, [_as(own[number], column.values[0]) for own in results]))
         for number, column in enumerate(columns)
     ]
+
+
+def apply_to_samples(transform: Transform, batch: Any, columns: list[Column]) -> Any:
+    """A transform of torchvision on a batch of lists: it is given each sample whole, with labels and all that it holds.
+
+    So it may also change how many boxes there are, as ``SanitizeBoundingBoxes`` does.
+    """
+    count = len(columns[0].values)
+    unnamed = {path: column for column in columns for path in column.paths if not is_tv(get(batch, path))}
+    sizes = [plain(value).shape[-2:] for value in columns[0].values]
+    marked = put(
+        batch,
+        {
+            path: _for_torchvision(transform, column, column.paths.index(path), sizes[column.paths.index(path)], True)
+            for path, column in unnamed.items()
+        },
+    )
+    lists = {
+        key: column for key, column in items_of(marked) if isinstance(column, (list, tuple)) and len(column) == count
+    }
+    results: dict[Any, list[Any]] = {key: [] for key in lists}
+    for i in range(count):
+        given = [column[i] for column in lists.values()]
+        result = transform(*given)
+        for key, part in zip(lists, [result] if len(given) == 1 else result, strict=True):
+            results[key].append(part)
+    found = put(batch, {(key,): type(lists[key])(parts) for key, parts in results.items()})
+    return put(found, {path: plain(get(found, path)) for path in unnamed})
 
 
 def apply_whole(transform: Transform, columns: list[Column]) -> list[Column]:
