@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import lightning.pytorch as L
@@ -133,6 +134,55 @@ def test_no_module_and_no_loss_are_errors():
         free_outputs(3, (X, CLASSES))
     with pytest.raises(TypeError, match="loss_fn"):
         free_outputs(net(), (X, CLASSES))
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    logits: torch.Tensor
+    hidden: torch.Tensor
+
+
+class Packed(nn.Module):
+    """A network that packs what it gives."""
+
+    def __init__(self, pack):
+        super().__init__()
+        self.first, self.last, self.pack = nn.Linear(8, 16), nn.Linear(16, 3), pack
+
+    def forward(self, x):
+        hidden = self.first(x).relu()
+        return self.pack(self.last(hidden), hidden)
+
+
+PACKS = {
+    "record": (Record, lambda o: o.logits),
+    "dict": (lambda logits, hidden: {"logits": logits, "hidden": [hidden, "name"]}, lambda o: o["logits"]),
+    "tuple": (lambda logits, hidden: (hidden, (logits, None)), lambda o: o[1][0]),
+}
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_outputs_may_be_packed(pack):
+    make, read = PACKS[pack]
+    numbers = free_outputs(Packed(make), (X, CLASSES), lambda o, y: F.cross_entropy(read(o), y)).numbers
+    assert numbers["guess"] == pytest.approx(math.log(3), rel=1e-3)
+    assert numbers["floor"] == pytest.approx(0, abs=1e-3)
+
+
+class Inside(Two):
+    """A network that computes its loss itself."""
+
+    def forward(self, x, y):
+        return {"loss": self.criterion(self.head(self.encoder(x).relu()), y)}
+
+    def training_step(self, batch, batch_idx):
+        return self(*batch)["loss"] / 2
+
+
+def test_a_loss_inside_of_the_network_has_no_outputs_to_replace():
+    found = free_outputs(Inside(), (X, CLASSES))
+    assert not found.conclusive
+    assert "inside of the network" in found.answer
 
 
 def loader(target):
