@@ -40,7 +40,9 @@ class Training:
         schedules: Schedulers, each with when it steps.
         clip: Limit and algorithm (``"norm"``, ``"value"``) of gradient clipping; limit 0 for none.
         accumulate: Batches to an optimiser step.
-        before_step: Called between backward and clipping; where an experiment changes how it trains.
+        lr_factor: What the learning rates were multiplied with; see ``scale_lr``.
+        clears: Whether gradients are cleared whatever the module's own hook does.
+        prepare: From a batch to the one that is trained on; evaluation sees it as it is.
         steps, planned_steps: Batches so far; optimiser steps that the schedules are made for.
 
     >>> net = nn.Linear(4, 1)
@@ -59,10 +61,15 @@ class Training:
         self.schedules: list[Schedule] = []
         self.clip: tuple[float, str] = (0.0, "norm")
         self.accumulate = 1
+        self.clears = False
+        self.lr_factor = 1.0
+        self.prepare: Callable[[Any], Any] | None = None
         self.steps, self.planned_steps = 0, PLANNED
         self._real: Any = None  # the Trainer whose numbers the stand-in hands on
         self._copied: Copied | None = None  # until the first loss has shown that the copy stands alone
         self._differentiates = False  # whether its loss asks for gradients itself
+        self._configured = False  # whether the module itself gave the optimiser
+        self._known = {id(p) for p in module.parameters()}
 
     @classmethod
     def of(
@@ -144,16 +151,51 @@ class Training:
             optimizer, schedules = configured(answer)
             if optimizer is not None and self._copied is not None:
                 optimizer, schedules = self._copied.also(optimizer, schedules)
-            self.optimizer, self.schedules = optimizer, schedules
+            self.optimizer, self.schedules, self._configured = optimizer, schedules, True
             return
         trained = [p for p in self.module.parameters() if p.requires_grad]
         self.optimizer, self.schedules = (torch.optim.Adam(trained, lr=1e-3) if trained else None), []
+
+    def renew(self) -> None:
+        """After the module has got other parameters or other values: an optimiser that begins with those.
+
+        One that the module configures is configured again; of a given one the groups stay, parameters that are gone
+        leave it and new ones join its first group.
+        """
+        if self._configured or self.optimizer is None:
+            factor, self.lr_factor = self.lr_factor, 1.0
+            self.configure()
+            self.scale_lr(factor)
+        else:
+            present = {id(p) for p in self.module.parameters()}
+            for group in self.optimizer.param_groups:
+                group["params"] = [p for p in group["params"] if id(p) in present or id(p) not in self._known]
+            self.optimizer.param_groups[0]["params"] += [
+                p for p in self.module.parameters() if p.requires_grad and id(p) not in self._known
+            ]
+            self.optimizer.state.clear()
+        self._known = {id(p) for p in self.module.parameters()}
+
+    def scale_lr(self, factor: float) -> None:
+        """Multiply the learning rates of all groups, and what schedules take them from."""
+        self.lr_factor *= factor
+        if self.optimizer is None or factor == 1.0:
+            return
+        for group in self.optimizer.param_groups:
+            for key in ("lr", "initial_lr", "max_lr", "min_lr"):
+                if isinstance(group.get(key), (float, int, Tensor)):
+                    group[key] = group[key] * factor
+        for schedule in self.schedules:
+            rates = getattr(schedule.scheduler, "base_lrs", None)
+            if isinstance(rates, list):
+                schedule.scheduler.base_lrs = [rate * factor for rate in rates]
 
     def copy(self) -> Training:
         """Another one at the same point; module, loss, optimiser and schedules in one deep copy."""
         copied = Copied((self.module, self.loss_fn, self.optimizer, self.schedules), [self.stand_in], hooks=True)
         module, loss_fn, optimizer, schedules = copied.parts
         other = copy.copy(self)
+        other._known = {id(p) for p in module.parameters()}
         other.module, other.loss_fn, other.optimizer, other.schedules = module, loss_fn, optimizer, schedules
         if compat.is_lightning_module(module):
             attach(other, self._real)
@@ -218,6 +260,10 @@ class Training:
         Raises:
             NotAskedError: As ``loss``.
         """
+        batch = batch if self.prepare is None else self.prepare(batch)
+        if self.clears and self.steps % self.accumulate == 0:
+            for parameter in self.module.parameters():
+                parameter.grad = None
         try:
             found = lightning_step(self, batch) if self.uses_own_step else self._plain_step(batch)
         except NotAskedError:
