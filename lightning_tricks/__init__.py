@@ -1,6 +1,6 @@
 """lightning_tricks: finds what is wrong with a training run, names the first faulty layer, explains it with numbers."""
 
-from lightning_tricks import init, nn, report, surgery
+from lightning_tricks import experiments, init, nn, report, surgery
 from lightning_tricks.callbacks import (
     ActivationMonitor,
     GradientFlowMonitor,
@@ -13,6 +13,7 @@ from lightning_tricks.callbacks import (
 from lightning_tricks.checkup import checkup
 from lightning_tricks.diagnosis import Finding, Remedy, Rule, diagnose, rule
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
+from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.ensemble import (
     BaggingEnsemble,
     BootstrapDataModule,
@@ -44,6 +45,7 @@ __all__ = [
     "Verification",
     "diagnose",
     "Diagnosis",
+    "Experiment",
     "Finding",
     "Remedy",
     "Rule",
@@ -52,6 +54,8 @@ __all__ = [
     "ActivationRecord",
     "WeightedRecord",
     "ParameterRecord",
+    # try
+    "experiments",
     # show
     "report",
     # build, start, change

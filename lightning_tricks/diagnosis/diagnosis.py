@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, TextIO, TypeVar, get_args
 
 from lightning_tricks.diagnosis.coverage import Coverage, count, coverage, doubt, looked_at
+from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Finding, Trait, plain
 from lightning_tricks.diagnosis.history.learning import TOLD_AFTER
 from lightning_tricks.diagnosis.registry import RULES, wording
@@ -47,6 +48,7 @@ class Diagnosis:
         findings: The findings, the cause first; what follows from one is folded under it.
         history: The probed steps, the oldest first.
         layers: Globs of the names to show; judged are all.
+        experiments: What was tried on copies, in that order.
 
     >>> print(Diagnosis())
     Unknown: nothing was looked at yet.
@@ -59,11 +61,13 @@ class Diagnosis:
     findings: list[Finding] = dataclasses.field(default_factory=list)
     history: list[Snapshot] = dataclasses.field(default_factory=list)
     layers: tuple[str, ...] = ("*",)
+    experiments: list[Experiment] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         # Lists of its own: the history that it was made from grows while the training goes on.
         object.__setattr__(self, "findings", list(self.findings))
         object.__setattr__(self, "history", list(self.history))
+        object.__setattr__(self, "experiments", list(self.experiments))
 
     @property
     def state(self) -> State:
@@ -125,13 +129,14 @@ class Diagnosis:
         _views["show"](self, sys.stdout if file is None else file)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: state, verdict, coverage, findings and history."""
+        """Plain JSON: state, verdict, coverage, findings, experiments and history."""
         whole = {
             "healthy": self.healthy,
             "state": self.state,
             "verdict": self.verdict,
             "coverage": dataclasses.asdict(self.coverage),
             "findings": self.findings,
+            "experiments": self.experiments,
             "history": [snapshot.to_dict() for snapshot in self.history],
         }
         return {name: plain(part) for name, part in whole.items()}

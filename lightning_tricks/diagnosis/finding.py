@@ -9,6 +9,7 @@ import operator
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.probes.records.record import to_json
 
 Severity = Literal["info", "warning", "critical"]
@@ -101,6 +102,7 @@ class Finding:
         traits: What it is like, for attribution.
         related: The layer it hangs together with: of units the weighted layer before them, of weights the activation.
         decided_by: The numbers that decided, with their thresholds.
+        proof: An experiment that showed it, or that showed what the cure brings.
 
     Raises:
         ValueError: An unknown severity, or a problem that is no name.
@@ -117,6 +119,7 @@ class Finding:
     traits: frozenset[Trait] = frozenset()
     related: str | None = None
     decided_by: tuple[Criterion, ...] = ()
+    proof: Experiment | None = None
 
     def __post_init__(self) -> None:
         if not self.problem.isidentifier():
@@ -134,7 +137,7 @@ class Finding:
         return SEVERITIES.index(self.severity)
 
     def why(self) -> str:
-        """The numbers that decided, each with its threshold and how far it is from that, and the finding's traits.
+        """The numbers that decided, each with its threshold and how far it is from that, the traits, and the proof.
 
         >>> print(Finding("linearity", "net.1", "info", 0, decided_by=(Criterion("linearity", 1.0, ">=", 0.9),)).why())
         info: linearity at net.1
@@ -143,6 +146,8 @@ class Finding:
         lines = [self._title, *dict.fromkeys(f"- {criterion}" for criterion in self.decided_by)]
         if self.traits:
             lines.append(f"- traits: {', '.join(sorted(trait.value for trait in self.traits))}")
+        if self.proof is not None:
+            lines.append(f"- tried: {self.proof}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,7 +162,7 @@ class Finding:
 
 def plain(value: Any) -> Any:
     """Findings and what they hold as JSON knows them."""
-    if isinstance(value, (Criterion, Remedy, Finding)):
+    if isinstance(value, (Criterion, Remedy, Finding, Experiment)):
         return plain(vars(value))
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}

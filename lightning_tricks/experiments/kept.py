@@ -31,13 +31,13 @@ _UNCHANGED = (
     *(torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format),
     *(types.ModuleType, types.BuiltinFunctionType, type(threading.Lock()), type(threading.RLock())),
 )
-_TRAINER = "_trainer"  # of a LightningModule, whose forward may log by it
+TRAINER = "_trainer"  # of a LightningModule, whose forward may log by it
 
 
 def attributes_of(module: nn.Module) -> list[Any]:
     """What hangs on a module besides its parameters, buffers, children, hooks and Trainer."""
     named = vars(module).items()
-    return [value for key, value in named if not (key.startswith("_") and isinstance(value, dict)) and key != _TRAINER]
+    return [value for key, value in named if not (key.startswith("_") and isinstance(value, dict)) and key != TRAINER]
 
 
 def generators_of(modules: Iterable[nn.Module]) -> list[Generator]:
@@ -73,8 +73,8 @@ def kept(module: nn.Module, *, weights: bool = True) -> Iterator[None]:
     parameters = [p for p in module.parameters() if weights and not is_lazy(p)]
     values = [(tensor, tensor.detach().clone()) for tensor in (*tensors, *parameters)]
     for each in modules:
-        if _TRAINER in vars(each):
-            vars(each)[_TRAINER] = None
+        if TRAINER in vars(each):
+            vars(each)[TRAINER] = None
     try:
         yield
     finally:

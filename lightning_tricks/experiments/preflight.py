@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.experiments.independence import CONSTANT, independence
+from lightning_tricks.experiments.dependence import CONSTANT, dependence
 from lightning_tricks.experiments.patterns import Collation, NotAskedError, mapped
 from lightning_tricks.experiments.replay import replayable
 from lightning_tricks.model.batches import tensors_in
@@ -33,7 +33,7 @@ def preflight(call: OutermostCall, collation: Collation) -> PreflightRecord:
     if call.autocast is not None:
         autocast = torch.autocast(call.autocast[0], dtype=call.autocast[1])
     with replayable(call.module, draws=call.drew) as (module, run), autocast:
-        answer = independence(run, call.args, call.kwargs, collation, call.targets, module, call.path)
+        answer = dependence(run, call.args, call.kwargs, collation, call.targets, module, call.path)
         if not call.drew:
             return answer.record
         correlation = _draw_correlation(module, run, call, answer.outputs)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_tricks.experiments.independence import independence
+from lightning_tricks.experiments.dependence import dependence
 from lightning_tricks.experiments.patterns import Collation, NotAskedError
 from lightning_tricks.experiments.tokens import next_tokens
 from lightning_tricks.model.isolated import isolated
@@ -80,7 +80,7 @@ def wanted(numbers: Tensor, ignored: int | None = -100) -> WantedClasses:
 def ask(mix: nn.Module, ids: Tensor, target: WantedClasses) -> PreflightRecord:
     model = Model(mix)
     with isolated(model, layer_by_layer=True):
-        return independence(model, (ids,), {}, Collation.of((ids, ids)), (target,), model, "lm").record
+        return dependence(model, (ids,), {}, Collation.of((ids, ids)), (target,), model, "lm").record
 
 
 SEES: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
@@ -184,8 +184,8 @@ def test_tokens_of_another_task_are_asked_as_any_input() -> None:
     ids = torch.randint(V, (N, T))
     model, collation = Model(Attention(causal=False)), Collation.of((ids, torch.zeros(N)))
     with isolated(model, layer_by_layer=True):
-        record = independence(model, (ids,), {}, collation, (wanted(torch.zeros(N).long()),), model).record
+        record = dependence(model, (ids,), {}, collation, (wanted(torch.zeros(N).long()),), model).record
     assert record.mixing == 0.0
     assert math.isnan(record.later)
     with pytest.raises(NotAskedError, match="cannot be told"):
-        independence(model, (ids,), {}, Collation.of((ids, ids)))
+        dependence(model, (ids,), {}, Collation.of((ids, ids)))

@@ -123,6 +123,8 @@ def judge(history: list[lt.Snapshot], folder: str) -> None:
     own: lt.Rule = loud_logits
     diagnosis = lt.diagnose(history, ignore=("linearity",), rules=[own])
     finding: lt.Finding = diagnosis.findings[0]
+    tried: lt.Experiment = lt.experiments.free_outputs(plain(), (torch.randn(8, 8), torch.arange(8) % 3), cross_entropy)
+    print(tried, finding.proof, len(diagnosis.experiments))
     remedy: lt.Remedy = lt.Remedy("nothing", "wait", finding.layer)
     values: dict[str, Any] = diagnosis.to_dict()
     print(remedy, len(values), diagnosis.to_csv(Path(folder) / "history.csv"))

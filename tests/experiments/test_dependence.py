@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_tricks.experiments.independence import independence
+from lightning_tricks.experiments.dependence import dependence
 from lightning_tricks.experiments.patterns import Collation, NotAskedError
 from lightning_tricks.model.isolated import isolated
 from lightning_tricks.probes.records.preflight import Place, PreflightRecord
@@ -41,7 +41,7 @@ class Calls(nn.Module):
 def ask(module: nn.Module, *args: Any, targets: tuple[WantedClasses, ...] = (), batch: Any = None) -> PreflightRecord:
     collation = Collation.of((args, torch.zeros(N)) if batch is None else batch)
     with isolated(module, layer_by_layer=True):
-        return independence(module, args, {}, collation, targets, module, "net").record
+        return dependence(module, args, {}, collation, targets, module, "net").record
 
 
 def place(record: PreflightRecord) -> Place:

@@ -1,4 +1,4 @@
-"""Independence: does an output depend on the other patterns of its batch, on its own input, on later positions?
+"""Dependence: does an output depend on the other patterns of its batch, on its own input, on later positions?
 
 A pure function of a callable and its arguments: the same call three times, of which the last with most patterns
 exchanged. What a call leaves behind is up to whoever makes it callable.
@@ -37,7 +37,7 @@ class Answer:
     outputs: list[Tensor]
 
 
-def independence(
+def dependence(
     call: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -61,7 +61,7 @@ def independence(
         NotAskedError: With these arguments it cannot be asked, or the same arguments give different outputs.
 
     >>> x = torch.randn(8, 3)
-    >>> answer = independence(lambda x: x.softmax(0), (x,), {}, Collation.of(x))
+    >>> answer = dependence(lambda x: x.softmax(0), (x,), {}, Collation.of(x))
     >>> answer.record.mixing > 0.05, answer.record.place.kind, answer.record.place.dim
     (True, 'softmax', 0)
     """

@@ -1,0 +1,47 @@
+"""An experiment that was made: its question, the answer, and the numbers that were measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning_tricks.probes.records.record import to_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What was tried on a copy of a training, and what came of it.
+
+    Args:
+        name: The experiment's name, such as ``"free_outputs"``: the function of ``lightning_tricks.experiments``.
+        question: What was asked, one sentence.
+        answer: What came of it, one sentence; of an experiment that is not conclusive, why it could not be asked.
+        numbers: What was measured, by name.
+        curves: Runs of numbers, such as losses over steps, by name.
+        steps: How many optimiser steps were made; 0 for forwards and backwards alone.
+        seconds: How long it took.
+        conclusive: Whether the question was answered.
+
+    >>> print(Experiment("evaluation_gap", "is the loss the same in evaluation mode?", "yes", {"gap": 0.01}))
+    evaluation_gap: is the loss the same in evaluation mode? yes
+    >>> print(Experiment("evaluation_gap", "is it?", "the loss draws random numbers", conclusive=False))
+    evaluation_gap: not judged: the loss draws random numbers
+    """
+
+    name: str
+    question: str
+    answer: str
+    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    curves: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+    steps: int = 0
+    seconds: float = 0.0
+    conclusive: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        fields: dict[str, Any] = to_json({**vars(self), "numbers": dict(self.numbers), "curves": dict(self.curves)})
+        return fields
+
+    def __str__(self) -> str:
+        return f"{self.name}: {f'{self.question} ' if self.conclusive else 'not judged: '}{self.answer}"

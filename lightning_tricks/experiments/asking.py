@@ -1,0 +1,91 @@
+"""How an experiment is asked: on a copy, without a trace, and with a reason where there is no answer."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ParamSpec
+
+import torch
+from torch import Tensor, nn
+
+from lightning_tricks._compat import lightning as compat
+from lightning_tricks._compat.compiled import original_of
+from lightning_tricks.diagnosis.experiment import Experiment
+from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.replay import quiet
+from lightning_tricks.experiments.training import Training
+from lightning_tricks.model.isolated import keep_random_numbers
+
+LossFunction = Callable[[Any, Any], Tensor]
+P = ParamSpec("P")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What an experiment found: a sentence, numbers, curves, and how many optimiser steps were made."""
+
+    text: str
+    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    curves: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+    steps: int = 0
+
+
+def asks(question: str) -> Callable[[Callable[P, Answer]], Callable[P, Experiment]]:
+    """Make an experiment of a function that gives an answer; its name is the experiment's.
+
+    Random numbers of Python, NumPy and torch go on as if it had not been asked, and nothing is printed. Whatever goes
+    wrong gives an experiment that is not conclusive, with the reason; wrong arguments are an error as elsewhere.
+    """
+
+    def make(function: Callable[P, Answer]) -> Callable[P, Experiment]:
+        name = function.__name__
+
+        @functools.wraps(function)
+        def ask(*args: P.args, **kwargs: P.kwargs) -> Experiment:
+            begun = time.perf_counter()
+            try:
+                with without_a_trace():
+                    found = function(*args, **kwargs)
+            except WrongArgumentError as error:
+                raise TypeError(str(error)) from None
+            except NotAskedError as reason:
+                return Experiment(name, question, str(reason), seconds=time.perf_counter() - begun, conclusive=False)
+            except Exception as error:  # a forward or a loss may do anything
+                text = f"{type(error).__name__}: {error}".partition("\n")[0]
+                return Experiment(name, question, text, seconds=time.perf_counter() - begun, conclusive=False)
+            taken = time.perf_counter() - begun
+            return Experiment(name, question, found.text, found.numbers, found.curves, found.steps, taken)
+
+        return ask
+
+    return make
+
+
+class WrongArgumentError(Exception):
+    """An argument that no experiment can be asked with: an error, not an answer."""
+
+
+def copied(model: nn.Module | Training, loss_fn: LossFunction | None = None, optimizer: Any = None) -> Training:
+    """A copy of the training of a model, on which an experiment is free to do anything.
+
+    Raises:
+        NotAskedError: It cannot be copied.
+    """
+    if isinstance(model, Training):
+        return model.copy()
+    if not isinstance(model, nn.Module):
+        raise WrongArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if loss_fn is None and not compat.is_lightning_module(original_of(model)):
+        raise WrongArgumentError(f"{type(model).__name__} is no LightningModule: give a loss_fn(output, target)")
+    return Training.of(model, loss_fn, optimizer)
+
+
+@contextlib.contextmanager
+def without_a_trace() -> Iterator[None]:
+    """A block with gradients that prints nothing and draws what it likes: random numbers go on as before it."""
+    with quiet(), keep_random_numbers(), torch.inference_mode(False), torch.enable_grad():
+        yield

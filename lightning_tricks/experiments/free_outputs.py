@@ -1,0 +1,274 @@
+"""free_outputs: what would a guess lose, and what could the best outputs of all lose, of any loss?"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
+from lightning_tricks.experiments.outputs import Caught, Output, catch
+from lightning_tricks.experiments.patterns import Collation, NotAskedError
+from lightning_tricks.experiments.training import Training
+from lightning_tricks.model.batches import tensors_in
+
+_ITERATIONS = 60  # of LBFGS, for each start
+_SCALES = (1.0, 1e2, 1e4, 1e6)  # of random starts: targets may be years or prices
+_LONGER = tuple(10.0**k for k in range(1, 7))  # logits are best infinitely far out
+_SAME = 1e-6  # two runs of one loss, relative to it
+_BOUNDLESS = 100.0  # times the guess and 1 below it, a million times as far out
+_SEED = 0
+Values = list[Tensor]
+Loss = Callable[[Values], Tensor]
+Link = Callable[[Tensor], Tensor]
+
+
+@asks("What would a guess lose, and what the best outputs of all?")
+def free_outputs(model: nn.Module | Training, batch: Any, loss_fn: LossFunction | None = None) -> Answer:
+    """The loss of a guess and the floor of the loss, found by minimising the model's own loss over its outputs.
+
+    What the outermost call that leads to the loss returns is replaced by one constant for all patterns (the guess), and
+    by a free tensor (the floor), once through the activation behind the last layer and once without it.
+
+    Args:
+        model: A LightningModule, whose ``training_step`` gives the loss, or any module with a ``loss_fn``.
+        batch: One batch.
+        loss_fn: ``loss_fn(model(x), y)``; needed unless the model is a LightningModule.
+
+    Returns:
+        Numbers: ``guess``, ``floor`` (of free outputs), ``reachable`` (the floor through the last activation), ``loss``
+        (the model's, in the mode it trains in), ``share`` (:func:`share`: 0 is a guess's, 1 the floor). Not conclusive
+        where the loss draws random numbers, has no lower bound, or is computed inside of the network.
+
+        How to read it: floor = guess: outputs and targets are broadcast, or a constant is right for all patterns; a
+        floor far above ``reachable``'s: the last activation keeps the outputs from the targets; a floor over a third
+        of the guess: this loss is not made for these targets, or they contradict each other.
+
+    >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    >>> batch = torch.randn(64, 8), torch.arange(64) % 2
+    >>> found = free_outputs(net, batch, nn.functional.cross_entropy)
+    >>> round(found.numbers["guess"], 3), round(found.numbers["floor"], 3)
+    (0.693, 0.0)
+    """
+    training = copied(model, loss_fn)
+    caught = catch(training.module, lambda: training.loss(batch))
+    loss = _of_outputs(training, caught, batch)
+    values = [output.value for output in caught.outputs]
+    first, again = (float(loss(values).detach()) for _ in range(2))
+    if not abs(first - again) <= _SAME * max(abs(first), 1e-12):
+        raise NotAskedError("the loss draws random numbers")
+    search = _Search(caught.outputs, Collation.of(batch), list(tensors_in(batch)), loss)
+    guess, floor, reachable = search.constant(), search.free(), search.through_activation()
+    if not all(map(math.isfinite, (guess, floor))):
+        raise NotAskedError("no outputs were found that give this loss a finite value")
+    value = float(caught.loss.detach())
+    numbers = {"guess": guess, "floor": floor, "reachable": reachable if search.activation else floor}
+    numbers |= {"loss": value, "share": share(value, guess, floor)}
+    text = f"a guess has {guess:.4g}, the floor is {floor:.4g}"
+    if search.activation and reachable > floor + 0.01 * abs(guess - floor):
+        text += f", and {reachable:.4g} behind {search.activation}"
+    return Answer(f"{text}; the model has {numbers['loss']:.4g}", numbers)
+
+
+def share(loss: float, guess: float, floor: float) -> float:
+    """How much of the way from a guess to the floor a loss has gone; NaN where there is no way.
+
+    >>> share(0.5, guess=2.0, floor=0.0)
+    0.75
+    """
+    way = guess - floor
+    return (guess - loss) / way if way > _SAME * max(abs(guess), abs(floor), 1e-12) else math.nan
+
+
+def _of_outputs(training: Training, caught: Caught, batch: Any) -> Loss:
+    def loss(values: Values) -> Tensor:
+        with caught.replaced(values):
+            return training.loss(batch)
+
+    return loss
+
+
+class _Search:
+    """The least loss over outputs that may be anything, or one constant.
+
+    Args:
+        outputs: What is replaced.
+        collation: How the batch was put together.
+        given: The tensors of the batch, among them the targets.
+        loss: Of the values of the outputs.
+    """
+
+    def __init__(self, outputs: Sequence[Output], collation: Collation, given: list[Tensor], loss: Loss) -> None:
+        self.outputs, self.loss = outputs, loss
+        self.activation = next((output.activation for output in outputs if output.activation), "")
+        self._collation, self._given = collation, given
+        self._axes = [constant_axes(output.value, collation, given) for output in outputs]
+        self._targets = [_fitting(output.value, given) for output in outputs]
+
+    def constant(self) -> float:
+        """Of one constant for all patterns."""
+        means = [[t.mean(axes, keepdim=True), _median(t, axes)] for t, axes in zip(*self._known(), strict=True)]
+        starts = [[each[i] for each in means] for i in range(2 if means else 0)]
+        return self._best(starts, constant=True)
+
+    def free(self) -> float:
+        """Of a free tensor for every output."""
+        targets = self._known()[0]
+        return self._best([targets] if targets else [], constant=False)
+
+    def through_activation(self) -> float:
+        """Of a free tensor in front of the activation behind the last layer."""
+        if not self.activation:
+            return math.nan
+        with contextlib.suppress(_RefusedError, _BoundlessError):
+            return self._minimum([], None, constant=False)
+        return math.nan
+
+    def _known(self) -> tuple[list[Tensor], list[tuple[int, ...]]]:
+        """Targets of the outputs' shapes, where all have one."""
+        found = [target for target in self._targets if target is not None]
+        return (found, self._axes) if len(found) == len(self.outputs) else ([], [])
+
+    def _best(self, starts: list[Values], *, constant: bool) -> float:
+        """With raw values; through the model's own activation or a link where raw ones have no finite lowest loss."""
+        links: list[Link | None] = [lambda x: x, *([None] if self.activation else []), *_LINKS]
+        for k, link in enumerate(links):
+            try:
+                return self._minimum([] if k else starts, link, constant=constant)
+            except _BoundlessError:
+                if k or not self.activation:
+                    raise
+            except _RefusedError:
+                continue
+        raise NotAskedError("no outputs were found that give this loss a finite value")
+
+    def _minimum(self, starts: list[Values], link: Link | None, *, constant: bool) -> float:
+        """The least loss of values behind a link; None: behind the model's own activation.
+
+        Raises:
+            _RefusedError: The loss does not take such values at all.
+            _BoundlessError: It has no lower bound.
+        """
+        whole = [output.raw if link is None else output.value for output in self.outputs]
+        like = list(whole)
+        if constant:
+            axes = [constant_axes(x, self._collation, self._given) for x in whole]
+            like = [_shrunk(x, along) for x, along in zip(whole, axes, strict=True)]
+
+        def loss(values: Values) -> Tensor:
+            values = [value.expand(x.shape) for value, x in zip(values, whole, strict=True)]
+            pairs = zip(self.outputs, values, strict=True)
+            return self.loss([output.rebuild(value) if link is None else link(value) for output, value in pairs])
+
+        return _Minimum(loss, like).run(starts)
+
+
+class _RefusedError(Exception):
+    """A loss that has no finite value on outputs of this range."""
+
+
+class _BoundlessError(NotAskedError):
+    """A loss that has no lower bound on outputs of this range."""
+
+
+class _Minimum:
+    """LBFGS from several starts, and from the best of them straight outwards."""
+
+    def __init__(self, loss: Loss, like: Values) -> None:
+        self._loss, self._like = loss, like
+        self.best, self._at = math.inf, [torch.zeros_like(each) for each in like]
+
+    def run(self, starts: list[Values]) -> float:
+        generator = torch.Generator().manual_seed(_SEED)
+        zeros = [torch.zeros_like(each) for each in self._like]
+        drawn = [[torch.randn(x.shape, generator=generator).to(x) * scale for x in self._like] for scale in _SCALES]
+        values = [(self._value(start), start) for start in (*starts, zeros, *drawn)]
+        known = [(value, start) for value, start in values if math.isfinite(value)]
+        if not known:
+            raise _RefusedError
+        begin = [start for _, start in sorted(known, key=lambda pair: pair[0])[:1]]
+        begin += [drawn[0]]
+        for start in begin:
+            with contextlib.suppress(NotAskedError, RuntimeError):  # of a value that the loss does not take
+                self._descend(start)
+        self._outwards(known[0][0])
+        return self.best
+
+    def _value(self, values: Values) -> float:
+        try:
+            with torch.no_grad():
+                value = float(self._loss(values))
+        except NotAskedError:  # the loss raised an error on them
+            return math.inf
+        if math.isfinite(value) and value < self.best:
+            self.best, self._at = value, [each.detach().clone() for each in values]
+        return value if math.isfinite(value) else math.inf
+
+    def _descend(self, start: Values) -> None:
+        free = [each.detach().clone().requires_grad_() for each in start]
+        optimizer = torch.optim.LBFGS(free, max_iter=_ITERATIONS, line_search_fn="strong_wolfe", tolerance_change=1e-12)
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = self._loss(free)
+            if loss.requires_grad:
+                loss.backward()
+            value = float(loss.detach())
+            if math.isfinite(value) and value < self.best:
+                self.best, self._at = value, [each.detach().clone() for each in free]
+            return loss.detach()
+
+        optimizer.step(closure)
+
+    def _outwards(self, usual: float) -> None:
+        at = self._at
+        for factor in _LONGER:
+            self._value([each * factor for each in at])
+        if self.best < usual - _BOUNDLESS * (1 + abs(usual)):
+            raise _BoundlessError("the loss has no lower bound")
+
+
+def constant_axes(output: Tensor, collation: Collation, given: Sequence[Tensor]) -> tuple[int, ...]:
+    """Axes along which a guess is constant: all but that of classes, or of patterns where targets are as many numbers.
+
+    >>> ids = torch.zeros(8, 5, dtype=torch.long)
+    >>> constant_axes(torch.zeros(8, 5, 20), Collation.of(ids), [ids])
+    (0, 1)
+    >>> x = torch.zeros(8, 3, 4, 4)
+    >>> constant_axes(x, Collation.of(x), [x])
+    (0,)
+    """
+    numbers = [tensor for tensor in given if not tensor.is_floating_point()]
+    for axis in range(1, output.dim()):
+        rest = [length for k, length in enumerate(output.shape) if k != axis]
+        if any(list(tensor.shape) == rest for tensor in numbers):
+            return tuple(k for k in range(output.dim()) if k != axis)
+    along = [axis for axis, length in enumerate(output.shape) if length == collation.size]
+    return tuple(along[:1]) if along else (0,) if output.dim() else ()
+
+
+def _fitting(output: Tensor, given: Sequence[Tensor]) -> Tensor | None:
+    """The last tensor of a batch that is as many numbers: the targets of a regression."""
+    found = [t for t in given[1:] if t.numel() == output.numel() and t.dtype != torch.bool and not t.is_complex()]
+    return found[-1].to(output).reshape(output.shape) if found else None
+
+
+def _shrunk(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return x.new_zeros([1 if axis in axes else length for axis, length in enumerate(x.shape)])
+
+
+def _median(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    for axis in axes:
+        x = x.median(axis, keepdim=True).values
+    return x
+
+
+def _units(x: Tensor) -> int:
+    return 1 if x.dim() > 1 else 0
+
+
+_LINKS: tuple[Link, ...] = (torch.sigmoid, lambda x: x.softmax(_units(x)), lambda x: x.log_softmax(_units(x)))
