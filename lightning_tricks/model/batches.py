@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Forward", "first_element", "input_and_target",
-    "is_batch", "number_of_samples", "run_model", "tensors_in"]
+__all__ = ["Forward", "first_element", "input_and_target", "is_batch", "number_of_samples", "run_model", "tensors_in"]
 
 Forward = Callable[[nn.Module, Any], Any]
 

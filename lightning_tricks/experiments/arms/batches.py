@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -66,6 +66,11 @@ class Batches:
         """Patterns in a batch."""
         return number_of_samples(self.train[0])
 
+    def measured_on(self, data: Any) -> Batches:
+        """The same, with other batches to measure on."""
+        loader = compat.loader_of(data) if hasattr(data, "train_dataloader") else data
+        return replace(self, held=_few(list(_read([loader] if is_batch(loader) else loader))) or self.held)
+
     def shuffled(self, seed: int = 0) -> Batches:
         """The same patterns in batches of the same sizes, mixed over all batches of the training.
 
@@ -120,9 +125,10 @@ def _few(batches: list[Any]) -> list[Any]:
 def _read(loader: Any) -> Iterable[Any]:
     if not isinstance(loader, Iterable):
         raise TypeError(f"data must be a loader, an iterable of batches or one batch, got {type(loader).__name__}")
-    plain = type(loader) is DataLoader and not isinstance(loader.dataset, IterableDataset)
-    if plain and loader.batch_sampler is not None and loader.collate_fn is not None:
-        return _without_workers(loader)
+    if type(loader) is DataLoader and not isinstance(loader.dataset, IterableDataset):
+        plain: Any = loader
+        if plain.batch_sampler is not None and plain.collate_fn is not None:
+            return _without_workers(plain)
     batches = iter(loader)
     first = list(itertools.islice(batches, 1))
     return [*first, *itertools.islice(batches, _limit(first) - 1)] if first else []

@@ -79,6 +79,7 @@ class Course:
         self.steps, self.seconds = 0, 0.0
         self.held: dict[int, float] = {}
         self.seen: dict[int, float] = {}
+        self.loss: dict[int, float] = {}
         self.losses: list[float] = []
         self._stream = batches.stream(seed)
         self._over = False
@@ -108,8 +109,10 @@ class Course:
             held = self.training.evaluate(self.batches.held)
             seen = held if self.batches.seen is self.batches.held else self.training.evaluate(self.batches.seen)
             self.held[self.steps], self.seen[self.steps] = self.unit.share(held), self.unit.share(seen)
+            self.loss[self.steps] = held
             self._over = not math.isfinite(held) and self.steps > 0
         else:
+            self.loss[self.steps] = math.inf
             self.held[self.steps] = self.seen[self.steps] = 0.0
 
     def best(self, first: int, last: int) -> tuple[float, float]:

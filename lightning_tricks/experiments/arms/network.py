@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from lightning_tricks import init, surgery
-from lightning_tricks.activations import activation_of, by_name
-from lightning_tricks.experiments.arms.arm import Arm, Setting, of_model
+from lightning_tricks.activations import Activation, activation_of, by_name
+from lightning_tricks.experiments.arms.arm import Setting, of_model
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.training.training import Training
 from lightning_tricks.model.layers import is_batch_norm, is_normalization, is_weighted
@@ -37,8 +37,11 @@ def _asked() -> Iterator[None]:
 
 
 def draw_anew(model: nn.Module) -> None:
-    """Weights as each layer draws them when it is made, and statistics of none."""
+    """Weights as each layer draws them when it is made, and statistics of none; frozen layers stay."""
     for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(p.requires_grad for p in own):
+            continue
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
             reset()
@@ -115,7 +118,7 @@ def _swap(model: nn.Module, setting: Setting, old: Any, new: str) -> None:
     changed = surgery.Report()
 
     def policy(name: str, module: nn.Module) -> nn.Module | None:
-        entry = activation_of(module)
+        entry = _entry(module)
         wanted = entry is not None and entry.module is not None and old(entry) and name != last
         return made() if wanted else None
 
@@ -142,12 +145,17 @@ def _leaky(model: nn.Module, setting: Setting) -> None:
         _begin(model, setting)
 
 
+def _entry(module: nn.Module) -> Activation | None:
+    found = activation_of(module)
+    return None if found is None else found.activation
+
+
 def _hidden(wanted: Any) -> Any:
     """Whether there is such an activation that does not end the network."""
 
     def concerns(training: Training, setting: Setting) -> bool:
         last = setting.places.last_activation
-        named = [(name, activation_of(m)) for name, m in training.module.named_modules()]
+        named = [(name, _entry(m)) for name, m in training.module.named_modules()]
         return any(entry is not None and name != last and wanted(entry) for name, entry in named)
 
     return concerns
@@ -192,6 +200,14 @@ def _ends_in_activation(training: Training, setting: Setting) -> bool:
 def _is_rebuilt(training: Training, setting: Setting) -> bool:
     return any(map(is_weighted, training.module.modules()))
 
+
+DRAW_ANEW = of_model(
+    "draw_anew",
+    "rebuild",
+    "initialize",
+    "start anew: what the weights have become does not learn",
+    lambda model, setting: draw_anew(model),
+)
 
 NETWORK = (
     of_model(

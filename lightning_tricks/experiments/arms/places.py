@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.modules.module import register_module_forward_pre_hook
 
+from lightning_tricks._compat.torch_modules import hear_calls
 from lightning_tricks.activations import activation_of
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.training.lightning_step import cloned
@@ -71,34 +73,23 @@ class _Reader:
     def __init__(self, training: Training) -> None:
         self.places = Places()
         root = training.module
-        own = training.uses_own_step
-        self._paths = {id(m): path for path, m in root.named_modules() if path or not own}
-        if own:
-            self._paths[id(root)] = ""
-        self._step = root if own else None
+        self._paths = {id(m): path for path, m in root.named_modules()}
         self._open: list[int] = []
-        self._behind: str | None = None
+        self._given: tuple[Any, ...] = ()
+        self._ends: list[Callable[[], None]] = []
 
     def __enter__(self) -> None:
-        self._handles = [
-            register_module_forward_pre_hook(self._enter, with_kwargs=True)
-            if _takes_keywords()
-            else register_module_forward_pre_hook(lambda m, args: self._enter(m, args, {})),
-            register_module_forward_hook(self._leave, always_call=True),
-        ]
+        self._ends = [register_module_forward_pre_hook(self._enter).remove, hear_calls(self._leave)]
 
     def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+        for end in self._ends:
+            end()
 
-    def _enter(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
-        if id(module) not in self._paths or not any(True for _ in module.parameters()):
-            self._note_weighted(module)
-            return
-        if not self._open:
-            args, kwargs = _detached(list(args)), _detached(dict(kwargs or {}))
-            self.places.calls.append((self._paths[id(module)], tuple(args), kwargs))
-        self._open.append(id(module))
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        if id(module) in self._paths and next(module.parameters(), None) is not None:
+            if not self._open:
+                self._given = tuple(_detached(list(args)))  # a forward may change it
+            self._open.append(id(module))
         self._note_weighted(module)
 
     def _note_weighted(self, module: nn.Module) -> None:
@@ -107,19 +98,16 @@ class _Reader:
             if self.places.first_weighted is None:
                 self.places.first_weighted = module
 
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        path = self._paths.get(id(module))
         if self._open and self._open[-1] == id(module):
             self._open.pop()
-            if not self._open:
+            if not self._open and path is not None:
+                self.places.calls.append((path, self._given, _detached(dict(kwargs))))
                 self.places.output = output
-        path = self._paths.get(id(module))
         is_leaf = next(module.children(), None) is None
         if path and is_leaf and (activation_of(module) is not None or isinstance(module, _PROBABILITIES)):
             self.places.last_activation = path
-
-
-def _takes_keywords() -> bool:
-    return "with_kwargs" in register_module_forward_pre_hook.__code__.co_varnames
 
 
 def _detached(tree: Any) -> Any:

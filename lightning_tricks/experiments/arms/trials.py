@@ -6,23 +6,34 @@ seeds, on batches that are held back; the ones that are not a mere undoing also 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from lightning_tricks.experiments.arms.arm import SIMPLEST_FIRST, Arm, Group, Setting
-from lightning_tricks.experiments.arms.batches import Batches
+from lightning_tricks.experiments.arms.batches import Batches, concatenated
 from lightning_tricks.experiments.arms.course import Course, Deadline, TimeIsUpError, Unit, seed_all
+from lightning_tricks.experiments.arms.places import Places
 from lightning_tricks.experiments.arms.rates import FARTHEST, STEP, rate
+from lightning_tricks.experiments.free_outputs import free_outputs, share
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.training.training import Training
 
 SORT, DECLARE, HANDICAP = 60, 200, 4  # steps to sort arms, to declare one, and how many times longer the other may take
 SEEDS = (0, 1)
 LEARNED = 0.85  # of the way: from here on no change has room to show itself
+SAME = 1e-5  # of a loss: what changes by less does not change
 DECLARED = 5  # arms at most that are tried for longer
 # Healthy trainings fall short of these: lower rates and rebuilt networks win a little where one merely overfits.
 GAIN: dict[Group, float] = {"undo": 0.05, "lower": 0.10, "higher": 0.15, "rebuild": 0.10}
+NEARLY = 0.9  # of the best gain: the least change that brings so much is taken
 ENOUGH: dict[Group, float] = {"undo": 0.5, "lower": 0.75, "higher": 0.75, "rebuild": 1.0}  # of the best gain, to win
+Notice = Callable[[str], None]
+
+
+def _silent(text: str) -> None:
+    return None
 
 
 @dataclass
@@ -70,7 +81,7 @@ class Trials:
         setting: Setting,
         unit: Unit,
         deadline: Deadline,
-        notice: Callable[[str], None] = lambda text: None,
+        notice: Notice = _silent,
     ) -> None:
         self.training, self.setting, self.unit, self.deadline, self.notice = training, setting, unit, deadline, notice
         self.bases: dict[int, Course] = {}
@@ -123,12 +134,14 @@ class Trials:
 
     def _climb(self, step: float) -> None:
         """Learning rates ever farther away, as long as the next one does better."""
-        factor, best = step, self.base().held[SORT]
+        factor, best = step, self.base().loss[SORT]
         while 1 / FARTHEST <= factor <= FARTHEST:
             trial = self.try_arm(rate(factor))
-            if trial is None or trial.reason or trial.share <= best + 0.01:
+            loss = math.inf if trial is None or trial.reason else trial.courses[0].loss[SORT]
+            on_the_way_down = step < 1 and not math.isfinite(loss)
+            if not loss < best - SAME * abs(best) and not on_the_way_down:
                 break
-            factor, best = factor * step, trial.share
+            factor, best = factor * step, loss
 
     def _declare(self) -> None:
         """The best arms again for longer and on two seeds; of the rates in one direction only the best."""
@@ -183,6 +196,11 @@ class Trials:
         return Course(training, batches, self.unit, seed, self.deadline)
 
     @property
+    def best(self) -> float:
+        """How far the unchanged training has come at its best."""
+        return max(self.bases[0].held.values()) if 0 in self.bases else 0.0
+
+    @property
     def steps(self) -> int:
         """Optimiser steps of all trainings together."""
         return sum(course.steps for course in self.bases.values()) + sum(trial.steps for trial in self.trials)
@@ -204,12 +222,44 @@ def cause_of(trials: Sequence[Trial]) -> Trial | None:
     return simplest(trials, ENOUGH)
 
 
-def simplest(trials: Sequence[Trial], enough: dict[Group, float]) -> Trial | None:
-    """The first group in which a proven change has enough of the best gain; there the one that gains most."""
+def simplest(trials: Sequence[Trial], enough: Mapping[Group, float]) -> Trial | None:
+    """The first change of the first group that has enough of the best gain of all, and nearly the best of its group."""
     proven = [trial for trial in trials if trial.proven]
     best = max((trial.gain for trial in proven), default=0.0)
     for group in SIMPLEST_FIRST:
         those = [trial for trial in proven if trial.arm.group == group and trial.gain >= enough[group] * best]
         if those:
-            return max(those, key=lambda trial: trial.gain)
+            most = max(trial.gain for trial in those)
+            return next(trial for trial in those if trial.gain >= NEARLY * most)
     return None
+
+
+def unit_of(training: Training, batches: Batches) -> Unit:
+    """Guess and floor of the training's loss, on batches that are held back.
+
+    Raises:
+        NotAskedError: It has none: it is drawn at random, has no lower bound, or a guess is perfect.
+    """
+    try:
+        batch = concatenated(batches.held) if len(batches.held) > 1 else batches.held[0]
+    except NotAskedError:
+        batch = batches.held[0]
+    found = free_outputs(training, batch)
+    if not found.conclusive:
+        raise NotAskedError(f"how far it comes has no measure: {found.answer}")
+    unit = Unit(found.numbers["guess"], found.numbers["floor"])
+    if not math.isfinite(share(unit.guess, unit.guess, unit.floor)):
+        raise NotAskedError("a guess loses no more than the best outputs")
+    return unit
+
+
+def prepared(training: Training, data: Any, ruined: bool, deadline: Deadline, notice: Notice = _silent) -> Trials:
+    """Trials of a training on data that are read once.
+
+    Raises:
+        NotAskedError: It cannot be tried.
+    """
+    batches = data if isinstance(data, Batches) else Batches.of(data)
+    places = Places.of(training.copy(), batches.train[0])
+    unit = unit_of(training.copy(), batches)
+    return Trials(training, Setting(batches, places, ruined), unit, deadline, notice)

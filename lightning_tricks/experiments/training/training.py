@@ -207,6 +207,13 @@ class Training:
         return trainer_of(self.module) if compat.is_lightning_module(self.module) else None
 
     @property
+    def begun(self) -> int:
+        """Optimiser steps of the user's own training so far, as far as Trainer or optimiser tell."""
+        states = [] if self.optimizer is None else list(self.optimizer.state.values())
+        counts = [int(state["step"]) for state in states if isinstance(state, dict) and "step" in state]
+        return max([0 if self._real is None else int(self._real.global_step), *counts])
+
+    @property
     def uses_own_step(self) -> bool:
         """Whether the loss is that of a LightningModule's ``training_step``."""
         return self.loss_fn is None
