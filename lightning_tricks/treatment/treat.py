@@ -178,10 +178,18 @@ class _Rounds:
             for trial in trials.trials:
                 if 0 in trial.courses:
                     treatment.curves[trial.arm.name] = list(trial.courses[0].held.items())
+        treatment.steps = _steps(self.rounds)
         if not all(trials.complete for trials in self.rounds):
             treatment.note = "cut short"
         elif not self.winners and treatment.before >= LEARNED:
             treatment.note = "it learns as it is"
+
+
+def _steps(rounds: Sequence[Trials]) -> int:
+    """Every course once: that of a winner is the unchanged one of the next round."""
+    trials = [trial for each in rounds for trial in each.trials]
+    courses = [c for each in rounds for c in each.bases.values()] + [c for t in trials for c in t.courses.values()]
+    return sum(course.steps for course in {id(course): course for course in courses}.values())
 
 
 def told(trial: Trial) -> Experiment:

@@ -42,6 +42,7 @@ class Treatment:
         trials: All that was tried, also what did not help.
         curves: Shares of the way over steps, by what was changed: pairs (step, share).
         before, after: Shares of the way without and with the remedies, after as many steps.
+        steps: Optimiser steps of all trials together.
         note: Why nothing was tried, or what was cut short.
         dry_run: Whether the model was to stay as it is.
     """
@@ -54,6 +55,7 @@ class Treatment:
     curves: dict[str, list[tuple[int, float]]] = dataclasses.field(default_factory=dict)
     before: float = float("nan")
     after: float = float("nan")
+    steps: int = 0
     note: str = ""
     dry_run: bool = False
     _put_back: Callable[[], None] | None = dataclasses.field(default=None, repr=False)
@@ -64,11 +66,6 @@ class Treatment:
         if put_back is not None:
             put_back()
         self.applied = []
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of all trials together."""
-        return sum(trial.steps for trial in self.trials)
 
     @property
     def summary(self) -> str:

@@ -51,7 +51,7 @@ class Batches:
         count = min(HELD_BACK, len(batches) // 4 or int(len(batches) > 1))
         where = {int((k + 0.5) * len(batches) / count) for k in range(count)}
         held = [batch for index, batch in enumerate(batches) if index in where]
-        train = [batch for index, batch in enumerate(batches) if index not in where]
+        train = _apart([batch for index, batch in enumerate(batches) if index not in where], held)
         seen = train[:: max(1, len(train) // max(1, count))]
         shuffles = isinstance(getattr(loader, "sampler", None), RandomSampler)
         return cls(train, _few(held) or _few(train), _few(seen), shuffles)
@@ -110,6 +110,33 @@ def taken(batch: Any, index: Tensor) -> Any:
     if isinstance(batch, dict):
         return {key: taken(value, index) for key, value in batch.items()}
     return type(batch)(taken(value, index) for value in batch)
+
+
+def _apart(train: list[Any], held: list[Any]) -> list[Any]:
+    """Batches without the patterns that are held back: a loader may draw with repetition, or hold several epochs."""
+    keys = {key for batch in held for key in _keys(batch)}
+    found = []
+    for batch in train if keys else []:
+        stays = torch.tensor([key not in keys for key in _keys(batch)], dtype=torch.bool)
+        if not len(stays):
+            return train
+        if bool(stays.any()):
+            found.append(batch if bool(stays.all()) else taken(batch, stays.nonzero().flatten()))
+    return found if 2 * len(found) > len(train) else train
+
+
+def _keys(batch: Any) -> list[int]:
+    """A number for every pattern, the same for the same; none where a batch is no plain tensors of one length."""
+    tensors = list(tensors_in(batch))
+    if type(batch) not in (list, tuple, dict) or len(tensors) != len(batch) or not all(t.dim() for t in tensors):
+        return []
+    if len({len(tensor) for tensor in tensors}) != 1:
+        return []
+    rows = [
+        tensor.detach().cpu().flatten(1) if tensor.dim() > 1 else tensor.detach().cpu()[:, None] for tensor in tensors
+    ]
+    parts = [[hash(row.tobytes()) for row in each.contiguous().numpy()] for each in rows]
+    return [hash(key) for key in zip(*parts, strict=True)]
 
 
 def _few(batches: list[Any]) -> list[Any]:

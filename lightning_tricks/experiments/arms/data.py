@@ -61,7 +61,7 @@ def _inputs(setting: Setting) -> tuple[str, Tensor]:
 
 
 def _statistics(setting: Setting, x: Tensor) -> tuple[Tensor, Tensor]:
-    """For every feature, in the shape to be taken away: of dense input and sequences the last axis, of images axis 1."""
+    """For every feature, in the shape to be taken away: the last axis, of images and what is convolved axis 1."""
     x = x.detach().double()
     first = setting.places.first_weighted
     axis = 1 if x.dim() > 3 or isinstance(first, ConvNd) else x.dim() - 1

@@ -27,6 +27,8 @@ SAME = 1e-5  # of a loss: what changes by less does not change
 DECLARED = 5  # arms at most that are tried for longer
 # Healthy trainings fall short of these: lower rates and rebuilt networks win a little where one merely overfits.
 GAIN: dict[Group, float] = {"undo": 0.05, "lower": 0.10, "higher": 0.15, "rebuild": 0.10}
+# Held back alone: a gain so large is no lesser overfitting of a healthy network.
+CLEAR = 0.3
 NEARLY = 0.9  # of the best gain: the least change that brings so much is taken
 ENOUGH: dict[Group, float] = {"undo": 0.5, "lower": 0.75, "higher": 0.75, "rebuild": 1.0}  # of the best gain, to win
 Notice = Callable[[str], None]
@@ -169,7 +171,8 @@ class Trials:
             self._reach(trial, seed, DECLARE)
             gains.append(trial.gain)
             seen = trial.courses[seed].seen[DECLARE] - self.base(seed).best(DECLARE, HANDICAP * DECLARE)[1]
-            if trial.gain <= needs or (trial.arm.group != "undo" and seen <= needs):
+            clear = trial.arm.group == "undo" or seen > needs or trial.gain > CLEAR
+            if trial.gain <= needs or not clear:
                 trial.gain = min(gains)
                 return
         trial.gain, trial.declared, trial.proven = min(gains), True, True
@@ -200,11 +203,6 @@ class Trials:
         """How far the unchanged training has come at its best."""
         return max(self.bases[0].held.values()) if 0 in self.bases else 0.0
 
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of all trainings together."""
-        return sum(course.steps for course in self.bases.values()) + sum(trial.steps for trial in self.trials)
-
     def onto(self, trial: Trial) -> Trials:
         """Trials on top of an arm that was proven: its courses are those of the unchanged training."""
         training = self.training.copy()
@@ -218,7 +216,7 @@ class Trials:
 
 
 def cause_of(trials: Sequence[Trial]) -> Trial | None:
-    """The simplest proven change: one that undoes something with half of the best gain, before rates, before rebuilt."""
+    """The simplest proven change: an undoing with half of the best gain, before rates, before what is rebuilt."""
     return simplest(trials, ENOUGH)
 
 
