@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -13,8 +14,12 @@ from torch import Tensor, nn
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks._compat.compiled import original_of
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
-from lightning_tricks.diagnosis import Rule, diagnose
+from lightning_tricks.diagnosis import Finding, Rule, diagnose, find
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
+from lightning_tricks.experiments.registry import Subject, chosen
+from lightning_tricks.experiments.sampling import generators_of
+from lightning_tricks.experiments.training.lightning_step import cloned
+from lightning_tricks.experiments.trying import try_them
 from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.model.batches import input_and_target, is_batch
 from lightning_tricks.model.isolated import keep_random_numbers
@@ -36,8 +41,17 @@ def checkup(
     *,
     ignore: Sequence[str] = (),
     rules: Sequence[Rule] = (),
+    experiments: str | Sequence[str] = "auto",
+    val_data: Any = None,
+    max_seconds: float = 60,
+    progress: bool = True,
 ) -> Diagnosis:
     """Run a few optimiser steps on a deep copy of the model and diagnose them; the model stays as it was.
+
+    Then a few questions are asked by experiments on further copies: what a guess would lose and what the floor of the
+    loss is, which parameters it reaches, whether validation data are like training data. They confirm findings
+    (``finding.proof``) or bring some, and are listed in ``diagnosis.experiments``. Ctrl-C ends them and keeps what is
+    known.
 
     A LightningModule is trained by a Trainer of its own, which shows, logs and saves nothing. A model that is in
     evaluation mode as a whole is trained in training mode; parts of it that are (a frozen backbone) stay so.
@@ -53,6 +67,12 @@ def checkup(
         num_batches: How many batches to train on, a step each; data that ends earlier is started again.
         ignore: Problems that are not to be found.
         rules: Rules of your own, made by ``lightning_tricks.rule``, beside those of the package.
+        experiments: ``"auto"``: those that take a few forwards and backwards, and short trainings only where the loss
+            is not near its floor or a finding waits for a proof; ``"all"``, ``"none"``, or names of such
+            (``lightning_tricks.experiments``).
+        val_data: Batches of validation, as ``data``.
+        max_seconds: After how long no further experiment is begun.
+        progress: Whether a terminal shows what is being tried.
 
     Returns:
         The diagnosis; its history holds every step.
@@ -60,7 +80,8 @@ def checkup(
     Raises:
         TypeError: Not a module, no ``loss_fn`` where one is needed or one that cannot be used, not an optimiser, or
             batches of a kind that is not understood.
-        ValueError: No batch in ``data``, ``num_batches`` under 1, an optimiser of another model, an unknown problem.
+        ValueError: No batch in ``data``, ``num_batches`` under 1, an optimiser of another model, an unknown problem or
+            experiment.
         RuntimeError: The model cannot be copied.
 
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -73,19 +94,29 @@ def checkup(
         raise TypeError("nothing inside of a scripted model is seen: give the module that it was made of")
     check_count("num_batches", num_batches)
     diagnose([], ignore=ignore, rules=rules)  # unknown names are an error before the work, not after it
+    wanted = chosen(experiments)
     model = original_of(model)
     check_loss_fn(model, loss_fn)
     # A checkup draws random numbers (dropout, shuffling): all streams go on as if it had not.
-    with keep_random_numbers(generators=_generators_of(data)), torch.enable_grad():
-        model, optimizer = copy_of(model, getattr(optimizer, "optimizer", optimizer))
-        if not model.training:
-            model.train()
-        batches = RepeatedBatches(data, num_batches)
+    with keep_random_numbers(generators=[*generators_of(data), *generators_of(val_data)]), torch.enable_grad():
+        own, own_optimizer = copy_of(model, getattr(optimizer, "optimizer", optimizer))
+        if not own.training:
+            own.train()
+        batches = RepeatedBatches(data, num_batches, kept=bool(wanted))
         if loss_fn is None:
-            history = _train_lightning_module(model, batches, optimizer)
+            history = _train_lightning_module(own, batches, own_optimizer)
         else:
-            history = _train(model, batches, optimizer, loss_fn)
-    return diagnose(history, ignore=ignore, rules=rules)
+            history = _train(own, batches, own_optimizer, loss_fn)
+        diagnosis = diagnose(history, ignore=ignore, rules=rules)
+        if not wanted or not history or not batches.seen:
+            return diagnosis
+
+        def again(brought: Sequence[Finding]) -> Diagnosis:
+            return Diagnosis(list(find(history, ignore, rules, brought)), history)
+
+        subject = Subject(model, loss_fn, optimizer, batches.data, batches.seen, diagnosis, own, val_data)
+        subject.deadline = time.perf_counter() + max_seconds
+        return try_them(subject, wanted, again, auto=experiments == "auto", progress=progress)
 
 
 def check_loss_fn(model: nn.Module, loss_fn: Any) -> None:
@@ -178,13 +209,13 @@ def copy_of(model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
 
 
 class RepeatedBatches:
-    """So many batches; data that ends earlier is started again."""
+    """So many batches; data that ends earlier is started again. ``seen``: copies of them, where they are kept."""
 
-    def __init__(self, data: Any, count: int) -> None:
+    def __init__(self, data: Any, count: int, *, kept: bool = False) -> None:
         if hasattr(data, "train_dataloader"):
             data = compat.loader_of(data)
         self.data = [data] if is_batch(data) else data
-        self.count = count
+        self.count, self.seen, self._kept = count, list[Any](), kept
         if not isinstance(self.data, Iterable):
             raise TypeError(f"data must be a loader, an iterable of batches or one batch, got {type(data).__name__}")
 
@@ -197,6 +228,8 @@ class RepeatedBatches:
             start = found
             for batch in self.data:
                 found += 1
+                if self._kept:
+                    self.seen.append(cloned(batch))
                 yield batch
                 if found == self.count:
                     return
@@ -210,9 +243,3 @@ class RepeatedBatches:
 
 def device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
-def _generators_of(data: Any) -> list[torch.Generator]:
-    """What a loader draws its order from."""
-    sources = [getattr(data, "generator", None), getattr(getattr(data, "sampler", None), "generator", None)]
-    return [generator for generator in sources if isinstance(generator, torch.Generator)]

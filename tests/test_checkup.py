@@ -146,7 +146,7 @@ def test_default_optimizers():
 def test_same_findings_as_the_callback():
     torch.manual_seed(0)
     module = Classifier(nn.Sequential(*(part for _ in range(8) for part in (nn.Linear(6, 6), nn.Sigmoid()))))
-    diagnosis = lt.checkup(copy.deepcopy(module), batches(6), num_batches=6)
+    diagnosis = lt.checkup(copy.deepcopy(module), batches(6), num_batches=6, experiments="none")
     doctor = lt.TrainingDoctor(every_n_steps=1, on_problem="log", report=False)
     fit(module, [doctor], batches(6))
     assert diagnosis.findings == doctor.diagnosis.findings

@@ -41,10 +41,16 @@ def diagnose(history: Sequence[Snapshot], *, ignore: Collection[str] = (), rules
 
 
 @np.errstate(all="ignore")  # NaN and Inf are what is looked for
-def find(history: Sequence[Snapshot], ignore: Collection[str] = (), rules: Sequence[Rule] = ()) -> tuple[Finding, ...]:
+def find(
+    history: Sequence[Snapshot],
+    ignore: Collection[str] = (),
+    rules: Sequence[Rule] = (),
+    brought: Sequence[Finding] = (),
+) -> tuple[Finding, ...]:
     """All findings of a history, the cause first, without the problems named in ``ignore``.
 
-    Steps after the first NaN or Inf are not judged: every measure there is one as well.
+    Steps after the first NaN or Inf are not judged: every measure there is one as well. ``brought``: findings of
+    experiments, which stand in place of what rules say less surely of the same problem.
 
     Raises:
         ValueError: ``ignore`` names an unknown problem, or a rule one that has a rule already.
@@ -58,7 +64,9 @@ def find(history: Sequence[Snapshot], ignore: Collection[str] = (), rules: Seque
     if before:
         given = {"finite": before, "thinned": thinned(before), "last losses": [*before, *_last_losses(broken, history)]}
         findings += [finding for rule in judging if rule.reads in given for finding in rule(given[rule.reads])]
-    kept = [finding for finding in findings if not is_ignored(finding.problem, finding.layer, ignore)]
+    sure = {finding.problem: finding.rank for finding in brought}
+    findings = [finding for finding in findings if finding.rank >= sure.get(finding.problem, 0)]
+    kept = [each for each in (*findings, *brought) if not is_ignored(each.problem, each.layer, ignore)]
     return fold(kept, (before or list(history))[-1], judging)
 
 

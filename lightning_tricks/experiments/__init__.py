@@ -1,5 +1,28 @@
-"""Experiments: short runs on copies, each of which answers one question with a number."""
+"""Experiments: short runs on copies, each of which answers one question with a number.
 
+Each is a function of a model (a LightningModule, or any module with a ``loss_fn``) and a batch or data, and gives an
+:class:`~lightning_tricks.Experiment`.
+"""
+
+from lightning_tricks.experiments.batch_entries import batch_entries
+from lightning_tricks.experiments.evaluation_gap import evaluation_gap
 from lightning_tricks.experiments.free_outputs import free_outputs, share
+from lightning_tricks.experiments.independence import independence
+from lightning_tricks.experiments.never_read import never_read
+from lightning_tricks.experiments.own_input import own_input
+from lightning_tricks.experiments.reach import reach
+from lightning_tricks.experiments.same_sample_twice import same_sample_twice
+from lightning_tricks.experiments.validation_like_training import validation_like_training
 
-__all__ = ["free_outputs", "share"]
+__all__ = [
+    "batch_entries",
+    "evaluation_gap",
+    "free_outputs",
+    "independence",
+    "never_read",
+    "own_input",
+    "reach",
+    "same_sample_twice",
+    "share",
+    "validation_like_training",
+]

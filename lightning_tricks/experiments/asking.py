@@ -34,7 +34,7 @@ class Answer:
     steps: int = 0
 
 
-def asks(question: str) -> Callable[[Callable[P, Answer]], Callable[P, Experiment]]:
+def asks(question: str, name: str = "") -> Callable[[Callable[P, Answer]], Callable[P, Experiment]]:
     """Make an experiment of a function that gives an answer; its name is the experiment's.
 
     Random numbers of Python, NumPy and torch go on as if it had not been asked, and nothing is printed. Whatever goes
@@ -42,7 +42,7 @@ def asks(question: str) -> Callable[[Callable[P, Answer]], Callable[P, Experimen
     """
 
     def make(function: Callable[P, Answer]) -> Callable[P, Experiment]:
-        name = function.__name__
+        called = name or function.__name__
 
         @functools.wraps(function)
         def ask(*args: P.args, **kwargs: P.kwargs) -> Experiment:
@@ -53,12 +53,12 @@ def asks(question: str) -> Callable[[Callable[P, Answer]], Callable[P, Experimen
             except WrongArgumentError as error:
                 raise TypeError(str(error)) from None
             except NotAskedError as reason:
-                return Experiment(name, question, str(reason), seconds=time.perf_counter() - begun, conclusive=False)
+                return Experiment(called, question, str(reason), seconds=time.perf_counter() - begun, conclusive=False)
             except Exception as error:  # a forward or a loss may do anything
                 text = f"{type(error).__name__}: {error}".partition("\n")[0]
-                return Experiment(name, question, text, seconds=time.perf_counter() - begun, conclusive=False)
+                return Experiment(called, question, text, seconds=time.perf_counter() - begun, conclusive=False)
             taken = time.perf_counter() - begun
-            return Experiment(name, question, found.text, found.numbers, found.curves, found.steps, taken)
+            return Experiment(called, question, found.text, found.numbers, found.curves, found.steps, taken)
 
         return ask
 
@@ -82,6 +82,13 @@ def copied(model: nn.Module | Training, loss_fn: LossFunction | None = None, opt
     if loss_fn is None and not compat.is_lightning_module(original_of(model)):
         raise WrongArgumentError(f"{type(model).__name__} is no LightningModule: give a loss_fn(output, target)")
     return Training.of(model, loss_fn, optimizer)
+
+
+@contextlib.contextmanager
+def same_draws() -> Iterator[None]:
+    """A block that begins with the random numbers that the next one begins with: two runs draw the same."""
+    with keep_random_numbers():
+        yield
 
 
 @contextlib.contextmanager

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks.activations import properties_of
+from lightning_tricks.diagnosis.experiment import Experiment
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
+from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
 from lightning_tricks.experiments.outputs import Caught, Output, catch
 from lightning_tricks.experiments.patterns import Collation, NotAskedError
+from lightning_tricks.experiments.registry import Subject, tried
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.batches import tensors_in
 
 _ITERATIONS = 60  # of LBFGS, for each start
 _SCALES = (1.0, 1e2, 1e4, 1e6)  # of random starts: targets may be years or prices
-_LONGER = tuple(10.0**k for k in range(1, 7))  # logits are best infinitely far out
+_LONGER = tuple(10.0**k for k in range(7))  # straight outwards from the best
+_FAR = 1e9  # from where on it is not gone outwards any further: float32 ends at 1e38
+_DECADES, _FALLS = 3, 0.01  # a loss with a bound stands still over so many, relative to 1 and the loss
 _SAME = 1e-6  # two runs of one loss, relative to it
-_BOUNDLESS = 100.0  # times the guess and 1 below it, a million times as far out
 _SEED = 0
 Values = list[Tensor]
 Loss = Callable[[Values], Tensor]
@@ -41,8 +47,9 @@ def free_outputs(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
 
     Returns:
         Numbers: ``guess``, ``floor`` (of free outputs), ``reachable`` (the floor through the last activation), ``loss``
-        (the model's, in the mode it trains in), ``share`` (:func:`share`: 0 is a guess's, 1 the floor). Not conclusive
-        where the loss draws random numbers, has no lower bound, or is computed inside of the network.
+        (the model's, in the mode it trains in), ``share`` (:func:`share`: 0 is a guess's, 1 the floor). A loss without
+        a lower bound has a floor of minus infinity, and no guess. Not conclusive where the loss draws random numbers
+        or is computed inside of the network.
 
         How to read it: floor = guess: outputs and targets are broadcast, or a constant is right for all patterns; a
         floor far above ``reachable``'s: the last activation keeps the outputs from the targets; a floor over a third
@@ -59,19 +66,23 @@ def free_outputs(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
     loss = _of_outputs(training, caught, batch)
     values = [output.value for output in caught.outputs]
     first, again = (float(loss(values).detach()) for _ in range(2))
+    if not math.isfinite(first):
+        raise NotAskedError(f"the loss is {first}")
     if not abs(first - again) <= _SAME * max(abs(first), 1e-12):
         raise NotAskedError("the loss draws random numbers")
     search = _Search(caught.outputs, Collation.of(batch), list(tensors_in(batch)), loss)
-    guess, floor, reachable = search.constant(), search.free(), search.through_activation()
-    if not all(map(math.isfinite, (guess, floor))):
-        raise NotAskedError("no outputs were found that give this loss a finite value")
+    try:
+        guess, floor, reachable = search.constant(), search.free(), search.through_activation()
+        floor = min(floor, guess)
+    except _BoundlessError:
+        return Answer("the loss has no lower bound", {"guess": math.nan, "floor": -math.inf, "loss": first})
     value = float(caught.loss.detach())
     numbers = {"guess": guess, "floor": floor, "reachable": reachable if search.activation else floor}
     numbers |= {"loss": value, "share": share(value, guess, floor)}
-    text = f"a guess has {guess:.4g}, the floor is {floor:.4g}"
+    text = f"a guess has {guess:.4g}, the floor {floor:.4g}"
     if search.activation and reachable > floor + 0.01 * abs(guess - floor):
-        text += f", and {reachable:.4g} behind {search.activation}"
-    return Answer(f"{text}; the model has {numbers['loss']:.4g}", numbers)
+        text += f", behind {search.activation} {reachable:.4g}"
+    return Answer(f"{text}, the model {numbers['loss']:.4g}", numbers)
 
 
 def share(loss: float, guess: float, floor: float) -> float:
@@ -124,9 +135,15 @@ class _Search:
         """Of a free tensor in front of the activation behind the last layer."""
         if not self.activation:
             return math.nan
+        found = math.nan
         with contextlib.suppress(_RefusedError, _BoundlessError):
-            return self._minimum([], None, constant=False)
-        return math.nan
+            # Where a rectifier is off no gradient comes back: it is begun where it is on, too.
+            found = self._minimum([[torch.ones_like(output.raw) for output in self.outputs]], None, constant=False)
+        targets, (low, high) = self._known()[0], properties_of(self.activation).range
+        if targets and math.isfinite(max(low, -high)):
+            with contextlib.suppress(NotAskedError), torch.no_grad():
+                found = min(found, float(self.loss([target.clamp(low, high) for target in targets])))
+        return found
 
     def _known(self) -> tuple[list[Tensor], list[tuple[int, ...]]]:
         """Targets of the outputs' shapes, where all have one."""
@@ -171,7 +188,7 @@ class _RefusedError(Exception):
     """A loss that has no finite value on outputs of this range."""
 
 
-class _BoundlessError(NotAskedError):
+class _BoundlessError(Exception):
     """A loss that has no lower bound on outputs of this range."""
 
 
@@ -190,12 +207,11 @@ class _Minimum:
         known = [(value, start) for value, start in values if math.isfinite(value)]
         if not known:
             raise _RefusedError
-        begin = [start for _, start in sorted(known, key=lambda pair: pair[0])[:1]]
-        begin += [drawn[0]]
-        for start in begin:
-            with contextlib.suppress(NotAskedError, RuntimeError):  # of a value that the loss does not take
+        begin = {id(start): start for start in (min(known, key=lambda pair: pair[0])[1], *starts, drawn[0])}
+        for start in begin.values():
+            with contextlib.suppress(NotAskedError, RuntimeError, IndexError):  # a value that the loss does not take
                 self._descend(start)
-        self._outwards(known[0][0])
+        self._outwards()
         return self.best
 
     def _value(self, values: Values) -> float:
@@ -224,12 +240,16 @@ class _Minimum:
 
         optimizer.step(closure)
 
-    def _outwards(self, usual: float) -> None:
-        at = self._at
-        for factor in _LONGER:
-            self._value([each * factor for each in at])
-        if self.best < usual - _BOUNDLESS * (1 + abs(usual)):
-            raise _BoundlessError("the loss has no lower bound")
+    def _outwards(self) -> None:
+        """Logits are best infinitely far out; a loss that goes on falling there has no lower bound."""
+        size = max((float(each.abs().max()) for each in self._at if each.numel()), default=0.0)
+        if not 0 < size < math.inf:
+            return
+        unit = [each / size for each in self._at]
+        values = [self._value([each * (min(size, _FAR) * factor) for each in unit]) for factor in _LONGER]
+        known = [value for value in values if math.isfinite(value)]
+        if len(known) > _DECADES and known[-1] < known[-1 - _DECADES] - _FALLS * (1 + abs(known[0])):
+            raise _BoundlessError
 
 
 def constant_axes(output: Tensor, collation: Collation, given: Sequence[Tensor]) -> tuple[int, ...]:
@@ -272,3 +292,49 @@ def _units(x: Tensor) -> int:
 
 
 _LINKS: tuple[Link, ...] = (torch.sigmoid, lambda x: x.softmax(_units(x)), lambda x: x.log_softmax(_units(x)))
+
+
+@thresholds
+class LIMITS:
+    out_of_reach: float = 0.3  # of the way from a guess to the floor: targets that are rounded or smoothed keep less
+
+
+def _out_of_reach(found: Experiment) -> float:
+    """The share of the way that the last activation keeps the outputs from; NaN where that is not known."""
+    guess, floor, reachable = (found.numbers.get(name, math.nan) for name in ("guess", "floor", "reachable"))
+    return 1 - share(reachable, guess, floor)
+
+
+def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
+    """A last activation that keeps the outputs from their targets, whatever the loss."""
+    why = Criterion("share of the way that is out of reach", _out_of_reach(found), ">", LIMITS.out_of_reach)
+    if not why.holds or subject.knows("output_mismatch", "collapsed_output", "target_mismatch"):
+        return
+    last, layer = subject.diagnosis.history[-1], None
+    calls = [(record.order, record.name, record.function) for record in last.activations]
+    calls += [(record.after, record.name, record.function) for record in last.softmaxes]
+    name = found.answer.partition(", behind ")[2].partition(" ")[0]
+    layer = max((call for call in calls if call[2] == name), default=(0, None, ""))[1]
+    explanation = (
+        f"No outputs behind {name} have a loss under {found.numbers['reachable']:.4g}; without it the loss could fall "
+        f"to {found.numbers['floor']:.4g}, and a guess has {found.numbers['guess']:.4g}."
+    )
+    todo = Remedy("remove_output_activation", f"take {name} away from behind the last layer", layer)
+    numbers = {key: found.numbers[key] for key in ("guess", "reachable", "floor")}
+    kinds = frozenset([Trait.IN_CODE])
+    yield Finding(
+        "output_mismatch", layer, "warning", last.step, numbers, explanation, (todo,), traits=kinds, decided_by=(why,)
+    )
+
+
+def _proves(found: Experiment, finding: Finding) -> bool:
+    floor, guess = found.numbers.get("floor", math.nan), found.numbers.get("guess", math.nan)
+    if finding.problem == "target_mismatch":
+        return floor == -math.inf or not guess > floor
+    no_way = not share(floor, guess, floor) > 0  # broadcast: the best outputs of all lose what a guess does
+    return finding.problem == "output_mismatch" and (_out_of_reach(found) > LIMITS.out_of_reach or no_way)
+
+
+@tried("free_outputs", order=0, brings=_brings, proves=_proves)
+def _in_checkup(subject: Subject) -> Experiment:
+    return free_outputs(subject.training, subject.batch)

@@ -14,7 +14,7 @@ from lightning_tricks.diagnosis.history.progress import guess_loss
 from lightning_tricks.diagnosis.registry import wording
 from lightning_tricks.report.layers import COLUMNS, LEAST_NEEDED, Row, choose, layer_rows
 from lightning_tricks.report.names import distinct, shared_path
-from lightning_tricks.report.words import evidence, number
+from lightning_tricks.report.words import evidence, number, words
 
 NARROW, WIDE = 40, 100
 _INDENT = 14
@@ -79,11 +79,26 @@ def _lines(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
     if len(diagnosis.findings) > _MOST_FINDINGS:
         yield Line("")
         yield Line(f"... and {len(diagnosis.findings) - _MOST_FINDINGS} more, in diagnosis.findings", "quiet")
+    yield from _tried(diagnosis, width)
     if diagnosis.history:
         named = [finding for finding in _all(diagnosis.findings) if finding.layer]
         faulty: dict[str, str] = {str(finding.layer): finding.severity for finding in reversed(named)}
         yield from _layers(diagnosis, faulty, width)
         yield from _not_seen(diagnosis, width)
+
+
+def _tried(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
+    """Every experiment in a line, and behind them those without an answer."""
+    if diagnosis.experiments:
+        yield Line("")
+        yield Line("What was tried", "quiet")
+    answered = [f"   {words(each.name)}: {each.answer}" for each in diagnosis.experiments if each.conclusive]
+    yield from (Line(_clip(text, width)) for text in answered)
+    silent = [each for each in diagnosis.experiments if not each.conclusive]
+    for reason in dict.fromkeys(each.answer for each in silent):
+        names = ", ".join(words(each.name) for each in silent if each.answer == reason)
+        text = f"not judged: {names} ({reason})"
+        yield from (Line(part, "quiet") for part in _wrap(text, width, "   ", "      "))
 
 
 def _finding(i: int, finding: Finding, width: int) -> Iterator[Line]:

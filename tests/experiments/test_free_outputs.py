@@ -29,12 +29,18 @@ def by_hand(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return -output.log()[torch.arange(len(target)), target].mean()
 
 
+def guarded(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """No log of zero; of outputs over 1, which no softmax gives, it is as low as one likes."""
+    return -(output + 1e-8).abs().log()[torch.arange(len(target)), target].mean()
+
+
 @pytest.mark.parametrize(
     ("model", "target", "loss_fn", "guess", "floor"),
     [
         (net(), CLASSES, F.cross_entropy, math.log(3), 0),
         (net(nn.LogSoftmax(1)), CLASSES, F.nll_loss, math.log(3), 0),
         (net(nn.Softmax(1)), CLASSES, by_hand, math.log(3), 0),
+        (net(nn.Softmax(1)), CLASSES, guarded, math.log(3), 0),
         (net(nn.Sigmoid(), outputs=1), BINARY, F.binary_cross_entropy, ENTROPY, 0),
         (net(outputs=1), BINARY, F.binary_cross_entropy_with_logits, ENTROPY, 0),
         (net(outputs=1), FAR, F.mse_loss, float(FAR.var(correction=0)), 0),
@@ -65,10 +71,9 @@ def test_outputs_that_are_broadcast_can_do_no_better_than_a_guess():
 @pytest.mark.parametrize(
     ("model", "target", "loss_fn", "reason"),
     [
-        (net(), CLASSES, F.nll_loss, "no lower bound"),
-        (net(outputs=1), BINARY + 1, F.binary_cross_entropy_with_logits, "no lower bound"),
         (net(), CLASSES, lambda o, y: F.cross_entropy(o + torch.randn_like(o), y), "random"),
         (net(), CLASSES, lambda o, y: o.detach().sum(), "no gradient"),
+        (net(), CLASSES, lambda o, y: o.sum() * math.nan, "nan"),
         (net(), CLASSES, lambda o, y: 1 / 0, "ZeroDivisionError"),
     ],
 )
@@ -76,6 +81,18 @@ def test_where_it_cannot_be_asked_the_reason_is_the_answer(model, target, loss_f
     found = free_outputs(model, (X, target), loss_fn)
     assert not found.conclusive
     assert reason in found.answer
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "loss_fn"),
+    [(net(), CLASSES, F.nll_loss), (net(outputs=1), BINARY + 1, F.binary_cross_entropy_with_logits)],
+    ids=["no log-probabilities", "labels 1 and 2"],
+)
+def test_a_loss_without_a_lower_bound_has_no_guess(model, target, loss_fn):
+    found = free_outputs(model, (X, target), loss_fn)
+    assert found.numbers["floor"] == -math.inf
+    assert math.isnan(found.numbers["guess"])
+    assert "no lower bound" in found.answer
 
 
 class Two(L.LightningModule):

@@ -1,0 +1,66 @@
+"""Batches of a loader that stand for its whole epoch, taken without moving the loader."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sized
+from typing import Any
+
+import torch
+from torch import Generator
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
+
+from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.model.isolated import keep_random_numbers
+
+_SEED = 0
+
+
+def generators_of(data: Any) -> list[Generator]:
+    """What a loader draws its order from."""
+    samplers = [getattr(data, "sampler", None), getattr(getattr(data, "batch_sampler", None), "sampler", None)]
+    sources = [getattr(each, "generator", None) for each in (data, *samplers)]
+    return [generator for generator in sources if isinstance(generator, Generator)]
+
+
+def spread(data: Any, count: int) -> list[Any]:
+    """So many batches: of a loader over a data set patterns from all of its length, else the first ones.
+
+    Raises:
+        NotAskedError: There is none.
+
+    >>> loader = DataLoader(torch.arange(100), batch_size=5)
+    >>> [int(batch.max() - batch.min()) > 20 for batch in spread(loader, 3)]
+    [True, True, True]
+    """
+    with keep_random_numbers(generators=generators_of(data)):
+        found = _drawn(data, count) if _is_plain(data) else list(itertools.islice(_batches(data), count))
+    if not found:
+        raise NotAskedError("the data holds no batch")
+    return found
+
+
+def _is_plain(data: Any) -> bool:
+    """Whether every pattern is as likely as any other and can be asked for by its number."""
+    if not isinstance(data, DataLoader) or data.batch_size is None or isinstance(data.dataset, IterableDataset):
+        return False
+    usual = type(data.sampler) in (RandomSampler, SequentialSampler)
+    return usual and isinstance(data.dataset, Sized) and len(data.dataset) > 0
+
+
+def _drawn(loader: Any, count: int) -> list[Any]:
+    length, size = len(loader.dataset), min(loader.batch_size, len(loader.dataset))
+    generator = torch.Generator().manual_seed(_SEED)
+    order = [torch.randperm(length, generator=generator) for _ in range(-(-count * size // length))]
+    rows = torch.cat(order)[: count * size].reshape(count, size).tolist()
+    return [loader.collate_fn([loader.dataset[i] for i in row]) for row in rows]
+
+
+def _batches(data: Any) -> Iterable[Any]:
+    if torch.is_tensor(data) or isinstance(data, dict):
+        return [data]
+    if isinstance(data, (tuple, list)) and any(torch.is_tensor(entry) for entry in data):
+        return [data]
+    if not isinstance(data, Iterable):
+        raise NotAskedError(f"data must be a loader or batches, got {type(data).__name__}")
+    return data
