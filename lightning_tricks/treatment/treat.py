@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from lightning_tricks._compat.compiled import original_of
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
-from lightning_tricks.diagnosis.finding import Finding
-from lightning_tricks.experiments.arms import ARMS, Arm
+from lightning_tricks.experiments.arms import ARMS
 from lightning_tricks.experiments.arms.arm import SIMPLEST_FIRST, Group
 from lightning_tricks.experiments.arms.batches import Batches
 from lightning_tricks.experiments.arms.course import Deadline, seed_all
@@ -27,6 +26,7 @@ from lightning_tricks.experiments.arms.trials import (
     simplest,
 )
 from lightning_tricks.experiments.asking import without_a_trace
+from lightning_tricks.experiments.changes import ordered
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.arguments import check_module
@@ -112,7 +112,7 @@ class _Rounds:
     ) -> None:
         history = [] if diagnosis is None else diagnosis.history
         self.training, self.batches, self.deadline, self.notice = training, batches, deadline, notice
-        self.arms = _ordered(ARMS, [] if diagnosis is None else diagnosis.findings)
+        self.arms = ordered(ARMS, [] if diagnosis is None else diagnosis.findings)
         self.was_trained = training.begun >= TRAINED or (bool(history) and history[-1].step >= TRAINED)
         self.first: Trials | None = None  # from the weights that are there
         if is_finite(training.module):
@@ -203,17 +203,6 @@ def told(trial: Trial) -> Experiment:
     answer = f"yes, {ends}" if trial.proven else f"no, {ends}" if trial.gain <= 0 else f"not proven, {ends}"
     curves = {"share": list(trial.courses[0].held.values())} if 0 in trial.courses else {}
     return Experiment(arm.name, question, answer, numbers, curves, trial.steps, seconds)
-
-
-def _ordered(arms: Sequence[Arm], findings: Sequence[Finding]) -> list[Arm]:
-    """What the findings advise first; the order of the arms else."""
-    advised = [remedy.action for finding in findings for each in _tree(finding) for remedy in each.remedies]
-    rank = {action: index for index, action in reversed(list(enumerate(advised)))}
-    return sorted(arms, key=lambda arm: rank.get(arm.action, len(advised)))
-
-
-def _tree(finding: Finding) -> list[Finding]:
-    return [finding, *(each for consequence in finding.consequences for each in _tree(consequence))]
 
 
 def _apply(model: nn.Module, course: _Rounds, treatment: Treatment, optimizer: Any) -> None:

@@ -58,6 +58,36 @@ class Arm:
     batches: Callable[[Batches], Batches] | None = None
     layer: Callable[[Setting], str | None] = field(default=lambda setting: None)
 
+    @property
+    def problem(self) -> str:
+        """What is wrong where this change helps."""
+        return _PROBLEMS[self.action]
+
+
+_PROBLEMS = {
+    "raise_clipping": "over_regularization",
+    "no_weight_decay": "over_regularization",
+    "lower_dropout": "over_regularization",
+    "mend_schedule": "learning_rate_too_low",
+    "reorder_zero_grad": "stale_gradient",
+    "train_mode": "batch_norm_mismatch",
+    "add_to_optimizer": "no_update",
+    "unfreeze": "no_update",
+    "raise_momentum": "batch_norm_mismatch",
+    "shuffle": "unshuffled_data",
+    "standardize_input": "unnormalized_input",
+    "scale_targets": "target_mismatch",
+    "clip_gradients": "exploding_gradient",
+    "lower_learning_rate": "learning_rate_too_high",
+    "raise_learning_rate": "learning_rate_too_low",
+    "remove_output_activation": "output_mismatch",
+    "reset_bias": "poor_initialization",
+    "replace_normalization": "batch_norm_mismatch",
+    "initialize": "poor_initialization",
+    "swap_activation": "poor_initialization",
+    "insert_batch_norm": "poor_initialization",
+}
+
 
 def of_model(
     name: str,

@@ -8,7 +8,7 @@ from lightning_tricks.experiments.arms.arm import Arm, Setting
 from lightning_tricks.experiments.training.training import Training
 
 STEP = 10.0
-FINE = 10.0**0.5
+RATES = ("lower_learning_rate", "raise_learning_rate")
 FARTHEST = 1e6
 
 

@@ -15,7 +15,7 @@ from lightning_tricks.experiments.arms.arm import SIMPLEST_FIRST, Arm, Group, Se
 from lightning_tricks.experiments.arms.batches import Batches, concatenated
 from lightning_tricks.experiments.arms.course import Course, Deadline, TimeIsUpError, Unit, seed_all
 from lightning_tricks.experiments.arms.places import Places
-from lightning_tricks.experiments.arms.rates import FARTHEST, STEP, rate
+from lightning_tricks.experiments.arms.rates import FARTHEST, RATES, STEP, rate
 from lightning_tricks.experiments.free_outputs import free_outputs, share
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.training.training import Training
@@ -96,18 +96,19 @@ class Trials:
             self.bases[seed] = self._course(self.training.copy(), self.setting.batches, seed)
         return self.bases[seed]
 
-    def run(self, arms: Iterable[Arm], *, always: bool = False) -> list[Trial]:
+    def run(self, arms: Iterable[Arm], rates: Sequence[str] = RATES, *, always: bool = False) -> list[Trial]:
         """Sort the arms, try the best for longer; Ctrl-C and the end of the time keep what is known.
 
         Args:
-            arms: The changes; rates are added to them.
+            arms: The changes.
+            rates: Which ways the learning rate is climbed.
             always: Also where the unchanged training has learned what there is.
         """
         try:
             self.notice("unchanged")
             self.base().run(HANDICAP * SORT)
             if always or self.base().best(SORT, HANDICAP * SORT)[0] < LEARNED:
-                self._sort(arms)
+                self._sort(arms, rates)
                 self._declare()
         except (TimeIsUpError, KeyboardInterrupt) as error:
             self.complete = False
@@ -115,11 +116,11 @@ class Trials:
                 self.deadline.seconds = 0.0
         return self.trials
 
-    def _sort(self, arms: Iterable[Arm]) -> None:
+    def _sort(self, arms: Iterable[Arm], rates: Sequence[str]) -> None:
         for arm in arms:
             self.try_arm(arm)
-        for factor in (1 / STEP, STEP):
-            self._climb(factor)
+        for name in rates:
+            self._climb(1 / STEP if name == RATES[0] else STEP)
 
     def try_arm(self, arm: Arm) -> Trial | None:
         """An arm after few steps, on one seed; None where it changes nothing here."""
@@ -251,13 +252,20 @@ def unit_of(training: Training, batches: Batches) -> Unit:
     return unit
 
 
-def prepared(training: Training, data: Any, ruined: bool, deadline: Deadline, notice: Notice = _silent) -> Trials:
-    """Trials of a training on data that are read once.
+def prepared(
+    training: Training,
+    data: Any,
+    ruined: bool,
+    deadline: Deadline,
+    notice: Notice = _silent,
+    unit: Mapping[str, float] | None = None,
+) -> Trials:
+    """Trials of a training on data that are read once; ``guess`` and ``floor`` of its loss where they are known.
 
     Raises:
         NotAskedError: It cannot be tried.
     """
     batches = data if isinstance(data, Batches) else Batches.of(data)
     places = Places.of(training.copy(), batches.train[0])
-    unit = unit_of(training.copy(), batches)
-    return Trials(training, Setting(batches, places, ruined), unit, deadline, notice)
+    known = Unit(unit["guess"], unit["floor"]) if unit else unit_of(training.copy(), batches)
+    return Trials(training, Setting(batches, places, ruined), known, deadline, notice)
