@@ -49,7 +49,9 @@ def memorise(
         it names nothing.
 
     >>> net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
-    >>> memorise(net, (torch.randn(64, 8), torch.arange(64) % 2), nn.functional.cross_entropy).numbers["own"] > 0.8
+    >>> batch = torch.randn(64, 8), torch.arange(64) % 2
+    >>> adam = torch.optim.Adam(net.parameters(), 0.01)
+    >>> memorise(net, batch, nn.functional.cross_entropy, adam).numbers["own"] > 0.8
     True
     """
     return _memorised(copied(model, loss_fn, optimizer), batch)

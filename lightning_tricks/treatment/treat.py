@@ -76,6 +76,7 @@ def treat(
     Raises:
         TypeError: As ``checkup``.
 
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1))
     >>> x = torch.randn(512, 4)
     >>> loader = [(x[i : i + 32], x[i : i + 32, :1]) for i in range(0, 512, 32)]

@@ -12,11 +12,24 @@ from torch import Tensor, nn
 
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks._compat.compiled import original_of
-from lightning_tricks._compat.lightning_module import trainer_of
+from lightning_tricks._compat.lightning_module import is_running, trainer_of
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.training.copied import Copied
-from lightning_tricks.experiments.training.lightning_step import clip, cloned, lightning_step, loss_of_step, on_device
-from lightning_tricks.experiments.training.optimizers import Schedule, configured, schedule_of
+from lightning_tricks.experiments.training.lightning_step import (
+    begin,
+    clip,
+    cloned,
+    lightning_step,
+    loss_of_step,
+    on_device,
+)
+from lightning_tricks.experiments.training.optimizers import (
+    Schedule,
+    begin_with,
+    configured,
+    scale_rates,
+    schedule_of,
+)
 from lightning_tricks.experiments.training.stand_in import attach
 from lightning_tricks.model.batches import input_and_target, tensors_in
 from lightning_tricks.model.isolated import isolated
@@ -125,21 +138,13 @@ class Training:
         if optimizer is None:
             training.configure()
         if own_step and (real is None or not is_running(real)):
-            training._begin()
+            begin(module)
         return training
 
     def _take_settings(self, trainer: Any) -> None:
         algorithm = getattr(trainer.gradient_clip_algorithm, "value", trainer.gradient_clip_algorithm)
         self.clip = float(trainer.gradient_clip_val or 0.0), str(algorithm or "norm")
         self.accumulate = int(trainer.accumulate_grad_batches)
-
-    def _begin(self) -> None:
-        """What the Trainer calls before the first batch."""
-        for hook in (self.module.on_fit_start, self.module.on_train_start, self.module.on_train_epoch_start):
-            try:
-                hook()
-            except Exception as error:
-                raise NotAskedError(f"{hook.__name__} fails without a Trainer: {error}") from error
 
     def configure(self) -> None:
         """A new optimiser for the parameters that the module has now, with its schedules: the module's own, or Adam."""
@@ -167,28 +172,14 @@ class Training:
             self.configure()
             self.scale_lr(factor)
         else:
-            present = {id(p) for p in self.module.parameters()}
-            for group in self.optimizer.param_groups:
-                group["params"] = [p for p in group["params"] if id(p) in present or id(p) not in self._known]
-            self.optimizer.param_groups[0]["params"] += [
-                p for p in self.module.parameters() if p.requires_grad and id(p) not in self._known
-            ]
-            self.optimizer.state.clear()
+            begin_with(self.optimizer, list(self.module.parameters()), self._known)
         self._known = {id(p) for p in self.module.parameters()}
 
     def scale_lr(self, factor: float) -> None:
         """Multiply the learning rates of all groups, and what schedules take them from."""
         self.lr_factor *= factor
-        if self.optimizer is None or factor == 1.0:
-            return
-        for group in self.optimizer.param_groups:
-            for key in ("lr", "initial_lr", "max_lr", "min_lr"):
-                if isinstance(group.get(key), (float, int, Tensor)):
-                    group[key] = group[key] * factor
-        for schedule in self.schedules:
-            rates = getattr(schedule.scheduler, "base_lrs", None)
-            if isinstance(rates, list):
-                schedule.scheduler.base_lrs = [rate * factor for rate in rates]
+        if self.optimizer is not None and factor != 1.0:
+            scale_rates(self.optimizer, self.schedules, factor)
 
     def copy(self) -> Training:
         """Another one at the same point; module, loss, optimiser and schedules in one deep copy."""
@@ -319,9 +310,3 @@ class Training:
                 self._differentiates = True
         with torch.enable_grad():
             return self.loss_or_none(batch)
-
-
-def is_running(trainer: Any) -> bool:
-    """Whether a Trainer is in the middle of a fit."""
-    state = trainer.state
-    return getattr(state.status, "value", None) == "running" and getattr(state.fn, "value", None) == "fit"
