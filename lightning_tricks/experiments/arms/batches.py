@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.sampling import generators_of
 from lightning_tricks.model.batches import is_batch, number_of_samples, tensors_in
+from lightning_tricks.model.isolated import keep_random_numbers
 
 MOST_BATCHES = 400
 MOST_BYTES = 256 * 2**20
@@ -45,7 +47,8 @@ class Batches:
             NotAskedError: There is no batch.
         """
         loader = compat.loader_of(data) if hasattr(data, "train_dataloader") else data
-        batches = list(_read([loader] if is_batch(loader) else loader))
+        with keep_random_numbers(generators=generators_of(loader)):
+            batches = list(_read([loader] if is_batch(loader) else loader))
         if not batches:
             raise NotAskedError("the data hold no batch")
         count = min(HELD_BACK, len(batches) // 4 or int(len(batches) > 1))
@@ -69,7 +72,9 @@ class Batches:
     def measured_on(self, data: Any) -> Batches:
         """The same, with other batches to measure on."""
         loader = compat.loader_of(data) if hasattr(data, "train_dataloader") else data
-        return replace(self, held=_few(list(_read([loader] if is_batch(loader) else loader))) or self.held)
+        with keep_random_numbers(generators=generators_of(loader)):
+            found = _few(list(_read([loader] if is_batch(loader) else loader)))
+        return replace(self, held=found or self.held)
 
     def shuffled(self, seed: int = 0) -> Batches:
         """The same patterns in batches of the same sizes, mixed over all batches of the training.

@@ -96,19 +96,19 @@ class Trials:
             self.bases[seed] = self._course(self.training.copy(), self.setting.batches, seed)
         return self.bases[seed]
 
-    def run(self, arms: Iterable[Arm], rates: Sequence[str] = RATES, *, always: bool = False) -> list[Trial]:
+    def run(self, arms: Iterable[Arm], rates: Sequence[str] | None = None, *, always: bool = False) -> list[Trial]:
         """Sort the arms, try the best for longer; Ctrl-C and the end of the time keep what is known.
 
         Args:
             arms: The changes.
-            rates: Which ways the learning rate is climbed.
+            rates: Which ways the learning rate is climbed; None for both.
             always: Also where the unchanged training has learned what there is.
         """
         try:
             self.notice("unchanged")
             self.base().run(HANDICAP * SORT)
             if always or self.base().best(SORT, HANDICAP * SORT)[0] < LEARNED:
-                self._sort(arms, rates)
+                self._sort(arms, RATES if rates is None else rates)
                 self._declare()
         except (TimeIsUpError, KeyboardInterrupt) as error:
             self.complete = False
@@ -120,7 +120,7 @@ class Trials:
         for arm in arms:
             self.try_arm(arm)
         for name in rates:
-            self._climb(1 / STEP if name == RATES[0] else STEP)
+            self._climb(1 / STEP if name.startswith("lower") else STEP)
 
     def try_arm(self, arm: Arm) -> Trial | None:
         """An arm after few steps, on one seed; None where it changes nothing here."""
