@@ -23,6 +23,7 @@ from lightning_tricks.ensemble import (
 )
 from lightning_tricks.ensemble.data.bootstrap import bootstrap
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
+from lightning_tricks.treatment import Treatment, treat
 from lightning_tricks.verify import Verification, verify
 from lightning_tricks.watch import LoopDoctor, watch
 
@@ -56,6 +57,9 @@ __all__ = [
     "ParameterRecord",
     # try
     "experiments",
+    # cure
+    "treat",
+    "Treatment",
     # show
     "report",
     # build, start, change

@@ -221,5 +221,6 @@ def test_no_file_grows_beyond_reading(path: Path) -> None:
 
 
 def test_no_room_grows_beyond_finding() -> None:
-    for room in {path.parent for path in files()} - {PACKAGE / "diagnosis" / "rules"}:
+    one_file_each = {PACKAGE / "diagnosis" / "rules", PACKAGE / "experiments"}  # a problem, an experiment
+    for room in {path.parent for path in files()} - one_file_each:
         assert len([path for path in room.glob("*.py") if path.name != "__init__.py"]) <= 12, room

@@ -52,3 +52,9 @@ def trainer_of(module: Any) -> Any:
         return module.trainer
     except (RuntimeError, AttributeError):
         return None
+
+
+def is_running(trainer: Any) -> bool:
+    """Whether a Trainer is in the middle of a fit."""
+    state = trainer.state
+    return getattr(state.status, "value", None) == "running" and getattr(state.fn, "value", None) == "fit"

@@ -48,6 +48,7 @@ class Subject:
     val_data: Any = None
     deadline: float = math.inf
     done: dict[str, Experiment] = dataclasses.field(default_factory=dict)
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)  # what an experiment keeps for what it brings
 
     @functools.cached_property
     def training(self) -> Training:
