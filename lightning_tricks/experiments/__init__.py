@@ -5,6 +5,7 @@ Each is a function of a model (a LightningModule, or any module with a ``loss_fn
 """
 
 from lightning_tricks.experiments.batch_entries import batch_entries
+from lightning_tricks.experiments.batch_order import batch_order
 from lightning_tricks.experiments.changes import changes
 from lightning_tricks.experiments.evaluation_gap import evaluation_gap
 from lightning_tricks.experiments.free_outputs import free_outputs, share
@@ -20,6 +21,7 @@ from lightning_tricks.experiments.validation_like_training import validation_lik
 
 __all__ = [
     "batch_entries",
+    "batch_order",
     "changes",
     "evaluation_gap",
     "free_outputs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,11 +58,15 @@ class LIMITS:
 
 
 def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
-    """After steps that have moved it, the network is a constant."""
+    """After steps that have moved it, the network is a constant; where patterns are mixed at a place, by that."""
     why = Criterion("change by its own input, over std", found.numbers["own"], "<=", LIMITS.least_own)
     last = subject.diagnosis.history[-1]
     moved = [record for record in last.parameters if record.update > 0]
     if not why.holds or not moved or subject.knows("collapsed_output", "symmetric_weights", "non_finite", "no_update"):
+        return
+    mixed = next((each for each in subject.findings if each.problem == "batch_mixing"), None)
+    if mixed is not None and mixed.layer is not None:
+        yield dataclasses.replace(mixed, severity="warning", decided_by=(*mixed.decided_by, why))
         return
     explanation = (
         "In evaluation mode every pattern was given another's input, and its output stayed what it was: the network is "

@@ -17,6 +17,7 @@ from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.history.progress import recent_loss
 from lightning_tricks.experiments.asking import LossFunction, copied
 from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.sampling import is_plain, spread
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.arguments import unknown_name
 
@@ -70,10 +71,10 @@ class Subject:
             raise NotAskedError("the model after the steps is not at hand")
         return copied(self.after, self.loss_fn)
 
-    @property
+    @functools.cached_property
     def batch(self) -> Any:
-        """The first batch."""
-        return self.batches[0]
+        """One with patterns from all over the data where these can be had: the first ones may be of one kind."""
+        return spread(self.data, 1)[0] if is_plain(self.data) else self.batches[0]
 
     @property
     def way(self) -> Mapping[str, float]:
@@ -94,9 +95,19 @@ class Subject:
         waiting = any(finding.rank and finding.proof is None for finding in self.diagnosis.findings)
         return waiting or not self.share >= LEARNED
 
+    @property
+    def is_unexplained(self) -> bool:
+        """Whether it is not known to learn, and no change was found that makes it."""
+        return not self.notes.get("learned", False) and self.notes.get("changes") is None
+
     def knows(self, *problems: str) -> bool:
         """Whether one of these problems is among the findings above info, folded ones included."""
-        return any(finding.problem in problems and finding.rank for finding in _all(self.diagnosis.findings))
+        return any(finding.problem in problems and finding.rank for finding in self.findings)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All so far, folded ones included."""
+        return list(_all(self.diagnosis.findings))
 
     @property
     def seconds_left(self) -> float:

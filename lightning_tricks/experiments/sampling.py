@@ -23,8 +23,13 @@ def generators_of(data: Any) -> list[Generator]:
     return [generator for generator in sources if isinstance(generator, Generator)]
 
 
-def spread(data: Any, count: int) -> list[Any]:
+def spread(data: Any, count: int, size: int | None = None) -> list[Any]:
     """So many batches: of a loader over a data set patterns from all of its length, else the first ones.
+
+    Args:
+        data: A loader, an iterable of batches, or one batch.
+        count: How many.
+        size: Of how many patterns, where the loader leaves it open which are together.
 
     Raises:
         NotAskedError: There is none.
@@ -34,13 +39,13 @@ def spread(data: Any, count: int) -> list[Any]:
     [True, True, True]
     """
     with keep_random_numbers(generators=generators_of(data)):
-        found = _drawn(data, count) if _is_plain(data) else list(itertools.islice(_batches(data), count))
+        found = _drawn(data, count, size) if is_plain(data) else list(itertools.islice(_batches(data), count))
     if not found:
         raise NotAskedError("the data holds no batch")
     return found
 
 
-def _is_plain(data: Any) -> bool:
+def is_plain(data: Any) -> bool:
     """Whether every pattern is as likely as any other and can be asked for by its number."""
     if not isinstance(data, DataLoader) or data.batch_size is None or isinstance(data.dataset, IterableDataset):
         return False
@@ -48,8 +53,9 @@ def _is_plain(data: Any) -> bool:
     return usual and isinstance(data.dataset, Sized) and len(data.dataset) > 0
 
 
-def _drawn(loader: Any, count: int) -> list[Any]:
-    length, size = len(loader.dataset), min(loader.batch_size, len(loader.dataset))
+def _drawn(loader: Any, count: int, wanted: int | None) -> list[Any]:
+    length = len(loader.dataset)
+    size = min(wanted or loader.batch_size, length)
     generator = torch.Generator().manual_seed(_SEED)
     order = [torch.randperm(length, generator=generator) for _ in range(-(-count * size // length))]
     rows = torch.cat(order)[: count * size].reshape(count, size).tolist()
