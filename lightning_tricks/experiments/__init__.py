@@ -5,8 +5,8 @@ Each is a function of a model (a LightningModule, or any module with a ``loss_fn
 """
 
 from lightning_tricks.experiments.batch_entries import batch_entries
-from lightning_tricks.experiments.changes import changes
 from lightning_tricks.experiments.batch_order import batch_order
+from lightning_tricks.experiments.changes import changes
 from lightning_tricks.experiments.evaluation_gap import evaluation_gap
 from lightning_tricks.experiments.free_outputs import free_outputs, share
 from lightning_tricks.experiments.independence import independence
@@ -21,8 +21,8 @@ from lightning_tricks.experiments.validation_like_training import validation_lik
 
 __all__ = [
     "batch_entries",
-    "changes",
     "batch_order",
+    "changes",
     "evaluation_gap",
     "free_outputs",
     "independence",

@@ -11,9 +11,10 @@ from torch import nn
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.experiments.arms import ARMS, Arm
+from lightning_tricks.experiments.arms.batches import Batches
 from lightning_tricks.experiments.arms.course import Deadline
 from lightning_tricks.experiments.arms.rates import RATES
-from lightning_tricks.experiments.arms.trials import GAIN, Trial, Trials, cause_of, prepared
+from lightning_tricks.experiments.arms.trials import GAIN, LEARNED, READING, Trial, Trials, cause_of, prepared
 from lightning_tricks.experiments.asking import Answer, LossFunction, WrongArgumentError, asks, copied
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.registry import Subject, tried
@@ -134,16 +135,23 @@ def finding_of(trial: Trial, step: int) -> Finding:
     )
 
 
-@tried("changes", "trainings", order=3, brings=_brings, proves=_proves)
+@tried("changes", "trainings", order=1, brings=_brings, proves=_proves)
 def _in_checkup(subject: Subject) -> Experiment:
     return _asked(subject)
 
 
 def _trials(subject: Subject) -> Answer:
     begun = time.perf_counter()
-    trials = prepared(subject.training.copy(), subject.data, False, Deadline(subject.seconds_left), unit=subject.way)
+    if isinstance(subject.data, Iterator):
+        raise NotAskedError("the data can be read only once")
+    deadline = Deadline(subject.seconds_left)
+    batches = Batches.of(subject.data, READING * deadline.seconds)
+    if not batches.apart:
+        raise NotAskedError("of one batch nothing can be held back")
+    trials = prepared(subject.training.copy(), batches, False, deadline)
     trials.run(ordered(ARMS, subject.diagnosis.findings))
     subject.notes["changes"] = cause_of(trials.trials)
+    subject.notes["learned"] = trials.best >= LEARNED
     if not trials.bases:
         raise NotAskedError(f"no time was left after {time.perf_counter() - begun:.0f} s")
     return answer(trials)

@@ -80,6 +80,6 @@ def _pairs(batches: list[Any]) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-@tried("learnable", "trainings", order=2)
+@tried("learnable", "trainings", order=3, wanted=lambda subject: subject.is_unexplained)
 def _in_checkup(subject: Subject) -> Experiment:
     return learnable(subject.data)

@@ -115,7 +115,7 @@ def forbids_healthy(found: Experiment) -> bool:
     return found.conclusive and numbers["own"] < NOT_LEARNED and not numbers["adam"] >= LEARNED
 
 
-@tried("memorise", "trainings", order=1)
+@tried("memorise", "trainings", order=2, wanted=lambda subject: subject.is_unexplained)
 def _in_checkup(subject: Subject) -> Experiment:
     return _asked(subject.training.copy(), subject.batch)
 

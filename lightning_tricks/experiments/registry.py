@@ -95,6 +95,11 @@ class Subject:
         waiting = any(finding.rank and finding.proof is None for finding in self.diagnosis.findings)
         return waiting or not self.share >= LEARNED
 
+    @property
+    def is_unexplained(self) -> bool:
+        """Whether it is not known to learn, and no change was found that makes it."""
+        return not self.notes.get("learned", False) and self.notes.get("changes") is None
+
     def knows(self, *problems: str) -> bool:
         """Whether one of these problems is among the findings above info, folded ones included."""
         return any(finding.problem in problems and finding.rank for finding in self.findings)

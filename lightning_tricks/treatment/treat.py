@@ -19,6 +19,7 @@ from lightning_tricks.experiments.arms.trials import (
     GAIN,
     LEARNED,
     NEARLY,
+    READING,
     Notice,
     Trial,
     Trials,
@@ -91,7 +92,7 @@ def treat(
     with without_a_trace():
         try:
             training = Training.of(model, loss_fn, optimizer)
-            batches = Batches.of(data)
+            batches = Batches.of(data, READING * max_seconds)
             if val_data is not None:
                 batches = batches.measured_on(val_data)
             course = _Rounds(training, batches, diagnosis, deadline, notice or (lambda text: None))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,23 +34,25 @@ class Batches:
         held: On which shares are measured. Where there are too few batches they are those of the training.
         seen: Some of the training, for shares on what was trained on.
         shuffles: Whether the loader is known to shuffle.
+        apart: Whether those held back are others than those of the training.
     """
 
     train: list[Any]
     held: list[Any]
     seen: list[Any]
     shuffles: bool = False
+    apart: bool = True
 
     @classmethod
-    def of(cls, data: Any) -> Batches:
-        """Read a loader, a LightningDataModule, an iterable of batches or one batch.
+    def of(cls, data: Any, seconds: float = math.inf) -> Batches:
+        """Read a loader, a LightningDataModule, an iterable of batches or one batch, for so many seconds at most.
 
         Raises:
             NotAskedError: There is no batch.
         """
         loader = compat.loader_of(data) if hasattr(data, "train_dataloader") else data
         with keep_random_numbers(generators=generators_of(loader)):
-            batches = list(_read([loader] if is_batch(loader) else loader))
+            batches = _read([loader] if is_batch(loader) else loader, seconds)
         if not batches:
             raise NotAskedError("the data hold no batch")
         count = min(HELD_BACK, len(batches) // 4 or int(len(batches) > 1))
@@ -57,7 +61,7 @@ class Batches:
         train = _apart([batch for index, batch in enumerate(batches) if index not in where], held)
         seen = train[:: max(1, len(train) // max(1, count))]
         shuffles = isinstance(getattr(loader, "sampler", None), RandomSampler)
-        return cls(train, _few(held) or _few(train), _few(seen), shuffles)
+        return cls(train, _few(held) or _few(train), _few(seen), shuffles, bool(held))
 
     def stream(self, seed: int) -> Iterator[Any]:
         """Batches to train on without end: pass after pass, from another one on for every seed."""
@@ -73,7 +77,7 @@ class Batches:
         """The same, with other batches to measure on."""
         loader = compat.loader_of(data) if hasattr(data, "train_dataloader") else data
         with keep_random_numbers(generators=generators_of(loader)):
-            found = _few(list(_read([loader] if is_batch(loader) else loader)))
+            found = _few(_read([loader] if is_batch(loader) else loader))
         return replace(self, held=found or self.held)
 
     def shuffled(self, seed: int = 0) -> Batches:
@@ -86,7 +90,7 @@ class Batches:
         order = torch.randperm(sum(sizes), generator=Generator().manual_seed(seed))
         whole = concatenated(self.train)
         train = [taken(whole, index) for index in order.split(sizes)]
-        return Batches(train, self.held, train[: len(self.seen)], True)
+        return replace(self, train=train, seen=train[: len(self.seen)], shuffles=True)
 
 
 def concatenated(batches: list[Any]) -> Any:
@@ -154,32 +158,31 @@ def _few(batches: list[Any]) -> list[Any]:
     return found
 
 
-def _read(loader: Any) -> Iterable[Any]:
+def _read(loader: Any, seconds: float = math.inf) -> list[Any]:
     if not isinstance(loader, Iterable):
         raise TypeError(f"data must be a loader, an iterable of batches or one batch, got {type(loader).__name__}")
     if type(loader) is DataLoader and not isinstance(loader.dataset, IterableDataset):
         plain: Any = loader
         if plain.batch_sampler is not None and plain.collate_fn is not None:
-            return _without_workers(plain)
-    batches = iter(loader)
-    first = list(itertools.islice(batches, 1))
-    return [*first, *itertools.islice(batches, _limit(first) - 1)] if first else []
+            return _without_workers(plain, seconds)
+    found, begun = list[Any](), time.perf_counter()
+    for batch in loader:
+        found.append(batch)
+        if len(found) >= _limit(found[:1]) or time.perf_counter() - begun > seconds:
+            break
+    return found
 
 
-def _without_workers(loader: Any) -> Iterator[Any]:
-    """Batches over the whole epoch; of a long one evenly spread."""
-    indices = list(itertools.islice(loader.batch_sampler, 100_000))
-    if not indices:
-        return
-
-    def read(k: int) -> Any:
-        return loader.collate_fn([loader.dataset[i] for i in indices[k]])
-
-    first = read(0)
-    count = min(_limit([first]), len(indices))
-    yield first
-    for k in range(1, count):
-        yield read(k * len(indices) // count)
+def _without_workers(loader: Any, seconds: float) -> list[Any]:
+    """Batches over the whole epoch, in its order; of a long one, or where time is short, as evenly spread as may be."""
+    begun, indices = time.perf_counter(), list(itertools.islice(loader.batch_sampler, 100_000))
+    found = dict[int, Any]()
+    order = torch.randperm(len(indices), generator=Generator().manual_seed(0)).tolist()
+    for k in order:
+        found[k] = loader.collate_fn([loader.dataset[i] for i in indices[k]])
+        if len(found) >= _limit([found[order[0]]]) or time.perf_counter() - begun > seconds:
+            break
+    return [found[k] for k in sorted(found)]
 
 
 def _limit(batches: list[Any]) -> int:

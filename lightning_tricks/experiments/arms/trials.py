@@ -23,6 +23,7 @@ from lightning_tricks.experiments.training.training import Training
 SORT, DECLARE, HANDICAP = 60, 200, 4  # steps to sort arms, to declare one, and how many times longer the other may take
 SEEDS = (0, 1)
 LEARNED = 0.85  # of the way: from here on no change has room to show itself
+READING = 0.2  # of the time at most
 SAME = 1e-5  # of a loss: what changes by less does not change
 DECLARED = 5  # arms at most that are tried for longer
 # Healthy trainings fall short of these: lower rates and rebuilt networks win a little where one merely overfits.
@@ -265,7 +266,7 @@ def prepared(
     Raises:
         NotAskedError: It cannot be tried.
     """
-    batches = data if isinstance(data, Batches) else Batches.of(data)
+    batches = data if isinstance(data, Batches) else Batches.of(data, READING * deadline.seconds)
     places = Places.of(training.copy(), batches.train[0])
     known = Unit(unit["guess"], unit["floor"]) if unit else unit_of(training.copy(), batches)
     return Trials(training, Setting(batches, places, ruined), known, deadline, notice)
