@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_tricks.comparison.histories import history_of
@@ -31,7 +31,7 @@ class Comparison:
         partings: Of each measure that parts the first place, the earliest first.
         compared: Names of all measures that both runs have.
         layers: How many layers both have.
-        only: Layers, by their names, that only the first run has, and only the second.
+        only: Layers, and parameters of none, that only the first run has, and only the second.
         steps: The first and the last step at which both were looked at; None where there is no such step.
         looks: How many looks each has.
         histories: The snapshots of both.
@@ -66,9 +66,11 @@ class Comparison:
         if not self.compared or not (self.layers or self.part):
             return f"{other} cannot be compared with {one}: they have no layer of one name."
         if self.first is None:
+            apart = [f"{len(names)} only in {run}" for run, names in zip(self.names, self.only, strict=True) if names]
+            but = f" (layers: {', '.join(apart)})" if apart else ""
             return (
                 f"{other} does not part from {one}: from step {self.steps[0]} to {self.steps[1]} they differ no more "
-                "than two seeds of one training."
+                f"than two seeds of one training{but}."
             )
         whole = [each for each in self.partings if each.layer is None and each is not self.first]
         before = [each for each in whole if each.step <= self.first.step]
@@ -152,25 +154,23 @@ def compare(a: Any, b: Any, *, names: tuple[str, str] = ("run A", "run B")) -> C
     guess = scale_of_losses(histories[0])
     found: list[Parting] = []
     compared: list[str] = []
-    layers: tuple[set[str], set[str]] = (set(), set())
     for measure in MEASURES:
         ours, their = series_of(histories[0], measure), series_of(histories[1], measure)
         ours, their = ({one_name.get(layer, layer): each for layer, each in series.items()}
                        for one_name, series in ((one, ours), (other, their)))  # fmt: skip
         if ours.keys() & their.keys():
             compared.append(measure.name)
-        if measure.name == "std":
-            layers = ({str(name) for name in ours}, {str(name) for name in their})
         found += _first(measure, ours, their, guess)
     found.sort(key=lambda each: (each.step, compared.index(each.measure)))
-    apart = tuple(tuple(sorted(mine - theirs)) for mine, theirs in (layers, layers[::-1]))
+    mine, theirs = ({name_of.get(name, name) or "" for name in _names(history)}
+                    for name_of, history in ((one, histories[0]), (other, histories[1])))  # fmt: skip
     ends = max(h[0].step for h in histories), min(h[-1].step for h in histories)
     return Comparison(
         names,
         tuple(found),
         tuple(compared),
-        len(layers[0] & layers[1]),
-        (apart[0], apart[1]),
+        len(_layers(mine & theirs)),
+        (tuple(_layers(mine - theirs)), tuple(_layers(theirs - mine))),
         ends if ends[0] <= ends[1] else None,
         (len(histories[0]), len(histories[1])),
         (list(histories[0]), list(histories[1])),
@@ -198,6 +198,12 @@ def _named(history: Sequence[Snapshot], other: Sequence[Snapshot]) -> dict[str |
 def _names(history: Sequence[Snapshot]) -> set[str]:
     last = history[-1]
     return {record.name for record in (*last.weighted, *last.activations, *last.parameters)}
+
+
+def _layers(names: Iterable[str]) -> list[str]:
+    """Without the parameters of those layers that are there."""
+    known = set(names)
+    return sorted(name for name in known if name.rpartition(".")[0] not in known)
 
 
 def _row(each: Parting) -> tuple[str, ...]:

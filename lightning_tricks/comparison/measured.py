@@ -15,6 +15,7 @@ from lightning_tricks.probes import Snapshot
 
 Scale = Literal["factor", "share", "guess", "flag"]
 Entry = tuple[str | None, int, float]  # a layer, its place in the order of execution, the value
+FLAGS = {"NaN/Inf": ("no NaN or Inf any more", "NaN or Inf"), "updated": ("not updated", "updated")}
 _LEAST = 1e-30  # a factor of 0 is one of this
 
 
@@ -30,6 +31,7 @@ class Compared:
             factor it is the ratio.
         values: Of a snapshot.
         backward: Whether it comes into being from the last layer to the first.
+        held: For how many looks in a row they have to be apart, as a finding has to hold; NaN counts at once.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Compared:
     apart: float
     values: Callable[[Snapshot], Iterator[Entry]]
     backward: bool = False
+    held: int = 3
 
     def scaled(self, value: float, guess: float) -> float:
         """On the scale on which distances are differences."""
@@ -127,6 +130,14 @@ def _nonfinite(snapshot: Snapshot) -> Iterator[Entry]:
         yield record.name, record.order, float(record.nonfinite)
 
 
+def _updated(snapshot: Snapshot) -> Iterator[Entry]:
+    """Nothing where no optimiser is known."""
+    if any(not math.isnan(record.update) for record in snapshot.parameters):
+        order = {record.name: record.order for record in snapshot.weighted}
+        for place, record in enumerate(snapshot.parameters):
+            yield record.name, order.get(record.layer or "", place), float(record.update > 0)
+
+
 def _whole(measure: str) -> Callable[[Snapshot], Iterator[Entry]]:
     return lambda snapshot: iter([(None, 0, getattr(snapshot, measure))])
 
@@ -135,7 +146,7 @@ def _whole(measure: str) -> Callable[[Snapshot], Iterator[Entry]]:
 # Thresholds: 54 pairs of seeds of 18 healthy trainings of the clinic (dense, convolutional, residual, recurrent and
 # attention networks, 240 steps) stayed under the number behind each, as `tests/benchmarks/two_seeds.py` measures it.
 LAYERS = (
-    Compared("NaN/Inf", "flag", 0.5, _nonfinite),
+    Compared("NaN/Inf", "flag", 0.5, _nonfinite, held=1),
     Compared("weights", "factor", 1.5, _parameters("weight")),  # 1.25
     Compared("std", "factor", 2.5, _spread),  # 2.02
     Compared("linearity", "share", 0.2, _activations("linearity")),  # 0.139
@@ -143,6 +154,7 @@ LAYERS = (
     Compared("activity", "share", 0.25, _activations("activity")),  # 0.157
     Compared("dead units", "share", 0.3, _activations("dead_share")),  # 0.229
     Compared("error signal", "factor", 2.5, _error_signal, backward=True),  # 1.68
+    Compared("updated", "flag", 0.5, _updated),
     Compared("update ratio", "factor", 6.0, _parameters("update_ratio"), backward=True),  # 4.68
 )
 WHOLE = (

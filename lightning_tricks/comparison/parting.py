@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_tricks.comparison.measured import Compared, Series
+from lightning_tricks.comparison.measured import FLAGS, Compared, Series
 from lightning_tricks.probes.records.record import to_json
 from lightning_tricks.report.words import number
 
-HELD = 3  # looks in a row, as a finding has to hold; fewer only where there are not more
 _FAR = 1e6  # a factor over this is written as "gone"
 
 
@@ -48,7 +47,7 @@ class Parting:
     def difference(self) -> str:
         """What the second run has of the first one's, in words."""
         if self.scale == "flag":
-            return "NaN or Inf" if self.second else "no NaN or Inf any more"
+            return FLAGS[self.measure][bool(self.second)]
         if self.scale == "share":
             return f"{self.second - self.first:+.2f}"
         if not self.first or not math.isfinite(self.second / self.first) or abs(self.second / self.first) > _FAR:
@@ -67,7 +66,7 @@ class Parting:
 
 
 def parting(measure: Compared, layer: str | None, one: Series, other: Series, guess: float) -> Parting | None:
-    """The first look from which on the two stay apart for three looks, or to the end where there are fewer at all.
+    """The first look from which on the two stay apart for so many looks, or for all where there are fewer at all.
 
     They are compared where either was looked at; the other one's value is taken between its looks. From a distance
     is taken what is ordinary from one look to the next: the smaller such change of the two, as what is to be found
@@ -81,7 +80,7 @@ def parting(measure: Compared, layer: str | None, one: Series, other: Series, gu
     slack = np.zeros(len(steps)) if measure.scale == "flag" else np.minimum(ours.change, their.change)
     slack = slack + ours.between + their.between
     beyond = np.where(np.abs(distance) > measure.threshold + slack, np.sign(distance), 0.0)
-    held = 1 if measure.scale == "flag" else min(HELD, len(steps))
+    held = min(measure.held, len(steps))
     for index in range(len(steps) - held + 1):
         if beyond[index] and (beyond[index : index + held] == beyond[index]).all():
             first, second = (_value(steps[index], series) for series in (one, other))
