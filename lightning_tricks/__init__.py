@@ -11,6 +11,7 @@ from lightning_tricks.callbacks import (
     TransformersDoctor,
 )
 from lightning_tricks.checkup import checkup
+from lightning_tricks.comparison import Comparison, compare
 from lightning_tricks.diagnosis import Finding, Remedy, Rule, diagnose, rule
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
@@ -23,6 +24,8 @@ from lightning_tricks.ensemble import (
 )
 from lightning_tricks.ensemble.data.bootstrap import bootstrap
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
+from lightning_tricks.summary import Summary, summary
+from lightning_tricks.testing import assert_healthy
 from lightning_tricks.treatment import Treatment, treat
 from lightning_tricks.verify import Verification, verify
 from lightning_tricks.watch import LoopDoctor, watch
@@ -42,8 +45,13 @@ __all__ = [
     "watch",
     "LoopDoctor",
     "checkup",
+    "assert_healthy",
     "verify",
     "Verification",
+    "summary",
+    "Summary",
+    "compare",
+    "Comparison",
     "diagnose",
     "Diagnosis",
     "Experiment",

@@ -25,7 +25,8 @@ LEVELS = [
     {"treatment"},
     {"watch"},
     {"callbacks"},
-    {"checkup", "verify", "ensemble", "modules"},
+    {"checkup", "verify", "ensemble", "modules", "comparison", "summary", "testing"},
+    {"commands"},
 ]
 TORCH_ONLY = ("activations", "model", "stats", "nn", "init", "surgery", "probes")
 NAMES_LIGHTNING = {"lightning", "pytorch_lightning"}

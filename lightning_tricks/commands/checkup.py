@@ -4,41 +4,36 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import random
 import sys
 from typing import Any
-
-import numpy as np
-import torch
 
 import lightning_tricks.testing as testing
 from lightning_tricks.checkup import checkup
 from lightning_tricks.commands import output, sarif
 from lightning_tricks.commands.status import OF_STATE, CommandError
-from lightning_tricks.commands.target import data_of, loss_of, model_of
+from lightning_tricks.commands.target import DATA, MODEL, SEED, begin_random_numbers, data_of, loss_of, model_of
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.treatment import treat
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="module:name of a factory without arguments, a class or a model; file.py:name too")
-    parser.add_argument("--data", required=True, metavar="M:N", help="module:name of a loader, batches, one batch (x, y), "
-                        "a LightningDataModule, or a factory of one")  # fmt: skip
-    parser.add_argument("--loss", metavar="NAME", help="of torch.nn.functional, or module:function; needed unless the "
-                        "model is a LightningModule")  # fmt: skip
-    parser.add_argument("--val-data", metavar="M:N", help="the same of validation")
-    parser.add_argument("--batches", type=int, default=8, metavar="N", help="optimiser steps (8)")
-    parser.add_argument("--experiments", default="auto", metavar="WHICH", help="auto, all, none, or names parted by commas")
-    parser.add_argument("--max-seconds", type=float, default=60, metavar="S", help="for the experiments (60)")
-    parser.add_argument("--treat", action="store_true", help="try remedies on copies, and tell what they bring")
-    parser.add_argument("--ignore", nargs="+", default=[], metavar="PROBLEM", help="not to be found: dead_units, or dead_units:encoder.*")
-    parser.add_argument("--fail-on", choices=testing.FAIL_ON, default="warning", help="the least severity with exit status 1")
-    parser.add_argument("--accepted", metavar="FILE", help="a JSON file of findings that do not count")
-    parser.add_argument("--accept", action="store_true", help="write what is found into that file")
-    parser.add_argument("--seed", type=int, default=0, help="of the random numbers, those of the factories too (0)")
+    add = parser.add_argument
+    add("model", help=MODEL)
+    add("--data", required=True, metavar="M:N", help=DATA)
+    add("--loss", metavar="NAME", help="of torch.nn.functional, or module:function; a LightningModule needs none")
+    add("--val-data", metavar="M:N", help="the same of validation")
+    add("--batches", type=int, default=8, metavar="N", help="optimiser steps (8)")
+    add("--experiments", default="auto", metavar="WHICH", help="auto, all, none, or names parted by commas")
+    add("--max-seconds", type=float, default=60, metavar="S", help="for the experiments (60)")
+    add("--treat", action="store_true", help="try remedies on copies, and tell what they bring")
+    add("--ignore", nargs="+", default=[], metavar="PROBLEM", help="as dead_units, or dead_units:encoder.*")
+    add("--fail-on", choices=testing.FAIL_ON, default="warning", help="the least severity with exit status 1")
+    add("--accepted", metavar="FILE", help="a JSON file of findings that do not count")
+    add("--accept", action="store_true", help="write what is found into that file")
+    add("--seed", type=int, default=0, help=SEED)
     output.json_argument(parser)
-    parser.add_argument("--html", metavar="FILE", help="write the page")
-    parser.add_argument("--sarif", metavar="FILE", help="write SARIF 2.1.0, as code scanning reads it")
+    add("--html", metavar="FILE", help="write the page")
+    add("--sarif", metavar="FILE", help="write SARIF 2.1.0, as code scanning reads it")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,8 +44,7 @@ def run(options: argparse.Namespace) -> int:
         if not pathlib.Path(options.accepted).exists():
             raise CommandError(f"there is no file {options.accepted}; --accept writes it")
         accepted = testing.Accepted.read(options.accepted)
-    for begin in (random.seed, np.random.seed, torch.manual_seed):
-        begin(options.seed)
+    begin_random_numbers(options.seed)
     model, place = model_of(options.model)
     data, loss = data_of(options.data), loss_of(options.loss)
     val_data = None if options.val_data is None else data_of(options.val_data)
@@ -67,9 +61,8 @@ def run(options: argparse.Namespace) -> int:
     )
     output.show(options, diagnosis.to_dict, diagnosis.show)
     if options.treat:
-        print(file=sys.stderr if options.json == output.STDOUT else sys.stdout)
-        print(treat(model, diagnosis, data, loss, val_data=val_data, dry_run=True),
-              file=sys.stderr if options.json == output.STDOUT else sys.stdout)  # fmt: skip
+        beside = sys.stderr if options.json == output.STDOUT else sys.stdout
+        print("", treat(model, diagnosis, data, loss, val_data=val_data, dry_run=True), sep="\n", file=beside)
     if options.html:
         diagnosis.to_html(options.html)
     if options.accept:

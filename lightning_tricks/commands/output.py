@@ -15,7 +15,9 @@ STDOUT = "-"
 
 
 def json_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", metavar="FILE", help="write everything as JSON; - for the terminal, in place of the table")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write everything as JSON; - for the terminal, in place of the table"
+    )
 
 
 def show(options: argparse.Namespace, plain: Callable[[], Mapping[str, Any]], text: Callable[[], None]) -> None:

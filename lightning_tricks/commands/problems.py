@@ -52,7 +52,9 @@ def _cure(rule: Rule) -> str:
 
 
 def _explained(rule: Rule) -> str:
-    return "\n\n".join("\n".join(textwrap.fill(line, _WIDTH) for line in each.split("\n")) for each in explanation(rule))
+    return "\n\n".join(
+        "\n".join(textwrap.fill(line, _WIDTH) for line in each.split("\n")) for each in explanation(rule)
+    )
 
 
 def _listed(rules: list[Rule]) -> str:

@@ -17,7 +17,9 @@ from lightning_tricks.report.words import number
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="a checkpoint of a training with a doctor, a diagnosis as JSON, or a table (to_csv)")
+    parser.add_argument(
+        "source", help="a checkpoint of a training with a doctor, a diagnosis as JSON, or a table (to_csv)"
+    )
     parser.add_argument("--ignore", nargs="+", default=[], metavar="PROBLEM", help="not to be found")
     output.json_argument(parser)
     parser.add_argument("--html", metavar="FILE", help="write the page")
@@ -44,10 +46,14 @@ def _unjudged(history: list[Snapshot], options: argparse.Namespace) -> int:
     """A table has the measures and not what the rules ask beside them, so nothing of it is called healthy or sick."""
     given = [f"--{name}" for name in ("html", "csv", "json") if getattr(options, name)]
     if given:
-        raise CommandError(f"a table cannot be judged, so there is no {given[0]}: give a checkpoint, or a diagnosis as JSON")
+        raise CommandError(
+            f"a table cannot be judged, so there is no {given[0]}: give a checkpoint, or a diagnosis as JSON"
+        )
     first, last = history[0], history[-1]
     print(f"Not judged: {options.source} is a table of measures, without all that the rules ask for.")
-    print(f"{len(history)} looks from step {first.step} to {last.step}, loss {number(first.loss)} to {number(last.loss)}.")
+    print(
+        f"{len(history)} looks from step {first.step} to {last.step}, loss {number(first.loss)} to {number(last.loss)}."
+    )
     print(layers_text(Diagnosis(history=history)))
     print("\nA checkpoint of the training, or diagnosis.to_dict() as JSON, can be judged.", file=sys.stderr)
     return UNKNOWN

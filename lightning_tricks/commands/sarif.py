@@ -20,7 +20,7 @@ LEVELS = {"info": "note", "warning": "warning", "critical": "error"}
 
 
 def sarif(diagnosis: Diagnosis, place: Place | None = None, accepted: Accepted | None = None) -> dict[str, Any]:
-    """The log: a rule for each problem that was found, a result for each finding, those that follow from it named in it.
+    """The log: a rule for each problem that was found, a result for each finding; in it, what follows from it.
 
     Args:
         diagnosis: What was found.
@@ -28,7 +28,9 @@ def sarif(diagnosis: Diagnosis, place: Place | None = None, accepted: Accepted |
         accepted: What is known; it is written as suppressed.
     """
     problems = list(dict.fromkeys(finding.problem for finding in diagnosis.findings))
-    results = [_result(each, problems.index(each.problem), place, accepted or Accepted()) for each in diagnosis.findings]
+    results = [
+        _result(each, problems.index(each.problem), place, accepted or Accepted()) for each in diagnosis.findings
+    ]
     driver = {"name": "lightning_tricks", "version": _version(), "rules": [_rule(problem) for problem in problems]}
     invocation = {"executionSuccessful": True}
     properties = {"state": diagnosis.state, "verdict": diagnosis.verdict}
@@ -75,7 +77,9 @@ def _message(finding: Finding) -> str:
     measured = "; ".join(evidence(finding.evidence))
     parts += [f"Measured: {measured}."] if measured else []
     parts += [f"What to do: {finding.remedies[0]}."] if finding.remedies else []
-    following = [f"{each.problem}{f' at {each.layer}' if each.layer else ''}" for each in _following(finding.consequences)]
+    following = [
+        f"{each.problem}{f' at {each.layer}' if each.layer else ''}" for each in _following(finding.consequences)
+    ]
     parts += [f"From it follow: {', '.join(following)}."] if following else []
     return " ".join(part for part in parts if part)
 

@@ -7,12 +7,14 @@ import importlib.util
 import inspect
 import os
 import pathlib
+import random
 import sys
 import traceback
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -20,12 +22,22 @@ from lightning_tricks._compat.lightning import LightningDataModule
 from lightning_tricks.commands.status import CommandError
 from lightning_tricks.model.arguments import unknown_name
 
+MODEL = "module:name of a factory without arguments, a class or a model; file.py:name too"
+DATA = "module:name of a loader, batches, one batch (x, y), a LightningDataModule, or a factory of one"
+SEED = "of the random numbers, those of the factories too (0)"
+
 
 class Place(NamedTuple):
     """Where in the user's code something is made."""
 
     file: str
     line: int
+
+
+def begin_random_numbers(seed: int) -> None:
+    """Of Python, NumPy and torch, so that a command says the same twice."""
+    for begin in (random.seed, np.random.seed, torch.manual_seed):
+        begin(seed)
 
 
 def model_of(target: str) -> tuple[nn.Module, Place | None]:
@@ -53,12 +65,12 @@ def loss_of(name: str | None) -> Callable[[Any, Any], torch.Tensor] | None:
         if not callable(found):
             known = [each for each in dir(torch.nn.functional) if "loss" in each or "entropy" in each]
             raise CommandError(f"{unknown_name('loss', name, known)}, or a function of yours as module:function")
-        return found  # type: ignore[no-any-return]
+        return found
     found = _found(name, "the loss")
     loss = _called(found, name) if isinstance(found, type) else found
     if not callable(loss):
         raise CommandError(f"{name} gives {_kind(loss)}, which is no loss function")
-    return loss  # type: ignore[no-any-return]
+    return loss
 
 
 def place_of(thing: Any) -> Place | None:
@@ -100,7 +112,9 @@ def _module(path: str) -> ModuleType:
         return importlib.import_module(pathlib.Path(path).stem)
     except ModuleNotFoundError as error:
         if error.name and (path == error.name or path.startswith(f"{error.name}.")):
-            raise CommandError(f"there is no module {error.name!r} in {os.getcwd()} or among what is installed") from None
+            raise CommandError(
+                f"there is no module {error.name!r} in {os.getcwd()} or among what is installed"
+            ) from None
         raise CommandError(_failed(f"importing {path}", error)) from error
     except Exception as error:
         raise CommandError(_failed(f"importing {path}", error)) from error
@@ -124,4 +138,6 @@ def _failed(what: str, error: Exception) -> str:
 
 
 def _kind(thing: Any) -> str:
-    return "None" if thing is None else f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__
+    return (
+        "None" if thing is None else f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__
+    )

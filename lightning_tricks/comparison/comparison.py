@@ -84,7 +84,9 @@ class Comparison:
         yield self.verdict[0].upper() + self.verdict[1:]
         if self.partings:
             yield ""
-            yield from _aligned([("measure", "parts at", "layer", *self.names, "difference"), *map(_row, self.partings)])
+            yield from _aligned(
+                [("measure", "parts at", "layer", *self.names, "difference"), *map(_row, self.partings)]
+            )
         if self.steps is not None and self.compared:
             yield ""
             whole = [name for name in self.compared if name not in {each.measure for each in self.partings}]

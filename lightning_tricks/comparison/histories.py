@@ -132,8 +132,9 @@ def _snapshot(step: int, rows: Mapping[tuple[str, str, str], Mapping[str, float]
         elif kind in _KINDS:
             name = _KINDS[kind]
             found[name].append(_record(KINDS[name], layer, order, {_CALLED.get(name, ""): function}, values))
-    records: dict[str, Any] = {kind: tuple(of_kind) for kind, of_kind in found.items()}
-    return Snapshot(step, **{name: whole.get(name, math.nan) for name in _WHOLE}, **records, partial=True)
+    fields: dict[str, Any] = {kind: tuple(of_kind) for kind, of_kind in found.items()}
+    fields |= {name: whole.get(name, math.nan) for name in _WHOLE}
+    return Snapshot(step, partial=True, **fields)
 
 
 _WHOLE = ("loss", "learning_rate", "validation_loss")

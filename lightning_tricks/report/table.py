@@ -44,6 +44,11 @@ def text(diagnosis: Diagnosis, width: int | None = None) -> str:
     return "\n".join(line.text for line in _lines(diagnosis, width))
 
 
+def layers_text(diagnosis: Diagnosis, width: int = WIDE) -> str:
+    """The layers alone, as plain text: of a history that cannot be judged."""
+    return "\n".join(line.text for line in _layers(diagnosis, {}, width)).lstrip("\n")
+
+
 @view("rich")
 def rich_lines(diagnosis: Diagnosis, width: int) -> Iterator[Any]:
     """The same lines for rich, coloured by severity."""

@@ -9,6 +9,7 @@ Each line names the largest distance that holds for three looks, beside what is 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from unittest.mock import patch
@@ -16,21 +17,25 @@ from unittest.mock import patch
 import numpy as np
 
 import lightning_tricks as lt
-from lightning_tricks.comparison import comparison, parting
-from lightning_tricks.comparison.measured import MEASURES
+from lightning_tricks.comparison import comparison
+from lightning_tricks.comparison.measured import MEASURES, Compared
 
 from .clinic.case import Case
 from .clinic.train import train
 
-CALIBRATED = """mlp3-tanh-circles-sgd sequential4-gelu-digits-momentum mlp6-relu-digits-sgd functional5-relu-digits-adam
+CALIBRATED = """
+mlp3-tanh-circles-sgd sequential4-gelu-digits-momentum mlp6-relu-digits-sgd functional5-relu-digits-adam
 mlp10-relu-digits-adam lenet-relu-digits-adam cnn_bn-relu-digits-momentum res_mlp-relu-digits-adam
 transformer_pre-gelu-digits-adam lstm-tanh-digits-adam mlp_ln-gelu-digits-adamw selu12-selu-digits-momentum
 mlp6-relu-moons-momentum mlp_bn-relu-wine-rmsprop functional5-tanh-friedman-momentum attention1-relu-digits-adamw
-linear-none-digits-adam next_conv-gelu-words-adam""".split()
-HELD = """sequential4-relu-digits-sgd mlp3-relu-digits-rmsprop cnn-relu-digits-adam res_cnn_gn-relu-digits-rmsprop
+linear-none-digits-adam next_conv-gelu-words-adam
+"""
+HELD = """
+sequential4-relu-digits-sgd mlp3-relu-digits-rmsprop cnn-relu-digits-adam res_cnn_gn-relu-digits-rmsprop
 attention4-gelu-digits-adamw gru-tanh-digits-adam mlp_bn_behind-relu-digits-momentum functional5-relu-moons-adam
 highway-relu-digits-rmsprop swiglu-silu-digits-adam transformer_post-gelu-digits-adam mlp6-relu-cancer-sgd
-selu6-selu-wine-sgd next_gru-tanh-words-adam""".split()
+selu6-selu-wine-sgd next_gru-tanh-words-adam
+"""
 
 
 def runs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, list[list[lt.Snapshot]]]]:
@@ -56,8 +61,8 @@ def needed(one: list[lt.Snapshot], other: list[lt.Snapshot]) -> dict[str, float]
     return found
 
 
-def replaced(measure: parting.Compared, apart: float) -> parting.Compared:
-    return parting.Compared(measure.name, measure.scale, apart, measure.values, measure.backward)
+def replaced(measure: Compared, apart: float) -> Compared:
+    return dataclasses.replace(measure, apart=apart)
 
 
 def main() -> None:
@@ -66,7 +71,7 @@ def main() -> None:
     held = parser.parse_args().held
     needs: list[dict[str, float]] = []
     parted: list[str] = []
-    for name, histories in runs(HELD if held else CALIBRATED, (5, 6) if held else (0, 1, 2)):
+    for name, histories in runs((HELD if held else CALIBRATED).split(), (5, 6) if held else (0, 1, 2)):
         for one, other in itertools.combinations(histories, 2):
             needs.append(needed(one, other))
             found = lt.compare(one, other)
