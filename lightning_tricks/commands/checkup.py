@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import lightning_tricks.testing as testing
+from lightning_tricks._compat.lightning import is_lightning_module
 from lightning_tricks.checkup import checkup
 from lightning_tricks.commands import output, sarif
 from lightning_tricks.commands.status import OF_STATE, CommandError
@@ -47,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
     begin_random_numbers(options.seed)
     model, place = model_of(options.model)
     data, loss = data_of(options.data), loss_of(options.loss)
+    if loss is None and not is_lightning_module(model):
+        raise CommandError(f"{options.model} gives no LightningModule: give its loss, such as --loss cross_entropy")
     val_data = None if options.val_data is None else data_of(options.val_data)
     names = options.experiments.split(",")
     diagnosis = checkup(

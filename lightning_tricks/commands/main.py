@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pathlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from lightning_tricks.commands import checkup, compare, problems, report, summar
 from lightning_tricks.commands.status import ERROR, CommandError
 
 _COMMANDS = (checkup, report, compare, summary, problems)
+_PACKAGE = pathlib.Path(__file__).parents[1]
 _ABOUT = """Finds what is wrong with a training run of a deep network.
 
 exit status: 0 healthy, "so far" too; 1 sick or not learning; 2 an error; 3 unknown, as too little was seen
@@ -34,6 +36,13 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def _is_ours(error: Exception) -> bool:
+    """Whether the message is one of the package's, which says what is wrong by itself; another's needs its kind."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = bool(frames) and pathlib.Path(frames[-1].filename).is_relative_to(_PACKAGE)
+    return isinstance(error, (CommandError, OSError)) or (ours and isinstance(error, (TypeError, ValueError)))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status.
 
@@ -51,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.traceback:
             traceback.print_exc()
-        known = isinstance(error, (CommandError, OSError, ImportError))
-        said = str(error) if known else f"{type(error).__name__}: {error}"
+        said = str(error) if _is_ours(error) else f"{type(error).__name__}: {error}"
         print(f"lightning-tricks {options.command}: error: {said}", file=sys.stderr)
         return ERROR
     return status

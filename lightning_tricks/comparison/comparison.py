@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lightning_tricks._compat.notebook import ShownAsText
 from lightning_tricks.comparison.histories import history_of
 from lightning_tricks.comparison.measured import LAYERS, MEASURES, Compared, Series, scale_of_losses, series_of
 from lightning_tricks.comparison.parting import Parting, parting
@@ -23,7 +24,7 @@ _OF_LAYERS = {measure.name for measure in LAYERS}
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Comparison(ShownAsText):
     """Where two runs part; ``print(comparison)`` shows it as a table.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_tricks.diagnosis.history.progress import guess_loss
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 Scale = Literal["factor", "share", "guess", "flag"]
 Entry = tuple[str | None, int, float]  # a layer, its place in the order of execution, the value
@@ -99,8 +99,12 @@ def _saturation(snapshot: Snapshot) -> Iterator[Entry]:
     yield from (entry for entry in _activations("saturation")(snapshot) if entry[0] not in active)
 
 
+def _calls(snapshot: Snapshot) -> list[WeightedRecord | ActivationRecord]:
+    return [*snapshot.weighted, *snapshot.activations]
+
+
 def _spread(snapshot: Snapshot) -> Iterator[Entry]:
-    for record in (*snapshot.weighted, *snapshot.activations):
+    for record in _calls(snapshot):
         if not record.nonfinite:
             yield record.name, record.order, record.std
 
@@ -126,7 +130,7 @@ def _parameters(measure: str) -> Callable[[Snapshot], Iterator[Entry]]:
 
 
 def _nonfinite(snapshot: Snapshot) -> Iterator[Entry]:
-    for record in (*snapshot.weighted, *snapshot.activations):
+    for record in _calls(snapshot):
         yield record.name, record.order, float(record.nonfinite)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lightning_tricks._compat.notebook import ShownAsText
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Remedy
 
@@ -29,7 +30,7 @@ class Proven(Remedy):
 
 
 @dataclasses.dataclass
-class Treatment:
+class Treatment(ShownAsText):
     """What a treatment did.
 
     ``print(treatment)`` shows the table "changed one thing, share of the way".
