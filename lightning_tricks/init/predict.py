@@ -206,8 +206,8 @@ def _activate(name: str, layer: Layer, now: Moments, passed: float | None) -> tu
     except (ValueError, TypeError, RuntimeError) as error:
         what = layer if isinstance(layer, str) else type(layer).__name__
         raise ValueError(
-            f"cannot predict {f'layer {name!r}' if name else 'the model'} ({what}): {error}; give predict the layers in "
-            "order, as a list of weighted layers, normalisation layers and activations"
+            f"cannot predict {f'layer {name!r}' if name else 'the model'} ({what}): {error}; give predict the layers "
+            "in order, as a list of weighted layers, normalisation layers and activations"
         ) from error
     after = moments(function, now.mean, now.variance)
     slope = None
