@@ -12,6 +12,7 @@ from lightning_tricks.callbacks import (
     TransformersDoctor,
 )
 from lightning_tricks.checkup import checkup
+from lightning_tricks.comparison import Comparison, compare
 from lightning_tricks.diagnosis import Finding, Remedy, Rule, diagnose, rule
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
@@ -25,6 +26,9 @@ from lightning_tricks.ensemble import (
 from lightning_tricks.ensemble.data.bootstrap import bootstrap
 from lightning_tricks.modules import Classifier, Regressor
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
+from lightning_tricks.summary import Summary, summary
+from lightning_tricks.testing import assert_healthy
+from lightning_tricks.treatment import Treatment, treat
 from lightning_tricks.verify import Verification, verify
 from lightning_tricks.watch import LoopDoctor, watch
 
@@ -44,8 +48,13 @@ __all__ = [
     "watch",
     "LoopDoctor",
     "checkup",
+    "assert_healthy",
     "verify",
     "Verification",
+    "summary",
+    "Summary",
+    "compare",
+    "Comparison",
     "diagnose",
     "Diagnosis",
     "Experiment",
@@ -59,6 +68,9 @@ __all__ = [
     "ParameterRecord",
     # try
     "experiments",
+    # cure
+    "treat",
+    "Treatment",
     # show
     "report",
     # build, start, change

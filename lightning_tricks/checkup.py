@@ -21,7 +21,7 @@ from lightning_tricks.experiments.sampling import generators_of, validation_of
 from lightning_tricks.experiments.training.lightning_step import cloned
 from lightning_tricks.experiments.trying import try_them
 from lightning_tricks.model.arguments import check_count, check_module
-from lightning_tricks.model.batches import input_and_target
+from lightning_tricks.model.batches import input_and_target, is_batch
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.optimizers import check_optimizer_of
@@ -215,7 +215,7 @@ class RepeatedBatches:
     def __init__(self, data: Any, count: int, *, kept: bool = False) -> None:
         if hasattr(data, "train_dataloader"):
             data = compat.loader_of(data)
-        self.data = [data] if _is_batch(data) else data
+        self.data = [data] if is_batch(data) else data
         self.count, self.seen, self._kept = count, list[Any](), kept
         if not isinstance(self.data, Iterable):
             raise TypeError(f"data must be a loader, an iterable of batches or one batch, got {type(data).__name__}")
@@ -240,17 +240,6 @@ class RepeatedBatches:
                     if found
                     else "data holds no batch: is the dataset empty, or smaller than batch_size with drop_last=True?"
                 )
-
-
-def _is_batch(data: Any) -> bool:
-    """Whether this is one batch and not a collection of batches."""
-    if (
-        torch.is_tensor(data)
-        or isinstance(data, dict)
-        or (dataclasses.is_dataclass(data) and not hasattr(data, "__iter__"))
-    ):
-        return True
-    return isinstance(data, (tuple, list)) and any(torch.is_tensor(entry) for entry in data)
 
 
 def device_of(model: nn.Module) -> torch.device:

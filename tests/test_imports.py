@@ -25,7 +25,8 @@ LEVELS = [
     {"treatment"},
     {"watch"},
     {"callbacks"},
-    {"checkup", "verify", "ensemble", "modules"},
+    {"checkup", "verify", "ensemble", "modules", "comparison", "summary", "testing"},
+    {"commands"},
 ]
 TORCH_ONLY = ("activations", "model", "stats", "nn", "init", "surgery", "probes")
 NAMES_LIGHTNING = {"lightning", "pytorch_lightning"}
@@ -221,5 +222,6 @@ def test_no_file_grows_beyond_reading(path: Path) -> None:
 
 
 def test_no_room_grows_beyond_finding() -> None:
-    for room in {path.parent for path in files()} - {PACKAGE / "diagnosis" / "rules"}:
+    one_file_each = {PACKAGE / "diagnosis" / "rules", PACKAGE / "experiments"}  # a problem, an experiment
+    for room in {path.parent for path in files()} - one_file_each:
         assert len([path for path in room.glob("*.py") if path.name != "__init__.py"]) <= 12, room

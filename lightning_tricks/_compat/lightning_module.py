@@ -61,3 +61,9 @@ def hyperparameters_are_given() -> bool:
     except ImportError:  # then they are what the constructor was given, modules left out
         return False
     return _given_hyperparameters.get() is not None
+
+
+def is_running(trainer: Any) -> bool:
+    """Whether a Trainer is in the middle of a fit."""
+    state = trainer.state
+    return getattr(state.status, "value", None) == "running" and getattr(state.fn, "value", None) == "fit"

@@ -16,7 +16,7 @@ from lightning_tricks.diagnosis.history.learning import TOLD_AFTER
 from lightning_tricks.diagnosis.registry import RULES, wording
 from lightning_tricks.probes import Snapshot
 
-ViewName = Literal["text", "rich", "show", "csv", "html"]
+ViewName = Literal["text", "rich", "show", "csv", "html", "notebook"]
 State = Literal["healthy", "sick", "not_learning", "unknown"]
 View = TypeVar("View", bound=Callable[..., Any])
 _views: dict[str, Callable[..., Any]] = {}
@@ -26,7 +26,8 @@ def view(name: ViewName) -> Callable[[View], View]:
     """Enter a function of a diagnosis as one of its views.
 
     ``text(diagnosis)`` is what ``print`` shows, ``rich(diagnosis, width)`` what rich does, ``show(diagnosis, file)``
-    prints, ``csv(diagnosis, path)`` writes the history, ``html(diagnosis, path, trials)`` the page.
+    prints, ``csv(diagnosis, path)`` writes the history, ``html(diagnosis, path, trials)`` the page,
+    ``notebook(diagnosis)`` is the HTML that a notebook shows.
     """
     if name not in get_args(ViewName):
         raise ValueError(f"a diagnosis has no view {name!r}; known are {', '.join(get_args(ViewName))}")
@@ -123,6 +124,9 @@ class Diagnosis:
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         yield from _views["rich"](self, options.max_width)
+
+    def _repr_html_(self) -> str:
+        return str(_views["notebook"](self))
 
     def show(self, file: TextIO | None = None) -> None:
         """Print the table, in colour where rich is installed and the terminal has colours."""

@@ -6,11 +6,15 @@ Each is a function of a model (a LightningModule, or any module with a ``loss_fn
 
 from lightning_tricks.experiments.batch_entries import batch_entries
 from lightning_tricks.experiments.batch_order import batch_order
+from lightning_tricks.experiments.changes import changes
 from lightning_tricks.experiments.evaluation_gap import evaluation_gap
 from lightning_tricks.experiments.free_outputs import free_outputs, share
 from lightning_tricks.experiments.independence import independence
+from lightning_tricks.experiments.learnable import learnable
+from lightning_tricks.experiments.memorise import memorise
 from lightning_tricks.experiments.never_read import never_read
 from lightning_tricks.experiments.own_input import own_input
+from lightning_tricks.experiments.rate import rate
 from lightning_tricks.experiments.reach import reach
 from lightning_tricks.experiments.same_sample_twice import same_sample_twice
 from lightning_tricks.experiments.validation_like_training import validation_like_training
@@ -18,11 +22,15 @@ from lightning_tricks.experiments.validation_like_training import validation_lik
 __all__ = [
     "batch_entries",
     "batch_order",
+    "changes",
     "evaluation_gap",
     "free_outputs",
     "independence",
+    "learnable",
+    "memorise",
     "never_read",
     "own_input",
+    "rate",
     "reach",
     "same_sample_twice",
     "share",

@@ -51,6 +51,7 @@ class Subject:
     val_data: Any = None
     deadline: float = math.inf
     done: dict[str, Experiment] = dataclasses.field(default_factory=dict)
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)  # what an experiment keeps for what it brings
 
     @functools.cached_property
     def training(self) -> Training:
@@ -101,6 +102,11 @@ class Subject:
         waiting = any(finding.rank and finding.proof is None for finding in self.diagnosis.findings)
         told = len(self.diagnosis.history) > 0 and self.diagnosis.history[-1].step + 1 >= TOLD_AFTER
         return waiting or (told and not self.share >= LEARNED)
+
+    @property
+    def is_unexplained(self) -> bool:
+        """Whether it is not known to learn, and no change was found that makes it."""
+        return not self.notes.get("learned", False) and self.notes.get("changes") is None
 
     def knows(self, *problems: str) -> bool:
         """Whether one of these problems is among the findings above info, folded ones included."""

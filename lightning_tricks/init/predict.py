@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks._compat.notebook import ShownAsText
 from lightning_tricks._compat.torch_modules import ConvNd, ConvTransposeNd, DropoutNd
 from lightning_tricks.activations import activation_of
 from lightning_tricks.init.fans import fans
@@ -19,6 +20,11 @@ from lightning_tricks.model.layers import RMS_NORMS, is_mean_only, is_normalizat
 __all__ = ["LayerPrediction", "Prediction", "predict"]
 
 Layer = ActivationLike
+
+_MEANS = {
+    "MARGINAL": "a deviation of the second moment stays as it is, neither a fault nor self-normalising; usual for ReLU",
+    "UNSTABLE": "it grows from layer to layer: a little off in the first layer is far off in a deep network",
+}
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,16 @@ class LayerPrediction:
 
     @property
     def verdict(self) -> str:
-        """``"STABLE"``, ``"UNSTABLE"``, ``"MARGINAL"``, or ``""`` where nothing can be said."""
+        """``"STABLE"``, ``"UNSTABLE"``, ``"MARGINAL"``, or ``""`` where nothing can be said.
+
+        STABLE: a deviation of the second moment shrinks, the units normalise themselves. UNSTABLE: it grows. MARGINAL:
+        it stays, as with units that have no scale of their own: ReLU with He's weights is so, and rightly.
+        """
         return "" if self.slope is None else verdict(self.slope)
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(ShownAsText):
     """The layers in order; printed as a table."""
 
     layers: tuple[LayerPrediction, ...]
@@ -71,7 +81,9 @@ class Prediction:
             slope = "" if row.slope is None else f"{row.slope:.4f}"
             rows.append((row.layer, row.kind, f"{row.mean:.4g}", f"{row.variance:.4g}", slope, row.verdict))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        found = {row.verdict for row in self.layers}
+        return "\n".join([*lines, *(f"{verdict}: {said}" for verdict, said in _MEANS.items() if verdict in found)])
 
 
 @torch.no_grad()
@@ -87,8 +99,8 @@ def predict(model: nn.Module | Iterable[Layer], mean: float = 0.0, variance: flo
     Convolutions count without padding, dropout as in training, normalisation layers give what their affine part says.
 
     Args:
-        model: An ``nn.Sequential`` (nested, SELU blocks included) or a list of modules and activations, which may
-            be names or functions.
+        model: An ``nn.Sequential`` (nested, SELU blocks included), a module such as a LightningModule that holds its
+            weights in one of these, or a list of modules and activations, which may be names or functions.
         mean: Mean over all elements of the input.
         variance: Variance over all elements of the input.
 
@@ -102,6 +114,7 @@ def predict(model: nn.Module | Iterable[Layer], mean: float = 0.0, variance: flo
     layer  kind    mean    variance  slope
     0      Linear  0       1
     1      relu    0.3989  0.3408    1.0000  MARGINAL
+    MARGINAL: a deviation of the second moment stays as it is, neither a fault nor self-normalising; usual for ReLU
     """
     now = Moments(float(mean), float(variance))
     passed: float | None = None  # d log(second moment) since the last activation; None before a weighted layer
@@ -133,6 +146,9 @@ def predict(model: nn.Module | Iterable[Layer], mean: float = 0.0, variance: flo
 
 
 def _flatten(model: nn.Module | Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    if isinstance(model, nn.Module) and (held := _held(model)):
+        yield from _flatten(held[1], f"{prefix}.{held[0]}" if prefix else held[0])
+        return
     if isinstance(model, nn.Module) and not isinstance(model, (nn.Sequential, nn.ModuleList)):
         items: list[tuple[str, Layer]] = [("", model)]
     elif isinstance(model, nn.Module):
@@ -147,6 +163,17 @@ def _flatten(model: nn.Module | Iterable[Layer], prefix: str = "") -> Iterator[t
                 yield from _flatten(part, f"{name}.{child}" if name else child)
         else:
             yield name, layer
+
+
+def _held(model: nn.Module) -> tuple[str, nn.Module] | None:
+    """The one Sequential that holds all weights of a module, beside losses and metrics; None where it is otherwise."""
+    if isinstance(model, (nn.Sequential, nn.ModuleList)) or list(model.parameters(recurse=False)):
+        return None
+    children = list(model.named_children())
+    holders = [(name, child) for name, child in children if next(child.parameters(), None) is not None]
+    others = [child for _, child in children if child not in [each for _, each in holders]]
+    plain = len(holders) == 1 and isinstance(holders[0][1], nn.Sequential)
+    return holders[0] if plain and not any(activation_of(child) is not None for child in others) else None
 
 
 @torch.no_grad()
@@ -171,13 +198,16 @@ def _activate(name: str, layer: Layer, now: Moments, passed: float | None) -> tu
     known = not isinstance(layer, nn.Module) or activation_of(layer) is not None or not list(layer.children())
     try:
         if not known or (isinstance(layer, nn.Module) and list(layer.parameters()) and activation_of(layer) is None):
-            raise ValueError("the order or the effect of its parts is not known without data")
+            raise ValueError(
+                "in which order its parts run, and what they do, shows only with data (lightning_tricks.summary(model, "
+                "batch) predicts each of its layers from what comes in)"
+            )
         function = scalar_function(layer)
     except (ValueError, TypeError, RuntimeError) as error:
         what = layer if isinstance(layer, str) else type(layer).__name__
         raise ValueError(
-            f"cannot predict layer {name!r} ({what}): {error}; give predict the layers in order, as a list of weighted "
-            "layers, normalisation layers and activations"
+            f"cannot predict {f'layer {name!r}' if name else 'the model'} ({what}): {error}; give predict the layers "
+            "in order, as a list of weighted layers, normalisation layers and activations"
         ) from error
     after = moments(function, now.mean, now.variance)
     slope = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lightning_tricks._compat.notebook import ShownAsText
+
 __all__ = ["Entry", "NoEffectWarning", "Report"]
 
 
@@ -28,7 +30,7 @@ class Entry:
 
 
 @dataclass
-class Report:
+class Report(ShownAsText):
     """What a surgery or an initialisation changed in a model, and what it left alone.
 
     >>> report = Report()

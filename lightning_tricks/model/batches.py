@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["Forward", "first_element", "input_and_target", "number_of_samples", "run_model", "tensors_in"]
+__all__ = ["Forward", "first_element", "input_and_target", "is_batch", "number_of_samples", "run_model", "tensors_in"]
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -71,3 +72,14 @@ def input_and_target(batch: Any) -> tuple[Any, Any]:
         got = f"{len(entries)} entries" if entries else type(batch).__name__
         raise TypeError(f"a batch must be (x, y), got {got}; for any other, wrap the model in a LightningModule")
     return entries[0], entries[1]
+
+
+def is_batch(data: Any) -> bool:
+    """Whether this is one batch and not a collection of batches."""
+    if (
+        torch.is_tensor(data)
+        or isinstance(data, dict)
+        or (dataclasses.is_dataclass(data) and not hasattr(data, "__iter__"))
+    ):
+        return True
+    return isinstance(data, (tuple, list)) and any(torch.is_tensor(entry) for entry in data)

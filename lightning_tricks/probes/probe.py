@@ -79,6 +79,11 @@ class Probe:
         self._observer.outermost = OutermostCalls(self._observer.modules, self._observer.guard)
 
     @property
+    def calls(self) -> int:
+        """Number of calls recorded up to now: the ``order`` of the latest one."""
+        return self._observer.tallies.order
+
+    @property
     def kept_call(self) -> OutermostCall | None:
         """That call, until the snapshot is made."""
         return None if self._observer.outermost is None else self._observer.outermost.found

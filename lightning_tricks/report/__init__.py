@@ -1,7 +1,7 @@
 """Shows what a diagnosis found: a text table, a page, a tidy CSV, figures (matplotlib and rich are optional)."""
 
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
-from lightning_tricks.report import table  # enters the views of a diagnosis
+from lightning_tricks.report import notebook, table  # enters the views of a diagnosis
 from lightning_tricks.report.figures import (
     all_figures,
     comparison,

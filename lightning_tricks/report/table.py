@@ -41,7 +41,12 @@ def text(diagnosis: Diagnosis, width: int | None = None) -> str:
     """The table as plain text, as wide as the terminal within 60 to 100 columns, or as told."""
     if width is None:
         width = min(max(shutil.get_terminal_size((80, 24)).columns, 60), WIDE)
-    return "\n".join(line.text for line in _lines(diagnosis, width))
+    return "\n".join(line.text for line in lines_of(diagnosis, width))
+
+
+def layers_text(diagnosis: Diagnosis, width: int = WIDE) -> str:
+    """The layers alone, as plain text: of a history that cannot be judged."""
+    return "\n".join(line.text for line in _layers(diagnosis, {}, width)).lstrip("\n")
 
 
 @view("rich")
@@ -49,7 +54,7 @@ def rich_lines(diagnosis: Diagnosis, width: int) -> Iterator[Any]:
     """The same lines for rich, coloured by severity."""
     from rich.text import Text
 
-    for line in _lines(diagnosis, width):
+    for line in lines_of(diagnosis, width):
         shown = Text(line.text, no_wrap=True, overflow="ellipsis")
         if line.style:
             shown.stylize(_STYLES[line.style], 0, len(line.text) if line.emphasis is None else line.emphasis)
@@ -69,7 +74,8 @@ def show(diagnosis: Diagnosis, file: TextIO) -> None:
         Console(file=file, highlight=False, soft_wrap=False).print(diagnosis)
 
 
-def _lines(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
+def lines_of(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
+    """All of the table."""
     width = min(max(width, NARROW), WIDE + 20)
     style = {"healthy": "healthy", "unknown": "info"}.get(diagnosis.state) or _worst(diagnosis.findings)
     yield from (Line(part, style) for part in _wrap(diagnosis.verdict, width))

@@ -138,3 +138,35 @@ def test_normalisations_that_leave_something(norm):
     predicted = lt_init.predict(net, mean=0.5)[1]
     assert predicted.mean == pytest.approx(float(out.mean()), abs=0.03)
     assert predicted.variance == pytest.approx(float(out.var()), rel=0.03)
+
+
+def test_the_table_says_what_marginal_and_unstable_are():
+    net = nn.Sequential(nn.Linear(64, 64, bias=False), nn.ReLU())
+    lines = str(lt_init.predict(net)).splitlines()
+    assert lines[2].endswith("MARGINAL")
+    assert lines[3].startswith("MARGINAL: a deviation of the second moment stays as it is")
+    assert len(lines) == 4
+
+
+def test_a_module_that_holds_all_weights_in_one_sequential_is_read():
+    class Held(nn.Module):
+        def __init__(self, *others):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
+            self.others = nn.ModuleList(others)
+            self.loss = nn.CrossEntropyLoss()
+
+    found = lt_init.predict(Held())
+    assert [row.layer for row in found] == ["net.0", "net.1", "net.2"]
+    with pytest.raises(ValueError, match=r"cannot predict the model \(Held\).*lightning_tricks.summary"):
+        lt_init.predict(Held(nn.Linear(8, 8)))
+
+
+def test_an_activation_beside_the_sequential_may_run_anywhere():
+    class Beside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.act = nn.Sequential(nn.Linear(8, 8)), nn.ReLU()
+
+    with pytest.raises(ValueError, match="cannot predict the model"):
+        lt_init.predict(Beside())

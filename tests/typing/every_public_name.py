@@ -102,6 +102,10 @@ def look(x: Tensor, y: Tensor) -> list[lt.Snapshot]:
     print(total, activation.name, activation.function, weighted.operation, snapshot.not_seen)
     print(lt.checkup(plain(), (x, y), cross_entropy, num_batches=2))
     verification: lt.Verification = lt.verify(plain(), (x, y), cross_entropy)
+    healthy: lt.Diagnosis = lt.assert_healthy(plain(), (x, y), cross_entropy, num_batches=2, experiments="none")
+    layers: lt.Summary = lt.summary(plain(), x)
+    found: lt.Comparison = lt.compare(healthy, healthy, names=("one", "other"))
+    print(layers.layers[0].predicted, found.part, found.verdict, [each.step for each in found.partings])
     assert verification.identical, verification
     return [snapshot]
 

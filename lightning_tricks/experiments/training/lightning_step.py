@@ -10,6 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tricks.experiments.patterns import NotAskedError
+
+
+def begin(module: Any) -> None:
+    """What the Trainer calls before the first batch.
+
+    Raises:
+        NotAskedError: It asks for more of a Trainer than there is.
+    """
+    for hook in (module.on_fit_start, module.on_train_start, module.on_train_epoch_start):
+        try:
+            hook()
+        except Exception as error:
+            raise NotAskedError(f"{hook.__name__} fails without a Trainer: {error}") from error
+
 
 def lightning_step(training: Any, batch: Any) -> Tensor | None:
     """As the Trainer makes it: the closure of the optimiser's step runs, clears and goes backward."""

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor, nn
+
 from lightning_tricks.experiments.patterns import NotAskedError
 
 
@@ -62,3 +64,29 @@ def _parts(answer: Any) -> tuple[list[Any], list[Any]]:
         pairs = [_parts(each) for each in answer]
         return [o for pair in pairs for o in pair[0]], [s for pair in pairs for s in pair[1]]
     return [answer], []
+
+
+def begin_with(optimizer: Any, parameters: Sequence[nn.Parameter], known: set[int]) -> None:
+    """Have an optimiser forget its state, drop parameters that are gone and take up new ones in its first group.
+
+    Args:
+        parameters: Those that the model has now.
+        known: The ids of those that it had; others that the optimiser holds are not the model's, and stay.
+    """
+    present = set(map(id, parameters))
+    for group in optimizer.param_groups:
+        group["params"] = [p for p in group["params"] if id(p) in present or id(p) not in known]
+    optimizer.param_groups[0]["params"] += [p for p in parameters if p.requires_grad and id(p) not in known]
+    optimizer.state.clear()
+
+
+def scale_rates(optimizer: Any, schedules: Sequence[Schedule], factor: float) -> None:
+    """Multiply the learning rates of all groups, and what schedules take them from."""
+    for group in optimizer.param_groups:
+        for key in ("lr", "initial_lr", "max_lr", "min_lr"):
+            if isinstance(group.get(key), (float, int, Tensor)):
+                group[key] = group[key] * factor
+    for schedule in schedules:
+        rates = getattr(schedule.scheduler, "base_lrs", None)
+        if isinstance(rates, list):
+            schedule.scheduler.base_lrs = [rate * factor for rate in rates]

@@ -12,11 +12,24 @@ from torch import Tensor, nn
 
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks._compat.compiled import original_of
-from lightning_tricks._compat.lightning_module import trainer_of
+from lightning_tricks._compat.lightning_module import is_running, trainer_of
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.training.copied import Copied
-from lightning_tricks.experiments.training.lightning_step import clip, cloned, lightning_step, loss_of_step, on_device
-from lightning_tricks.experiments.training.optimizers import Schedule, configured, schedule_of
+from lightning_tricks.experiments.training.lightning_step import (
+    begin,
+    clip,
+    cloned,
+    lightning_step,
+    loss_of_step,
+    on_device,
+)
+from lightning_tricks.experiments.training.optimizers import (
+    Schedule,
+    begin_with,
+    configured,
+    scale_rates,
+    schedule_of,
+)
 from lightning_tricks.experiments.training.stand_in import attach
 from lightning_tricks.model.batches import input_and_target, tensors_in
 from lightning_tricks.model.isolated import isolated
@@ -40,7 +53,9 @@ class Training:
         schedules: Schedulers, each with when it steps.
         clip: Limit and algorithm (``"norm"``, ``"value"``) of gradient clipping; limit 0 for none.
         accumulate: Batches to an optimiser step.
-        before_step: Called between backward and clipping; where an experiment changes how it trains.
+        lr_factor: What the learning rates were multiplied with; see ``scale_lr``.
+        clears: Whether gradients are cleared whatever the module's own hook does.
+        prepare: From a batch to the one that is trained on; evaluation sees it as it is.
         steps, planned_steps: Batches so far; optimiser steps that the schedules are made for.
 
     >>> net = nn.Linear(4, 1)
@@ -59,10 +74,15 @@ class Training:
         self.schedules: list[Schedule] = []
         self.clip: tuple[float, str] = (0.0, "norm")
         self.accumulate = 1
+        self.clears = False
+        self.lr_factor = 1.0
+        self.prepare: Callable[[Any], Any] | None = None
         self.steps, self.planned_steps = 0, PLANNED
         self._real: Any = None  # the Trainer whose numbers the stand-in hands on
         self._copied: Copied | None = None  # until the first loss has shown that the copy stands alone
         self._differentiates = False  # whether its loss asks for gradients itself
+        self._configured = False  # whether the module itself gave the optimiser
+        self._known = {id(p) for p in module.parameters()}
 
     @classmethod
     def of(
@@ -118,21 +138,13 @@ class Training:
         if optimizer is None:
             training.configure()
         if own_step and (real is None or not is_running(real)):
-            training._begin()
+            begin(module)
         return training
 
     def _take_settings(self, trainer: Any) -> None:
         algorithm = getattr(trainer.gradient_clip_algorithm, "value", trainer.gradient_clip_algorithm)
         self.clip = float(trainer.gradient_clip_val or 0.0), str(algorithm or "norm")
         self.accumulate = int(trainer.accumulate_grad_batches)
-
-    def _begin(self) -> None:
-        """What the Trainer calls before the first batch."""
-        for hook in (self.module.on_fit_start, self.module.on_train_start, self.module.on_train_epoch_start):
-            try:
-                hook()
-            except Exception as error:
-                raise NotAskedError(f"{hook.__name__} fails without a Trainer: {error}") from error
 
     def configure(self) -> None:
         """A new optimiser for the parameters that the module has now, with its schedules: the module's own, or Adam."""
@@ -144,16 +156,37 @@ class Training:
             optimizer, schedules = configured(answer)
             if optimizer is not None and self._copied is not None:
                 optimizer, schedules = self._copied.also(optimizer, schedules)
-            self.optimizer, self.schedules = optimizer, schedules
+            self.optimizer, self.schedules, self._configured = optimizer, schedules, True
             return
         trained = [p for p in self.module.parameters() if p.requires_grad]
         self.optimizer, self.schedules = (torch.optim.Adam(trained, lr=1e-3) if trained else None), []
+
+    def renew(self) -> None:
+        """After the module has got other parameters or other values: an optimiser that begins with those.
+
+        One that the module configures is configured again; of a given one the groups stay, parameters that are gone
+        leave it and new ones join its first group.
+        """
+        if self._configured or self.optimizer is None:
+            factor, self.lr_factor = self.lr_factor, 1.0
+            self.configure()
+            self.scale_lr(factor)
+        else:
+            begin_with(self.optimizer, list(self.module.parameters()), self._known)
+        self._known = {id(p) for p in self.module.parameters()}
+
+    def scale_lr(self, factor: float) -> None:
+        """Multiply the learning rates of all groups, and what schedules take them from."""
+        self.lr_factor *= factor
+        if self.optimizer is not None and factor != 1.0:
+            scale_rates(self.optimizer, self.schedules, factor)
 
     def copy(self) -> Training:
         """Another one at the same point; module, loss, optimiser and schedules in one deep copy."""
         copied = Copied((self.module, self.loss_fn, self.optimizer, self.schedules), [self.stand_in], hooks=True)
         module, loss_fn, optimizer, schedules = copied.parts
         other = copy.copy(self)
+        other._known = {id(p) for p in module.parameters()}
         other.module, other.loss_fn, other.optimizer, other.schedules = module, loss_fn, optimizer, schedules
         if compat.is_lightning_module(module):
             attach(other, self._real)
@@ -163,6 +196,13 @@ class Training:
     def stand_in(self) -> Any:
         """What stands in for its Trainer; None where it asks none."""
         return trainer_of(self.module) if compat.is_lightning_module(self.module) else None
+
+    @property
+    def begun(self) -> int:
+        """Optimiser steps of the user's own training so far, as far as Trainer or optimiser tell."""
+        states = [] if self.optimizer is None else list(self.optimizer.state.values())
+        counts = [int(state["step"]) for state in states if isinstance(state, dict) and "step" in state]
+        return max([0 if self._real is None else int(self._real.global_step), *counts])
 
     @property
     def uses_own_step(self) -> bool:
@@ -218,6 +258,10 @@ class Training:
         Raises:
             NotAskedError: As ``loss``.
         """
+        batch = batch if self.prepare is None else self.prepare(batch)
+        if self.clears and self.steps % self.accumulate == 0:
+            for parameter in self.module.parameters():
+                parameter.grad = None
         try:
             found = lightning_step(self, batch) if self.uses_own_step else self._plain_step(batch)
         except NotAskedError:
@@ -266,9 +310,3 @@ class Training:
                 self._differentiates = True
         with torch.enable_grad():
             return self.loss_or_none(batch)
-
-
-def is_running(trainer: Any) -> bool:
-    """Whether a Trainer is in the middle of a fit."""
-    state = trainer.state
-    return getattr(state.status, "value", None) == "running" and getattr(state.fn, "value", None) == "fit"

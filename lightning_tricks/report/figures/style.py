@@ -96,9 +96,9 @@ def save(figure: Figure, path: pathlib.Path) -> None:
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure that belongs to no window and to no global state, in inches."""
-    from matplotlib.figure import Figure
+    from lightning_tricks.report.figures.shown import ShownFigure
 
-    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    return ShownFigure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
 def heading(figure: Figure, title: str, subtitle: str) -> None:

@@ -1,0 +1,142 @@
+"""The course of one short training: how far it has come after so many steps, asked for as far as it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from lightning_tricks.experiments.arms.batches import Batches
+from lightning_tricks.experiments.free_outputs import share
+from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.training.training import Training
+
+EVERY = 20  # steps between two looks
+
+
+class TimeIsUpError(Exception):
+    """The time that was given for experiments is over."""
+
+
+class Deadline:
+    """When to stop.
+
+    Args:
+        seconds: From now on.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.begun = time.perf_counter()
+        self.seconds = seconds
+
+    @property
+    def left(self) -> float:
+        return self.seconds - (time.perf_counter() - self.begun)
+
+    def check(self) -> None:
+        """TimeIsUpError where nothing is left."""
+        if self.left <= 0:
+            raise TimeIsUpError
+
+
+class Unit:
+    """The unit of a loss: 0 is what a guess loses, 1 the floor.
+
+    Args:
+        guess, floor: Losses, from ``free_outputs``.
+    """
+
+    def __init__(self, guess: float, floor: float) -> None:
+        self.guess, self.floor = guess, floor
+
+    def share(self, loss: float) -> float:
+        """How far of the way from a guess to the floor; worse than a guess is 0, so that no repair of mere harm counts.
+
+        >>> Unit(2.0, 0.0).share(0.5), Unit(2.0, 0.0).share(float("inf"))
+        (0.75, 0.0)
+        """
+        return max(0.0, share(loss, self.guess, self.floor)) if math.isfinite(loss) else 0.0
+
+
+class Course:
+    """One training and its shares of the way on held-back and on seen batches.
+
+    Args:
+        training: A copy of its own.
+        batches: What it is fed.
+        unit: Of its loss.
+        seed: Where its batches begin, and of its random numbers: they are drawn anew at every look.
+        deadline: When to stop.
+    """
+
+    def __init__(self, training: Training, batches: Batches, unit: Unit, seed: int, deadline: Deadline) -> None:
+        self.training, self.batches, self.unit, self.seed, self.deadline = training, batches, unit, seed, deadline
+        self.steps, self.seconds = 0, 0.0
+        self.held: dict[int, float] = {}
+        self.seen: dict[int, float] = {}
+        self.loss: dict[int, float] = {}
+        self.losses: list[float] = []
+        self._stream = batches.stream(seed)
+        self._over = False
+        self._look()
+
+    def run(self, steps: int) -> None:
+        """Go on until so many steps.
+
+        Raises:
+            TimeIsUpError: It is; what was reached is kept.
+            NotAskedError: A step fails.
+        """
+        while self.steps < steps:
+            self.deadline.check()
+            begun = time.perf_counter()
+            count = min(EVERY, steps - self.steps)
+            if not self._over:
+                seed_all(self.seed * 100_003 + self.steps)
+                self.losses += [self.training.step(next(self._stream)) for _ in range(count)]
+            self.steps += count
+            self._look()
+            self.seconds += time.perf_counter() - begun
+
+    def _look(self) -> None:
+        """A training whose loss is no number any more does not come back."""
+        if not self._over:
+            held = self.training.evaluate(self.batches.held)
+            seen = held if self.batches.seen is self.batches.held else self.training.evaluate(self.batches.seen)
+            self.held[self.steps], self.seen[self.steps] = self.unit.share(held), self.unit.share(seen)
+            self.loss[self.steps] = held
+            self._over = not math.isfinite(held) and self.steps > 0
+        else:
+            self.loss[self.steps] = math.inf
+            self.held[self.steps] = self.seen[self.steps] = 0.0
+
+    def best(self, first: int, last: int) -> tuple[float, float]:
+        """The best shares, held back and seen, between two steps."""
+        at = [step for step in self.held if first <= step <= last]
+        return max(self.held[step] for step in at), max(self.seen[step] for step in at)
+
+    @property
+    def share(self) -> float:
+        """Where it stands."""
+        return self.held[self.steps]
+
+
+def seed_all(seed: int) -> None:
+    """Random numbers of Python, NumPy and torch; within what keeps those of the user."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def or_not(reasons: dict[str, str], name: str) -> Iterator[None]:
+    """A block that may not be possible; then the reason is noted."""
+    try:
+        yield
+    except NotAskedError as error:
+        reasons[name] = str(error)

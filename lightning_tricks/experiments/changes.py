@@ -1,0 +1,171 @@
+"""changes: which one change of a training makes it learn?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from lightning_tricks.diagnosis.experiment import Experiment
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.experiments.arms import ARMS, Arm
+from lightning_tricks.experiments.arms.batches import Batches
+from lightning_tricks.experiments.arms.course import Deadline
+from lightning_tricks.experiments.arms.rates import RATES
+from lightning_tricks.experiments.arms.trials import GAIN, LEARNED, READING, Trial, Trials, cause_of, prepared
+from lightning_tricks.experiments.asking import Answer, LossFunction, WrongArgumentError, asks, copied
+from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.registry import Subject, tried
+from lightning_tricks.experiments.training import Training
+from lightning_tricks.model.arguments import unknown_name
+
+QUESTION = "Which one change makes it learn?"
+_BY_NAME = {arm.name: arm for arm in ARMS}
+
+
+@asks(QUESTION)
+def changes(
+    model: nn.Module | Training,
+    data: Any,
+    loss_fn: LossFunction | None = None,
+    optimizer: Any = None,
+    *,
+    names: Sequence[str] | None = None,
+    max_seconds: float = 60.0,
+) -> Answer:
+    """Try one change after the other on copies, each for a few steps against the unchanged training.
+
+    The unchanged training gets four times as many steps, and a change counts only where it beats the best point of
+    those on two seeds, on batches that are held back. What rebuilds the network or changes the learning rate also has
+    to gain on batches that were trained on.
+
+    Args:
+        model: A LightningModule, or any module with a ``loss_fn``.
+        data: Training data: a loader, a LightningDataModule, an iterable of batches, or one batch.
+        loss_fn: ``loss_fn(model(x), y)``; needed unless the model is a LightningModule.
+        optimizer: One that holds parameters of the model.
+        names: Which changes; by default all that concern this training.
+        max_seconds: When to stop; what is known then is the answer.
+
+    Returns:
+        Numbers: ``unchanged``, the share of the way from a guess to the floor that the training itself comes; under
+        each change's name what it comes to with it; ``gain of NAME`` for those that are proven. Curves: shares over
+        steps, by name.
+
+        How to read it: a proven change is a cure; the first of the answer is the simplest of those, which undoes
+        something rather than making something new, and so comes nearest to the cause.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1))
+    >>> x = torch.randn(512, 4)
+    >>> loader = [(x[i : i + 32], x[i : i + 32, :1]) for i in range(0, 512, 32)]
+    >>> sgd = torch.optim.SGD(net.parameters(), lr=1e-5)
+    >>> found = changes(net, loader, nn.functional.mse_loss, sgd, names=["raise_learning_rate"])
+    >>> found.numbers["gain of raise_learning_rate"] > 0.5
+    True
+    """
+    unknown = [name for name in names or () if name not in (*_BY_NAME, *RATES)]
+    if unknown:
+        raise WrongArgumentError(unknown_name("change", unknown[0], (*_BY_NAME, *RATES)))
+    trials = prepared(copied(model, loss_fn, optimizer), data, False, Deadline(max_seconds))
+    arms = list(ARMS) if names is None else [_BY_NAME[name] for name in names if name in _BY_NAME]
+    rates = RATES if names is None else [name for name in RATES if name in names]
+    trials.run(arms, rates=rates, always=names is not None)
+    return answer(trials)
+
+
+def answer(trials: Trials) -> Answer:
+    """What came of trials."""
+    cause, numbers = cause_of(trials.trials), {"unchanged": trials.best}
+    curves = {"unchanged": list(trials.base().held.values())} if trials.bases else {}
+    steps = sum(course.steps for course in trials.bases.values())
+    for trial in sorted(trials.trials, key=lambda each: (each.proven, each.gain)):
+        steps += sum(course.steps for course in trial.courses.values())
+        if trial.reason or 0 not in trial.courses:
+            continue
+        numbers[trial.arm.name] = trial.share
+        curves[trial.arm.name] = list(trial.courses[0].held.values())
+        if trial.proven:
+            numbers[f"gain of {trial.arm.name}"] = trial.gain
+    cut = "" if trials.complete else "; cut short"
+    if cause is not None:
+        text = f"{cause.arm.text}: from {cause.base:.0%} to {cause.share:.0%} of the way{cut}"
+        others = [t.arm.name for t in trials.trials if t.proven and t is not cause]
+        return Answer(text + (f" (also {', '.join(dict.fromkeys(others))})" if others else ""), numbers, curves, steps)
+    return Answer(f"none of {len(trials.trials)}; it comes {trials.best:.0%} of the way{cut}", numbers, curves, steps)
+
+
+def _proven_arms(found: Experiment) -> list[str]:
+    return [name.removeprefix("gain of ") for name in found.numbers if name.startswith("gain of ")]
+
+
+def _actions(found: Experiment) -> set[str]:
+    return {_BY_NAME[name].action if name in _BY_NAME else name for name in _proven_arms(found)}
+
+
+def _proves(found: Experiment, finding: Finding) -> bool:
+    """Whether what the finding advises was seen to help."""
+    return bool(finding.rank and _actions(found) & {remedy.action for remedy in finding.remedies})
+
+
+def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
+    """What the simplest proven change stands for, where the rules say nothing of the kind."""
+    cause: Trial | None = subject.notes.get("changes")
+    if cause is None or subject.knows(cause.arm.problem):
+        return
+    remedies = [remedy for finding in subject.diagnosis.findings if finding.rank for remedy in finding.remedies]
+    if cause.arm.action in {remedy.action for remedy in remedies}:
+        return
+    yield finding_of(cause, subject.diagnosis.history[-1].step)
+
+
+def finding_of(trial: Trial, step: int) -> Finding:
+    """A proven change as a finding."""
+    arm = trial.arm
+    evidence = {"gain": trial.gain, "share": trial.share, "unchanged": trial.base}
+    text = (
+        f"With one change the loss comes {trial.share:.0%} of the way from a guess to the floor, "
+        f"without it {trial.base:.0%} in four times as many steps."
+    )
+    why = Criterion("gain, as a share of the way", trial.gain, ">", GAIN[arm.group])
+    return Finding(
+        arm.problem, None, "warning", step, evidence, text, (Remedy(arm.action, arm.text),), decided_by=(why,)
+    )
+
+
+@tried("changes", "trainings", order=1, brings=_brings, proves=_proves)
+def _in_checkup(subject: Subject) -> Experiment:
+    return _asked(subject)
+
+
+def _trials(subject: Subject) -> Answer:
+    begun = time.perf_counter()
+    if isinstance(subject.data, Iterator):
+        raise NotAskedError("the data can be read only once")
+    deadline = Deadline(subject.seconds_left)
+    batches = Batches.of(subject.data, READING * deadline.seconds)
+    if not batches.apart:
+        raise NotAskedError("of one batch nothing can be held back")
+    trials = prepared(subject.training.copy(), batches, False, deadline)
+    trials.run(ordered(ARMS, subject.diagnosis.findings))
+    subject.notes["changes"] = cause_of(trials.trials)
+    subject.notes["learned"] = trials.best >= LEARNED
+    if not trials.bases:
+        raise NotAskedError(f"no time was left after {time.perf_counter() - begun:.0f} s")
+    return answer(trials)
+
+
+_asked = asks(QUESTION, "changes")(_trials)
+
+
+def ordered(arms: Sequence[Arm], findings: Sequence[Finding]) -> list[Arm]:
+    """What the findings advise first; the order of the arms else."""
+    advised = [remedy.action for finding in findings for each in _tree(finding) for remedy in each.remedies]
+    rank = {action: index for index, action in reversed(list(enumerate(advised)))}
+    return sorted(arms, key=lambda arm: rank.get(arm.action, len(advised)))
+
+
+def _tree(finding: Finding) -> list[Finding]:
+    return [finding, *(each for consequence in finding.consequences for each in _tree(consequence))]

@@ -1,0 +1,123 @@
+"""memorise: can a few patterns be learned by heart?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_tricks._compat.torch_modules import DropoutNd
+from lightning_tricks.diagnosis.experiment import Experiment
+from lightning_tricks.experiments.arms.batches import taken
+from lightning_tricks.experiments.arms.course import seed_all
+from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
+from lightning_tricks.experiments.free_outputs import free_outputs, share
+from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.registry import Subject, tried
+from lightning_tricks.experiments.training import Training
+from lightning_tricks.model.batches import number_of_samples, tensors_in
+
+QUESTION = "Can a few patterns be learned by heart?"
+PATTERNS = 32
+STEPS = 200
+LR = 1e-3  # of Adam; then ten times as much, and a tenth
+LEARNED, NOT_LEARNED = 0.8, 0.3  # of the way
+
+
+@asks(QUESTION)
+def memorise(
+    model: nn.Module | Training, batch: Any, loss_fn: LossFunction | None = None, optimizer: Any = None
+) -> Answer:
+    """Train on the first patterns of one batch, again and again, with regularisation off.
+
+    Once with the training's own optimiser, and where that fails with Adam at three learning rates.
+
+    Args:
+        model: A LightningModule, whose ``training_step`` gives the loss, or any module with a ``loss_fn``.
+        batch: One batch.
+        loss_fn: ``loss_fn(model(x), y)``; needed unless the model is a LightningModule.
+        optimizer: One that holds parameters of the model.
+
+    Returns:
+        Numbers: ``own`` and ``adam``, the shares of the way from a guess to the floor of these patterns' loss (``adam``
+        NaN where it was not tried). Curves: ``own``, the losses.
+
+        How to read it: under .3 by its own optimiser and over .8 by Adam: the optimiser or its learning rate is at
+        fault. Under .3 by both: no healthy network fails at this, so something is wrong that may not have been seen;
+        it names nothing.
+
+    >>> net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
+    >>> batch = torch.randn(64, 8), torch.arange(64) % 2
+    >>> adam = torch.optim.Adam(net.parameters(), 0.01)
+    >>> memorise(net, batch, nn.functional.cross_entropy, adam).numbers["own"] > 0.8
+    True
+    """
+    return _memorised(copied(model, loss_fn, optimizer), batch)
+
+
+def _memorised(training: Training, batch: Any) -> Answer:
+    if number_of_samples(batch) > PATTERNS and type(batch) in (tuple, list, dict):
+        whole = number_of_samples(batch)
+        if all(tensor.dim() and len(tensor) == whole for tensor in tensors_in(batch)):
+            batch = taken(batch, torch.arange(PATTERNS))
+    way = free_outputs(training.copy(), batch)
+    if not way.conclusive:
+        raise NotAskedError(f"how far it comes has no measure: {way.answer}")
+    guess, floor = way.numbers["guess"], way.numbers["floor"]
+
+    def reached(losses: list[float]) -> float:
+        best = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
+        return max(0.0, share(best, guess, floor)) if math.isfinite(best) else 0.0
+
+    losses = _losses(_unregularised(training.copy()), batch)
+    own, adam, steps = reached(losses), math.nan, len(losses)
+    if own < LEARNED:
+        adam = 0.0
+        for lr in (LR, 10 * LR, LR / 10):
+            other = _unregularised(training.copy())
+            trained = [p for p in other.module.parameters() if p.requires_grad]
+            if not trained:
+                break
+            other.optimizer, other.schedules, other.clip = torch.optim.Adam(trained, lr), [], (0.0, "norm")
+            losses_of_adam = _losses(other, batch)
+            adam, steps = max(adam, reached(losses_of_adam)), steps + len(losses_of_adam)
+            if adam > LEARNED:
+                break
+    text = f"yes: {own:.0%} of the way" if own >= LEARNED else f"{own:.0%} of the way, by Adam {adam:.0%}"
+    return Answer(text, {"own": own, "adam": adam}, {"own": losses}, steps)
+
+
+def _unregularised(training: Training) -> Training:
+    for module in training.module.modules():
+        if isinstance(module, DropoutNd):
+            module.p = 0.0
+    for group in [] if training.optimizer is None else training.optimizer.param_groups:
+        if "weight_decay" in group:
+            group["weight_decay"] = 0.0
+    return training
+
+
+def _losses(training: Training, batch: Any) -> list[float]:
+    seed_all(0)
+    found: list[float] = []
+    for _ in range(STEPS):
+        found.append(training.step(batch))
+        if not math.isfinite(found[-1]):
+            break
+    return found
+
+
+def forbids_healthy(found: Experiment) -> bool:
+    """Whether not even a few patterns can be learned: nothing is named, but the training cannot be called healthy."""
+    numbers = found.numbers
+    return found.conclusive and numbers["own"] < NOT_LEARNED and not numbers["adam"] >= LEARNED
+
+
+@tried("memorise", "trainings", order=2, wanted=lambda subject: subject.is_unexplained)
+def _in_checkup(subject: Subject) -> Experiment:
+    return _asked(subject.training.copy(), subject.batch)
+
+
+_asked = asks(QUESTION, "memorise")(_memorised)

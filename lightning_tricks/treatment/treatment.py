@@ -1,0 +1,116 @@
+"""A treatment: what was tried, what was proven, what was changed in the model, and the way back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lightning_tricks._compat.notebook import ShownAsText
+from lightning_tricks.diagnosis.experiment import Experiment
+from lightning_tricks.diagnosis.finding import Remedy
+
+_MOST_SHOWN = 12  # trials in the table
+
+
+@dataclasses.dataclass(frozen=True)
+class Proven(Remedy):
+    """A remedy that was tried.
+
+    Args:
+        gain: What it gained, in shares of the way from the loss of a guess to the lowest one.
+        in_model: Whether it is a change of the model; else it stands among the advice.
+    """
+
+    gain: float = 0.0
+    in_model: bool = True
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclasses.dataclass
+class Treatment(ShownAsText):
+    """What a treatment did.
+
+    ``print(treatment)`` shows the table "changed one thing, share of the way".
+
+    Args:
+        remedies: What was proven, in the order in which one was put on top of the other.
+        applied: Those of them that were made in the model; none in a dry run, and none after ``undo()``.
+        advice: What is not in the model: values by name, ready to be used.
+        gains: What each of these brought.
+        trials: All that was tried, also what did not help.
+        curves: Shares of the way over steps, by what was changed: pairs (step, share).
+        before, after: Shares of the way without and with the remedies, after as many steps.
+        steps: Optimiser steps of all trials together.
+        note: Why nothing was tried, or what was cut short.
+        dry_run: Whether the model was to stay as it is.
+    """
+
+    remedies: list[Proven] = dataclasses.field(default_factory=list)
+    applied: list[Proven] = dataclasses.field(default_factory=list)
+    advice: dict[str, Any] = dataclasses.field(default_factory=dict)
+    gains: dict[str, float] = dataclasses.field(default_factory=dict)
+    trials: list[Experiment] = dataclasses.field(default_factory=list)
+    curves: dict[str, list[tuple[int, float]]] = dataclasses.field(default_factory=dict)
+    before: float = float("nan")
+    after: float = float("nan")
+    steps: int = 0
+    note: str = ""
+    dry_run: bool = False
+    _put_back: Callable[[], None] | None = dataclasses.field(default=None, repr=False)
+
+    def undo(self) -> None:
+        """The model as it was before the treatment, bit for bit: also what it has learned since is gone."""
+        put_back, self._put_back = self._put_back, None
+        if put_back is not None:
+            put_back()
+        self.applied = []
+
+    @property
+    def summary(self) -> str:
+        """One sentence."""
+        if not self.remedies:
+            return f"Nothing gained: nothing changed{f' ({self.note})' if self.note else ''}."
+        count = len([remedy for remedy in self.remedies if remedy.in_model])
+        changed = "the model stays"
+        if count:
+            were = "would be" if self.dry_run else "was" if count == 1 else "were"
+            changed = f"{count} thing{'s' if count != 1 else ''} {were} changed in the model"
+        note = f" ({self.note})" if self.note else ""
+        return f"From {self.before:.0%} to {self.after:.0%} of the way: {changed}{note}."
+
+    def __str__(self) -> str:
+        lines = [self.summary]
+        for remedy in self.remedies:
+            where = f" at {remedy.layer}" if remedy.layer else ""
+            lines.append(
+                f"  {'changed' if remedy.in_model else 'advice '}: {remedy.text}{where}  (gain {remedy.gain:+.0%})"
+            )
+        if self.advice:
+            lines.append("  use: " + ", ".join(f"{name}={_shown(value)}" for name, value in self.advice.items()))
+        tried = [trial for trial in self.trials if trial.conclusive]
+        if tried:
+            lines += ["", *_table(tried)]
+        return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shown, value))})"
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)
+
+
+def _table(trials: Sequence[Experiment]) -> list[str]:
+    rows = [("changed one thing", "share of the way", "unchanged", "gain")]
+    for trial in sorted(trials, key=lambda each: -each.numbers["gain"])[:_MOST_SHOWN]:
+        mark = " *" if trial.numbers["proven"] else ""
+        numbers = trial.numbers
+        rows.append(
+            (trial.name + mark, f"{numbers['share']:.0%}", f"{numbers['unchanged']:.0%}", f"{numbers['gain']:+.0%}")
+        )
+    widths = [max(len(row[k]) for row in rows) for k in range(4)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(row[k].rjust(widths[k]) for k in (1, 2, 3))]) for row in rows]
+    more = len(trials) - _MOST_SHOWN
+    return [*lines, "* proven on two seeds", *([f"and {more} more, which gained less"] if more > 0 else [])]

@@ -1,0 +1,218 @@
+"""The commands as a user types them: what they print and write, exit statuses, and errors in a line."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+
+import pytest
+import torch
+
+from lightning_tricks.commands import main
+from lightning_tricks.diagnosis import PROBLEMS
+from tests.comparison.runs import trained
+
+CODE = """
+import torch
+from torch import nn
+import lightning.pytorch as L
+
+def plain(): return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+def sick(): return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3), nn.Softmax(dim=1))
+def frozen(): return plain().requires_grad_(False)
+def broken(): raise RuntimeError("no weights here")
+def batch():
+    x = torch.randn(64, 6)
+    return x, x[:, :3].argmax(1)
+def three(): return [(torch.randn(8, 6), torch.zeros(8).long(), torch.zeros(8))]
+def narrow(): return torch.randn(8, 5), torch.zeros(8).long()
+number = 3
+
+class Own(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = plain()
+    def forward(self, x): return self.net(x)
+    def training_step(self, batch, i): return nn.functional.cross_entropy(self(batch[0]), batch[1])
+    def configure_optimizers(self): return torch.optim.Adam(self.parameters())
+"""
+CHECKUP = ("--batches", "3", "--experiments", "none", "--loss", "cross_entropy")
+
+
+@pytest.fixture(autouse=True)
+def _project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "shop_of_tests.py").write_text(CODE)
+    yield
+    sys.modules.pop("shop_of_tests", None)
+
+
+def checkup(model, *more, data="batch"):
+    return main(["checkup", f"shop_of_tests:{model}", "--data", f"shop_of_tests:{data}", *CHECKUP, *more])
+
+
+def test_a_healthy_model_has_status_0(capsys):
+    assert checkup("plain") == 0
+    assert capsys.readouterr().out.startswith("Healthy so far")
+
+
+def test_a_lightning_module_by_its_file_needs_no_loss(capsys):
+    target = "shop_of_tests.py:"
+    assert main(["checkup", f"{target}Own", "--data", f"{target}batch", *CHECKUP[:4]]) == 0
+    assert "net." in capsys.readouterr().out
+
+
+def test_a_sick_model_has_status_1_and_all_files(tmp_path, capsys):
+    assert checkup("sick", "--json", "a.json", "--sarif", "a.sarif", "--html", "a.html") == 1
+    assert "output does not fit the loss" in capsys.readouterr().out
+    assert json.loads((tmp_path / "a.json").read_text())["state"] == "sick"
+    (result,) = json.loads((tmp_path / "a.sarif").read_text())["runs"][0]["results"]
+    line = result["locations"][0]["physicalLocation"]
+    assert line["artifactLocation"]["uri"] == "shop_of_tests.py"
+    assert CODE.splitlines()[line["region"]["startLine"] - 1].startswith("def sick")
+    assert (tmp_path / "a.html").read_text().startswith("<!doctype html>")
+
+
+def test_json_on_the_terminal_is_nothing_else(capsys):
+    assert checkup("plain", "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["healthy"]
+
+
+def test_what_is_accepted_does_not_count(tmp_path, capsys):
+    assert checkup("sick", "--accepted", "ok.json") == 2
+    assert "--accept writes it" in capsys.readouterr().err
+    assert checkup("sick", "--accept") == 2
+    capsys.readouterr()
+    assert checkup("sick", "--accepted", "ok.json", "--accept") == 0
+    assert checkup("sick", "--accepted", "ok.json", "--sarif", "a.sarif") == 0
+    assert "1 of 1 findings do not count" in capsys.readouterr().err
+    (result,) = json.loads((tmp_path / "a.sarif").read_text())["runs"][0]["results"]
+    assert result["suppressions"] == [{"kind": "external", "status": "accepted"}]
+    assert checkup("plain", "--accepted", "ok.json") == 0
+    assert "no longer found: output_mismatch at 2" in capsys.readouterr().err
+
+
+def test_what_was_not_seen_is_unknown():
+    assert checkup("frozen", "--ignore", "no_update") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("broken",), "shop_of_tests:broken() raised RuntimeError: no weights here"),
+        (("nothing",), "shop_of_tests has no 'nothing'"),
+        (("number",), "shop_of_tests:number is int: give a factory"),
+        (("batch",), "gives tuple, which is no model"),
+        (("plain", "--val-data", "shop_of_tests:broken"), "no weights here"),
+        (("plain", "--loss", "cross_entropi"), "did you mean 'cross_entropy'"),
+        (("plain", "--loss", "shop_of_tests:number"), "no loss function"),
+        (("plain", "--ignore", "dead_unit"), "did you mean 'dead_units'"),
+        (("plain", "--batches", "0"), "num_batches must be at least 1"),
+        (("plain", "--experiments", "guess"), "guess"),
+    ],
+)
+def test_errors_are_one_line_and_status_2(arguments, message, capsys):
+    assert checkup(*arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("lightning-tricks checkup: error: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "message"), [("three", "a batch must be (x, y), got 3 entries"), ("narrow", "RuntimeError: mat1 and mat2")]
+)
+def test_data_of_another_form(data, message, capsys):
+    assert checkup("plain", data=data) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("shop_of_tests", "given as module:name"),
+        ("shop_of_others:plain", "no module 'shop_of_others' in"),
+        ("other/shop.py:plain", "there is no file other/shop.py"),
+        ("shop_that_fails:plain", "importing shop_that_fails raised ZeroDivisionError"),
+        ("shop_that_lacks:plain", "importing shop_that_lacks raised ModuleNotFoundError"),
+    ],
+)
+def test_a_wrong_path(target, message, tmp_path, capsys):
+    (tmp_path / "shop_that_fails.py").write_text("1 / 0")
+    (tmp_path / "shop_that_lacks.py").write_text("import nothing_of_that_name")
+    assert main(["checkup", target, "--data", "shop_of_tests:batch"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_without_a_loss_is_told_how_to_give_one(capsys):
+    assert main(["checkup", "shop_of_tests:plain", "--data", "shop_of_tests:batch"]) == 2
+    assert "--loss cross_entropy" in capsys.readouterr().err
+
+
+def test_the_traceback_is_there_for_who_asks(capsys):
+    assert checkup("broken", "--traceback") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_report_judges_a_checkpoint_and_shows_a_table(tmp_path, capsys):
+    doctor = trained(0)
+    torch.save(doctor.state_dict(), tmp_path / "a.ckpt")
+    assert main(["report", "a.ckpt", "--csv", "a.csv", "--html", "a.html"]) == 0
+    assert capsys.readouterr().out.startswith("Healthy")
+    assert main(["report", "a.csv"]) == 3
+    shown = capsys.readouterr()
+    assert shown.out.startswith("Not judged: a.csv")
+    assert "linear, relu" in shown.out
+    assert main(["report", "a.csv", "--html", "b.html"]) == 2
+    assert main(["report", "nowhere.ckpt"]) == 2
+    assert capsys.readouterr().err.count("error: ") == 2
+
+
+def test_compare(tmp_path, capsys):
+    for seed in (0, 1):
+        trained(seed).to_csv(tmp_path / f"{seed}.csv")
+    assert main(["compare", "0.csv", "1.csv", "--names", "old", "new"]) == 0
+    assert capsys.readouterr().out.startswith("New does not part from old")
+    text = (tmp_path / "1.csv").read_text()
+    (tmp_path / "2.csv").write_text("\n".join(loud(line) for line in text.splitlines()) + "\n")
+    assert main(["compare", "0.csv", "2.csv", "--json", "-"]) == 1
+    first = json.loads(capsys.readouterr().out)["partings"][0]
+    assert (first["measure"], first["layer"], first["step"]) == ("std", "2", 0)
+    assert main(["compare", "0.csv", "nowhere.csv"]) == 2
+
+
+def loud(line):
+    """A tenfold standard deviation at one layer."""
+    if ",2,linear,std," not in line:
+        return line
+    head, _, value = line.rpartition(",")
+    return f"{head},{10 * float(value)}"
+
+
+def test_summary(capsys):
+    assert main(["summary", "shop_of_tests:plain", "--data", "shop_of_tests:batch"]) == 0
+    assert "163 parameters" in capsys.readouterr().out
+
+
+def test_problems(capsys):
+    assert main(["problems"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"{name} " in listed for name in PROBLEMS)
+    assert main(["problems", "dead_units"]) == 0
+    assert "What helps: SELU or leaky ReLU" in capsys.readouterr().out
+    assert main(["problems", "--json", "-"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == set(PROBLEMS)
+    assert main(["problems", "dead_unit"]) == 2
+
+
+def test_it_runs_as_a_module(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lightning_tricks", "problems", "overfitting"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("lightning_tricks", run_name="__main__")
+    assert ended.value.code == 0
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    assert "exit status" in capsys.readouterr().out
