@@ -33,6 +33,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 X, Y = digits()
 TREAT = importlib.import_module("lightning_tricks.treatment.treat")
+COURSE = importlib.import_module("lightning_tricks.experiments.arms.course")
 TRIALS = importlib.import_module("lightning_tricks.experiments.arms.trials")
 
 
@@ -74,10 +75,20 @@ def constant(net: nn.Module) -> nn.Module:
     return net
 
 
+@pytest.fixture(autouse=True)
+def _usual_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths(monkeypatch, 60, 200)
+
+
+def lengths(monkeypatch: pytest.MonkeyPatch, sort: int, declare: int) -> None:
+    monkeypatch.setattr(TRIALS, "SORT", sort)
+    monkeypatch.setattr(TRIALS, "DECLARE", declare)
+    monkeypatch.setattr(COURSE, "EVERY", 20)
+
+
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """So few arms and steps, to save time."""
-    monkeypatch.setattr(TRIALS, "SORT", 20)
-    monkeypatch.setattr(TRIALS, "DECLARE", 60)
+    lengths(monkeypatch, 20, 60)
     monkeypatch.setattr(TREAT, "ARMS", tuple(arm for arm in ARMS if arm.name in names))
     monkeypatch.setattr(TRIALS, "RATES", tuple(name for name in RATES if name in names))
 
@@ -314,3 +325,15 @@ def test_every_change_of_a_model_is_in_the_list() -> None:
 
 def test_it_is_public() -> None:
     assert lt.treat is treat
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_checkup_may_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "initialize")
+    module = Lit(constant(mlp(nn.Tanh)))
+    whole = Whole(module)
+    diagnosis = lt.checkup(module, loader(), treat=True, experiments="none", progress=False)
+    assert [remedy.action for remedy in diagnosis.treatment.applied] == ["initialize"]
+    assert "changed: start every layer" in str(diagnosis)
+    diagnosis.treatment.undo()
+    whole.check()
