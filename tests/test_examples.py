@@ -17,6 +17,10 @@ FAST: dict[str, tuple[list[str], list[str]]] = {
     "03_batch_normalization.py": (["--fast"], ["batch"]),
     "04_bagging_perceptrons.py": (["--members", "20", "--epochs", "20", "--steps", "30"], ["out of bag"]),
     "05_bagging_deep_networks.py": (["--members", "4", "--epochs", "3"], ["out of bag"]),
+    "06_cure.py": (
+        ["--depth", "4", "--epochs", "4"],
+        ["detect: Sick", "try and treat: From", "proven on two seeds", "train: accuracy"],
+    ),
     "11_any_loop.py": (["--steps", "40"], ["plain: Sick: ", "fabric: Sick: ", "Healthy"]),
 }
 

@@ -171,7 +171,7 @@ class _Rounds:
             treatment.remedies.append(Proven(arm.action, arm.text, layer, trial.gain, in_model))
             treatment.advice.update(advice)
             treatment.gains.update(dict.fromkeys(advice, trial.gain))
-        treatment.trials = [told(trial) for trials in self.rounds for trial in trials.trials]
+        treatment.trials = [told(t, k + 1) for k, trials in enumerate(self.rounds) for t in trials.trials]
         treatment.before = 0.0 if self.first is None else self.first.best
         treatment.after = self.rounds[-1].best if self.winners else treatment.before
         for trials in self.rounds:
@@ -194,13 +194,14 @@ def _steps(rounds: Sequence[Trials]) -> int:
     return sum(course.steps for course in {id(course): course for course in courses}.values())
 
 
-def told(trial: Trial) -> Experiment:
-    """A trial as a record."""
+def told(trial: Trial, number: int) -> Experiment:
+    """A trial of a round as a record."""
     arm, question = trial.arm, f"Does it learn better with one change: {trial.arm.text}?"
     seconds = sum(course.seconds for course in trial.courses.values())
     if trial.reason:
         return Experiment(arm.name, question, trial.reason, seconds=seconds, conclusive=False)
     numbers = {"gain": trial.gain, "share": trial.share, "unchanged": trial.base, "proven": float(trial.proven)}
+    numbers["round"] = number
     ends = f"from {trial.base:.0%} to {trial.share:.0%} of the way"
     answer = f"yes, {ends}" if trial.proven else f"no, {ends}" if trial.gain <= 0 else f"not proven, {ends}"
     curves = {"share": list(trial.courses[0].held.values())} if 0 in trial.courses else {}

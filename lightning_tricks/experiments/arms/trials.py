@@ -118,10 +118,15 @@ class Trials:
         return self.trials
 
     def _sort(self, arms: Iterable[Arm], rates: Sequence[str]) -> None:
+        """Half of the time is left for those that are promising."""
+        until = self.deadline.left / 2
         for arm in arms:
-            self.try_arm(arm)
+            if self.deadline.left > until:
+                self.try_arm(arm)
+            else:
+                self.complete = False
         for name in rates:
-            self._climb(1 / STEP if name.startswith("lower") else STEP)
+            self._climb(1 / STEP if name.startswith("lower") else STEP, until)
 
     def try_arm(self, arm: Arm) -> Trial | None:
         """An arm after few steps, on one seed; None where it changes nothing here."""
@@ -136,10 +141,10 @@ class Trials:
         self.trials.append(trial)
         return trial
 
-    def _climb(self, step: float) -> None:
+    def _climb(self, step: float, until: float) -> None:
         """Learning rates ever farther away, as long as the next one does better."""
         factor, best = step, self.base().loss[SORT]
-        while 1 / FARTHEST <= factor <= FARTHEST:
+        while 1 / FARTHEST <= factor <= FARTHEST and self.deadline.left > until:
             trial = self.try_arm(rate(factor))
             loss = math.inf if trial is None or trial.reason else trial.courses[0].loss[SORT]
             on_the_way_down = step < 1 and not math.isfinite(loss)
