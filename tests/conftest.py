@@ -48,9 +48,16 @@ def _same_numbers():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def usual_trials():
+    """For a test of what is tried by short trainings: these are as long as they are for users."""
+
+
 @pytest.fixture(autouse=True)
-def _short_trials(monkeypatch):
-    """What a checkup tries by short trainings takes very few steps; whoever tests these sets them anew."""
+def _short_trials(request, monkeypatch):
+    """Else what a checkup tries takes very few steps."""
+    if "usual_trials" in request.fixturenames:
+        return
     from lightning_tricks.experiments import memorise
     from lightning_tricks.experiments.arms import course, trials
 

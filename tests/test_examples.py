@@ -30,6 +30,7 @@ def test_every_example_is_run() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # a script shows Lightning's advice to its reader
+@pytest.mark.usefixtures("usual_trials")
 @pytest.mark.parametrize("name", FAST)
 def test_example(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -116,7 +116,8 @@ def _table(trials: Sequence[Experiment]) -> list[str]:
             rows.append((trial.name + mark, *shown))
         more += len(ranked) - len(best[:_MOST_SHOWN])
     widths = [max(len(row[k]) for row in rows) for k in range(4)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(row[k].rjust(widths[k]) for k in (1, 2, 3))]).rstrip() for row in rows
-    ]
+    lines = []
+    for name, *numbers in rows:
+        columns = [text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *columns]).rstrip())
     return [*lines, "* proven on two seeds", *([f"and {more} more, which gained less"] if more > 0 else [])]

@@ -32,6 +32,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 X, Y = digits()
+pytestmark = pytest.mark.usefixtures("usual_trials")
 TREAT = importlib.import_module("lightning_tricks.treatment.treat")
 COURSE = importlib.import_module("lightning_tricks.experiments.arms.course")
 TRIALS = importlib.import_module("lightning_tricks.experiments.arms.trials")
@@ -73,11 +74,6 @@ def constant(net: nn.Module) -> nn.Module:
         for parameter in net.parameters():
             parameter.fill_(0.05 if parameter.dim() > 1 else 0.0)
     return net
-
-
-@pytest.fixture(autouse=True)
-def _usual_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths(monkeypatch, 60, 200)
 
 
 def lengths(monkeypatch: pytest.MonkeyPatch, sort: int, declare: int) -> None:
