@@ -49,13 +49,13 @@ def independence(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
     return of_record(asked_record(copied(model, loss_fn), batch))
 
 
-def asked_record(training: Training, batch: Any) -> PreflightRecord:
+def asked_record(training: Training, batch: Any, loader: Any = None) -> PreflightRecord:
     """The outermost call that leads to the loss, asked with other patterns beside.
 
     Raises:
         NotAskedError: It cannot be asked.
     """
-    return preflight(outermost_call(training, batch), Collation.of(batch))
+    return preflight(outermost_call(training, batch), Collation.of(batch, loader))
 
 
 def outermost_call(training: Training, batch: Any) -> OutermostCall:
@@ -100,6 +100,9 @@ def _in_checkup(subject: Subject) -> Experiment:
     """From the first step's preflight, which has asked the same."""
     record = next((s.preflight for s in subject.diagnosis.history if s.preflight is not None), None)
     if record is None:
-        return independence(subject.training, subject.batch)
+        return _asked(subject.training, subject.batch, subject.data)
     found = of_record(record)
     return Experiment("independence", QUESTION, found.text, found.numbers)
+
+
+_asked = asks(QUESTION, "independence")(lambda *given: of_record(asked_record(*given)))

@@ -14,6 +14,7 @@ from torch import nn
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.diagnosis.history.learning import TOLD_AFTER
 from lightning_tricks.diagnosis.history.progress import recent_loss
 from lightning_tricks.experiments.asking import LossFunction, copied
 from lightning_tricks.experiments.patterns import NotAskedError
@@ -91,9 +92,10 @@ class Subject:
 
     @property
     def asks_for_trainings(self) -> bool:
-        """Whether the loss is not near its floor, or a finding waits for its proof."""
+        """Whether a finding waits for its proof, or the loss is not near its floor when it could be told."""
         waiting = any(finding.rank and finding.proof is None for finding in self.diagnosis.findings)
-        return waiting or not self.share >= LEARNED
+        told = len(self.diagnosis.history) > 0 and self.diagnosis.history[-1].step + 1 >= TOLD_AFTER
+        return waiting or (told and not self.share >= LEARNED)
 
     @property
     def is_unexplained(self) -> bool:
