@@ -117,7 +117,7 @@ def _table(trials: Sequence[Experiment]) -> list[str]:
         more += len(ranked) - len(best[:_MOST_SHOWN])
     widths = [max(len(row[k]) for row in rows) for k in range(4)]
     lines = []
-    for name, *numbers in rows:
-        columns = [text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)]
+    for name, *cells in rows:
+        columns = [text.rjust(width) for text, width in zip(cells, widths[1:], strict=True)]
         lines.append("  ".join([name.ljust(widths[0]), *columns]).rstrip())
     return [*lines, "* proven on two seeds", *([f"and {more} more, which gained less"] if more > 0 else [])]
