@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import pickle
 import random
 from collections.abc import Callable
 from typing import Any
@@ -311,6 +312,27 @@ def test_every_change_of_a_model_is_undone(name: str, make: Callable[[], nn.Modu
     whole.check()
     assert repr(model) == described
     assert changed or name in ("no_dropout", "raise_momentum")
+
+
+def test_a_standardised_input_is_part_of_the_model() -> None:
+    """Of a Sequential too, which calls whatever is registered in it; in a copy, a pickle and a state dict."""
+    from lightning_tricks.experiments.training import Training
+    from lightning_tricks.nn.standardize import standardize_before
+
+    model = mlp()
+    names = list(dict(model.named_parameters()))
+    plain = model(X)
+    standardize_before(model, torch.full((1, 20), 3.0), torch.full((1, 20), 2.0))
+    assert torch.allclose(model(2.0 * X + 3.0), plain, atol=1e-5)
+    assert list(dict(model.named_parameters())) == names
+    copies = [
+        copy.deepcopy(model),
+        pickle.loads(pickle.dumps(model)),
+        Training.of(model, F.cross_entropy).copy().module,
+    ]
+    for other in copies:
+        assert torch.equal(other(X), model(X))
+        assert float(other.state_dict()["input_scale"][0, 0]) == 2.0
 
 
 def test_every_change_of_a_model_is_in_the_list() -> None:
