@@ -58,3 +58,9 @@ def is_running(trainer: Any) -> bool:
     """Whether a Trainer is in the middle of a fit."""
     state = trainer.state
     return getattr(state.status, "value", None) == "running" and getattr(state.fn, "value", None) == "fit"
+
+
+def running_optimizers(model: Any) -> list[Any]:
+    """Those of the fit in whose middle a LightningModule is; none for any other module."""
+    trainer = trainer_of(model) if isinstance(model, _lightning.LightningModule) else None
+    return list(trainer.optimizers) if trainer is not None and is_running(trainer) else []

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_tricks._compat.compiled import original_of
+from lightning_tricks._compat.lightning_module import running_optimizers
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.experiments.arms import ARMS
@@ -210,7 +211,8 @@ def told(trial: Trial, number: int) -> Experiment:
 
 def _apply(model: nn.Module, course: _Rounds, treatment: Treatment, optimizer: Any) -> None:
     """Make the changes in the model; where one fails all are taken back."""
-    saved = Saved(model, [] if optimizer is None else [getattr(optimizer, "optimizer", optimizer)])
+    given = [] if optimizer is None else [getattr(optimizer, "optimizer", optimizer)]
+    saved = Saved(model, [*given, *running_optimizers(model)])
     before = set(model.parameters())
     try:
         for trials, trial in course.winners:

@@ -85,15 +85,16 @@ def lengths(monkeypatch: pytest.MonkeyPatch, sort: int, declare: int) -> None:
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """So few arms and steps, to save time."""
-    lengths(monkeypatch, 20, 60)
+    lengths(monkeypatch, 20, 40)
     monkeypatch.setattr(TREAT, "ARMS", tuple(arm for arm in ARMS if arm.name in names))
     monkeypatch.setattr(TRIALS, "RATES", tuple(name for name in RATES if name in names))
 
 
-def fit(module: L.LightningModule, epochs: int = 3) -> L.Trainer:
+def fit(module: L.LightningModule, epochs: int = 3, *callbacks: L.Callback) -> L.Trainer:
     trainer = L.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
+        callbacks=list(callbacks),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -177,6 +178,53 @@ def test_after_a_structural_change_a_fit_trains_the_new_parameters(monkeypatch: 
     treatment.undo()
     assert same(whole.before[2], whole.now()[2])
     assert [type(layer).__name__ for layer in module.net[:2]] == ["Linear", "Sigmoid"]
+
+
+class Built(Lit):
+    """Has its optimiser from the start."""
+
+    def __init__(self, net: nn.Module, lr: float = 0.01) -> None:
+        super().__init__(net, lr)
+        self.adam = torch.optim.Adam(self.parameters(), lr)
+
+    def configure_optimizers(self) -> Any:
+        return self.adam
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_optimizer_that_was_there_before_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "insert_batch_norm")
+    module = Built(mlp(nn.Sigmoid, 6), lr=0.02)
+    held = [id(p) for p in module.adam.param_groups[0]["params"]]
+    treatment = treat(module, None, loader())
+    assert [remedy.action for remedy in treatment.applied] == ["insert_batch_norm"]
+    now = {id(p) for p in module.adam.param_groups[0]["params"]}
+    assert now == set(map(id, module.parameters()))
+    norm = module.net[0].batch_norm
+    before = norm.weight.detach().clone()
+    fit(module, epochs=1)
+    assert not torch.equal(norm.weight, before)
+    treatment.undo()
+    assert [id(p) for p in module.adam.param_groups[0]["params"]] == held
+    assert not module.adam.state
+
+
+class TreatsItself(L.Callback):
+    def __init__(self) -> None:
+        self.treatment: Any = None
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 2 and self.treatment is None:
+            self.treatment = treat(pl_module, None, loader())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_in_the_middle_of_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "insert_batch_norm")
+    module, callback = Lit(mlp(nn.Sigmoid, 6), lr=0.02), TreatsItself()
+    fit(module, 2, callback)
+    assert [remedy.action for remedy in callback.treatment.applied] == ["insert_batch_norm"]
+    assert float((module.net[0].batch_norm.weight - 1).abs().max()) > 0.01
 
 
 @pytest.mark.filterwarnings("ignore")
