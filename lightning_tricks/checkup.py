@@ -17,7 +17,7 @@ from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import Finding, Rule, diagnose, find
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.experiments.registry import Subject, chosen
-from lightning_tricks.experiments.sampling import generators_of
+from lightning_tricks.experiments.sampling import generators_of, validation_of
 from lightning_tricks.experiments.training.steps import cloned
 from lightning_tricks.experiments.trying import try_them
 from lightning_tricks.model.arguments import check_count, check_module
@@ -72,7 +72,7 @@ def checkup(
         experiments: ``"auto"``: those that take a few forwards and backwards, and short trainings only where the loss
             is not near its floor or a finding waits for a proof; ``"all"``, ``"none"``, or names of such
             (``lightning_tricks.experiments``).
-        val_data: Batches of validation, as ``data``.
+        val_data: Batches of validation, as ``data``; default: those of a LightningDataModule.
         max_seconds: After how long no further experiment is begun.
         progress: Whether a terminal shows what is being tried.
         treat: Whether to end with :func:`~lightning_tricks.treat`, which changes the model by what is proven to help;
@@ -119,7 +119,8 @@ def checkup(
         def again(brought: Sequence[Finding]) -> Diagnosis:
             return Diagnosis(list(find(history, ignore, rules, brought)), history)
 
-        subject = Subject(model, loss_fn, optimizer, batches.data, batches.seen, diagnosis, own, val_data)
+        others = validation_of(data) if val_data is None else validation_of(val_data) or val_data
+        subject = Subject(model, loss_fn, optimizer, batches.data, batches.seen, diagnosis, own, others)
         subject.deadline = time.perf_counter() + max_seconds
         diagnosis = try_them(subject, wanted, again, auto=experiments == "auto", progress=progress)
     if not treat:

@@ -23,6 +23,17 @@ def generators_of(data: Any) -> list[Generator]:
     return [generator for generator in sources if isinstance(generator, Generator)]
 
 
+def validation_of(data: Any) -> Any:
+    """The validation batches of a LightningDataModule that is set up; None where it has none, of anything else too."""
+    if not hasattr(data, "val_dataloader"):
+        return None
+    try:
+        found = data.val_dataloader()
+    except Exception:  # Lightning's own raises where there is none
+        return None
+    return found if isinstance(found, DataLoader) else None
+
+
 def spread(data: Any, count: int, size: int | None = None) -> list[Any]:
     """So many batches: of a loader over a data set patterns from all of its length, else the first ones.
 

@@ -76,3 +76,22 @@ def test_without_validation_data_it_is_not_asked():
     assert not validation_like_training(Module(), data()).conclusive
     tried = lt.checkup(Module(), data(), num_batches=2, experiments="auto").experiments
     assert "validation_like_training" not in {each.name for each in tried}
+
+
+class Both(L.LightningDataModule):
+    def train_dataloader(self):
+        return data()
+
+    def val_dataloader(self):
+        return data(16.0, seed=1)
+
+
+class TrainingOnly(L.LightningDataModule):
+    def train_dataloader(self):
+        return data()
+
+
+def test_a_data_module_brings_its_own_validation():
+    diagnosis = lt.checkup(Module(), Both(), experiments="validation_like_training")
+    assert [each.problem for each in diagnosis.findings if each.rank] == ["validation_mismatch"]
+    assert lt.checkup(Module(), TrainingOnly(), experiments="validation_like_training").experiments == []
