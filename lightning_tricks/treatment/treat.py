@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,7 +71,7 @@ def treat(
         dry_run: Try, and leave the model as it is.
         optimizer: One that holds parameters of the model, for a module with a loop of one's own. It is given the
             parameters that a change brings.
-        notice: Called with a line whenever something is tried.
+        notice: Called with a line whenever something is tried. By default a terminal shows it.
 
     Returns:
         What was tried and done; ``treatment.undo()`` takes it back.
@@ -96,15 +97,32 @@ def treat(
             batches = Batches.of(data, READING * max_seconds)
             if val_data is not None:
                 batches = batches.measured_on(val_data)
-            course = _Rounds(training, batches, diagnosis, deadline, notice or (lambda text: None))
+            course = _Rounds(training, batches, diagnosis, deadline, notice or _Line(deadline))
         except NotAskedError as reason:
             treatment.note = f"not judged: {reason}"
             return treatment
-        course.run()
+        try:
+            course.run()
+        finally:
+            course.notice("")
         course.tell(treatment)
         if not dry_run and any(remedy.in_model for remedy in treatment.remedies):
             _apply(model, course, treatment, optimizer)
     return treatment
+
+
+class _Line:
+    """Shows on a terminal what is being tried, and how much of the time is over."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline, self._seconds = deadline, deadline.seconds
+
+    def __call__(self, text: str) -> None:
+        if sys.stderr.isatty():
+            over = self._seconds - self._deadline.left
+            shown = f"trying {text} ({over:.0f} of {self._seconds:.0f} s)" if text else ""
+            sys.stderr.write(f"\r\x1b[K{shown}")
+            sys.stderr.flush()
 
 
 class _Rounds:

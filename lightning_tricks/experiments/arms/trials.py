@@ -39,7 +39,7 @@ def _silent(text: str) -> None:
     return None
 
 
-@dataclass
+@dataclass(eq=False)
 class Trial:
     """An arm and what came of it.
 
@@ -139,7 +139,13 @@ class Trials:
         except NotAskedError as error:
             trial.reason = str(error)
         self.trials.append(trial)
+        if trial.gain <= 0:
+            self._close(trial)
         return trial
+
+    def _close(self, trial: Trial) -> None:
+        for course in trial.courses.values():
+            course.close()
 
     def _climb(self, step: float, until: float) -> None:
         """Learning rates ever farther away, as long as the next one does better."""
@@ -154,12 +160,18 @@ class Trials:
 
     def _declare(self) -> None:
         """The best arms again for longer and on two seeds; of the rates in one direction only the best."""
-        for trial in self._promising():
+        promising = self._promising()
+        for trial in self.trials:
+            if trial not in promising:
+                self._close(trial)
+        for trial in promising:
             self.notice(f"{trial.arm.name}, for longer")
             try:
                 self.declare(trial)
             except NotAskedError as error:
                 trial.reason = str(error)
+            if not trial.proven:
+                self._close(trial)
 
     def _promising(self) -> list[Trial]:
         found, groups = list[Trial](), set[str]()
