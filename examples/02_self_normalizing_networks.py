@@ -70,11 +70,12 @@ def digits() -> tuple[Tensor, Tensor]:
 
 def train(net: nn.Module, x: Tensor, y: Tensor, *, epochs: int, seed: int, lr: float = 1e-2) -> list[float]:
     """Plain SGD with batches of 64; the mean training loss of each epoch."""
+    net.to(x.device)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr)
     losses = []
     for _ in range(epochs):
-        total = torch.zeros(())
+        total = torch.zeros((), device=x.device)
         for index in torch.randperm(len(x), generator=generator).split(64):
             loss = F.cross_entropy(net(x[index]), y[index])
             optimizer.zero_grad()
@@ -85,10 +86,13 @@ def train(net: nn.Module, x: Tensor, y: Tensor, *, epochs: int, seed: int, lr: f
     return losses
 
 
-def compare(depths: list[int], seeds: int, epochs: int, size: int | None = None) -> dict[tuple[str, int], np.ndarray]:
+def compare(
+    depths: list[int], seeds: int, epochs: int, size: int | None = None, accelerator: str = "cpu"
+) -> dict[tuple[str, int], np.ndarray]:
     """(network, depth) -> training losses, (seeds, epochs)."""
     x, y = digits()
-    x, y = x[:size], y[:size]
+    device = "cuda" if torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda") else "cpu"
+    x, y = x[:size].to(device), y[:size].to(device)
     curves = {}
     for depth in depths:
         for name, make in NETWORKS.items():
@@ -268,6 +272,7 @@ def main(arguments: list[str] | None = None) -> dict[tuple[str, int], np.ndarray
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--fast", action="store_true", help="few epochs on few digits, to see that it runs")
+    parser.add_argument("--accelerator", default="auto", help="auto, cpu or gpu")
     parser.add_argument("--output", type=Path, default=Path("outputs"))
     options = parser.parse_args(arguments)
     size = None
@@ -276,7 +281,7 @@ def main(arguments: list[str] | None = None) -> dict[tuple[str, int], np.ndarray
     options.output.mkdir(parents=True, exist_ok=True)
 
     print(lt_init.predict(SelfNormalizingMLP(WIDTH, [WIDTH] * 2, 10)), "\n")
-    curves = compare(options.depths, options.seeds, options.epochs, size)
+    curves = compare(options.depths, options.seeds, options.epochs, size, options.accelerator)
     draw_depth(curves, options.output / "depth.png")
     draw_ladder(max(options.depths), options.output / "ladder.png")
     draw_moment_map(options.output / "moment_map.png")

@@ -70,12 +70,13 @@ def loaders() -> tuple[DataLoader[tuple[Tensor, ...]], DataLoader[tuple[Tensor, 
     )
 
 
-def train(network: Network, epochs: int, *callbacks: L.Callback) -> list[float]:
+def train(network: Network, epochs: int, accelerator: str, *callbacks: L.Callback) -> list[float]:
     """The accuracy on the validation data after every epoch."""
     network.accuracies = []
     trainer = L.Trainer(
         max_epochs=epochs,
-        accelerator="cpu",
+        accelerator=accelerator,
+        devices=1,
         logger=False,
         callbacks=list(callbacks),
         num_sanity_val_steps=0,
@@ -121,6 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--seconds", type=float, default=60, help="for the treatment at most")
+    parser.add_argument("--accelerator", default="auto", help="auto, cpu or gpu")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for the picture")
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -128,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
     L.seed_everything(0, verbose=False)
     network = Network(options.depth, options.width, options.learning_rate)
     doctor = lt.TrainingDoctor(on_problem="log", report=False)
-    sick = train(network, options.epochs, doctor)
+    sick = train(network, options.epochs, options.accelerator, doctor)
     print(f"detect: {doctor.diagnosis.verdict}")
 
     treatment = lt.treat(network, doctor.diagnosis, loaders()[0], max_seconds=options.seconds)
@@ -136,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     network.learning_rate = treatment.advice.get("lr", network.learning_rate)
     L.seed_everything(0, verbose=False)
-    cured = train(network, options.epochs)
+    cured = train(network, options.epochs, options.accelerator)
     print(f"train: accuracy {sick[-1]:.3f} before, {cured[-1]:.3f} after the treatment")
 
     path = options.output / "cure.png"

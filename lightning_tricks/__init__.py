@@ -3,6 +3,7 @@
 from lightning_tricks import experiments, init, nn, report, surgery
 from lightning_tricks.callbacks import (
     ActivationMonitor,
+    BatchAugmentation,
     GradientFlowMonitor,
     InitializeWeights,
     PreciseBatchNorm,
@@ -22,6 +23,7 @@ from lightning_tricks.ensemble import (
     decompose,
 )
 from lightning_tricks.ensemble.data.bootstrap import bootstrap
+from lightning_tricks.modules import Classifier, Regressor
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
 from lightning_tricks.treatment import Treatment, treat
 from lightning_tricks.verify import Verification, verify
@@ -37,6 +39,7 @@ __all__ = [
     "TransformersDoctor",
     "InitializeWeights",
     "PreciseBatchNorm",
+    "BatchAugmentation",
     # look
     "probe",
     "watch",
@@ -66,6 +69,8 @@ __all__ = [
     "nn",
     "init",
     "surgery",
+    "Classifier",
+    "Regressor",
     # combine
     "BaggingEnsemble",
     "BootstrapDataModule",

@@ -103,8 +103,11 @@ def doubt(history: Sequence[Snapshot]) -> str | None:
     now, validation = level(history), history[-1].validation_loss
     if now is None or now.steps < TOLD_AFTER:
         return None
+    numbers = f"after {now.steps} steps (loss {now.mean:.4g}, a guess has {now.guess:.4g})"
     if now.at_a_guess:
-        return f"not yet better than a guess after {now.steps} steps (loss {now.mean:.4g}, a guess has {now.guess:.4g})"
+        return f"not yet better than a guess {numbers}"
+    if now.may_be_at_a_guess:
+        return f"not surely better than a guess {numbers}"
     if validation >= AT_A_GUESS * now.guess:
         return f"on validation not better than a guess (loss {validation:.4g}, a guess has {now.guess:.4g})"
     return None

@@ -16,15 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tricks.experiments.follow import Follow
-from lightning_tricks.experiments.patterns import Collation, Exchange, NotAskedError, mapped
+from lightning_tricks.experiments.patterns import AllAlikeError, Collation, Exchange, NotAskedError, mapped
 from lightning_tricks.experiments.tokens import NextTokens, next_tokens
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.probes.records.preflight import PreflightRecord
-from lightning_tricks.probes.watch.outermost import WantedClasses
+from lightning_tricks.probes.watch.outermost import Wanted
 
 UNEQUAL = 0.005  # change of a repeated call over its std: a tenth of what counts as mixing
 CONSTANT = 1e-6  # std over patterns over the size of an output that is the same for all of them
 MIXES = 0.05  # change over std, from which it is followed where
+MIXES_COLLATED = 1e-4  # the same of patterns that meet by chance; without mixing it is 0, or 1e-7 by rounding
 _TINY = 1e-30
 _FOLLOWED = 2  # patterns whose earlier positions are followed
 
@@ -42,7 +43,7 @@ def dependence(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     collation: Collation,
-    targets: Sequence[WantedClasses] = (),
+    targets: Sequence[Wanted] = (),
     module: nn.Module | None = None,
     path: str = "",
 ) -> Answer:
@@ -52,13 +53,14 @@ def dependence(
         call: What is asked; each call is to begin with the same random numbers.
         args, kwargs: What it is called with; every call is given copies.
         collation: Which axis of the arguments counts patterns.
-        targets: Those of a loss that are numbers of classes: with tokens among the arguments that they follow, only the
-            later tokens are exchanged, so that the same call tells whether they are seen too early.
+        targets: Those of its losses: with sequences among the arguments that they follow, only the later positions are
+            exchanged, so that the same call tells whether they are seen too early.
         module: What runs, to name the place.
         path: Its path in the model.
 
     Raises:
         NotAskedError: With these arguments it cannot be asked, or the same arguments give different outputs.
+        AllAlikeError: All patterns are the same.
 
     >>> x = torch.randn(8, 3)
     >>> answer = dependence(lambda x: x.softmax(0), (x,), {}, Collation.of(x))
@@ -80,7 +82,8 @@ def dependence(
     selects = [_kept(exchange), *([] if tokens is None else [_early(exchange, tokens)])]
     again = Follow(module, path, selects)
     repeated = _outputs(call, args, kwargs, tokens, again)
-    other = Follow(module, path, selects, again)
+    exact = all(map(torch.equal, base, repeated))
+    other = Follow(module, path, selects, again, exact=exact)
     exchanged = _outputs(call, changed_args, changed_kwargs, tokens, other)
     if not _alike(base, repeated) or not _alike(base, exchanged):
         raise NotAskedError("it does not give outputs of the same shape again")
@@ -94,7 +97,7 @@ def dependence(
         raise NotAskedError("the same arguments give different outputs")
     if tokens is not None and size < 3:
         mixing = math.nan
-    independent = not mixing > MIXES
+    independent = not mixing > (MIXES_COLLATED if collation.collated else MIXES)
     record = PreflightRecord(
         path,
         size,
@@ -104,7 +107,9 @@ def dependence(
         other.place(0) if not independent or (own <= UNEQUAL and tokens is None) else None,
         later if tokens is not None and independent else math.nan,
         other.place(1) if tokens is not None and independent and later > UNEQUAL else None,
-        math.nan if tokens is None else tokens.share,
+        tokens.share if tokens is not None and tokens.shift else math.nan,
+        unshifted=tokens.share if tokens is not None and not tokens.shift else math.nan,
+        collated=collation.collated,
     )
     return Answer(record, base)
 
@@ -127,7 +132,7 @@ def _exchanged(given: Any, exchange: Exchange, collation: Collation, tokens: Nex
     if not differ:
         raise NotAskedError("no argument has an axis of the patterns")
     if not bool(torch.stack(differ).any()):
-        raise NotAskedError("the patterns of the batch are all alike")
+        raise AllAlikeError("the patterns of the batch are all alike")
     return changed
 
 
@@ -140,13 +145,14 @@ def _outputs(call: Callable[..., Any], args: Any, kwargs: Any, tokens: NextToken
 
 
 def _fits(x: Tensor, tokens: NextTokens) -> bool:
-    """Whether these are scores of the classes that the loss asks for, for every position."""
-    return x.shape[-1] == tokens.classes and x.numel() == tokens.read.numel() * tokens.classes
+    """Whether these are what the loss asks for, for every position: scores of classes, or values."""
+    last = tokens.outputs == 1 or x.shape[-1] == tokens.outputs
+    return last and x.numel() == tokens.read.numel() * tokens.outputs
 
 
 def _in_positions(x: Tensor, tokens: NextTokens) -> Tensor:
     """As patterns x positions x classes."""
-    rows = x.reshape(*tokens.ids[0].shape, tokens.classes)
+    rows = x.reshape(*tokens.ids[0].shape[:2], tokens.outputs)
     return rows if tokens.time == 1 else rows.transpose(0, 1)
 
 

@@ -19,7 +19,8 @@ from lightning_tricks.probes.records.preflight import Kind, Place
 from lightning_tricks.probes.watch.annotations import TensorAnnotations
 from lightning_tricks.probes.watch.loss_path import softmax_axis
 
-_SAME = 1e-3  # of the size of what is compared: float32 rounds by 6e-8, bfloat16 gives the same for the same
+_SAME = 1e-3  # of the size of what is compared
+_SAME_EXACTLY = 1e-5  # where a repeated call gives the same bits: what is left is rounding, of float32 6e-8
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("multi_head_attention_forward", "scaled_dot_product_attention"), "attention"),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), "recurrence"),
@@ -28,6 +29,9 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as"), "view"),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), "convolution"),
 }
+# Not the variance: discriminators are shown how much a batch of made images varies (Karras et al. 2018, section 3).
+_REDUCTIONS = ("mean", "sum", "nanmean", "nansum", "prod", "logsumexp")
+_MOST_GIVEN = 8  # tensors of a call
 _AROUND = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 # What of a tensor is compared: parts of it, each with the axis that it was taken along.
 Select = Callable[[Tensor], list[tuple[int, Tensor]]]
@@ -41,8 +45,9 @@ class Call:
         function: Its name.
         frames: Paths and modules that were running, the outermost first.
         args, kwargs: Whatever of its arguments is no tensor; shapes of tensors.
-        source: The call and output that its first tensor came from.
+        sources: The call and output that each of its tensors came from; None where that is not known.
         shapes: Of its outputs.
+        reduced: Of a mean or a sum what the first selection takes of its input; of the second run how that differs.
         parts: For every selection and output what was selected; of the second run how much it differs.
     """
 
@@ -50,8 +55,9 @@ class Call:
     frames: tuple[tuple[str, nn.Module], ...]
     shape: tuple[int, ...]
     axis: int | None
-    source: tuple[int, int] | None
+    sources: tuple[tuple[int, int] | None, ...]
     shapes: list[tuple[int, ...]] = field(default_factory=list)
+    reduced: list[tuple[int, Tensor]] = field(default_factory=list)
     parts: list[list[list[tuple[int, Tensor]]]] = field(default_factory=list)
 
 
@@ -65,10 +71,20 @@ class Follow(TorchFunctionMode):
         path: Its path in the model.
         selects: What of every output is compared.
         before: The run before.
+        exact: Whether the same run gives the same bits.
     """
 
-    def __init__(self, module: nn.Module, path: str, selects: Sequence[Select], before: Follow | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        path: str,
+        selects: Sequence[Select],
+        before: Follow | None = None,
+        *,
+        exact: bool = False,
+    ) -> None:
         super().__init__()
+        self._same = _SAME_EXACTLY if exact else _SAME
         self.calls: list[Call] = []
         self.statistics: list[tuple[Tensor, Tensor]] = []
         self._selects, self._before = selects, before
@@ -97,8 +113,8 @@ class Follow(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func)).strip("_")
         output = self._batch_norm(func, args, kwargs) if func is F.batch_norm else func(*args, **kwargs)
-        made = [tensor for tensor in tensors_in(output) if tensor.is_floating_point() and tensor.dim()][:2]
-        if made:
+        made = [tensor for tensor in tensors_in(output) if tensor.is_floating_point()][:2]
+        if made and (made[0].dim() or name in _REDUCTIONS):
             self._note(name, args, kwargs, made)
         return output
 
@@ -109,14 +125,16 @@ class Follow(TorchFunctionMode):
             return None
         for index, call in enumerate(self.calls):
             for number, parts in enumerate(call.parts[which]):
-                if parts and all(float(difference) > _SAME for _, difference in parts):
-                    return self._place(which, index, number)
+                if parts and all(float(difference) > self._same for _, difference in parts):
+                    return (self._reduction(index) if which == 0 else None) or self._place(which, index, number)
         return None
 
     def _note(self, name: str, args: Any, kwargs: Any, made: list[Tensor]) -> None:
-        given = next(tensors_in((args, kwargs)), None)
+        tensors = list(tensors_in((args, kwargs)))[:_MOST_GIVEN]
+        given = tensors[0] if tensors else None
         shape = () if given is None else tuple(given.shape)
-        call = Call(name, tuple(self._frames), shape, _axis(name, given, args, kwargs), self._made.read(given))
+        sources = [self._made.read(tensor) for tensor in tensors] or [None]
+        call = Call(name, tuple(self._frames), shape, _axis(name, given, args, kwargs), tuple(sources))
         index = len(self.calls)
         same = self._before is not None and index < len(self._before.calls)
         earlier = self._before.calls[index] if same and self._before is not None else None
@@ -131,6 +149,11 @@ class Follow(TorchFunctionMode):
                 old = [[] for _ in made] if earlier is None else earlier.parts[which]
                 parts = [_differences(a, b) for a, b in zip(parts, old, strict=False)]
             call.parts.append(parts)
+        if name in _REDUCTIONS and given is not None:
+            over = _reduced_axes(given, args, kwargs)
+            kept = [part for part in self._selects[0](given.detach()) if part[0] in over]
+            before = [] if earlier is None else earlier.reduced
+            call.reduced = kept if self._before is None else _differences(kept, before)
         self.calls.append(call)
 
     def _batch_norm(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -148,14 +171,30 @@ class Follow(TorchFunctionMode):
         self.statistics.append((mean, variance))
         return func(*args, **kwargs)
 
+    def _reduction(self, index: int) -> Place | None:
+        """The mean or sum over the patterns that a call is given, or is itself."""
+        waiting = [index]
+        for each in waiting:
+            call = self.calls[each]
+            axis = next((axis for axis, difference in call.reduced if float(difference) <= self._same), None)
+            if axis is not None:
+                return self._at(call, "reduction", axis, None, call.shapes[0], axis)
+            if each == index or not any(call.parts[0]):
+                waiting += [source[0] for source in call.sources if source is not None and source[0] not in waiting]
+        return None
+
     def _place(self, which: int, index: int, number: int) -> Place:
         call = self.calls[index]
         axis = next((axis for axis, _ in call.parts[which][number]), None)
         before = None
-        if call.source is not None:
-            parts = self.calls[call.source[0]].parts[which][call.source[1]]
-            before = next((axis for axis, difference in parts if float(difference) <= _SAME), None)
-        kind = _KINDS.get(call.function, "other")
+        if call.sources[0] is not None:
+            parts = self.calls[call.sources[0][0]].parts[which][call.sources[0][1]]
+            before = next((axis for axis, difference in parts if float(difference) <= self._same), None)
+        return self._at(call, _KINDS.get(call.function, "other"), before, axis, call.shapes[number], call.axis)
+
+    def _at(
+        self, call: Call, kind: Kind, before: int | None, axis: int | None, made: tuple[int, ...], over: int | None
+    ) -> Place:
         own = next((f for f in call.frames[::-1] if isinstance(f[1], (nn.MultiheadAttention, nn.RNNBase))), None)
         if own is not None:
             kind = "attention" if isinstance(own[1], nn.MultiheadAttention) else "recurrence"
@@ -169,10 +208,10 @@ class Follow(TorchFunctionMode):
             module=_class(module) if leaf else "",
             inside="" if around is None else _class(around),
             input_shape=call.shape,
-            output_shape=call.shapes[number],
+            output_shape=made,
             input_axis=before,
             output_axis=axis,
-            dim=call.axis,
+            dim=over,
             batch_first=getattr(module, "batch_first", None) if own is not None else None,
             bidirectional=bool(getattr(module, "bidirectional", False)),
         )
@@ -202,6 +241,15 @@ def _axis(name: str, given: Tensor | None, args: Any, kwargs: Any) -> int | None
     if name == "normalize":
         axis = kwargs.get("dim", args[2] if len(args) > 2 else 1)
     return axis % given.dim() if isinstance(axis, int) else None
+
+
+def _reduced_axes(given: Tensor, args: Any, kwargs: Any) -> set[int]:
+    """The dimensions that a mean or a sum runs over: without any, all."""
+    over = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else None))
+    if over is None or over == ():
+        return set(range(given.dim()))
+    dims = over if isinstance(over, (tuple, list)) else (over,)
+    return {dim % max(given.dim(), 1) for dim in dims if type(dim) is int}
 
 
 def _class(module: nn.Module) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_tricks.diagnosis.experiment import Experiment
@@ -16,10 +18,12 @@ from lightning_tricks.experiments.least_loss import BoundlessError, Loss, Search
 from lightning_tricks.experiments.outputs import Caught, catch
 from lightning_tricks.experiments.patterns import Collation, NotAskedError
 from lightning_tricks.experiments.registry import Subject, tried
+from lightning_tricks.experiments.sampling import drawn, is_plain
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.batches import tensors_in
 
 _SAME = 1e-6  # two runs of one loss, relative to it
+_SECONDS = 5.0  # for a look at all targets, which ends with the first that differs
 
 
 @asks("What would a guess lose, and what the best outputs of all?")
@@ -95,6 +99,7 @@ def _of_outputs(training: Training, caught: Caught, batch: Any) -> Loss:
 @thresholds
 class LIMITS:
     out_of_reach: float = 0.3  # of the way from a guess to the floor: targets that are rounded or smoothed keep less
+    patterns: int = 64  # that are all the targets: fewer may be the same in a test of one's own code
 
 
 def _out_of_reach(found: Experiment) -> float:
@@ -104,7 +109,16 @@ def _out_of_reach(found: Experiment) -> float:
 
 
 def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
-    """A last activation that keeps the outputs from their targets, whatever the loss."""
+    """A last activation that keeps the outputs from their targets, whatever the loss; targets that are all the same."""
+    numbers, step = found.numbers, subject.diagnosis.history[-1].step
+    if numbers["guess"] == numbers["floor"] < numbers["loss"] and (alike := all_alike(subject)) >= LIMITS.patterns:
+        text = (
+            f"All {alike} targets of the data are the same: one constant output has a loss of {numbers['guess']:.4g}, "
+            "as low as any outputs can. Nothing can be learned from them."
+        )
+        look = Remedy("check_targets", "look where the targets come from: another column, key or folder may be meant")
+        same = (Criterion("targets that are the same", alike, ">=", LIMITS.patterns),)
+        yield Finding("target_mismatch", None, "warning", step, dict(numbers), text, (look,), decided_by=same)
     why = Criterion("share of the way that is out of reach", _out_of_reach(found), ">", LIMITS.out_of_reach)
     if not why.holds or subject.knows("output_mismatch", "collapsed_output", "target_mismatch"):
         return
@@ -131,6 +145,35 @@ def _proves(found: Experiment, finding: Finding) -> bool:
         return floor == -math.inf or not guess > floor
     no_way = not share(floor, guess, floor) > 0  # broadcast: the best outputs of all lose what a guess does
     return finding.problem == "output_mismatch" and (_out_of_reach(found) > LIMITS.out_of_reach or no_way)
+
+
+def all_alike(subject: Subject) -> int:
+    """The number of targets, if all of the data have the same; 0 where they differ, are too many, or are not used."""
+    if not is_plain(subject.data) or _target(subject.batch) is None:
+        return 0
+    first, count, begun = _target(subject.batch), 0, time.perf_counter()
+    for batch in drawn(subject.data):
+        target = _target(batch)
+        if target is None or not bool((target == first.flatten()[0]).all()):
+            return 0
+        count += len(target)
+        if count >= len(subject.data.dataset):
+            break
+        if time.perf_counter() - begun > _SECONDS:
+            return 0
+    training, (*inputs, last) = subject.training.copy(), subject.batch
+    try:
+        with torch.no_grad():
+            used = bool(training.loss((*inputs, 1 - last)) != training.loss(subject.batch))
+    except NotAskedError:
+        used = True  # it does not take such targets
+    return min(count, len(subject.data.dataset)) if used else 0
+
+
+def _target(batch: Any) -> Any:
+    """The last entry of a batch."""
+    last = batch[-1] if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
+    return last if isinstance(last, Tensor) and last.dim() and last.numel() else None
 
 
 @tried("free_outputs", order=0, brings=_brings, proves=_proves)

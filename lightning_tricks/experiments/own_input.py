@@ -13,7 +13,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
 from lightning_tricks.experiments.dependence import CONSTANT
-from lightning_tricks.experiments.independence import asked_record
+from lightning_tricks.experiments.independence import asked_record, first_record
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.registry import Subject, tried
 from lightning_tricks.experiments.training import Training
@@ -88,8 +88,7 @@ def _in_checkup(subject: Subject) -> Experiment:
     try:
         return _asked(subject.trained, subject.batch, subject.data)
     except NotAskedError:
-        history = subject.diagnosis.history
-        record = next((s.preflight for s in history if s.preflight is not None), None)
+        record = first_record(subject)
         if record is None:
             raise
     found = of_record(record)

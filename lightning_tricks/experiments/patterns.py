@@ -19,6 +19,10 @@ class NotAskedError(Exception):
     """Why an experiment cannot be made with these arguments."""
 
 
+class AllAlikeError(NotAskedError):
+    """The patterns of the batch are all the same."""
+
+
 @dataclass(frozen=True)
 class Collation:
     """How a batch was put together.
@@ -27,11 +31,13 @@ class Collation:
         size: The number of patterns; None where that cannot be told.
         first: Whether the patterns lie along the first axis of all of its tensors.
         tensors: Its tensors.
+        collated: Whether its loader put it together of single patterns: which of them meet in a batch means nothing.
     """
 
     size: int | None
     first: bool
     tensors: tuple[Tensor, ...]
+    collated: bool = False
 
     @classmethod
     def of(cls, batch: Any, loader: Any = None) -> Collation:
@@ -46,7 +52,7 @@ class Collation:
         loader = getattr(loader, "data", loader)
         firsts, stated = {tensor.shape[0] for tensor in tensors}, getattr(loader, "batch_size", None)
         if getattr(loader, "collate_fn", None) is default_collate and len(firsts) == 1:
-            return cls(firsts.pop(), True, tensors)
+            return cls(firsts.pop(), True, tensors, True)
         common = set.intersection(*(set(tensor.shape) for tensor in tensors))
         if stated in common:
             return cls(stated, False, tensors)

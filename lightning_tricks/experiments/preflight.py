@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tricks.experiments.dependence import CONSTANT, dependence
-from lightning_tricks.experiments.patterns import Collation, NotAskedError, mapped
+from lightning_tricks.experiments.patterns import AllAlikeError, Collation, NotAskedError, mapped
 from lightning_tricks.experiments.replay import replayable
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.model.layers import has_running_statistics
@@ -33,7 +33,10 @@ def preflight(call: OutermostCall, collation: Collation) -> PreflightRecord:
     if call.autocast is not None:
         autocast = torch.autocast(call.autocast[0], dtype=call.autocast[1])
     with replayable(call.module, draws=call.drew) as (module, run), autocast:
-        answer = dependence(run, call.args, call.kwargs, collation, call.targets, module, call.path)
+        try:
+            answer = dependence(run, call.args, call.kwargs, collation, call.targets, module, call.path)
+        except AllAlikeError:
+            return PreflightRecord(call.path, collation.size or 0, alike=True, collated=collation.collated)
         if not call.drew:
             return answer.record
         correlation = _draw_correlation(module, run, call, answer.outputs)

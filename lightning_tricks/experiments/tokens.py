@@ -1,4 +1,4 @@
-"""Sequences of tokens among the arguments of a call whose targets are the next token."""
+"""Sequences among the arguments of a call, of tokens or of values, whose targets are their next element."""
 
 from __future__ import annotations
 
@@ -11,31 +11,36 @@ from torch import Tensor
 
 from lightning_tricks.experiments.patterns import SEED, Exchange
 from lightning_tricks.model.batches import tensors_in
-from lightning_tricks.probes.watch.outermost import WantedClasses
+from lightning_tricks.probes.watch.outermost import Wanted
 
 _FITS = 0.9  # share of the targets
+_ALL = 0.995  # the same of targets that are not shifted: those of denoisers differ somewhere
 _MIN_PAIRS = 16  # that can tell
+_MOST_CHANNELS = 64
 
 
 @dataclass(frozen=True)
 class NextTokens:
-    """Arguments that are tokens, and which of their positions a loss asks for the next one.
+    """Arguments that are sequences, and which of their positions a loss asks for the next element.
 
     Args:
-        ids: The arguments, all of one shape.
-        time: The axis of the positions; the other one is that of the patterns.
+        ids: The arguments, all of one shape: numbers of tokens ``[patterns, positions]``, or values, there or in
+            ``[patterns, positions, channels]``; the first two axes may be exchanged.
+        time: The axis of the positions; the other one of the first two is that of the patterns.
         read: Whether a loss reads a position, ``[patterns, positions]``.
-        share: Share of the targets that are the token one later, of those that differ from the token at their place.
-        classes: The number of classes of that loss.
+        share: Share of the targets that are the element so much later, of those where that can be told.
+        outputs: How many numbers the network says of a position: classes, or channels.
         cut: The first position that is exchanged: about half of what is read lies before it.
+        shift: How much later: 1, or 0 where the targets are the sequence itself.
     """
 
     ids: tuple[Tensor, ...]
     time: int
     read: Tensor
     share: float
-    classes: int
+    outputs: int
     cut: int
+    shift: int = 1
 
     @property
     def patterns(self) -> int:
@@ -46,7 +51,7 @@ class NextTokens:
         return self.ids[0].shape[self.time]
 
     def exchanged(self, ids: Tensor, exchange: Exchange) -> Tensor:
-        """Tokens whose later part is that of other patterns; where there are none, some of their own."""
+        """Sequences whose later part is that of other patterns; where there are none, some of their own."""
         rows = ids.transpose(0, 1) if self.time == 0 else ids
         if exchange.size > 2:
             other = exchange.applied(rows, 0)[:, self.cut :]
@@ -58,50 +63,85 @@ class NextTokens:
         return changed.transpose(0, 1).contiguous() if self.time == 0 else changed
 
 
-def next_tokens(args: Any, kwargs: Any, targets: Sequence[WantedClasses]) -> NextTokens | None:
-    """The tokens among the arguments that the targets follow; None where the targets are anything else.
+def next_tokens(args: Any, kwargs: Any, targets: Sequence[Wanted]) -> NextTokens | None:
+    """The sequence among the arguments that the targets follow; None where the targets are anything else.
 
-    Which axis is that of the positions is told by the values: along the other one no target is the next token.
+    Which axis is that of the positions is told by the values: along the other one no target is the next element.
     """
-    found: list[tuple[Tensor, int, WantedClasses, Tensor, float]] = []
+    found: list[_Match] = []
     for ids in tensors_in((args, kwargs)):
-        if ids.dim() == 2 and not ids.is_floating_point() and ids.dtype != torch.bool:
-            found += list(_fits(ids, targets))
+        if ids.dim() in (2, 3) and ids.dtype != torch.bool and (ids.is_floating_point() or ids.dim() == 2):
+            found += [match for wanted in targets for match in _matches(ids, wanted)]
     if not found:
         return None
-    first, time, wanted, read, share = found[0]
-    same = tuple(ids for ids, t, *_ in found if ids.shape == first.shape and t == time)
+    first = max(found, key=lambda match: match.shift)
+    same = (m.ids for m in found if (m.ids.shape, m.time, m.shift) == (first.ids.shape, first.time, first.shift))
     unique = tuple({id(ids): ids for ids in same}.values())
-    counts = read.sum(0).cumsum(0)
+    counts = first.read.sum(0).cumsum(0)
     middle = int(torch.searchsorted(counts, counts[-1:] / 2))
-    cut = min(max(middle + 1, 1), first.shape[time] - 1)
-    return NextTokens(unique, time, read, share, wanted.classes, cut)
+    cut = min(max(middle + 1, 1), first.ids.shape[first.time] - 1)
+    return NextTokens(unique, first.time, first.read, first.share, first.outputs, cut, first.shift)
 
 
-def _fits(ids: Tensor, targets: Sequence[WantedClasses]) -> Iterator[tuple[Tensor, int, WantedClasses, Tensor, float]]:
+@dataclass(frozen=True)
+class _Match:
+    ids: Tensor
+    time: int
+    read: Tensor
+    share: float
+    outputs: int
+    shift: int
+
+
+def _matches(ids: Tensor, wanted: Wanted) -> Iterator[_Match]:
+    if ids.is_floating_point() == bool(wanted.classes) or wanted.numbers.is_floating_point() == bool(wanted.classes):
+        return
+    channels = ids.shape[2] if ids.dim() == 3 else 1
+    if channels > _MOST_CHANNELS:
+        return
     for time in (1, 0):
-        rows = ids if time else ids.T
-        patterns, positions = rows.shape
-        for wanted in targets:
-            length, rest = divmod(wanted.numbers.numel(), patterns)
-            if rest or not 1 < length <= positions:
-                continue
-            for numbers in (wanted.numbers.reshape(patterns, length), wanted.numbers.reshape(length, patterns).T):
-                read = torch.ones_like(numbers, dtype=torch.bool)
-                if wanted.ignored is not None:
-                    read = numbers != wanted.ignored
-                share = _share(rows, numbers, read)
-                if share >= _FITS:
-                    whole = torch.zeros_like(rows, dtype=torch.bool)
-                    whole[:, :length] = read
-                    yield ids, time, wanted, whole, share
-                    break
+        rows = ids.unsqueeze(-1) if ids.dim() == 2 else ids
+        rows = rows if time else rows.transpose(0, 1)
+        for asked in {channels, 1}:
+            match = _match(rows, wanted, asked)
+            if match is not None:
+                read, share, shift = match
+                yield _Match(ids, time, read, share, wanted.classes or asked, shift)
+                return
 
 
-def _share(rows: Tensor, numbers: Tensor, read: Tensor) -> float:
-    """Of the targets that can tell, as the next token is another than the one at their place."""
+def _match(rows: Tensor, wanted: Wanted, asked: int) -> tuple[Tensor, float, int] | None:
+    """Which positions are read, and how they match rows of ``[patterns, positions, channels]``."""
+    patterns, positions = rows.shape[:2]
+    length, rest = divmod(wanted.numbers.numel(), patterns * asked)
+    if rest or not 1 < length <= positions:
+        return None
+    by_time = wanted.numbers.reshape(length, patterns, asked).transpose(0, 1)
+    for numbers in (wanted.numbers.reshape(patterns, length, asked), by_time):
+        read = torch.ones_like(numbers[..., 0], dtype=torch.bool)
+        if wanted.ignored is not None and wanted.classes:
+            read = numbers[..., 0] != wanted.ignored
+        next_share, own_share = _shares(rows, numbers, read)
+        # Many networks give back what they were given; none does of use with single tokens, or numbers, read in order.
+        given_back = own_share >= _ALL and (bool(wanted.classes) or rows.shape[2] == 1)
+        if next_share >= _FITS or given_back:
+            whole = torch.zeros_like(rows[..., 0], dtype=torch.bool)
+            whole[:, :length] = read
+            return (whole, next_share, 1) if next_share >= _FITS else (whole, own_share, 0)
+    return None
+
+
+def _shares(rows: Tensor, numbers: Tensor, read: Tensor) -> tuple[float, float]:
+    """Of the targets that are the next element, and that at their place, where the two differ."""
     length = min(numbers.shape[1], rows.shape[1] - 1)
-    later = rows[:, 1 : length + 1]
-    tell = read[:, :length] & (later != rows[:, :length])
-    equal, count = torch.stack([((later == numbers[:, :length]) & tell).sum(), tell.sum()]).tolist()
-    return equal / count if count >= _MIN_PAIRS else 0.0
+    own, later, numbers = rows[:, :length], rows[:, 1 : length + 1], numbers[:, :length]
+    tell = read[:, :length, None] & (later != own)
+    both = [((element == numbers) & tell).sum((0, 1)) for element in (later, own)]
+    if numbers.shape[2] == rows.shape[2]:
+        both, tell = [equal.sum()[None] for equal in both], tell.sum()[None]
+    else:  # one channel is asked for: that which fits best
+        tell = tell.sum((0, 1))
+    counts = tell.clamp(min=1)
+    known = tell >= _MIN_PAIRS
+    next_share, own_share = torch.stack([(equal / counts).where(known, 0.0).amax() for equal in both]).tolist()
+    return next_share, own_share

@@ -107,6 +107,18 @@ def test_a_validation_at_a_guess_is_no_health() -> None:
     assert diagnosis.verdict == "Unknown: on validation not better than a guess (loss 2.31, a guess has 2.301)."
 
 
+def test_a_loss_that_cannot_be_told_from_a_guess_is_no_health() -> None:
+    """Targets that have nothing to do with the inputs, in batches of eight: their variance is hardly known."""
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn(512, 4, generator=generator), torch.randn(512, 1, generator=generator)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    slow = torch.optim.SGD(network.parameters(), lr=1e-3)
+    history = fit(network, nn.functional.mse_loss, optimizer=slow, steps=200, every=20, data=data, batch=8)
+    verdict = lt.diagnose(history).verdict
+    assert verdict.startswith(("Unknown: not surely better than a guess", "Unknown: not yet better than a guess"))
+
+
 @pytest.mark.parametrize("rate", [0.0, 1e-12])
 def test_weights_that_do_not_move_are_no_health(rate: float) -> None:
     history = train(deep(nn.ReLU, 2), steps=8, every=1, optimizer=sgd(rate))

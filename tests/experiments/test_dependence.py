@@ -15,7 +15,7 @@ from lightning_tricks.experiments.dependence import dependence
 from lightning_tricks.experiments.patterns import Collation, NotAskedError
 from lightning_tricks.model.isolated import isolated
 from lightning_tricks.probes.records.preflight import Place, PreflightRecord
-from lightning_tricks.probes.watch.outermost import WantedClasses
+from lightning_tricks.probes.watch.outermost import Wanted
 
 N, T, H = 6, 5, 8
 
@@ -38,7 +38,7 @@ class Calls(nn.Module):
         return self.function(self, *args)
 
 
-def ask(module: nn.Module, *args: Any, targets: tuple[WantedClasses, ...] = (), batch: Any = None) -> PreflightRecord:
+def ask(module: nn.Module, *args: Any, targets: tuple[Wanted, ...] = (), batch: Any = None) -> PreflightRecord:
     collation = Collation.of((args, torch.zeros(N)) if batch is None else batch)
     with isolated(module, layer_by_layer=True):
         return dependence(module, args, {}, collation, targets, module, "net").record
@@ -51,6 +51,22 @@ def place(record: PreflightRecord) -> Place:
 
 def series() -> Tensor:
     return torch.randn(N, T, H)
+
+
+def test_a_mean_within_each_pattern_is_no_mixing() -> None:
+    net = Calls(lambda net, x: net.layer(x - x.mean(1, keepdim=True)).mean(1), layer=nn.Linear(H, 2))
+    assert ask(net, series()).place is None
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-7])
+def test_patterns_that_a_loader_put_together_are_followed_however_little_they_mix(size: float) -> None:
+    net, x = Calls(lambda net, x: x + size * x.mean(0)), torch.randn(N, H)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), N)
+    assert ask(net, x).place is None
+    with isolated(net):
+        record = dependence(net, (x,), {}, Collation.of((x,), loader), (), net, "net").record
+    assert record.collated
+    assert (record.place is not None) == (size > 1e-4)
 
 
 def test_patterns_that_are_told_apart_stay_so() -> None:
@@ -104,11 +120,35 @@ MIXING: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], str, dict
         "net",
         {"kind": "softmax", "dim": 0},
     ),
-    "by hand": (
+    "mean": (
         lambda: Calls(lambda net, x: x - x.mean(0)),
         lambda: torch.randn(N, H),
         "net",
-        {"kind": "other"},
+        {"kind": "reduction", "function": "mean", "dim": 0},
+    ),
+    "mean that passes a layer": (
+        lambda: Calls(lambda net, x: x * net.gate(x.mean(dim=(0, 2))).sigmoid()[:, None], gate=nn.Linear(T, T)),
+        lambda: torch.randn(N, T, H).mean(2, keepdim=True).expand(N, T, T).clone(),
+        "net.mean",
+        {"kind": "reduction", "function": "mean", "dim": 0},
+    ),
+    "mean of everything": (
+        lambda: Calls(lambda net, x: net.layer(x) - net.layer(x).mean(), layer=nn.Linear(H, 4)),
+        lambda: torch.randn(N, H),
+        "net.mean",
+        {"kind": "reduction", "function": "mean", "dim": 0},
+    ),
+    "as many units as patterns": (
+        lambda: Calls(lambda net, x: net.layer(x) - net.layer(x).sum(0, keepdim=True) / N, layer=nn.Linear(H, N)),
+        lambda: torch.randn(N, H),
+        "net.sum",
+        {"kind": "reduction", "function": "sum", "dim": 0},
+    ),
+    "product with the others": (
+        lambda: Calls(lambda net, x: (x @ x.T) @ x),
+        lambda: torch.randn(N, H),
+        "net",
+        {"kind": "other", "function": "matmul"},
     ),
     "attention over a set": (
         lambda: Calls(lambda net, x: F.scaled_dot_product_attention(x[None], x[None], x[None])[0]),

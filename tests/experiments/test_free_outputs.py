@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks as lt
 from lightning_tricks.experiments import free_outputs, share
@@ -132,3 +133,34 @@ def test_no_module_and_no_loss_are_errors():
         free_outputs(3, (X, CLASSES))
     with pytest.raises(TypeError, match="loss_fn"):
         free_outputs(net(), (X, CLASSES))
+
+
+def loader(target):
+    x = torch.randn(len(target), 8, generator=torch.Generator().manual_seed(0))
+    return DataLoader(TensorDataset(x, target), 16)
+
+
+def to_a_centre(output, target):
+    """Of one class: the targets are not used."""
+    return (output - 1).square().mean()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "target", "loss_fn", "named"),
+    [
+        (3, torch.zeros(96, dtype=torch.long), F.cross_entropy, True),
+        (1, torch.ones(96, 1), F.binary_cross_entropy_with_logits, True),
+        (1, torch.full((96, 1), 3.0), F.mse_loss, True),
+        (1, torch.arange(96.0)[:, None] // 48, F.mse_loss, False),
+        (3, torch.zeros(32, dtype=torch.long), F.cross_entropy, False),
+        (1, torch.zeros(96, 1), to_a_centre, False),
+    ],
+    ids=["one class", "all positive", "one value", "sorted", "few patterns", "not used"],
+)
+def test_targets_that_are_all_the_same_are_found(outputs, target, loss_fn, named):
+    torch.manual_seed(0)
+    diagnosis = lt.checkup(net(outputs=outputs), loader(target), loss_fn, num_batches=2, experiments="free_outputs")
+    found = [finding for finding in diagnosis.findings if finding.problem == "target_mismatch"]
+    assert bool(found) is named
+    for finding in found:
+        assert (finding.severity, finding.proof) == ("warning", diagnosis.experiments[0])

@@ -15,7 +15,7 @@ from lightning_tricks.experiments.patterns import Collation, NotAskedError
 from lightning_tricks.experiments.tokens import next_tokens
 from lightning_tricks.model.isolated import isolated
 from lightning_tricks.probes.records.preflight import PreflightRecord
-from lightning_tricks.probes.watch.outermost import WantedClasses
+from lightning_tricks.probes.watch.outermost import Wanted
 
 N, T, V, H = 6, 12, 10, 8
 
@@ -73,11 +73,11 @@ def whole() -> Tensor:
     return torch.randint(V, (N, T + 1))
 
 
-def wanted(numbers: Tensor, ignored: int | None = -100) -> WantedClasses:
-    return WantedClasses(numbers, ignored, V)
+def wanted(numbers: Tensor, ignored: int | None = -100) -> Wanted:
+    return Wanted(numbers, ignored, V)
 
 
-def ask(mix: nn.Module, ids: Tensor, target: WantedClasses) -> PreflightRecord:
+def ask(mix: nn.Module, ids: Tensor, target: Wanted) -> PreflightRecord:
     model = Model(mix)
     with isolated(model, layer_by_layer=True):
         return dependence(model, (ids,), {}, Collation.of((ids, ids)), (target,), model, "lm").record
@@ -160,7 +160,7 @@ def test_only_positions_that_a_loss_reads_count() -> None:
 
 
 NO_NEXT_TOKENS: dict[str, Callable[[Tensor], Tensor]] = {
-    "masked": lambda x: x[:, :-1],  # what stands at the place itself
+    "denoised": lambda x: x[:, :-1].where(torch.rand(N, T) > 0.1, 0),
     "tagged": lambda x: (x[:, :-1] * 7 + 3) % V,
     "the token before": lambda x: x[:, :-1].roll(1, 1),
     "one class a sequence": lambda x: x[:, 0],
@@ -177,7 +177,59 @@ def test_padding_is_no_evidence() -> None:
     """Sequences that are padding for the most part agree with themselves one later: a copy is no next token."""
     x = whole()
     x[:, 4:] = 0
-    assert next_tokens((x,), {}, (wanted(x),)) is None
+    found = next_tokens((x,), {}, (wanted(x),))
+    assert found is not None
+    assert found.shift == 0
+
+
+def test_what_a_masked_model_is_asked_for_does_not_stand_at_its_place() -> None:
+    x, masked = torch.randint(1, V, (N, T)), torch.rand(N, T) < 0.5
+    assert next_tokens((x.masked_fill(masked, 0),), {}, (wanted(x.where(masked, -100)),)) is None
+
+
+@pytest.mark.parametrize(("causal", "sees"), [(True, False), (False, True)])
+def test_targets_that_are_not_shifted_are_told_from_those_of_an_autoencoder(causal: bool, sees: bool) -> None:
+    x = whole()[:, :-1]
+    record = ask(Attention(causal), x, wanted(x.flatten()))
+    assert record.unshifted == 1.0
+    assert math.isnan(record.next_tokens)
+    assert (record.later > 0.01) == sees
+
+
+class Values(nn.Module):
+    """Of values, ``[patterns, positions, channels]``, so many of the next."""
+
+    def __init__(self, channels: int, asked: int, *, both_ways: bool = False) -> None:
+        super().__init__()
+        self.gru = nn.GRU(channels, H, batch_first=True, bidirectional=both_ways)
+        self.head = nn.Linear(H * (1 + both_ways), asked)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.gru(x if x.dim() == 3 else x[..., None])[0])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("channels", [0, 1, 3])
+@pytest.mark.parametrize("one", [False, True])
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_series_of_values_are_asked_too(channels: int, one: bool, both_ways: bool) -> None:
+    """Of series with several channels, all of the next values may be asked for, or those of one channel."""
+    x = torch.randn(N, T + 1, channels) if channels else torch.randn(N, T + 1)
+    y = x[:, 1:, -1] if one and channels else x[:, 1:]
+    model = Values(max(channels, 1), 1 if one else max(channels, 1), both_ways=both_ways)
+    with isolated(model, layer_by_layer=True):
+        record = dependence(model, (x[:, :-1],), {}, Collation.of((x, y)), (Wanted(y),), model, "net").record
+    assert record.next_tokens == 1.0
+    assert (record.later > 0.01) == both_ways
+    if both_ways:
+        assert record.later_place is not None
+        assert record.later_place.layer == "net.gru"
+
+
+def test_values_that_are_given_back_are_asked_only_where_there_is_one() -> None:
+    """A network for every position, which brings many numbers through few, is an autoencoder."""
+    for channels, found in ((1, True), (3, False)):
+        x = torch.randn(N, T, channels)
+        assert (next_tokens((x,), {}, (Wanted(x),)) is not None) == found
 
 
 def test_tokens_of_another_task_are_asked_as_any_input() -> None:

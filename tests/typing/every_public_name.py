@@ -66,6 +66,7 @@ def attach(data: DataLoader[tuple[Tensor, ...]], folder: str) -> list[lt.Snapsho
         doctor,
         lt.InitializeWeights(scheme="auto"),
         lt.PreciseBatchNorm(num_samples=64),
+        lt.BatchAugmentation([lt.nn.AdditiveNoise(0.1)], entries={0: "image"}, seed=1),
     ]
     trainer = L.Trainer(
         max_steps=4,
@@ -177,6 +178,16 @@ def build(x: Tensor, images: Tensor, data: DataLoader[tuple[Tensor, ...]]) -> No
     ghost: tuple[Tensor, Tensor, Tensor] = lt.nn.ghost_batch_norm(x, 8)
     centred: tuple[Tensor, Tensor] = lt.nn.mean_only_batch_norm(x)
     renormed = lt.nn.batch_renorm(x, torch.zeros(8), torch.ones(8))
+    movements: list[nn.Module] = [
+        lt.nn.RandomAffine(flip=0.5),
+        lt.nn.ElasticDeformation(8.0, 2.0),
+        lt.nn.AdditiveNoise(),
+    ]
+    print([tuple(movement(images).shape) for movement in movements])
+    still = torch.zeros(16)
+    moved = lt.nn.affine_warp(still, torch.zeros(16, 2), torch.ones(16), torch.zeros(16, 2)).images(images)
+    bent = lt.nn.elastic_warp(torch.zeros(16, 2, 6, 6), 8.0, 2.0).points(torch.zeros(16, 1, 2), (6, 6))
+    print(moved.shape, bent.shape)
     print(dropped.shape, ghost[0].shape, centred[0].shape, len(renormed), lt.nn.micro_batch_momentum(0.1, 4))
 
 
@@ -228,9 +239,10 @@ def change(x: Tensor, data: DataLoader[tuple[Tensor, ...]]) -> None:
     def softer(name: str, module: nn.Module) -> nn.Module | None:
         return nn.Tanh() if isinstance(module, nn.ReLU) else None
 
+    wide: nn.Sequential = lt.surgery.widen_for_dropout(plain(), 0.5, weights="copied")
     replaced: nn.Sequential = lt.surgery.replace_modules(plain(), softer)
     entries: list[lt.surgery.Entry] = report.changed
-    print(model[0], swapped[1], normal[1], replaced[1], entries[0].what, lt.surgery.NoEffectWarning.__name__)
+    print(model[0], wide[0], swapped[1], normal[1], replaced[1], entries[0].what, lt.surgery.NoEffectWarning.__name__)
 
 
 def combine(x: Tensor, y: Tensor, folder: str) -> None:
@@ -257,6 +269,15 @@ def combine(x: Tensor, y: Tensor, folder: str) -> None:
     print(le.BaggingEnsemble, le.BootstrapDataModule, le.MonteCarloDropout, le.bootstrap, le.decompose)
 
 
+def subclass(x: Tensor, y: Tensor, data: DataLoader[tuple[Tensor, ...]]) -> None:
+    classifier = lt.Classifier(plain(), 3, metrics=["Accuracy"], optimizer="SGD", scheduler="ConstantLR")
+    classifier.fit_statistics(data)
+    regressor = lt.Regressor(nn.Linear(8, 1), loss="huber")
+    probabilities: Tensor = classifier.predict(x)
+    values: Tensor = regressor.predict(x)
+    print(probabilities.shape, values.shape, classifier.loss(classifier(x), y))
+
+
 def main() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(64, 8), torch.randint(0, 3, (64,))
@@ -269,6 +290,7 @@ def main() -> None:
         start(x)
         change(x, data)
         combine(x, y, folder)
+        subclass(x, y, data)
     print(lt.__version__)
 
 

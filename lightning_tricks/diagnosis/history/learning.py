@@ -34,6 +34,7 @@ class Level:
     fall: float  # of the later half within itself, in standard errors of the difference of its halves
     since: int  # the step at which the later half begins
     steps: int  # optimiser steps from the first look to the last
+    guess_error: float = 0.0  # standard error of the guess, where it is that of the targets that were seen
 
     @property
     def share(self) -> float:
@@ -44,6 +45,11 @@ class Level:
     def told(self) -> bool:
         """Whether there were steps enough to tell."""
         return self.steps >= TOLD_AFTER
+
+    @property
+    def may_be_at_a_guess(self) -> bool:
+        """Whether it cannot be told from that of a guess: of batches with few patterns, both are uncertain."""
+        return self.told and self.share + SURE * math.hypot(self.error, self.guess_error) / self.guess >= AT_A_GUESS
 
     @property
     def at_a_guess(self) -> bool:
@@ -64,7 +70,7 @@ def level(history: Sequence[Snapshot], guess: float | None = None) -> Level | No
     spread = math.hypot(_error(values[:half]), _error(values[half:]))
     in_errors = fall / spread if spread > 0 else math.copysign(math.inf, fall) if fall else 0.0
     passed = history[-1].step - history[0].step + 1
-    return Level(guess, float(values.mean()), _error(values), in_errors, int(steps[0]), passed)
+    return Level(guess, float(values.mean()), _error(values), in_errors, int(steps[0]), passed, _guess_error(history))
 
 
 def had_its_time(history: Sequence[Snapshot]) -> bool:
@@ -108,8 +114,10 @@ def guess_of(history: Sequence[Snapshot]) -> float:
     It is not where a step has several calls of a loss, where the targets are all one value, as those of a
     discriminator, and where patterns are told from each other, as by contrastive losses.
     """
-    guess = median(map(guess_loss, history))
     records = [record for snapshot in history for record in snapshot.losses[:1]]
+    guess = median(map(guess_loss, history))
+    if not math.isnan(guess) and math.isnan(records[-1].chance):
+        guess = max(guess, _pooled_variance(records))
     if math.isnan(guess) or not guess > 0 or any(len(snapshot.losses) > 1 for snapshot in history):
         return math.nan
     lowest, highest = (min(r.target_min for r in records), max(r.target_max for r in records))
@@ -117,6 +125,15 @@ def guess_of(history: Sequence[Snapshot]) -> float:
         return math.nan
     constant = best_constant(records)
     return min(guess, _of_the_best_constant(records) if constant is None else constant.loss)
+
+
+def _pooled_variance(records: Sequence[LossRecord]) -> float:
+    """That of the targets of all looks together: small batches differ in their means as well."""
+    weights = np.array([record.patterns for record in records], np.float64)
+    means = np.array([record.target_mean for record in records])
+    squares = np.array([record.target_std for record in records]) ** 2 + means**2
+    mean = np.average(means, weights=weights)
+    return float(np.average(squares, weights=weights) - mean * mean)
 
 
 def _of_the_best_constant(records: Sequence[LossRecord]) -> float:
@@ -142,6 +159,12 @@ def _later(history: Sequence[Snapshot]) -> tuple[np.ndarray, np.ndarray]:
     values = np.fromiter(itertools.chain.from_iterable(losses), np.float64)
     later = np.isfinite(values) & (steps >= (history[0].step + history[-1].step) / 2)
     return steps[later], values[later]
+
+
+def _guess_error(history: Sequence[Snapshot]) -> float:
+    guesses = np.array([guess for guess in map(guess_loss, history) if not math.isnan(guess)])
+    error = _error(guesses)
+    return error if math.isfinite(error) else 0.0
 
 
 def _error(values: np.ndarray) -> float:

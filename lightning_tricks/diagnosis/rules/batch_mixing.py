@@ -16,6 +16,7 @@ PROBLEM = "batch_mixing"
 @thresholds
 class LIMITS:
     mixes: float = 0.05  # change over std: of experts with capacity .78, graph networks 1.5, set attention 2.5
+    by_chance: float = 1e-4  # the same, of patterns that a loader puts together one by one: without mixing 0, or 1e-7
     own: float = 0.005  # change below which an output does not know its own input: what a repeated call may differ by
 
 
@@ -32,18 +33,20 @@ class LIMITS:
     order=2,
 )
 def find_batch_mixing(history: Sequence[Snapshot]) -> Iterator[Finding]:
-    """An output depends on the other patterns of its batch, and nothing is learned."""
+    """An output depends on the other patterns of its batch: they met there by chance, or nothing is learned."""
     first, record = preflight(history)
     if record is None:
         return
-    mixes = Criterion("change by the other patterns, over std", record.mixing, ">", LIMITS.mixes)
-    lost = Criterion("change by its own input, over std", record.own, "<=", LIMITS.own)
-    if not mixes.holds and not (lost.holds and record.place is not None):
-        return
     place = record.place
     named = place is not None and is_named(place)
+    by_chance = record.collated and named and place is not None and not is_sequence(place)
+    most = LIMITS.by_chance if by_chance else LIMITS.mixes
+    mixes = Criterion("change by the other patterns, over std", record.mixing, ">", most)
+    lost = Criterion("change by its own input, over std", record.own, "<=", LIMITS.own)
+    if not mixes.holds and not (lost.holds and place is not None):
+        return
     harmed = stands_still(history) or (place is not None and is_exchanged(place) and little_learned(history))
-    severity: Severity = "warning" if named and harmed else "info"
+    severity: Severity = "warning" if (named and harmed) or (by_chance and mixes.holds) else "info"
     explanation = (
         f"{_where(place)}What the network says of a pattern "
         + ("depends on the others of its batch" if mixes.holds else "does not depend on the pattern")
@@ -71,18 +74,22 @@ def is_named(place: Place) -> bool:
         return place.batch_first is not None
     if place.kind in ("softmax", "cumulation"):
         return place.dim is not None and place.dim == place.output_axis
+    if place.kind == "reduction":
+        return True
     return place.kind == "view" and place.input_axis is not None and place.input_axis != place.output_axis
 
 
 def is_exchanged(place: Place) -> bool:
-    """Whether the patterns lie where the operation expects something else, which lies in their place.
+    """Whether the patterns lie where the operation expects something else, which lies in their place."""
+    return place.kind == "view" or (place.kind in ("attention", "recurrence") and not is_sequence(place))
 
-    A module that is given one batch of patterns as one sequence, ``[1, N, units]``, is meant to run over them.
-    """
-    if place.kind == "view":
-        return True
+
+def is_sequence(place: Place) -> bool:
+    """Whether a module was given all patterns as one sequence, ``[1, N, units]``, and so is meant to run over them."""
     shape, axis = place.input_shape, place.input_axis
-    return place.kind in ("attention", "recurrence") and len(shape) == 3 and axis in (0, 1) and shape[1 - axis] > 1
+    return place.kind in ("attention", "recurrence") and not (
+        len(shape) == 3 and axis in (0, 1) and shape[1 - axis] > 1
+    )
 
 
 def remedies_at(place: Place) -> tuple[Remedy, ...]:

@@ -12,6 +12,7 @@ from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence, persistence
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.diagnosis.rules.batch_mixing import preflight
 from lightning_tricks.diagnosis.rules.dead_units import LEAKY
 from lightning_tricks.diagnosis.rules.output_mismatch_targets import no_activation
 from lightning_tricks.probes import ActivationRecord, LossRecord, Snapshot, WeightedRecord
@@ -44,6 +45,9 @@ class LIMITS:
 )
 def find_collapsed_output(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """All patterns give the same output though the inputs differ; a softmax over a single entry."""
+    _, asked = preflight(history)
+    if asked is not None and asked.alike:
+        return  # of inputs that are all the same it is the right answer
     found = [one_entry(calls) or equal_outputs(calls) for calls in loss_calls(history)]
     if not history[-1].losses:
         found.append(equal_at_the_end(history))
@@ -114,6 +118,8 @@ def equal_at_the_end(history: Sequence[Snapshot]) -> Finding | None:
 
 
 def _finding(found: Persistence, place: Layer, variation: float, evidence: dict[str, float], end: float) -> Finding:
+    if not _varies(place.input_variation, place):
+        return _arrive_equal(found, place, evidence)
     units, what = (True, place.function) if isinstance(place, ActivationRecord) else (False, place.operation)
     behind, cut = units and place.order > _last_weighted(found.at, end), units and properties_of(what).cuts_at_zero
     why = Criterion("std over patterns relative to the output", variation, "<=", _limit(place.resolution))
@@ -128,6 +134,25 @@ def _finding(found: Persistence, place: Layer, variation: float, evidence: dict[
         todo = [no_activation(what)] if behind else [LEAKY, remedies.LOWER_LR]
     todo, traits, severity = [*todo, remedies.initialize()], [Trait.IN_CODE] * behind, found.severity(critical=True)
     return found.finding(PROBLEM, place.name, severity, numbers, explanation, todo, [why], traits)
+
+
+def _arrive_equal(found: Persistence, place: Layer, evidence: dict[str, float]) -> Finding:
+    """Something that is no layer, between the last at which they differ and this one, made them equal."""
+    before = [layer for layer in _in_order(found.at) if layer.order < place.order and _varies(layer.variation, layer)]
+    between = f"between {before[-1].name} and {place.name}"
+    why = [Criterion("std over patterns relative to the input", place.input_variation, "<=", _limit(place.resolution))]
+    layer: str | None = place.name
+    explanation = f"All patterns are equal as they come to {layer}, though they differ behind {before[-1].name}: "
+    if isinstance(place, WeightedRecord) and place.dropout >= 1.0:
+        layer = place.dropped_by
+        explanation += f"dropout at {layer} drops everything. The output is a constant."
+        todo = Remedy("lower_dropout", f"p=0.5 or less in place of p={place.dropout:g} at {layer}")
+    else:
+        explanation += "what is done in between makes them so. The output is a constant."
+        todo = Remedy("check_code", f"look at what is done {between}: it keeps nothing of the pattern")
+    numbers, severity = {**evidence, why[0].name: why[0].value}, found.severity(critical=True)
+    traits = [Trait.IN_CODE]
+    return found.finding(PROBLEM, layer, severity, numbers, explanation, [todo], why, traits, before[-1].name)
 
 
 def _single(snapshot: Snapshot, record: LossRecord) -> SoftmaxRecord | None:
@@ -152,11 +177,14 @@ def _collapsed_calls(snapshot: Snapshot) -> frozenset[str]:
 def _place(snapshot: Snapshot, before: float, own: Sequence[str | None] = ()) -> Layer | None:
     """The layer at which patterns become equal and stay so: none where the output does not come from the input."""
     layers = [layer for layer in _in_order(snapshot) if layer.order < before and layer.patterns > 1]
-    equal = [layer for layer in layers if _is_equal(layer) and layer.input_variation > _limit(layer.resolution)]
-    varying = max((layer.order for layer in layers if layer.variation > _limit(layer.resolution)), default=0)
+    equal = [layer for layer in layers if _is_equal(layer) and _varies(layer.input_variation, layer)]
+    varying = max((layer.order for layer in layers if _varies(layer.variation, layer)), default=0)
     at_once = [layer for layer in equal if layer.name in own]
     after = [layer for layer in equal if layer.order > varying]
-    return next(iter([*at_once, *after, *reversed(equal)]), None)
+    found = next(iter([*at_once, *after, *reversed(equal)]), None)
+    # Without a layer that makes them equal: the first to which they come so, from layers that the loss depends on.
+    reached = any(layer.order <= varying and not math.isnan(layer.error_signal) for layer in layers)
+    return found or next((layer for layer in layers if reached and layer.order > varying and _is_equal(layer)), None)
 
 
 @remembered
@@ -192,6 +220,10 @@ def _last_weighted(snapshot: Snapshot, before: float) -> int:
 
 def _is_equal(layer: Layer) -> bool:
     return layer.patterns > 1 and layer.variation <= _limit(layer.resolution)
+
+
+def _varies(variation: float, layer: Layer) -> bool:
+    return variation > _limit(layer.resolution)
 
 
 def _limit(resolution: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.history import progress
 from lightning_tricks.diagnosis.history.clipping import CLIPPED
 from lightning_tricks.diagnosis.history.learning import FALLING, LEARNED, level
@@ -29,6 +29,7 @@ class LIMITS:
     usual: float = 0.02  # share of the decay that harms nothing
     penalty: float = 1.0  # what a loss has beside that of the targets, over that
     noise: float = 0.8  # share of a layer's variance: .5 to .77 before p = .5 learns, .85 at .8, .92 and more at .9
+    grown: float = 2.0  # recent loss over that of a guess: such noise multiplies by 1 / (1 - p) from layer to layer
     dropped: float = 0.5  # p; under it the noise can only dominate where the units hardly vary, which is another fault
 
 
@@ -39,12 +40,15 @@ class LIMITS:
     "over-regularization",
     clause="the regularisation takes away what is learned",
     order=0,
+    reads="last losses",
     table=(17, "`weight_decay`, `p`, `gradient_clip_val`, as numbers"),
     needs=("layers", "updates", "losses"),
 )
 def find_over_regularization(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Decay, dropout or clipping takes away what the gradient brings."""
-    yield from filter(None, (judge(history) for judge in (_decay, _penalty, _dropout, _clipping)))
+    seen = [snapshot for snapshot in history if snapshot.weighted]  # without the losses that led to a NaN
+    if seen:
+        yield from filter(None, (_decay(seen), _penalty(seen), _dropout(seen, history), _clipping(seen)))
 
 
 def _decay(history: Sequence[Snapshot]) -> Finding | None:
@@ -112,10 +116,13 @@ def _penalty(history: Sequence[Snapshot]) -> Finding | None:
     return Finding(PROBLEM, None, severity, first.step, evidence, explanation, todo, decided_by=why)  # type: ignore[arg-type]
 
 
-def _dropout(history: Sequence[Snapshot]) -> Finding | None:
-    """Dropout whose noise drowns what a layer hands on, and a loss that stands at that of a guess."""
+def _dropout(history: Sequence[Snapshot], with_last_losses: Sequence[Snapshot]) -> Finding | None:
+    """Dropout whose noise drowns what a layer hands on, and a loss that stands at that of a guess, or leaves it."""
     found = persistence(history, lambda snapshot: bool(_noisy(snapshot)))
-    if found is None or found.run < HYSTERESIS or not _learns_nothing(history):
+    if found is None or found.run < HYSTERESIS:
+        return None
+    diverges = _over_guess(with_last_losses) > LIMITS.grown
+    if not diverges and not _learns_nothing(history):
         return None
     noisy, first = _noisy(found.at), _noisy(found.at)[0]
     why = (
@@ -124,13 +131,13 @@ def _dropout(history: Sequence[Snapshot]) -> Finding | None:
     )
     evidence = {each.name: each.value for each in why} | {
         "layers": len(noisy),
-        "loss over that of a guess": _over_guess(history),
+        "loss over that of a guess": _over_guess(with_last_losses),
     }
     kept = f"{1.0 - first.dropout:.2g}"
     explanation = (
         f"Dropout at {first.dropped_by} keeps {kept} of the units, and {min(first.dropout_noise, 1.0):.0%} of the "
-        f"variance of {first.name} is the draw's alone: two draws hardly agree on a pattern, and the loss stays at "
-        "that of a guess."
+        f"variance of {first.name} is the draw's alone: two draws hardly agree on a pattern, and the loss "
+        + ("grows: what is kept is divided by that share, in every layer." if diverges else "stays at that of a guess.")
     )
     places = ", ".join(str(record.dropped_by) for record in noisy)
     text = (
@@ -138,7 +145,8 @@ def _dropout(history: Sequence[Snapshot]) -> Finding | None:
         "is dropped, not of those that are kept"
     )
     todo, severity = (Remedy("lower_dropout", text, first.dropped_by),), found.severity()
-    return found.finding(PROBLEM, first.dropped_by, severity, evidence, explanation, todo, why, related=first.name)
+    traits, layer = [Trait.IN_CODE, *[Trait.LOUD] * diverges], first.dropped_by
+    return found.finding(PROBLEM, layer, severity, evidence, explanation, todo, why, traits, first.name)
 
 
 def _clipping(history: Sequence[Snapshot]) -> Finding | None:

@@ -8,7 +8,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.batch_mixing import preflight
 from lightning_tricks.probes import Snapshot
-from lightning_tricks.probes.records.preflight import Place
+from lightning_tricks.probes.records.preflight import Place, PreflightRecord
 
 PROBLEM = "target_leak"
 _PREFIX = {"nn.MultiheadAttention": "attn_", "nn.TransformerDecoderLayer": "tgt_", "nn.TransformerEncoderLayer": "src_"}
@@ -17,6 +17,7 @@ _PREFIX = {"nn.MultiheadAttention": "attn_", "nn.TransformerDecoderLayer": "tgt_
 @thresholds
 class LIMITS:
     sees: float = 0.01  # change over std; a causal network's is exactly 0, rounding makes 1e-6 of it
+    unshifted: float = 0.995  # share of the targets; denoisers and masked models see another token where they are asked
     next_tokens: float = 0.9  # share of the targets; those of masked models and encoders stand where their input is
 
 
@@ -32,10 +33,11 @@ class LIMITS:
     order=3,
 )
 def find_target_leak(history: Sequence[Snapshot]) -> Iterator[Finding]:
-    """The targets are the next tokens, and outputs change with the tokens after them."""
+    """The targets are the next elements, and outputs change with what is after them; or they were never shifted."""
     first, record = preflight(history)
     if record is None:
         return
+    yield from _never_shifted(first, record)
     sees = Criterion("change by later tokens, over std", record.later, ">", LIMITS.sees)
     wanted = Criterion("targets that are the next token", record.next_tokens, ">=", LIMITS.next_tokens)
     if not (sees.holds and wanted.holds):
@@ -49,6 +51,20 @@ def find_target_leak(history: Sequence[Snapshot]) -> Iterator[Finding]:
     evidence = {"change by later tokens": record.later, "targets that are the next token": record.next_tokens}
     layer, todo = None if place is None else place.layer, _remedies(place)
     yield Finding(PROBLEM, layer, "critical", first, evidence, explanation, todo, decided_by=(sees, wanted))
+
+
+def _never_shifted(first: int, record: PreflightRecord) -> Iterator[Finding]:
+    """Every output of a network that sees nothing later is to give what it was just given."""
+    blind = Criterion("change by later tokens, over std", record.later, "<=", LIMITS.sees)
+    own = Criterion("targets that are the token at their own place", record.unshifted, ">=", LIMITS.unshifted)
+    if blind.holds and own.holds:
+        explanation = (
+            "Every target is the token that the network is given at the same position, and no output depends on later "
+            "ones: it is to copy what it has just read. Its loss falls to nothing and says nothing of how it generates."
+        )
+        todo = Remedy("shift_targets", "ask for the next token: x, y = ids[:, :-1], ids[:, 1:]")
+        evidence = {own.name: own.value, "change by later tokens": record.later}
+        yield Finding(PROBLEM, None, "critical", first, evidence, explanation, (todo,), decided_by=(own, blind))
 
 
 def _remedies(place: Place | None) -> tuple[Remedy, ...]:

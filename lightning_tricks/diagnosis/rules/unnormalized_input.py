@@ -14,6 +14,7 @@ from lightning_tricks.diagnosis.history.persistence import Persistence, persiste
 from lightning_tricks.diagnosis.history.progress import is_stuck
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.diagnosis.rules.batch_mixing import preflight
 from lightning_tricks.probes import Snapshot, WeightedRecord
 
 SAME = Remedy("check_data", "look at what the loader gives: every pattern of a batch is the same")
@@ -48,6 +49,8 @@ def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """
     layer = input_layer(history[-1])
     same = persistence(history, _is_constant)
+    if same is None and _was_constant(history):
+        same = Persistence.over(history)
     found = persistence(history, _is_far_off)
     if layer is not None and same is not None:
         yield _constant(history, same, layer)
@@ -82,12 +85,20 @@ def _is_constant(snapshot: Snapshot) -> bool:
     return data is not None and data.patterns >= LIMITS.patterns and not any(map(varies, snapshot.weighted))
 
 
+def _was_constant(history: Sequence[Snapshot]) -> bool:
+    """Whether the patterns of the batch that was asked were all the same, whatever differs within a pattern."""
+    _, asked = preflight(history)
+    return asked is not None and asked.alike and asked.patterns >= LIMITS.patterns
+
+
 def _constant(history: Sequence[Snapshot], found: Persistence, layer: WeightedRecord) -> Finding:
+    _, asked = preflight(history)
+    patterns = layer.patterns if asked is None or not asked.alike else asked.patterns
     explanation = (
-        f"All {layer.patterns} patterns that come in are the same. Whatever the weights are, the network gives one "
+        f"All {patterns} patterns that come in are the same. Whatever the weights are, the network gives one "
         "answer to all of them, and can learn no more than the best constant."
     )
-    evidence = {"patterns looked at": layer.patterns, "input std, within a feature": layer.input_std}
+    evidence = {"patterns looked at": patterns, "input std, within a feature": layer.input_std}
     why = [Criterion("input std, within a feature", layer.input_std, "<=", LIMITS.rounding * _size(layer))]
     severity = found.severity() if is_stuck(history) else "info"  # a code that is decoded may be constant by design
     return found.finding("unnormalized_input", layer.name, severity, evidence, explanation, [SAME], why)

@@ -11,7 +11,7 @@ from lightning_tricks.probes.records.record import to_json
 
 __all__ = ["Place", "PreflightRecord"]
 
-Kind = Literal["attention", "recurrence", "softmax", "cumulation", "view", "convolution", "other"]
+Kind = Literal["attention", "recurrence", "softmax", "cumulation", "reduction", "view", "convolution", "other"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +71,12 @@ class PreflightRecord:
         place: Where patterns mix; None where nothing mixes, or the call is not known.
         later: Change of the outputs that a loss reads, when all tokens after them are exchanged.
         later_place: The first call that sees later tokens.
-        next_tokens: Share of the targets that are the token one later in the input, of those where that can be told.
+        next_tokens: Share of the targets that are the element one later in the input, of those where that can be told.
         draw_correlation: Correlation over patterns of two draws of the output in training mode; NaN where nothing is
             drawn.
+        unshifted: The same of the element at their own place, where nearly all are.
+        alike: Whether what the call was given is the same for all patterns; then nothing was asked.
+        collated: Whether the loader put the batch together of single patterns, of which any may meet any.
     """
 
     module: str = ""
@@ -86,6 +89,9 @@ class PreflightRecord:
     later_place: Place | None = None
     next_tokens: float = math.nan
     draw_correlation: float = math.nan
+    unshifted: float = math.nan
+    alike: bool = False
+    collated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""

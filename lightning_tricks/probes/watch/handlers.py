@@ -92,6 +92,8 @@ def loss(kind: LossFunction, observer: Observer, func: Function, args: Arguments
                     path.note_classes(name, given["target"], tally.outputs, ignored, weight)
                 if observer.outermost is not None and losses.by_number(kind, given["target"]):
                     observer.outermost.note_targets(given, tally.outputs)
+                elif observer.outermost is not None and kind.outputs == "values" and kind.chance is None:
+                    observer.outermost.note_targets(given, 0)
     return output
 
 

@@ -23,18 +23,18 @@ _MOST_CALLS = 64  # of a step are told apart
 
 
 @dataclass(frozen=True)
-class WantedClasses:
-    """The targets of a call of a loss that are numbers of classes.
+class Wanted:
+    """The targets of a call of a loss.
 
     Args:
-        numbers: As the loss was given them.
+        numbers: As the loss was given them: numbers of classes, or values.
         ignored: The number that is none of a class.
-        classes: How many classes there are.
+        classes: How many classes there are; 0 where the targets are values.
     """
 
     numbers: Tensor
-    ignored: int | None
-    classes: int
+    ignored: int | None = None
+    classes: int = 0
 
 
 @dataclass
@@ -56,7 +56,7 @@ class OutermostCall:
     kwargs: dict[str, Any]
     drew: bool = False
     autocast: tuple[str, torch.dtype] | None = None
-    targets: list[WantedClasses] = field(default_factory=list)
+    targets: list[Wanted] = field(default_factory=list)
 
 
 class OutermostCalls:
@@ -66,7 +66,7 @@ class OutermostCalls:
         self.found: OutermostCall | None = None
         self._modules, self._guard = modules, guard
         self._calls: list[tuple[list[Any], OutermostCall]] = []  # with the nodes that made its outputs
-        self._targets: list[WantedClasses] = []
+        self._targets: list[Wanted] = []
         self._before: list[Tensor] = []
         self._ends: list[Callable[[], None]] = []
         self._devices = {parameter.device for parameter in modules.model.parameters()}
@@ -83,9 +83,9 @@ class OutermostCalls:
         self._calls, self._targets, self._before = [], [], []
 
     def note_targets(self, given: dict[str, Any], classes: int) -> None:
-        """A loss is given numbers of so many classes."""
+        """A loss is given numbers of so many classes; values, where there are none."""
         if self.found is None:
-            self._targets.append(WantedClasses(given["target"].detach(), given.get("ignore_index"), classes))
+            self._targets.append(Wanted(given["target"].detach(), given.get("ignore_index"), classes))
 
     def before_backward(self, loss: Tensor) -> None:
         """A loss goes backward: the first call that it depends on is the one."""

@@ -8,7 +8,7 @@ import math
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning.pytorch as L
@@ -155,18 +155,10 @@ def accuracy_of(output: Tensor, y: Tensor, classes: int) -> Tensor:
     return (output.argmax(-1) == y).float().mean() * output.isfinite().all()
 
 
-class Batches:
-    """Batches as they are, which a Trainer takes for a loader; a missing value may come in from some step on."""
-
-    def __init__(self, batches: list[tuple[Tensor, Tensor]], setup: Setup | None = None) -> None:
-        self.batches, self.spoil = batches, setup.spoiled if setup is not None else None
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for step, (x, y) in enumerate(self.batches):
-            yield (x if self.spoil is None else self.spoil(step, x)), y
+def loader_of(batches: Sequence[tuple[Tensor, Tensor]]) -> DataLoader[Any]:
+    """A loader that puts these batches together of single patterns, as those of most trainings do."""
+    patterns = TensorDataset(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+    return DataLoader(patterns, len(batches[0][0]))
 
 
 def train(case: Case) -> Run:
@@ -180,8 +172,8 @@ def train(case: Case) -> Run:
 
         module, data = Gan(case), gan_data(case)
         loaders: list[Iterable[Any]] = [
-            Batches(datasets.batches(data, case.batch, case.steps, case.seed)),
-            Batches([(data.x_val, data.y_val)]),
+            loader_of(datasets.batches(data, case.batch, case.steps, case.seed)),
+            loader_of([(data.x_val, data.y_val)]),
         ]
     else:
         setup = planted(case)
@@ -196,7 +188,7 @@ def train(case: Case) -> Run:
 def loaders_of(setup: Setup) -> list[Iterable[Any]]:
     """For training and for validation."""
     case, data = setup.case, setup.data
-    validation = Batches([(data.x_val, data.y_val)])
+    validation = loader_of([(data.x_val, data.y_val)])
     if case.loop == "epochs":
         order = torch.arange(len(data.x)) if setup.sorted_by is None else setup.sorted_by.argsort(stable=True)
         patterns = TensorDataset(data.x[order], data.y[order])
@@ -205,7 +197,9 @@ def loaders_of(setup: Setup) -> list[Iterable[Any]]:
     if setup.apart:
         others = datasets.batches(data, setup.batch, len(stream), case.seed + 1)
         stream = [(x, y) for (x, _), (_, y) in zip(stream, others, strict=True)]
-    return [Batches(stream, setup), validation]
+    if setup.spoiled is not None:  # a missing value comes in from some step on
+        stream = [(setup.spoiled(step, x), y) for step, (x, y) in enumerate(stream)]
+    return [loader_of(stream), validation]
 
 
 def fit(module: L.LightningModule, loaders: Sequence[Iterable[Any]], case: Case, callback: L.Callback) -> str:

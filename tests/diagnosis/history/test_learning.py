@@ -66,3 +66,30 @@ def test_a_guess_at_rare_labels_knows_how_rare_they_are() -> None:
     assert guess_of(history([0.06] * 3, **rare)) == pytest.approx(entropy)
     weighted = {**rare, "chance": 0.9}  # what weights of the classes make of it
     assert guess_of(history([0.9] * 3, **weighted)) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(("share", "spread", "unsure"), [(0.97, 0.2, True), (0.97, 0.0, False), (0.7, 0.2, False)])
+def test_a_guess_that_is_known_from_a_few_targets_is_uncertain(share: float, spread: float, unsure: bool) -> None:
+    """The variance of 64 targets is; an entropy of classes is not."""
+    stds = [1.0 + spread * (-1) ** i for i in range(12)]
+    regressed = [record(share, function="mse_loss", chance=math.nan, target_std=std) for std in stds]
+    guess = sorted(std**2 for std in stds)[5:7]
+    looks = [
+        Snapshot(20 * i, each.value * sum(guess) / 2, losses=(dataclasses.replace(each, value=math.nan),))
+        for i, each in enumerate(regressed)
+    ]
+    now = level(looks)
+    assert now is not None
+    assert now.share == pytest.approx(share)
+    assert not now.at_a_guess
+    assert now.may_be_at_a_guess == unsure
+
+
+def test_the_guess_of_values_is_of_all_looks_together() -> None:
+    """The answer that is right on average is wrong in every batch whose targets lie elsewhere."""
+    means = [(-1.0) ** i for i in range(10)]
+    looks = [
+        Snapshot(i, 2.0, losses=(record(2.0, function="mse_loss", chance=math.nan, target_std=1.0, target_mean=mean),))
+        for i, mean in enumerate(means)
+    ]
+    assert guess_of(looks) == pytest.approx(2.0)

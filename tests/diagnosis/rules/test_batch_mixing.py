@@ -72,6 +72,33 @@ def test_only_an_operation_that_is_named_is_blamed() -> None:
         assert [f.severity for f in find_batch_mixing(still(record))] == ["info"]
 
 
+SOFTMAX = Place("3", "softmax", "softmax", "nn.Softmax", "", (64, 10), (64, 10), 0, 0, 0)
+MEAN = Place("net.mean", "mean", "reduction", "", "", (64, 8), (8,), 0, None, 0)
+SEQUENCE = dataclasses.replace(LSTM, input_shape=(1, 64, 8), input_axis=1, output_axis=1, batch_first=True)
+
+
+@pytest.mark.parametrize(
+    ("where", "severity"),
+    [(SOFTMAX, "warning"), (MEAN, "warning"), (VIEW, "warning"), (SEQUENCE, "info"), (Place("a", "matmul"), "info")],
+)
+def test_patterns_that_meet_by_chance_are_not_to_be_mixed_even_where_it_learns(where: Place, severity: str) -> None:
+    """Of those that a loader collates, any may meet any; batches that come as they are may be sets, graphs, tasks."""
+    record = dataclasses.replace(MIXED, place=where, collated=True)
+    (found,) = find_batch_mixing(still(record, last=0.1))
+    assert found.severity == severity
+    (found,) = find_batch_mixing(still(dataclasses.replace(record, collated=False), last=0.1))
+    assert found.severity == "info"
+
+
+def test_of_patterns_that_meet_by_chance_a_little_is_enough() -> None:
+    record = dataclasses.replace(MIXED, place=MEAN, mixing=1e-3, collated=True)
+    (found,) = find_batch_mixing(still(record, last=0.1))
+    assert found.severity == "warning"
+    assert "mean(dim=1)" in str(found.remedies[0])
+    assert "runs over axis 0 of [64, 8], along which the patterns lie" in found.explanation
+    assert find_batch_mixing(still(dataclasses.replace(record, collated=False))) == []
+
+
 def test_what_does_not_mix_is_not_found() -> None:
     for record in (None, PreflightRecord(), dataclasses.replace(MIXED, mixing=0.01, place=None)):
         assert find_batch_mixing(still(record)) == []

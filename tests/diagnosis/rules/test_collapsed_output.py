@@ -68,6 +68,18 @@ def one_unit() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1), nn.Softmax(1))
 
 
+class Lost(nn.Module):
+    """Something that is no layer keeps nothing of the pattern on its way to the head."""
+
+    def __init__(self, lose: Callable[[Tensor], Tensor], dropout: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Linear(4, 8), nn.Tanh()), nn.Linear(8, 1)
+        self.lose, self.drop = lose, dropout or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self.lose(self.body(x))))  # type: ignore[no-any-return]
+
+
 FAULTS: dict[str, tuple[Callable[[], nn.Module], Loss, str]] = {
     "relu behind the last layer": (rectified, mse, "3"),
     "relu behind the last layer, loss by hand": (rectified, by_hand, "3"),
@@ -75,6 +87,9 @@ FAULTS: dict[str, tuple[Callable[[], nn.Module], Loss, str]] = {
     "a hidden layer dead": (hidden_dead, mse, "3"),
     "softmax over one unit": (one_unit, to_one, "3"),
     "log_softmax over one unit": (lambda: nn.Sequential(nn.Linear(4, 1), nn.LogSoftmax(1)), mse, "1"),
+    "times nothing": (lambda: Lost(lambda x: 0.0 * x), mse, "head"),
+    "the first pattern for all": (lambda: Lost(lambda x: x[:1].expand_as(x)), mse, "head"),
+    "everything dropped": (lambda: Lost(lambda x: x, nn.Dropout(1.0)), mse, "drop"),
 }  # fmt: skip
 
 
@@ -97,6 +112,30 @@ def test_remedies_name_the_line() -> None:
     assert "nn.Sigmoid() in place of nn.Softmax(dim=1)" in found.remedies[0].text
     assert "[64, 1]" in found.explanation
     assert diagnose(fit(make(), loss, data=numbers())).findings[0].problem == "collapsed_output"
+
+
+def test_what_is_no_layer_is_named_by_the_layers_around_it() -> None:
+    (found,) = find_collapsed_output(fit(Lost(lambda x: 0.0 * x), mse, data=numbers(), steps=60, every=10))
+    assert "between body.1 and head" in found.remedies[0].text
+    history = fit(Lost(lambda x: x, nn.Dropout(1.0)), mse, data=numbers(), steps=60, every=10)
+    (found,) = find_collapsed_output(history)
+    assert "in place of p=1 at drop" in found.remedies[0].text
+    assert [root.problem for root in diagnose(history).findings if root.rank] == ["collapsed_output"]
+
+
+class Parallel(nn.Module):
+    """What does not learn, a teacher as it were, looks at the input; what learns gives a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher, self.head = nn.Linear(4, 8).requires_grad_(False), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(0.0 * self.teacher(x) + 1.0)  # type: ignore[no-any-return]
+
+
+def test_layers_that_the_loss_does_not_depend_on_are_no_place_before() -> None:
+    assert not find_collapsed_output(fit(Parallel(), mse, data=numbers(), steps=60, every=10))
 
 
 def test_half_precision_rounds_more() -> None:
@@ -224,6 +263,18 @@ def test_equal_inputs_are_no_fault() -> None:
         nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)), mse, data=(torch.ones_like(x), y), every=10
     )
     assert not find_collapsed_output(history)
+
+
+def test_images_that_are_all_the_same_are_no_fault_of_a_layer() -> None:
+    """Within an image they vary."""
+    torch.manual_seed(0)
+    x, (_, y) = torch.randn(1, 4, 6, 6).expand(256, 4, 6, 6).contiguous(), numbers()
+    make = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 1))
+    history = fit(make, mse, data=(x, y), steps=60, every=10, preflight=True)
+    assert not find_collapsed_output(history)
+    (found,) = (finding for finding in diagnose(history).findings if finding.rank)
+    assert (found.problem, found.layer) == ("unnormalized_input", "0")
+    assert found.evidence["patterns looked at"] == 64
 
 
 def test_one_pattern_a_step_is_no_fault() -> None:

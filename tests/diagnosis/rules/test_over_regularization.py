@@ -149,6 +149,15 @@ def test_a_probability_of_keeping_given_as_one_of_dropping(alpha: bool) -> None:
     assert diagnose(history).findings[0].problem == "over_regularization"
 
 
+@pytest.mark.parametrize(("depth", "rate"), [(6, 3e-2), (4, 0.5)])
+def test_what_dropout_blows_up_is_not_the_rates_fault(depth: int, rate: float) -> None:
+    """What is kept is divided by 1 - p, in every layer: signals explode, and with plain descent become NaN."""
+    history = train(Dropping(0.95, 64, depth), adam(rate) if depth == 6 else sgd(rate), 151, every=50)
+    assert diagnose(history).findings[0].problem == "over_regularization"
+    again = train(Dropping(0.1, 64, depth), adam(rate) if depth == 6 else sgd(40 * rate), 151, every=50)
+    assert alarms(again) == []
+
+
 @pytest.mark.parametrize("make", [
     lambda: Dropping(0.8, 256, 2), lambda: Dropping(0.5), lambda: Dropping(0.5, 8), lambda: Dropping(0.1, alpha=True),
 ])  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -63,3 +64,13 @@ REMEDIES = {
 def test_the_argument_is_named(text: str) -> None:
     (found,) = find_target_leak([Snapshot(preflight=dataclasses.replace(SEEN, later_place=REMEDIES[text]))])
     assert text in found.remedies[0].text
+
+
+def test_targets_that_were_never_shifted_are_named() -> None:
+    copied = dataclasses.replace(SEEN, next_tokens=math.nan, unshifted=1.0, later=0.0, later_place=None)
+    (found,) = find_target_leak([Snapshot(preflight=copied)])
+    assert said([found]) == [("critical", None)]
+    assert "ids[:, :-1], ids[:, 1:]" in found.remedies[0].text
+    assert find(dataclasses.replace(copied, later=0.3)) == []  # an autoencoder
+    assert find(dataclasses.replace(copied, unshifted=math.nan)) == []
+    assert find(dataclasses.replace(copied, later=math.nan)) == []

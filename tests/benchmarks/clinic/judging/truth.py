@@ -48,7 +48,8 @@ def layers_of(case: Case, fault: Fault) -> frozenset[str | None]:
     - behind first: the same of all hidden layers: the first of them, the weighted layer behind it, or none;
     - body, or a place of None: a fault of all hidden layers: the first of them, or none;
     - cut: the place behind which the graph is cut, or the first of the layers that no gradient reaches;
-    - input, output: the first or last weighted layer, or none, as data and loss are no layers;
+    - input, output: the first or last weighted layer, what is plugged before the last, or none, as data and loss are
+      no layers;
     - crossing: the module in which positions meet, its parts and layers, or none;
     - plug: the plug of a place, or as behind, or none;
     - anywhere: any layer, or none, as all of them bear it;
@@ -65,7 +66,8 @@ def layers_of(case: Case, fault: Fault) -> frozenset[str | None]:
         return frozenset({weighted[0], None})
     if where == "output":
         path = f"net.{network.output}"
-        return frozenset({path, "net.out", None})
+        plugs = {f"net.{place.plug}" for place in network.places[-1:]}
+        return frozenset({path, "net.out", None, *plugs})
     if where == "anywhere":
         return frozenset({None, *(record.name for record in snapshot.records())})
     if where == "crossing":
