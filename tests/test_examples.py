@@ -20,6 +20,10 @@ FAST: dict[str, tuple[list[str], list[str]]] = {
     "03_batch_normalization.py": (["--fast"], ["batch"]),
     "04_bagging_perceptrons.py": (["--members", "20", "--epochs", "20", "--steps", "30"], ["out of bag"]),
     "05_bagging_deep_networks.py": (["--members", "4", "--epochs", "3"], ["out of bag"]),
+    "06_cure.py": (
+        ["--depth", "4", "--epochs", "4", "--seconds", "300"],
+        ["detect: Sick", "try and treat: From", "proven on two seeds", "train: accuracy"],
+    ),
     "07_regularization.py": (["--fast"], ["half of the units deleted, with dropout", "Monte Carlo"]),
     "08_choice_of_units.py": (["--fast"], ["shifted ReLU with batch norm", "at variance 2"]),
     "09_lecture_quiz.py": (["--fast"], ["TRUE", "FALSE", "11. a non-zero update step of SELU shifts the mean"]),
@@ -36,6 +40,7 @@ def test_every_example_is_run() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # a script shows Lightning's advice to its reader
+@pytest.mark.usefixtures("usual_trials")
 @pytest.mark.parametrize("name", FAST)
 def test_example(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

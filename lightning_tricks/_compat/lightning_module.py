@@ -54,6 +54,18 @@ def trainer_of(module: Any) -> Any:
         return None
 
 
+def is_running(trainer: Any) -> bool:
+    """Whether a Trainer is in the middle of a fit."""
+    state = trainer.state
+    return getattr(state.status, "value", None) == "running" and getattr(state.fn, "value", None) == "fit"
+
+
+def running_optimizers(model: Any) -> list[Any]:
+    """Those of the fit in whose middle a LightningModule is; none for any other module."""
+    trainer = trainer_of(model) if isinstance(model, _lightning.LightningModule) else None
+    return list(trainer.optimizers) if trainer is not None and is_running(trainer) else []
+
+
 def hyperparameters_are_given() -> bool:
     """Whether a command line makes this module, and gives the hyperparameters as they stand in its configuration."""
     try:
@@ -61,9 +73,3 @@ def hyperparameters_are_given() -> bool:
     except ImportError:  # then they are what the constructor was given, modules left out
         return False
     return _given_hyperparameters.get() is not None
-
-
-def is_running(trainer: Any) -> bool:
-    """Whether a Trainer is in the middle of a fit."""
-    state = trainer.state
-    return getattr(state.status, "value", None) == "running" and getattr(state.fn, "value", None) == "fit"

@@ -14,7 +14,6 @@ from torch import nn
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Finding
-from lightning_tricks.diagnosis.history.learning import TOLD_AFTER
 from lightning_tricks.diagnosis.history.progress import recent_loss
 from lightning_tricks.experiments.asking import LossFunction, copied
 from lightning_tricks.experiments.patterns import NotAskedError
@@ -98,10 +97,12 @@ class Subject:
 
     @property
     def asks_for_trainings(self) -> bool:
-        """Whether a finding waits for its proof, or the loss is not near its floor when it could be told."""
+        """Whether a finding waits for its proof, or the loss is not near its floor, as that of few steps never is.
+
+        The first that is tried is the training itself, for longer: where it learns, that is all.
+        """
         waiting = any(finding.rank and finding.proof is None for finding in self.diagnosis.findings)
-        told = len(self.diagnosis.history) > 0 and self.diagnosis.history[-1].step + 1 >= TOLD_AFTER
-        return waiting or (told and not self.share >= LEARNED)
+        return waiting or self.share < LEARNED  # not where the way is not known: then no training has a measure
 
     @property
     def is_unexplained(self) -> bool:

@@ -10,8 +10,10 @@ import lightning_tricks as lt
 def ask(name: str, model: Any, data: Any, loss_fn: Any) -> lt.Experiment:
     """With the first batch of the data, or with the data where it asks for those."""
     function = getattr(lt.experiments, name)
-    if name in ("same_sample_twice", "batch_order"):
+    if name in ("same_sample_twice", "batch_order", "learnable"):
         found = function(data)
+    elif name in ("changes", "rate"):
+        found = function(model, data, loss_fn)
     elif name == "validation_like_training":
         found = function(model, data, loss_fn, val_data=data)
     else:

@@ -20,6 +20,7 @@ from lightning_tricks.experiments.registry import entries
 from tests.experiments.asked import ask
 
 NAMES = [name for name in lt.experiments.__all__ if name != "share"]
+OF_DATA = ("same_sample_twice", "batch_order", "learnable")
 FORWARDS = [entry.name for entry in entries() if entry.cost == "forwards"]
 
 
@@ -178,7 +179,9 @@ def test_a_fit_goes_on_as_without(name, tmp_path):
     assert all(answer.conclusive for answer in answers)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("same_sample_twice", "batch_order")])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in ("same_sample_twice", "batch_order", "learnable")]
+)
 @pytest.mark.parametrize(
     ("kind", "reason"), [("no copy", "copied"), ("failing loss", "this loss fails"), ("by hand", "by hand")]
 )

@@ -106,7 +106,7 @@ def test_trainings_only_where_they_are_asked_for(own):
     enter("cheap")
     enter("dear", "trainings")
     check()
-    assert made == ["cheap"]  # after four steps nothing can be told
+    assert made == ["cheap"]  # how far it has come is not known
     check(nn.Softmax(1))
     assert made == ["cheap", "cheap", "dear"]  # a finding waits for its proof
     check(experiments="all")
@@ -185,3 +185,16 @@ def test_only_a_terminal_shows_what_is_tried(monkeypatch, capsys):
     check(experiments="reach")
     assert "trying reach (1 of 1)" in terminal.getvalue()
     assert terminal.getvalue().endswith("\x1b[K")
+
+
+@pytest.mark.parametrize(("guess", "dear"), [(100.0, False), (0.7, True)], ids=["near the floor", "not near"])
+def test_far_from_the_floor_trainings_are_tried(own, guess, dear):
+    enter, made = own
+
+    @tried("free_outputs")
+    def way(subject):
+        return lt.Experiment("free_outputs", "", "", {"guess": guess, "floor": 0.0})
+
+    enter("dear", "trainings")
+    check()
+    assert made == ["dear"] * dear

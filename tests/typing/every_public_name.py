@@ -101,6 +101,9 @@ def look(x: Tensor, y: Tensor) -> list[lt.Snapshot]:
     total: float = activation.linearity + weighted.error_signal + parameter.update_ratio
     print(total, activation.name, activation.function, weighted.operation, snapshot.not_seen)
     print(lt.checkup(plain(), (x, y), cross_entropy, num_batches=2))
+    treatment: lt.Treatment = lt.treat(plain(), None, (x, y), cross_entropy, max_seconds=1.0, dry_run=True)
+    print(treatment, treatment.advice, [remedy.layer for remedy in treatment.applied])
+    treatment.undo()
     verification: lt.Verification = lt.verify(plain(), (x, y), cross_entropy)
     healthy: lt.Diagnosis = lt.assert_healthy(plain(), (x, y), cross_entropy, num_batches=2, experiments="none")
     layers: lt.Summary = lt.summary(plain(), x)
