@@ -16,10 +16,10 @@ from lightning_tricks._compat.compiled import original_of
 from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import Finding, Rule, diagnose, find
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
-from lightning_tricks.experiments.registry import Subject, chosen
-from lightning_tricks.experiments.sampling import generators_of, validation_of
+from lightning_tricks.experiments.asking.registry import Subject, chosen
+from lightning_tricks.experiments.asking.sampling import generators_of, validation_of
+from lightning_tricks.experiments.asking.trying import try_them
 from lightning_tricks.experiments.training.steps import cloned
-from lightning_tricks.experiments.trying import try_them
 from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.model.batches import input_and_target, is_batch
 from lightning_tricks.model.isolated import keep_random_numbers

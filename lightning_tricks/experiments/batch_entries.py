@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tricks.diagnosis.experiment import Experiment
-from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied, same_draws
-from lightning_tricks.experiments.patterns import Collation, NotAskedError, mapped
-from lightning_tricks.experiments.registry import Subject, tried
+from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied, same_draws
+from lightning_tricks.experiments.asking.registry import Subject, tried
+from lightning_tricks.experiments.preflight.patterns import Collation, NotAskedError, mapped
 from lightning_tricks.experiments.training import Training
 
 QUESTION = "Does the loss depend on every entry of the batch?"

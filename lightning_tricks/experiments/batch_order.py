@@ -17,10 +17,10 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Trait
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.diagnosis.rules.unshuffled_data import LIMITS as OF_TRAINING
 from lightning_tricks.diagnosis.rules.unshuffled_data import SHUFFLE
-from lightning_tricks.experiments.asking import Answer, asks
-from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.registry import Subject, tried
-from lightning_tricks.experiments.sampling import generators_of, is_plain, spread
+from lightning_tricks.experiments.asking.asks import Answer, asks
+from lightning_tricks.experiments.asking.registry import Subject, tried
+from lightning_tricks.experiments.asking.sampling import generators_of, is_plain, spread
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import number_of_samples, tensors_in
 from lightning_tricks.model.isolated import keep_random_numbers
 

@@ -15,9 +15,9 @@ from lightning_tricks.experiments.arms.batches import Batches
 from lightning_tricks.experiments.arms.course import Deadline
 from lightning_tricks.experiments.arms.rates import RATES
 from lightning_tricks.experiments.arms.trials import GAIN, LEARNED, READING, Trial, Trials, cause_of, prepared
-from lightning_tricks.experiments.asking import Answer, LossFunction, WrongArgumentError, asks, copied
-from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.registry import Subject, tried
+from lightning_tricks.experiments.asking.asks import Answer, LossFunction, WrongArgumentError, asks, copied
+from lightning_tricks.experiments.asking.registry import Subject, tried
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.arguments import unknown_name
 

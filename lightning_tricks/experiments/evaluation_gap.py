@@ -13,9 +13,9 @@ from torch import nn
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Criterion, Finding
 from lightning_tricks.diagnosis.rule import thresholds
-from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
+from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied
+from lightning_tricks.experiments.asking.registry import Subject, tried
 from lightning_tricks.experiments.free_outputs import free_outputs, share
-from lightning_tricks.experiments.registry import Subject, tried
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.layers import has_running_statistics
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.rule import thresholds
-from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
-from lightning_tricks.experiments.least_loss import BoundlessError, Loss, Search, Values
-from lightning_tricks.experiments.outputs import Caught, catch
-from lightning_tricks.experiments.patterns import Collation, NotAskedError
-from lightning_tricks.experiments.registry import Subject, tried
-from lightning_tricks.experiments.sampling import drawn, is_plain
+from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied
+from lightning_tricks.experiments.asking.least_loss import BoundlessError, Loss, Search, Values
+from lightning_tricks.experiments.asking.outputs import Caught, catch
+from lightning_tricks.experiments.asking.registry import Subject, tried
+from lightning_tricks.experiments.asking.sampling import drawn, is_plain
+from lightning_tricks.experiments.preflight.patterns import Collation, NotAskedError
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.batches import tensors_in
 

@@ -10,10 +10,10 @@ from torch import nn
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.rules.batch_mixing import LIMITS
-from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied, same_draws
-from lightning_tricks.experiments.patterns import Collation, NotAskedError
-from lightning_tricks.experiments.preflight import preflight
-from lightning_tricks.experiments.registry import Subject, tried
+from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied, same_draws
+from lightning_tricks.experiments.asking.registry import Subject, tried
+from lightning_tricks.experiments.preflight.patterns import Collation, NotAskedError
+from lightning_tricks.experiments.preflight.preflight import preflight
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.probes import Probe
 from lightning_tricks.probes.records.preflight import PreflightRecord

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.experiments.arms.batches import Batches, concatenated
-from lightning_tricks.experiments.asking import Answer, asks
-from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.registry import Subject, tried
+from lightning_tricks.experiments.asking.asks import Answer, asks
+from lightning_tricks.experiments.asking.registry import Subject, tried
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import tensors_in
 
 QUESTION = "Do the inputs tell anything of the targets?"

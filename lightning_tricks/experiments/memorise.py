@@ -12,10 +12,10 @@ from lightning_tricks._compat.torch_modules import DropoutNd
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.experiments.arms.batches import taken
 from lightning_tricks.experiments.arms.course import seed_all
-from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
+from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied
+from lightning_tricks.experiments.asking.registry import Subject, tried
 from lightning_tricks.experiments.free_outputs import free_outputs, share
-from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.registry import Subject, tried
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.batches import number_of_samples, tensors_in
 

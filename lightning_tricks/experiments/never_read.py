@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tricks.diagnosis.experiment import Experiment
-from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
+from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied
+from lightning_tricks.experiments.asking.registry import Subject, tried
 from lightning_tricks.experiments.independence import outermost_call
-from lightning_tricks.experiments.patterns import Collation, NotAskedError, mapped
-from lightning_tricks.experiments.registry import Subject, tried
-from lightning_tricks.experiments.replay import replayable
+from lightning_tricks.experiments.preflight.patterns import Collation, NotAskedError, mapped
+from lightning_tricks.experiments.preflight.replay import replayable
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.batches import tensors_in
 

@@ -11,11 +11,11 @@ from torch import nn
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Criterion, Finding
 from lightning_tricks.diagnosis.rule import thresholds
-from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
-from lightning_tricks.experiments.dependence import CONSTANT
+from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied
+from lightning_tricks.experiments.asking.registry import Subject, tried
 from lightning_tricks.experiments.independence import asked_record, first_record
-from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.registry import Subject, tried
+from lightning_tricks.experiments.preflight.dependence import CONSTANT
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.probes.records.preflight import PreflightRecord
 

@@ -10,7 +10,7 @@ from torch import nn
 from lightning_tricks.experiments.arms.course import Deadline
 from lightning_tricks.experiments.arms.rates import RATES
 from lightning_tricks.experiments.arms.trials import cause_of, prepared
-from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
+from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied
 from lightning_tricks.experiments.training import Training
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Finding
-from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied, same_draws
-from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.registry import Subject, tried
+from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied, same_draws
+from lightning_tricks.experiments.asking.registry import Subject, tried
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.probes import Snapshot
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lightning_tricks.diagnosis.experiment import Experiment
-from lightning_tricks.experiments.asking import Answer, asks
-from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.registry import Subject, tried
-from lightning_tricks.experiments.sampling import generators_of
+from lightning_tricks.experiments.asking.asks import Answer, asks
+from lightning_tricks.experiments.asking.registry import Subject, tried
+from lightning_tricks.experiments.asking.sampling import generators_of
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.model.isolated import keep_random_numbers
 

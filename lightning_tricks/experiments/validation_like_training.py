@@ -16,13 +16,13 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding
 from lightning_tricks.diagnosis.history.layers import input_layer
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.diagnosis.rules.validation_mismatch import find_validation_mismatch
-from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
+from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied
+from lightning_tricks.experiments.asking.registry import Subject, tried
+from lightning_tricks.experiments.asking.sampling import spread
+from lightning_tricks.experiments.asking.validation_path import validation_loss
 from lightning_tricks.experiments.free_outputs import free_outputs, share
-from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.registry import Subject, tried
-from lightning_tricks.experiments.sampling import spread
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
-from lightning_tricks.experiments.validation_path import validation_loss
 from lightning_tricks.model.batches import number_of_samples, tensors_in
 from lightning_tricks.model.isolated import isolated
 from lightning_tricks.probes import ChannelMoments, Probe, ValidationRecord

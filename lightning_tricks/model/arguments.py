@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
 
-__all__ = ["check_count", "check_module", "unknown_name"]
+__all__ = ["check_count", "check_module", "checked_globs", "unknown_name"]
 
 
 def check_module(model: Any, name: str = "model") -> None:
@@ -55,3 +55,14 @@ def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), names, 1, 0.75)
     meant = f": did you mean {near[0]!r}?" if near else ";"
     return f"unknown {what} {name!r}{meant} known are {', '.join(names)}"
+
+
+def checked_globs(layers: Any) -> list[str]:
+    """One glob of names, or several, as a list.
+
+    Raises:
+        TypeError: Neither.
+    """
+    if not isinstance(layers, Sequence):
+        raise TypeError(f"layers must be a glob such as 'encoder.*' or a list of them, got {layers!r}")
+    return [layers] if isinstance(layers, str) else list(layers)

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from lightning_tricks._compat import torch_functions
 from lightning_tricks._compat.compiled import eagerly
 from lightning_tricks._compat.torch_optim import current_scale, unscales_itself
-from lightning_tricks.model.arguments import check_count, check_module
+from lightning_tricks.model.arguments import check_count, check_module, checked_globs
 from lightning_tricks.probes.build_snapshot import StepContext, build_snapshot
 from lightning_tricks.probes.measure.parameters import ParameterReader
 from lightning_tricks.probes.optimizers import check_optimizer, check_optimizer_of, listed
@@ -50,9 +50,6 @@ class Probe:
     ) -> None:
         check_module(model)
         check_count("max_patterns", max_patterns, "None for all patterns")
-        if not isinstance(layers, Sequence):
-            raise TypeError(f"layers must be a glob such as 'encoder.*' or a list of them, got {layers!r}")
-        globs = [layers] if isinstance(layers, str) else list(layers)
         self.step, self._model = step, model
         self.loss_scale: Any = 1.0  # a number, or a tensor on the device: the factor on the loss that goes backward
         self.scaler: torch.amp.GradScaler | None = None  # asked for it when the step begins
@@ -63,7 +60,7 @@ class Probe:
         for one in self._optimizers:
             check_optimizer(one)
         self.stepped = False  # whether one of them has made its step
-        self._observer = seen = Observer(model, globs, max_patterns)
+        self._observer = seen = Observer(model, checked_globs(layers), max_patterns)
         self.classes_wanted = seen.loss_path.classes  # where the class numbers lie that losses were told
         seen.loop.leftover.step = step
         self._mode: ObserverMode | None = None

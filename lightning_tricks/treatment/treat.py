@@ -28,9 +28,9 @@ from lightning_tricks.experiments.arms.trials import (
     prepared,
     simplest,
 )
-from lightning_tricks.experiments.asking import without_a_trace
+from lightning_tricks.experiments.asking.asks import without_a_trace
 from lightning_tricks.experiments.changes import ordered
-from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.arguments import check_module
 from lightning_tricks.surgery.replace import hand_over

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from lightning_tricks.experiments.preflight import Collation, NotAskedError, PreflightRecord, preflight
+from lightning_tricks.experiments.preflight.preflight import Collation, NotAskedError, PreflightRecord, preflight
 from lightning_tricks.probes import Probe, Snapshot
 
 _KEY = "preflight"

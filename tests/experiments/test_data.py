@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomS
 
 import lightning_tricks as lt
 from lightning_tricks.experiments import batch_entries, batch_order, never_read, same_sample_twice
-from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.sampling import is_plain, spread
+from lightning_tricks.experiments.asking.sampling import is_plain, spread
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 GENERATOR = torch.Generator().manual_seed(0)
 X, Y = torch.randn(120, 6, generator=GENERATOR), torch.arange(120) // 30

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks as lt
-from lightning_tricks.experiments.registry import entries
+from lightning_tricks.experiments.asking.registry import entries
 from tests.experiments.asked import ask
 
 NAMES = [name for name in lt.experiments.__all__ if name != "share"]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import lightning_tricks as lt
-from lightning_tricks.experiments import replay
+from lightning_tricks.experiments.preflight import replay
 from lightning_tricks.watch.first_step import FirstStep
 from tests.callbacks.trainings import Classifier, Gan, batches, cnn, fit, mlp, same, transformer
 from tests.conftest import attached

@@ -14,8 +14,8 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
 from lightning_tricks._compat import lightning as compat
-from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.sampling import generators_of
+from lightning_tricks.experiments.asking.sampling import generators_of
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import is_batch, number_of_samples, tensors_in
 from lightning_tricks.model.isolated import keep_random_numbers
 

@@ -11,7 +11,7 @@ from lightning_tricks._compat.torch_modules import ConvNd
 from lightning_tricks.experiments.arms.arm import Arm, Setting, of_model
 from lightning_tricks.experiments.arms.batches import MOST_HELD
 from lightning_tricks.experiments.arms.places import float_targets
-from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training.training import Training
 from lightning_tricks.model.batches import number_of_samples, tensors_in
 from lightning_tricks.nn.standardize import standardize_before

@@ -14,7 +14,7 @@ from torch import nn
 from lightning_tricks import init, surgery
 from lightning_tricks.activations import Activation, activation_of, by_name
 from lightning_tricks.experiments.arms.arm import Setting, of_model
-from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training.training import Training
 from lightning_tricks.model.layers import is_batch_norm, is_normalization, is_weighted
 

@@ -17,7 +17,7 @@ from lightning_tricks.experiments.arms.course import Course, Deadline, TimeIsUpE
 from lightning_tricks.experiments.arms.places import Places
 from lightning_tricks.experiments.arms.rates import FARTHEST, RATES, STEP, rate
 from lightning_tricks.experiments.free_outputs import free_outputs, share
-from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training.training import Training
 
 SORT, DECLARE, HANDICAP = 60, 200, 4  # steps to sort arms, to declare one, and how many times longer the other may take

@@ -12,8 +12,8 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from lightning_tricks._compat.torch_modules import forward_hooks_of, forward_pre_hooks_of
-from lightning_tricks.experiments.kept import SHARED, attributes_of, generators_of, is_torchs
-from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.kept import SHARED, attributes_of, generators_of, is_torchs
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import tensors_in
 
 _WATCHERS = ("lightning_tricks", "lightning", "pytorch_lightning", "wandb", "torchinfo")  # their hooks change nothing

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 
 @dataclasses.dataclass

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks._compat.compiled import original_of
 from lightning_tricks._compat.lightning_module import is_running, trainer_of
-from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training.copied import Copied
 from lightning_tricks.experiments.training.optimizers import (
     Schedule,

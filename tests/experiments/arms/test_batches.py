@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tricks.experiments.arms.batches import MOST_BATCHES, Batches, concatenated
-from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 
 def loader(count: int = 160, **options: Any) -> DataLoader[Any]:

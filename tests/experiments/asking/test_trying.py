@@ -12,8 +12,8 @@ from torch import nn
 
 import lightning_tricks as lt
 from lightning_tricks.diagnosis.finding import Finding
-from lightning_tricks.experiments import registry, trying
-from lightning_tricks.experiments.registry import entries, tried
+from lightning_tricks.experiments.asking import registry, trying
+from lightning_tricks.experiments.asking.registry import entries, tried
 
 BATCH = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 3
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.experiments.dependence import CONSTANT, dependence
-from lightning_tricks.experiments.patterns import AllAlikeError, Collation, NotAskedError, mapped
-from lightning_tricks.experiments.replay import replayable
+from lightning_tricks.experiments.preflight.dependence import CONSTANT, dependence
+from lightning_tricks.experiments.preflight.patterns import AllAlikeError, Collation, NotAskedError, mapped
+from lightning_tricks.experiments.preflight.replay import replayable
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.model.layers import has_running_statistics
 from lightning_tricks.probes.records.preflight import PreflightRecord

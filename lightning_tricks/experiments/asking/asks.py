@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks._compat.compiled import original_of
 from lightning_tricks.diagnosis.experiment import Experiment
-from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.replay import quiet
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.replay import quiet
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.isolated import keep_random_numbers
 

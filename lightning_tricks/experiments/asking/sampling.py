@@ -10,7 +10,7 @@ import torch
 from torch import Generator
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
-from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.isolated import keep_random_numbers
 
 _SEED = 0

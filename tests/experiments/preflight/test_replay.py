@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from lightning_tricks.experiments import replay
-from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.replay import replayable
+from lightning_tricks.experiments.preflight import replay
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.replay import replayable
 from tests.conftest import attached
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_tricks.activations import properties_of
-from lightning_tricks.experiments.outputs import Output
-from lightning_tricks.experiments.patterns import Collation, NotAskedError
+from lightning_tricks.experiments.asking.outputs import Output
+from lightning_tricks.experiments.preflight.patterns import Collation, NotAskedError
 
 _ITERATIONS = 60  # of LBFGS, for each start
 _SCALES = (1.0, 1e2, 1e4, 1e6)  # of random starts: targets may be years or prices

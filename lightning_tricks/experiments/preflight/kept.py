@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_tricks._compat import torch_tensors
 from lightning_tricks._compat.torch_modules import forward_hooks_of, forward_pre_hooks_of
-from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 SHARED = (Dataset, DataLoader, Sampler)  # what a module may hold and no forward changes
 _CONTAINERS = (list, dict, set, deque)

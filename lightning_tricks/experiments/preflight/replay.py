@@ -17,8 +17,8 @@ from torch.nn.parameter import is_lazy
 
 from lightning_tricks._compat.compiled import original_of
 from lightning_tricks._compat.torch_modules import forward_hooks_of, forward_pre_hooks_of
-from lightning_tricks.experiments.kept import SHARED, attributes_of, generators_of, is_torchs, kept
-from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.kept import SHARED, attributes_of, generators_of, is_torchs, kept
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.model.isolated import isolated, keep_random_numbers
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_tricks.experiments.kept import kept
-from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.kept import kept
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 
 def holding(value: Any) -> nn.Module:

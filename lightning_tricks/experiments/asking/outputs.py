@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_tricks._compat.torch_modules import hear_calls
 from lightning_tricks.activations import by_function
-from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import tensors_in
 
 _MOST_NODES = 20_000

@@ -15,9 +15,9 @@ from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.history.progress import recent_loss
-from lightning_tricks.experiments.asking import LossFunction, copied
-from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.sampling import is_plain, spread
+from lightning_tricks.experiments.asking.asks import LossFunction, copied
+from lightning_tricks.experiments.asking.sampling import is_plain, spread
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.arguments import unknown_name
 

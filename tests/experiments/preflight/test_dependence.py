@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_tricks.experiments.dependence import dependence
-from lightning_tricks.experiments.patterns import Collation, NotAskedError
+from lightning_tricks.experiments.preflight.dependence import dependence
+from lightning_tricks.experiments.preflight.patterns import Collation, NotAskedError
 from lightning_tricks.model.isolated import isolated
 from lightning_tricks.probes.records.preflight import Place, PreflightRecord
 from lightning_tricks.probes.watch.outermost import Wanted

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_tricks.experiments.patterns import SEED, Exchange
+from lightning_tricks.experiments.preflight.patterns import SEED, Exchange
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.probes.watch.outermost import Wanted
 

@@ -13,9 +13,9 @@ from torch import nn
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Finding
-from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.registry import Entry, Subject
-from lightning_tricks.experiments.replay import LARGEST_COPY
+from lightning_tricks.experiments.asking.registry import Entry, Subject
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
+from lightning_tricks.experiments.preflight.replay import LARGEST_COPY
 
 Judge = Callable[[Sequence[Finding]], Diagnosis]  # the rules again, with findings that experiments brought
 

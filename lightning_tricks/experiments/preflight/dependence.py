@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.experiments.follow import Follow
-from lightning_tricks.experiments.patterns import AllAlikeError, Collation, Exchange, NotAskedError, mapped
-from lightning_tricks.experiments.tokens import NextTokens, next_tokens
+from lightning_tricks.experiments.preflight.follow import Follow
+from lightning_tricks.experiments.preflight.patterns import AllAlikeError, Collation, Exchange, NotAskedError, mapped
+from lightning_tricks.experiments.preflight.tokens import NextTokens, next_tokens
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.probes.records.preflight import PreflightRecord
 from lightning_tricks.probes.watch.outermost import Wanted
