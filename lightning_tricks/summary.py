@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks._compat.compiled import original_of
-from lightning_tricks._compat.notebook import ShownAsText
+from lightning_tricks._compat.messages import ShownAsText
 from lightning_tricks.checkup import copy_of, device_of
 from lightning_tricks.diagnosis import RULES, Finding, diagnose
 from lightning_tricks.diagnosis.diagnosis import at

@@ -1,16 +1,18 @@
-"""Warnings as a user is to read them."""
+"""What a user is to read: warnings, and an object in a notebook, which asks it for ``_repr_html_``."""
 
 from __future__ import annotations
 
 import contextlib
+import html
 import logging
 import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["above_bars", "warn"]
+__all__ = ["STYLE", "ShownAsText", "above_bars", "preformatted", "warn"]
 
+STYLE = "white-space:pre;overflow-x:auto;font-family:monospace;font-size:90%;line-height:1.35"
 _log = logging.getLogger("lightning_tricks")
 
 
@@ -39,3 +41,19 @@ def above_bars(stream: Any) -> Iterator[None]:
 
 def _without_place(message: Warning | str, *place: Any, **more: Any) -> str:
     return f"lightning_tricks: {message}\n"
+
+
+def preformatted(text: str) -> str:
+    """Text that keeps its columns, and scrolls where it is wide; nothing in it is taken for HTML.
+
+    >>> preformatted("a < b")[-14:]
+    'a &lt; b</div>'
+    """
+    return f'<div style="{STYLE}">{html.escape(text)}</div>'
+
+
+class ShownAsText:
+    """Shown by a notebook as ``print`` shows it."""
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))

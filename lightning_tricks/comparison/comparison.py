@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lightning_tricks._compat.notebook import ShownAsText
+from lightning_tricks._compat.messages import ShownAsText
 from lightning_tricks.comparison.histories import history_of
 from lightning_tricks.comparison.measured import LAYERS, MEASURES, Compared, Series, scale_of_losses, series_of
 from lightning_tricks.comparison.parting import Parting, parting

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks._compat.notebook import ShownAsText
+from lightning_tricks._compat.messages import ShownAsText
 from lightning_tricks._compat.torch_modules import ConvNd, ConvTransposeNd, DropoutNd
 from lightning_tricks.activations import activation_of
 from lightning_tricks.init.fans import fans

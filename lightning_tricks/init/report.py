@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lightning_tricks._compat.notebook import ShownAsText
+from lightning_tricks._compat.messages import ShownAsText
 
 __all__ = ["Entry", "NoEffectWarning", "Report"]
 

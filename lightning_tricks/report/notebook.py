@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from lightning_tricks._compat.notebook import STYLE, preformatted
+from lightning_tricks._compat.messages import STYLE, preformatted
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, view
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.snapshot import shown_by

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lightning_tricks._compat.notebook import ShownAsText
+from lightning_tricks._compat.messages import ShownAsText
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Remedy
 
