@@ -106,6 +106,7 @@ def train(
     doctor = lt.TrainingDoctor(on_problem="log")
     trainer = L.Trainer(
         max_epochs=options.epochs,
+        accelerator=options.accelerator,
         callbacks=[doctor],
         logger=TensorBoardLogger(options.output, name=name),
         log_every_n_steps=20,
@@ -125,6 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=64, help="units per hidden layer")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--accelerator", default="auto", help="auto, cpu or gpu")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="where pictures and logs go")
     options = parser.parse_args(arguments)
 

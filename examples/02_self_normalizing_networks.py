@@ -70,11 +70,12 @@ def digits() -> tuple[Tensor, Tensor]:
 
 def train(net: nn.Module, x: Tensor, y: Tensor, *, epochs: int, seed: int, lr: float = 1e-2) -> list[float]:
     """Plain SGD with batches of 64; the mean training loss of each epoch."""
+    net.to(x.device)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr)
     losses = []
     for _ in range(epochs):
-        total = torch.zeros(())
+        total = torch.zeros((), device=x.device)
         for index in torch.randperm(len(x), generator=generator).split(64):
             loss = F.cross_entropy(net(x[index]), y[index])
             optimizer.zero_grad()
@@ -85,10 +86,13 @@ def train(net: nn.Module, x: Tensor, y: Tensor, *, epochs: int, seed: int, lr: f
     return losses
 
 
-def compare(depths: list[int], seeds: int, epochs: int, size: int | None = None) -> dict[tuple[str, int], np.ndarray]:
+def compare(
+    depths: list[int], seeds: int, epochs: int, size: int | None = None, accelerator: str = "cpu"
+) -> dict[tuple[str, int], np.ndarray]:
     """(network, depth) -> training losses, (seeds, epochs)."""
     x, y = digits()
-    x, y = x[:size], y[:size]
+    device = "cuda" if torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda") else "cpu"
+    x, y = x[:size].to(device), y[:size].to(device)
     curves = {}
     for depth in depths:
         for name, make in NETWORKS.items():
@@ -257,9 +261,9 @@ def draw_moment_map(path: Path) -> None:
     draw_selu_map(plain(left))
     draw_second_moments(plain(right))
     about = (
-        "From one layer to the next, in the limit of many units. Shaded: mean within 0.1 and variance in 0.8 to 1.5, where "
-        "theorem 1 of\nKlambauer et al. (2017) shows that the map contracts: two inputs come nearer, and all come to one "
-        "fixed point."
+        "From one layer to the next, in the limit of many units. Shaded: mean within 0.1 and variance in 0.8 to 1.5, "
+        "where theorem 1\nof Klambauer et al. (2017) shows that the map contracts: two inputs come nearer, and all "
+        "come to one fixed point."
     )
     title(figure, "Why: the moment map", about)
     figure.tight_layout(rect=(0, 0, 1, 0.86))
@@ -273,6 +277,7 @@ def main(arguments: list[str] | None = None) -> dict[tuple[str, int], np.ndarray
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--fast", action="store_true", help="few epochs on few digits, to see that it runs")
+    parser.add_argument("--accelerator", default="auto", help="auto, cpu or gpu")
     parser.add_argument("--output", type=Path, default=Path("outputs"))
     options = parser.parse_args(arguments)
     size = None
@@ -281,7 +286,7 @@ def main(arguments: list[str] | None = None) -> dict[tuple[str, int], np.ndarray
     options.output.mkdir(parents=True, exist_ok=True)
 
     print(lt_init.predict(SelfNormalizingMLP(WIDTH, [WIDTH] * 2, 10)), "\n")
-    curves = compare(options.depths, options.seeds, options.epochs, size)
+    curves = compare(options.depths, options.seeds, options.epochs, size, options.accelerator)
     draw_depth(curves, options.output / "depth.png")
     draw_ladder(max(options.depths), options.output / "ladder.png")
     draw_moment_map(options.output / "moment_map.png")

@@ -123,7 +123,7 @@ def train_evaluation_gap(model: nn.Module, x: Tensor) -> float:
 def experiment(name: str, batch: int, data: tuple[Tensor, ...], options: argparse.Namespace) -> Outcome:
     x, y, x_valid, y_valid = data
     torch.manual_seed(0)
-    model = VARIANTS[name](network(options.depth, options.width))
+    model = VARIANTS[name](network(options.depth, options.width)).to(x.device)
     train(model, x, y, batch, options.steps)
     train_loss = loss_in_training_mode(model, x, y, batch)
     eval_loss, _ = evaluate(model, x, y)
@@ -203,12 +203,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=64, help="units per hidden layer")
     parser.add_argument("--steps", type=int, default=600, help="optimiser steps of each training")
     parser.add_argument("--fast", action="store_true", help="fewer and smaller of everything")
+    parser.add_argument("--accelerator", default="auto", help="auto, cpu or gpu")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="where the picture goes")
     options = parser.parse_args(arguments)
     if options.fast:
         options.depth, options.width, options.steps = 4, 32, 30
 
-    data = load()
+    cuda = torch.cuda.is_available() and options.accelerator in ("auto", "gpu", "cuda")
+    data = tuple(part.to("cuda" if cuda else "cpu") for part in load())
     outcomes: dict[tuple[str, int], Outcome] = {}
     print("held-out accuracy, loss on the training data, train-evaluation gap; each with moving average -> population")
     print(f"{'':22}{'batch':>6}{'accuracy':>17}{'training':>10}{'eval':>18}{'gap':>18}")

@@ -74,7 +74,7 @@ def scatter(ax: Any, dataset: TensorDataset) -> None:
 
 def draw(ensemble: BaggingEnsemble, dataset: TensorDataset, steps: int) -> Any:
     first, second, points = grid(dataset.tensors[0], steps)
-    found = ensemble.predict(points)
+    found = ensemble.predict(points.to(ensemble.device)).to("cpu")
     single = found.members[..., 1].view(-1, *first.shape)
     mean, spread = found.mean[:, 1].view(first.shape), found.variance[:, 1].sqrt().view(first.shape)
     figure, axes = plt.subplots(1, 3, figsize=(14.5, 3.9), layout="constrained", sharex=True, sharey=True)
@@ -111,6 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=6, help="patterns in each perceptron's bootstrap set")
     parser.add_argument("--epochs", type=int, default=200)
     parser.add_argument("--steps", type=int, default=250, help="points of the picture along each side")
+    parser.add_argument("--accelerator", default="auto", help="auto, cpu or gpu")
     parser.add_argument("--output", type=Path, default=Path("outputs"))
     options = parser.parse_args(arguments)
 
@@ -118,11 +119,12 @@ def main(arguments: list[str] | None = None) -> None:
     train, test = noisy_arc(options.patterns, generator), noisy_arc(2000, generator)
     ensemble = BaggingEnsemble(Perceptron, options.members, task="classification")
     data = BootstrapDataModule(train, options.members, batch_size=32, max_samples=options.draws)
-    trainer = L.Trainer(max_epochs=options.epochs, logger=False, enable_checkpointing=False, **QUIET)
+    where = {"accelerator": options.accelerator, "devices": 1}
+    trainer = L.Trainer(max_epochs=options.epochs, logger=False, enable_checkpointing=False, **where, **QUIET)
     trainer.fit(ensemble, data)
 
     x, y = test.tensors
-    found = ensemble.predict(x)
+    found = ensemble.predict(x.to(ensemble.device)).to("cpu")
     alone = (found.members.argmax(-1) == y).double().mean(1)
     together = float((found.mean.argmax(-1) == y).double().mean())
     print(

@@ -81,9 +81,14 @@ def digits() -> tuple[TensorDataset, TensorDataset]:
     return TensorDataset(x[:600], y[:600]), TensorDataset(x[600:], y[600:])
 
 
-def trainer(epochs: int) -> L.Trainer:
+def trainer(epochs: int, accelerator: str = "auto") -> L.Trainer:
     quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-    return L.Trainer(max_epochs=epochs, logger=False, enable_checkpointing=False, **quiet)
+    where = {"accelerator": accelerator, "devices": 1}
+    return L.Trainer(max_epochs=epochs, logger=False, enable_checkpointing=False, **where, **quiet)
+
+
+def predict(ensemble: BaggingEnsemble, x: Tensor) -> Prediction:
+    return ensemble.predict(x.to(ensemble.device)).to("cpu")
 
 
 def halves(found: Prediction, target: Tensor) -> tuple[Decomposition, Decomposition]:
@@ -97,9 +102,9 @@ def regression(options: argparse.Namespace) -> tuple[Decomposition, Decompositio
     ensemble = BaggingEnsemble(
         lambda: Network([10, 64, 64, 1], 0.0, False, 3e-3, 0.01), options.members, task="regression"
     )
-    trainer(options.epochs).fit(ensemble, BootstrapDataModule(train, options.members, 64))
+    trainer(options.epochs, options.accelerator).fit(ensemble, BootstrapDataModule(train, options.members, 64))
     x, y = test.tensors
-    found = ensemble.predict(x)
+    found = predict(ensemble, x)
     whole = decompose(found.members.squeeze(-1), y)
     r2 = 1 - float(whole.ensemble_error / y.double().var(unbiased=False))
     fitted, looked_up = halves(Prediction(found.members.squeeze(-1), "regression"), y)
@@ -123,15 +128,17 @@ def classification(options: argparse.Namespace) -> dict[str, tuple[Tensor, Tenso
     torch.manual_seed(0)
     alone = Network([64, 128, 128, 10], 0.5, True, 3e-3, 0.0)
     single = BaggingEnsemble(lambda: alone, 1, task="classification")
-    trainer(epochs).fit(single, BootstrapDataModule(train, 1, 64, bootstrap=False))
+    trainer(epochs, options.accelerator).fit(single, BootstrapDataModule(train, 1, 64, bootstrap=False))
     thinned = MonteCarloDropout(alone, options.members)
     results = {"one network, weights scaled": thinned.weight_scaling(x), "Monte Carlo dropout": thinned.predict(x)}
     for name, replace in (("bagging", True), ("members on all patterns", False)):
         ensemble = BaggingEnsemble(
             lambda: Network([64, 128, 128, 10], 0.0, True, 3e-3, 0.0), options.members, task="classification"
         )
-        trainer(epochs).fit(ensemble, BootstrapDataModule(train, options.members, 64, bootstrap=replace))
-        results[name] = ensemble.predict(x)
+        trainer(epochs, options.accelerator).fit(
+            ensemble, BootstrapDataModule(train, options.members, 64, bootstrap=replace)
+        )
+        results[name] = predict(ensemble, x)
         if replace:
             bag = ensemble.out_of_bag
             right = float((results[name].mean.argmax(1) == y).double().mean())
@@ -172,6 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--accelerator", default="auto", help="auto, cpu or gpu")
     parser.add_argument("--output", type=Path, default=Path("outputs"))
     options = parser.parse_args(arguments)
     curves = regression(options)

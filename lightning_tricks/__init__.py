@@ -3,6 +3,7 @@
 from lightning_tricks import experiments, init, nn, report, surgery
 from lightning_tricks.callbacks import (
     ActivationMonitor,
+    BatchAugmentation,
     GradientFlowMonitor,
     InitializeWeights,
     PreciseBatchNorm,
@@ -23,6 +24,7 @@ from lightning_tricks.ensemble import (
     decompose,
 )
 from lightning_tricks.ensemble.data.bootstrap import bootstrap
+from lightning_tricks.modules import Classifier, Regressor
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord, probe
 from lightning_tricks.summary import Summary, summary
 from lightning_tricks.testing import assert_healthy
@@ -40,6 +42,7 @@ __all__ = [
     "TransformersDoctor",
     "InitializeWeights",
     "PreciseBatchNorm",
+    "BatchAugmentation",
     # look
     "probe",
     "watch",
@@ -74,6 +77,8 @@ __all__ = [
     "nn",
     "init",
     "surgery",
+    "Classifier",
+    "Regressor",
     # combine
     "BaggingEnsemble",
     "BootstrapDataModule",

@@ -17,8 +17,8 @@ from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import Finding, Rule, diagnose, find
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.experiments.registry import Subject, chosen
-from lightning_tricks.experiments.sampling import generators_of
-from lightning_tricks.experiments.training.lightning_step import cloned
+from lightning_tricks.experiments.sampling import generators_of, validation_of
+from lightning_tricks.experiments.training.steps import cloned
 from lightning_tricks.experiments.trying import try_them
 from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.model.batches import input_and_target, is_batch
@@ -27,6 +27,7 @@ from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.optimizers import check_optimizer_of
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
 from lightning_tricks.probes.watch.first_nonfinite import Place, first_nonfinite
+from lightning_tricks.treatment.treat import treat as make_treatment
 from lightning_tricks.watch.first_step import FirstStep
 
 LossFunction = Callable[[Any, Any], Tensor]
@@ -45,6 +46,7 @@ def checkup(
     val_data: Any = None,
     max_seconds: float = 60,
     progress: bool = True,
+    treat: bool = False,
 ) -> Diagnosis:
     """Run a few optimiser steps on a deep copy of the model and diagnose them; the model stays as it was.
 
@@ -70,9 +72,11 @@ def checkup(
         experiments: ``"auto"``: those that take a few forwards and backwards, and short trainings only where the loss
             is not near its floor or a finding waits for a proof; ``"all"``, ``"none"``, or names of such
             (``lightning_tricks.experiments``).
-        val_data: Batches of validation, as ``data``.
+        val_data: Batches of validation, as ``data``; default: those of a LightningDataModule.
         max_seconds: After how long no further experiment is begun.
         progress: Whether a terminal shows what is being tried.
+        treat: Whether to end with :func:`~lightning_tricks.treat`, which changes the model by what is proven to help;
+            ``diagnosis.treatment.undo()`` takes it back.
 
     Returns:
         The diagnosis; its history holds every step.
@@ -94,7 +98,8 @@ def checkup(
         raise TypeError("nothing inside of a scripted model is seen: give the module that it was made of")
     check_count("num_batches", num_batches)
     diagnose([], ignore=ignore, rules=rules)  # unknown names are an error before the work, not after it
-    wanted = chosen(experiments)
+    # A treatment tries the changes itself.
+    wanted = tuple(entry for entry in chosen(experiments) if not (treat and entry.name == "changes"))
     model = original_of(model)
     check_loss_fn(model, loss_fn)
     # A checkup draws random numbers (dropout, shuffling): all streams go on as if it had not.
@@ -108,15 +113,20 @@ def checkup(
         else:
             history = _train(own, batches, own_optimizer, loss_fn)
         diagnosis = diagnose(history, ignore=ignore, rules=rules)
-        if not wanted or not history or not batches.seen:
+        if not history or not (treat or (wanted and batches.seen)):
             return diagnosis
 
         def again(brought: Sequence[Finding]) -> Diagnosis:
             return Diagnosis(list(find(history, ignore, rules, brought)), history)
 
-        subject = Subject(model, loss_fn, optimizer, batches.data, batches.seen, diagnosis, own, val_data)
+        others = validation_of(data) if val_data is None else validation_of(val_data) or val_data
+        subject = Subject(model, loss_fn, optimizer, batches.data, batches.seen, diagnosis, own, others)
         subject.deadline = time.perf_counter() + max_seconds
-        return try_them(subject, wanted, again, auto=experiments == "auto", progress=progress)
+        diagnosis = try_them(subject, wanted, again, auto=experiments == "auto", progress=progress)
+    if not treat:
+        return diagnosis
+    treatment = make_treatment(model, diagnosis, data, loss_fn, val_data, max_seconds, optimizer=optimizer)
+    return dataclasses.replace(diagnosis, treatment=treatment)
 
 
 def check_loss_fn(model: nn.Module, loss_fn: Any) -> None:

@@ -1,6 +1,7 @@
 """Every test runs in a folder of its own, and leaves nothing attached to torch."""
 
 import os
+import sys
 
 import pytest
 import torch
@@ -45,3 +46,22 @@ def nothing_left():
 def _same_numbers():
     """The same random numbers in every run, whatever ran before."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def usual_trials():
+    """For a test of what is tried by short trainings: these are as long as they are for users."""
+
+
+@pytest.fixture(autouse=True)
+def _short_trials(request, monkeypatch):
+    """Else what a checkup tries takes very few steps."""
+    if "usual_trials" in request.fixturenames:
+        return
+    from lightning_tricks.experiments import memorise
+    from lightning_tricks.experiments.arms import course, trials
+
+    monkeypatch.setattr(trials, "SORT", 5)
+    monkeypatch.setattr(trials, "DECLARE", 10)
+    monkeypatch.setattr(course, "EVERY", 5)
+    monkeypatch.setattr(sys.modules[memorise.__module__], "STEPS", 20)

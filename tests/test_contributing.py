@@ -50,6 +50,14 @@ assert " far" in str(diagnosis)
 assert "offset" in diagnosis.to_csv("history.csv").read_text()
 assert "offset" in record.logged("activations")
 """
+EXPERIMENT = """
+from lightning_tricks.experiments.loss_at_zero import loss_at_zero
+net, batch = nn.Linear(8, 1), (torch.randn(64, 8), torch.randn(64, 1))
+found = loss_at_zero(net, batch, nn.functional.mse_loss)
+assert isinstance(found, lt.Experiment) and found.numbers["loss"] > 0
+(tried,) = lt.checkup(net, batch, nn.functional.mse_loss, experiments="loss_at_zero").experiments
+assert tried.numbers == found.numbers
+"""
 
 
 def examples() -> dict[str, str]:
@@ -63,8 +71,9 @@ def examples() -> dict[str, str]:
         ("lightning_tricks/diagnosis/rules/tiny_batch.py", RULE),
         ("lightning_tricks/activations/entries.py", ACTIVATION),
         ("lightning_tricks/probes/records/activations.py", MEASURE),
+        ("lightning_tricks/experiments/loss_at_zero.py", EXPERIMENT),
     ],
-    ids=["rule", "activation", "measure"],
+    ids=["rule", "activation", "measure", "experiment"],
 )
 def test_one_file_is_all_that_it_takes(file: str, check: str, tmp_path: Path) -> None:
     shutil.copytree(

@@ -1,7 +1,13 @@
 """What the README says of the package is what the package says."""
 
 import re
+import types
 from pathlib import Path
+
+import lightning.pytorch as L
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks as lt
 from lightning_tricks.diagnosis import problem_table
@@ -11,6 +17,32 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 def test_the_table_of_problems_is_that_of_the_rules():
     assert problem_table() in README
+
+
+def blocks(containing):
+    return [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if containing in block]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_modules_and_ensembles_run_as_they_are_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    class Trainer(L.Trainer):
+        def __init__(self, max_epochs):
+            quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+            super().__init__(accelerator="cpu", max_steps=2, enable_checkpointing=False, **quiet)
+
+    x, y = torch.randn(64, 6), torch.arange(64) % 10
+    data = TensorDataset(x, y)
+    names = {"lt": lt, "L": types.SimpleNamespace(Trainer=Trainer), "network": torch.nn.Linear(6, 10), "x": x}
+    names |= {"train_loader": DataLoader(data, 16), "val_loader": DataLoader(data, 16), "train_dataset": data}
+    (modules,) = blocks("lt.Classifier(network")
+    exec(modules, names)
+    assert names["model"].predict(x).shape == (64, 10)
+    names["make_member"] = lambda: lt.Classifier(torch.nn.Linear(6, 10), 10)
+    (ensembles,) = blocks("lt.BaggingEnsemble(make_member")
+    exec(ensembles, names)
+    assert names["ensemble"].out_of_bag.coverage > 0.9
 
 
 def test_the_rule_of_ones_own_runs():

@@ -58,3 +58,18 @@ def is_running(trainer: Any) -> bool:
     """Whether a Trainer is in the middle of a fit."""
     state = trainer.state
     return getattr(state.status, "value", None) == "running" and getattr(state.fn, "value", None) == "fit"
+
+
+def running_optimizers(model: Any) -> list[Any]:
+    """Those of the fit in whose middle a LightningModule is; none for any other module."""
+    trainer = trainer_of(model) if isinstance(model, _lightning.LightningModule) else None
+    return list(trainer.optimizers) if trainer is not None and is_running(trainer) else []
+
+
+def hyperparameters_are_given() -> bool:
+    """Whether a command line makes this module, and gives the hyperparameters as they stand in its configuration."""
+    try:
+        from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+    except ImportError:  # then they are what the constructor was given, modules left out
+        return False
+    return _given_hyperparameters.get() is not None

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lightning_tricks._compat.lightning import Trainer, warn_once
+from lightning_tricks._compat.lightning_module import overrides
 from lightning_tricks._compat.torch_optim import current_scale
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "set_callback_metrics",
     "set_progress_bar_entry",
     "steps_taken",
+    "training_loader",
     "window_ends",
 ]
 
@@ -59,6 +61,17 @@ def window_ends(trainer: Trainer) -> bool:
         )
         done = trainer.fit_loop.epoch_loop.batch_idx + 1
         return done % trainer.accumulate_grad_batches == 0 or bool(trainer.is_last_batch)
+
+
+def training_loader(trainer: Trainer) -> Any | None:
+    """The batches that a fit will train on, also before its first step; None where there are none."""
+    try:
+        return trainer.fit_loop._data_source.dataloader()
+    except AttributeError:  # a datamodule and the module itself can be asked by public names, a loader given to fit not
+        for source in (getattr(trainer, "datamodule", None), trainer.lightning_module):
+            if source is not None and overrides(source, "train_dataloader"):
+                return source.train_dataloader()
+        return None
 
 
 def is_automatic(trainer: Trainer) -> bool:

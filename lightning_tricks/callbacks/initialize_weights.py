@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -70,6 +71,10 @@ class InitializeWeights(Callback):
         self._forget()
         if self._loaded or trainer.ckpt_path is not None or steps_taken(trainer) > 0:
             return
+        with _not_looked_at(trainer):
+            self._initialize(trainer, pl_module, batch)
+
+    def _initialize(self, trainer: Any, pl_module: Any, batch: Any) -> None:
         self.report = Report()
         parts = with_batch(pl_module, batch)
         seed = 0 if parts[0].number is None else int(torch.randint(2**62, ()))
@@ -95,3 +100,17 @@ class InitializeWeights(Callback):
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
+
+
+@contextlib.contextmanager
+def _not_looked_at(trainer: Any) -> Iterator[None]:
+    """A block that monitors do not see: one before this callback has opened its probe already."""
+    shared = [getattr(callback, "_shared_probe", None) for callback in trainer.callbacks]
+    probes = [probe for probe in shared if probe is not None]
+    for probe in probes:
+        probe.pause()
+    try:
+        yield
+    finally:
+        for probe in probes:
+            probe.resume()

@@ -50,6 +50,7 @@ class Diagnosis:
         history: The probed steps, the oldest first.
         layers: Globs of the names to show; judged are all.
         experiments: What was tried on copies, in that order.
+        treatment: What was changed in the model, where a checkup ended with a treatment.
 
     >>> print(Diagnosis())
     Unknown: nothing was looked at yet.
@@ -63,6 +64,7 @@ class Diagnosis:
     history: list[Snapshot] = dataclasses.field(default_factory=list)
     layers: tuple[str, ...] = ("*",)
     experiments: list[Experiment] = dataclasses.field(default_factory=list)
+    treatment: Any = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         # Lists of its own: the history that it was made from grows while the training goes on.
@@ -113,14 +115,15 @@ class Diagnosis:
 
     @functools.cached_property
     def _doubt(self) -> str | None:
-        return doubt(self.history)
+        return doubt(self.history) or next((each.doubt for each in self.experiments if each.doubt), None)
 
     def __repr__(self) -> str:
         counts = count(len(self.findings), "finding"), count(len(self.history), "snapshot")
         return f"Diagnosis({', '.join((self.state, *counts))})"
 
     def __str__(self) -> str:
-        return str(_views["text"](self))
+        text = str(_views["text"](self))
+        return text if self.treatment is None else f"{text}\n\n{self.treatment}"
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         yield from _views["rich"](self, options.max_width)

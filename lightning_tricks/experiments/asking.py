@@ -26,12 +26,13 @@ P = ParamSpec("P")
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What an experiment found: a sentence, numbers, curves, and how many optimiser steps were made."""
+    """What an experiment found: a sentence, numbers, curves, how many optimiser steps were made, and a doubt."""
 
     text: str
     numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
     curves: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
     steps: int = 0
+    doubt: str = ""
 
 
 def asks(question: str, name: str = "") -> Callable[[Callable[P, Answer]], Callable[P, Experiment]]:
@@ -58,7 +59,8 @@ def asks(question: str, name: str = "") -> Callable[[Callable[P, Answer]], Calla
                 text = f"{type(error).__name__}: {error}".partition("\n")[0]
                 return Experiment(called, question, text, seconds=time.perf_counter() - begun, conclusive=False)
             taken = time.perf_counter() - begun
-            return Experiment(called, question, found.text, found.numbers, found.curves, found.steps, taken)
+            parts = found.text, found.numbers, found.curves, found.steps
+            return Experiment(called, question, *parts, taken, doubt=found.doubt)
 
         return ask
 

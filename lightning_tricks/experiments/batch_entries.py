@@ -14,10 +14,11 @@ from lightning_tricks.experiments.patterns import Collation, NotAskedError, mapp
 from lightning_tricks.experiments.registry import Subject, tried
 from lightning_tricks.experiments.training import Training
 
+QUESTION = "Does the loss depend on every entry of the batch?"
 _SEED = 0
 
 
-@asks("Does the loss depend on every entry of the batch?")
+@asks(QUESTION)
 def batch_entries(model: nn.Module | Training, batch: Any, loss_fn: LossFunction | None = None) -> Answer:
     """The loss with one entry of the batch at a time given to other patterns, in the mode that it trains in.
 
@@ -39,8 +40,11 @@ def batch_entries(model: nn.Module | Training, batch: Any, loss_fn: LossFunction
     >>> batch_entries(nn.Linear(8, 1), batch, step).numbers["1.weight"]
     0.0
     """
-    training = copied(model, loss_fn)
-    collation = Collation.of(batch)
+    return _entries(copied(model, loss_fn), batch)
+
+
+def _entries(training: Training, batch: Any, loader: Any = None) -> Answer:
+    collation = Collation.of(batch, loader)
     found = [(path, x) for path, x in named_tensors(batch) if x.dim() and collation.axis(x) is not None]
     if collation.size is None or collation.size < 2 or not found:
         raise NotAskedError("it cannot be told which axis of the batch counts its patterns")
@@ -78,4 +82,7 @@ def _loss(training: Training, batch: Any) -> float:
 
 @tried("batch_entries", order=6)
 def _in_checkup(subject: Subject) -> Experiment:
-    return batch_entries(subject.training, subject.batch)
+    return _asked(subject.training.copy(), subject.batch, subject.data)
+
+
+_asked = asks(QUESTION, "batch_entries")(_entries)

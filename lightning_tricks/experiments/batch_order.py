@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,10 +24,11 @@ from lightning_tricks.experiments.sampling import generators_of, is_plain, sprea
 from lightning_tricks.model.batches import number_of_samples, tensors_in
 from lightning_tricks.model.isolated import keep_random_numbers
 
+QUESTION = "Do the batches of an epoch come sorted by their targets?"
 _BATCHES = 8
 
 
-@asks("Do the batches of an epoch come sorted by their targets?")
+@asks(QUESTION)
 def batch_order(data: Any) -> Answer:
     """The targets of the first batches of a loader beside those of batches drawn at random from its data set.
 
@@ -49,8 +50,12 @@ def batch_order(data: Any) -> Answer:
     if not is_plain(data):
         raise NotAskedError("the data are no loader that draws all of a data set alike")
     with keep_random_numbers(generators=generators_of(data)):
-        came = [_targets(batch) for batch in itertools.islice(data, _BATCHES)]
-    drawn = [_targets(batch) for batch in spread(data, _BATCHES)]
+        came = list(itertools.islice(data, _BATCHES))
+    return _compared(came, spread(data, _BATCHES))
+
+
+def _compared(first: Sequence[Any], random: Sequence[Any]) -> Answer:
+    came, drawn = ([_targets(batch) for batch in batches] for batches in (first, random))
     if not came or any(each is None for each in (*came, *drawn)):
         raise NotAskedError("it is not known which entry of a batch are the targets")
     one, other = ([each for each in targets if each is not None] for targets in (came, drawn))
@@ -130,4 +135,7 @@ def _proves(found: Experiment, finding: Finding) -> bool:
 
 @tried("batch_order", order=7, wanted=lambda subject: is_plain(subject.data), brings=_brings, proves=_proves)
 def _in_checkup(subject: Subject) -> Experiment:
-    return batch_order(subject.data)
+    return _asked(subject.batches, subject.drawn)
+
+
+_asked = asks(QUESTION, "batch_order")(_compared)

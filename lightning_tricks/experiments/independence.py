@@ -49,16 +49,22 @@ def independence(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
     return of_record(asked_record(copied(model, loss_fn), batch))
 
 
-def asked_record(training: Training, batch: Any) -> PreflightRecord:
+def asked_record(training: Training, batch: Any, loader: Any = None) -> PreflightRecord:
     """The outermost call that leads to the loss, asked with other patterns beside.
 
     Raises:
         NotAskedError: It cannot be asked.
     """
-    record = preflight(outermost_call(training, batch), Collation.of(batch))
+    record = preflight(outermost_call(training, batch), Collation.of(batch, loader))
     if record.alike:
         raise NotAskedError("the patterns of the batch are all alike")
     return record
+
+
+def first_record(subject: Subject) -> PreflightRecord | None:
+    """What the first step's preflight has asked."""
+    found = (snapshot.preflight for snapshot in subject.diagnosis.history if snapshot.preflight is not None)
+    return next((record for record in found if not record.alike), None)
 
 
 def outermost_call(training: Training, batch: Any) -> OutermostCall:
@@ -101,8 +107,11 @@ def _proves(found: Experiment, finding: Finding) -> bool:
 @tried("independence", order=2, proves=_proves)
 def _in_checkup(subject: Subject) -> Experiment:
     """From the first step's preflight, which has asked the same."""
-    record = next((s.preflight for s in subject.diagnosis.history if s.preflight is not None), None)
+    record = first_record(subject)
     if record is None:
-        return independence(subject.training, subject.batch)
+        return _asked(subject.training, subject.batch, subject.data)
     found = of_record(record)
     return Experiment("independence", QUESTION, found.text, found.numbers)
+
+
+_asked = asks(QUESTION, "independence")(lambda *given: of_record(asked_record(*given)))

@@ -31,6 +31,7 @@ _UNCHANGED = (
     *(torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format),
     *(types.ModuleType, types.BuiltinFunctionType, type(threading.Lock()), type(threading.RLock())),
 )
+_OURS = ("lightning_tricks.nn.", "lightning_tricks.surgery.", "lightning_tricks._compat.")
 TRAINER = "_trainer"  # of a LightningModule, whose forward may log by it
 
 
@@ -46,7 +47,9 @@ def generators_of(modules: Iterable[nn.Module]) -> list[Generator]:
 
 
 def is_torchs(hook: Any) -> bool:
-    return (getattr(hook, "__module__", None) or type(hook).__module__).partition(".")[0] == "torch"
+    """Whether it is torch's, or one that this package makes a part of a network."""
+    home = getattr(hook, "__module__", None) or type(hook).__module__
+    return home.partition(".")[0] == "torch" or home.startswith(_OURS)
 
 
 @contextlib.contextmanager

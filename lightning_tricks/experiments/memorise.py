@@ -86,7 +86,9 @@ def _memorised(training: Training, batch: Any) -> Answer:
             if adam > LEARNED:
                 break
     text = f"yes: {own:.0%} of the way" if own >= LEARNED else f"{own:.0%} of the way, by Adam {adam:.0%}"
-    return Answer(text, {"own": own, "adam": adam}, {"own": losses}, steps)
+    fails = own < NOT_LEARNED and not adam >= LEARNED
+    doubt = "no fault was seen, but not even a few patterns can be learned by heart" if fails else ""
+    return Answer(text, {"own": own, "adam": adam}, {"own": losses}, steps, doubt)
 
 
 def _unregularised(training: Training) -> Training:
@@ -107,12 +109,6 @@ def _losses(training: Training, batch: Any) -> list[float]:
         if not math.isfinite(found[-1]):
             break
     return found
-
-
-def forbids_healthy(found: Experiment) -> bool:
-    """Whether not even a few patterns can be learned: nothing is named, but the training cannot be called healthy."""
-    numbers = found.numbers
-    return found.conclusive and numbers["own"] < NOT_LEARNED and not numbers["adam"] >= LEARNED
 
 
 @tried("memorise", "trainings", order=2, wanted=lambda subject: subject.is_unexplained)

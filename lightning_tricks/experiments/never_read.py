@@ -16,11 +16,12 @@ from lightning_tricks.experiments.replay import replayable
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.batches import tensors_in
 
+QUESTION = "Which input features have no influence on the output?"
 _SEED = 0
 _NAMED = 8  # features that the answer lists
 
 
-@asks("Which input features have no influence on the output?")
+@asks(QUESTION)
 def never_read(model: nn.Module | Training, batch: Any, loss_fn: LossFunction | None = None) -> Answer:
     """Input features whose gradient is exactly 0 for every pattern of a batch, in evaluation mode.
 
@@ -46,9 +47,12 @@ def never_read(model: nn.Module | Training, batch: Any, loss_fn: LossFunction | 
     >>> found.numbers
     {'features': 8.0, 'never_read': 4.0}
     """
-    training = copied(model, loss_fn)
+    return _unread(copied(model, loss_fn), batch)
+
+
+def _unread(training: Training, batch: Any, loader: Any = None) -> Answer:
     call = outermost_call(training, batch)
-    collation = Collation.of(batch)
+    collation = Collation.of(batch, loader)
     inputs: list[Tensor] = []
 
     def follow(tensor: Tensor) -> Tensor:
@@ -87,4 +91,7 @@ def _silent(x: Tensor, gradient: Tensor, collation: Collation) -> Tensor:
 
 @tried("never_read", order=4)
 def _in_checkup(subject: Subject) -> Experiment:
-    return never_read(subject.trained, subject.batch)
+    return _asked(subject.trained, subject.batch, subject.data)
+
+
+_asked = asks(QUESTION, "never_read")(_unread)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +15,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from lightning_tricks._compat.torch_modules import hear_calls
-from lightning_tricks._compat.trees import tree_flatten, tree_unflatten
 from lightning_tricks.activations import by_function
 from lightning_tricks.experiments.patterns import NotAskedError
+from lightning_tricks.model.batches import tensors_in
 
 _MOST_NODES = 20_000
 _SOFTMAXES = ("softmax", "log_softmax", "softmin")
@@ -50,13 +52,13 @@ class Caught:
     Args:
         loss: Of the step, with its graph.
         modules: The module of each call.
-        returned: What each returned, flattened, without its graph, and the structure.
+        returned: What each returned, without its graph.
         outputs: Those that lead to the loss without passing another call.
     """
 
     loss: Tensor
     modules: list[nn.Module]
-    returned: list[tuple[list[Any], Any]]
+    returned: list[Any]
     outputs: list[Output]
 
     @contextlib.contextmanager
@@ -64,9 +66,9 @@ class Caught:
         """A block in which the modules return these values in place of the outputs, and compute nothing."""
         given = {(output.call, output.leaf): value for output, value in zip(self.outputs, values, strict=True)}
         waiting: dict[int, deque[Any]] = {}
-        for call, (module, (leaves, spec)) in enumerate(zip(self.modules, self.returned, strict=True)):
-            own = [given.get((call, leaf), value) for leaf, value in enumerate(leaves)]
-            waiting.setdefault(id(module), deque()).append(tree_unflatten(own, spec))
+        for call, (module, made) in enumerate(zip(self.modules, self.returned, strict=True)):
+            own = [given.get((call, leaf), x) for leaf, x in enumerate(tensors_in(made))]
+            waiting.setdefault(id(module), deque()).append(_filled(made, own))
         modules = {id(module): module for module in self.modules}
         for key, module in modules.items():
             vars(module)["forward"] = _next_of(waiting[key])
@@ -98,25 +100,62 @@ def catch(module: nn.Module, step: Callable[[], Tensor]) -> Caught:
     if not loss.requires_grad:
         raise NotAskedError("the loss has no gradient")
     nodes: dict[Any, list[tuple[int, int]]] = {}
-    for call, (_, leaves, _) in enumerate(listen.calls):
-        for leaf, value in enumerate(leaves):
-            if isinstance(value, Tensor) and value.grad_fn is not None:
+    made = [list(tensors_in(output)) for _, output in listen.calls]
+    for call, tensors in enumerate(made):
+        for leaf, value in enumerate(tensors):
+            if value.grad_fn is not None:
                 nodes.setdefault(value.grad_fn, []).append((call, leaf))
-    if loss.grad_fn in nodes:
-        raise NotAskedError("the loss is computed inside of the network")
     met = [place for node in _first_met(loss, set(nodes)) for place in nodes[node]]
     if not met:
         raise NotAskedError("no call of a module leads to the loss")
-    outputs = [listen.functions.output(call, leaf, listen.calls[call][1][leaf]) for call, leaf in sorted(met)]
-    returned = [([_detached(value) for value in leaves], spec) for _, leaves, spec in listen.calls]
-    return Caught(loss, [each for each, *_ in listen.calls], returned, outputs)
+    if any(made[call][leaf].dim() == 0 for call, leaf in met):
+        raise NotAskedError("the loss is computed inside of the network")
+    outputs = [listen.functions.output(call, leaf, made[call][leaf]) for call, leaf in sorted(met)]
+    returned = [replace(output, Tensor.detach) for _, output in listen.calls]
+    return Caught(loss, [each for each, _ in listen.calls], returned, outputs)
+
+
+def replace(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """What a call returned with every tensor replaced, in the order of ``tensors_in``; what is of other kinds stays.
+
+    >>> import torch
+    >>> replace({"a": torch.ones(1), "b": [torch.ones(2), "no"]}, lambda x: x + 1)
+    {'a': tensor([2.]), 'b': [tensor([2., 2.]), 'no']}
+    """
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        return _with_fields(tree, {f.name: replace(getattr(tree, f.name), function) for f in dataclasses.fields(tree)})
+    if isinstance(tree, dict):
+        same: dict[Any, Any] = copy.copy(tree)  # an OrderedDict stays one
+        for key, value in tree.items():
+            same[key] = replace(value, function)
+        return same
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(replace(value, function) for value in tree))
+    return type(tree)(replace(value, function) for value in tree) if type(tree) in (list, tuple) else tree
+
+
+def _filled(tree: Any, tensors: Sequence[Tensor]) -> Any:
+    left = iter(tensors)
+    return replace(tree, lambda _: next(left))
+
+
+def _with_fields(record: Any, values: dict[str, Any]) -> Any:
+    other = copy.copy(record)
+    for name, value in values.items():
+        try:
+            setattr(other, name, value)
+        except dataclasses.FrozenInstanceError:
+            object.__setattr__(other, name, value)
+    return other
 
 
 class _Listen:
     """Notes the outermost calls of the modules of a model that have parameters."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.calls: list[tuple[nn.Module, list[Any], Any]] = []
+        self.calls: list[tuple[nn.Module, Any]] = []
         self.functions = _Functions()
         self._wanted = {id(each) for each in model.modules() if next(each.parameters(), None) is not None}
         self._depth = 0
@@ -137,7 +176,7 @@ class _Listen:
         if id(module) in self._wanted:
             self._depth -= 1
             if self._depth == 0:
-                self.calls.append((module, *tree_flatten(output)))
+                self.calls.append((module, output))
 
 
 @dataclass
@@ -203,7 +242,3 @@ def _first_met(loss: Tensor, wanted: set[Any]) -> list[Any]:
         else:
             waiting.extend(each for each, _ in node.next_functions)
     return met
-
-
-def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value

@@ -13,7 +13,8 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copied
 from lightning_tricks.experiments.dependence import CONSTANT
-from lightning_tricks.experiments.independence import asked_record
+from lightning_tricks.experiments.independence import asked_record, first_record
+from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.registry import Subject, tried
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.probes.records.preflight import PreflightRecord
@@ -60,6 +61,8 @@ class LIMITS:
 def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
     """After steps that have moved it, the network is a constant; where patterns are mixed at a place, by that."""
     why = Criterion("change by its own input, over std", found.numbers["own"], "<=", LIMITS.least_own)
+    if found.numbers.get("steps") == 0:
+        return
     last = subject.diagnosis.history[-1]
     moved = [record for record in last.parameters if record.update > 0]
     if not why.holds or not moved or subject.knows("collapsed_output", "symmetric_weights", "non_finite", "no_update"):
@@ -82,4 +85,14 @@ def _proves(found: Experiment, finding: Finding) -> bool:
 @tried("own_input", order=3, brings=_brings, proves=_proves)
 def _in_checkup(subject: Subject) -> Experiment:
     """After the steps: a last layer that begins at zero is a constant before the first."""
-    return own_input(subject.trained, subject.batch)
+    try:
+        return _asked(subject.trained, subject.batch, subject.data)
+    except NotAskedError:
+        record = first_record(subject)
+        if record is None:
+            raise
+    found = of_record(record)
+    return Experiment("own_input", QUESTION, f"{found.text} before the first step", {**found.numbers, "steps": 0.0})
+
+
+_asked = asks(QUESTION, "own_input")(lambda *given: of_record(asked_record(*given)))

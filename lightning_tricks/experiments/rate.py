@@ -34,7 +34,7 @@ def rate(
 
     Returns:
         Numbers: ``lr`` (a better one where it is proven, else the own), ``unchanged`` and ``share``, what the training
-        comes to with either. Curves: shares over steps, by factor.
+        comes to with either. Curves: shares over steps, by what was changed.
     """
     training = copied(model, loss_fn, optimizer)
     trials = prepared(training, data, False, Deadline(max_seconds))
@@ -42,10 +42,10 @@ def rate(
     best = cause_of(trials.trials)
     groups = [] if training.optimizer is None else training.optimizer.param_groups
     lr = float(groups[0].get("initial_lr", groups[0]["lr"])) if groups else math.nan
-    curves = {f"{lr:.3g}": list(trials.base().held.values())}
+    curves = {"unchanged": list(trials.base().held.values())}
     for trial in trials.trials:
         if 0 in trial.courses:
-            curves[f"{lr * trial.courses[0].training.lr_factor:.3g}"] = list(trial.courses[0].held.values())
+            curves[trial.arm.text] = list(trial.courses[0].held.values())
     steps = sum(course.steps for course in trials.bases.values()) + sum(trial.steps for trial in trials.trials)
     if best is None:
         numbers = {"lr": lr, "unchanged": trials.best, "share": trials.best}

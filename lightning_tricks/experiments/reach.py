@@ -17,7 +17,9 @@ from lightning_tricks.experiments.asking import Answer, LossFunction, asks, copi
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.registry import Subject, tried
 from lightning_tricks.experiments.training import Training
+from lightning_tricks.probes import Snapshot
 
+QUESTION = "Which parameters does the loss depend on, and does its gradient say so?"
 _SEED = 0
 _ASKED = 16  # parameters without a gradient that are perturbed
 _LEAST = 0.1  # size of a change, where the parameter is smaller, as a bias is at first
@@ -26,7 +28,7 @@ _MOST_NODES = 50_000
 _NAMED = 4
 
 
-@asks("Which parameters does the loss depend on, and does its gradient say so?")
+@asks(QUESTION)
 def reach(
     model: nn.Module | Training, batch: Any, loss_fn: LossFunction | None = None, optimizer: Any = None
 ) -> Answer:
@@ -181,4 +183,25 @@ def _proves(found: Experiment, finding: Finding) -> bool:
 
 @tried("reach", order=1, proves=_proves)
 def _in_checkup(subject: Subject) -> Experiment:
-    return reach(subject.training, subject.batch)
+    """Of a training that cannot be copied what its own steps showed."""
+    try:
+        training = subject.training
+    except NotAskedError as reason:
+        found = _of_steps(subject.diagnosis.history, str(reason))
+        return Experiment("reach", QUESTION, found.text, found.numbers, steps=found.steps)
+    return reach(training, subject.batch)
+
+
+def _of_steps(history: Sequence[Snapshot], reason: str) -> Answer:
+    """Which trainable parameters got a gradient in any look, and which an optimiser holds."""
+    records = [record for snapshot in history for record in snapshot.parameters if record.trainable]
+    if not records:
+        raise NotAskedError(reason)
+    names = {record.name for record in records}
+    with_gradient = {record.name for record in records if record.gradient > 0}
+    held = {record.name for record in records if record.optimized}
+    numbers: dict[str, float] = {"parameters": len(names), "reached": len(with_gradient), "not_held": len(names - held)}
+    text = (
+        f"{len(with_gradient)} of {len(names)} got a gradient, {len(held)} are held by an optimiser; the rest was not"
+    )
+    return Answer(f"{text} judged: {reason}", numbers)

@@ -22,6 +22,7 @@ from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.arguments import unknown_name
 
 LEARNED = 0.85  # share of the way from a guess to the floor at which no training has to be tried
+DRAWN = 4  # batches that are read from all over the data
 Cost = Literal["forwards", "trainings"]
 
 
@@ -72,9 +73,14 @@ class Subject:
         return copied(self.after, self.loss_fn)
 
     @functools.cached_property
+    def drawn(self) -> list[Any]:
+        """Batches with patterns from all over the data, read once; where these cannot be had, the first ones."""
+        return spread(self.data, DRAWN) if is_plain(self.data) else list(self.batches[:DRAWN])
+
+    @property
     def batch(self) -> Any:
-        """One with patterns from all over the data where these can be had: the first ones may be of one kind."""
-        return spread(self.data, 1)[0] if is_plain(self.data) else self.batches[0]
+        """One batch of those: the first ones that came may be of one kind."""
+        return self.drawn[0]
 
     @property
     def way(self) -> Mapping[str, float]:
@@ -91,9 +97,12 @@ class Subject:
 
     @property
     def asks_for_trainings(self) -> bool:
-        """Whether the loss is not near its floor, or a finding waits for its proof."""
+        """Whether a finding waits for its proof, or the loss is not near its floor, as that of few steps never is.
+
+        The first that is tried is the training itself, for longer: where it learns, that is all.
+        """
         waiting = any(finding.rank and finding.proof is None for finding in self.diagnosis.findings)
-        return waiting or not self.share >= LEARNED
+        return waiting or self.share < LEARNED  # not where the way is not known: then no training has a measure
 
     @property
     def is_unexplained(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 import torch
@@ -23,6 +23,17 @@ def generators_of(data: Any) -> list[Generator]:
     return [generator for generator in sources if isinstance(generator, Generator)]
 
 
+def validation_of(data: Any) -> Any:
+    """The validation batches of a LightningDataModule that is set up; None where it has none, of anything else too."""
+    if not hasattr(data, "val_dataloader"):
+        return None
+    try:
+        found = data.val_dataloader()
+    except Exception:  # Lightning's own raises where there is none
+        return None
+    return found if isinstance(found, DataLoader) else None
+
+
 def spread(data: Any, count: int, size: int | None = None) -> list[Any]:
     """So many batches: of a loader over a data set patterns from all of its length, else the first ones.
 
@@ -39,7 +50,7 @@ def spread(data: Any, count: int, size: int | None = None) -> list[Any]:
     [True, True, True]
     """
     with keep_random_numbers(generators=generators_of(data)):
-        found = _drawn(data, count, size) if is_plain(data) else list(itertools.islice(_batches(data), count))
+        found = list(itertools.islice(drawn(data, size) if is_plain(data) else _batches(data), count))
     if not found:
         raise NotAskedError("the data holds no batch")
     return found
@@ -53,13 +64,15 @@ def is_plain(data: Any) -> bool:
     return usual and isinstance(data.dataset, Sized) and len(data.dataset) > 0
 
 
-def _drawn(loader: Any, count: int, wanted: int | None) -> list[Any]:
-    length = len(loader.dataset)
-    size = min(wanted or loader.batch_size, length)
-    generator = torch.Generator().manual_seed(_SEED)
-    order = [torch.randperm(length, generator=generator) for _ in range(-(-count * size // length))]
-    rows = torch.cat(order)[: count * size].reshape(count, size).tolist()
-    return [loader.collate_fn([loader.dataset[i] for i in row]) for row in rows]
+def drawn(loader: Any, size: int | None = None) -> Iterator[Any]:
+    """Batches at random from the data set of a plain loader, without end: every pattern once before any comes twice."""
+    length, generator = len(loader.dataset), torch.Generator().manual_seed(_SEED)
+    size, waiting = min(size or loader.batch_size, length), list[int]()
+    while True:
+        if len(waiting) < size:
+            waiting += torch.randperm(length, generator=generator).tolist()
+        yield loader.collate_fn([loader.dataset[i] for i in waiting[:size]])
+        del waiting[:size]
 
 
 def _batches(data: Any) -> Iterable[Any]:

@@ -138,7 +138,7 @@ def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
     numbers = found.numbers
     if subject.knows("validation_mismatch"):
         return
-    record = input_record(subject.trained, subject.data, subject.val_data)
+    record = input_record(subject.trained, subject.drawn, subject.val_data)
     *before, last = subject.diagnosis.history
     of_input = find_validation_mismatch([*before, dataclasses.replace(last, validation=record)]) if record else []
     if any(each.rank for each in of_input):
@@ -163,7 +163,7 @@ def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
 
 
 def _share_no_class(subject: Subject) -> bool:
-    one, other = (_classes(spread(data, _BATCHES)) for data in (subject.data, subject.val_data))
+    one, other = (_classes(spread(data, _BATCHES)) for data in (subject.drawn, subject.val_data))
     return bool(one) and bool(other) and not one & other
 
 
@@ -185,7 +185,7 @@ def _proves(found: Experiment, finding: Finding) -> bool:
     proves=_proves,
 )
 def _in_checkup(subject: Subject) -> Experiment:
-    return _asked(subject.trained, subject.data, subject.val_data)
+    return _asked(subject.trained, subject.drawn, subject.val_data)
 
 
 _asked = asks(QUESTION, "validation_like_training")(_compared)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_tricks.experiments.training import Training
-from lightning_tricks.experiments.training.lightning_step import cloned, on_device
+from lightning_tricks.experiments.training.steps import cloned, on_device
 from lightning_tricks.model.isolated import isolated
 
 _KEYS = ("val_loss", "loss", "valid_loss", "validation_loss", "val/loss", "valid/loss", "validation/loss", "loss/val")

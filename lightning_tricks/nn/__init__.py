@@ -1,6 +1,13 @@
 """What a network is made of (torch only)."""
 
 from lightning_tricks.nn.activations import ShiftedReLU
+from lightning_tricks.nn.augment import (
+    AdditiveNoise,
+    ElasticDeformation,
+    RandomAffine,
+    affine_warp,
+    elastic_warp,
+)
 from lightning_tricks.nn.batch_norm import (
     BatchRenorm1d,
     BatchRenorm2d,
@@ -45,4 +52,9 @@ __all__ = [
     "SELUConv3d",
     "SELULinear",
     "Standardize",
+    "RandomAffine",
+    "ElasticDeformation",
+    "AdditiveNoise",
+    "affine_warp",
+    "elastic_warp",
 ]

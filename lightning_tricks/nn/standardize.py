@@ -129,6 +129,26 @@ class Standardize(nn.Module):
         return f"num_features={self.num_features}"
 
 
+def standardize_before(module: nn.Module, mean: Tensor, scale: Tensor) -> None:
+    """Have a module standardise what it is given first, in place; no parameter gets another name.
+
+    The statistics are buffers of the module, ``input_mean`` and ``input_scale``.
+
+    Args:
+        module: Any module whose first argument is a tensor.
+        mean, scale: In the shape in which they are taken away and divided by.
+    """
+    module.register_buffer("input_mean", mean)
+    module.register_buffer("input_scale", scale)
+    module.register_forward_pre_hook(standardized, prepend=True)
+
+
+def standardized(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The forward pre-hook of ``standardize_before``."""
+    mean, scale = module.get_buffer("input_mean"), module.get_buffer("input_scale")
+    return ((args[0] - mean) / scale, *args[1:])
+
+
 class _Fit:
     """Moments per feature around each one's first value, in float64; batches of any size merge exactly."""
 

@@ -31,7 +31,7 @@ _NO_NUMBERS = (
     Word("coverage", "what of a training was seen: layers, gradients, updates, and what the rules needed to judge"),
     Word("criterion", "a number, its threshold and which side is bad"),
     Word("error signal", "dLoss/da of a pre-activation a"),
-    Word("experiment", "a question that was put to a copy of the network, and answered with a number"),
+    Word("experiment", "one question asked on a copy, and its answer in numbers"),
     Word("finding", "one problem at one layer with its numbers"),
     Word("flat side", "where the slope of an activation is under 5 % of its largest: hardly any signal comes back"),
     Word("gate", "an activation whose output multiplies something"),

@@ -15,7 +15,7 @@ from lightning_tricks.diagnosis.registry import wording
 from lightning_tricks.report.glossary import WORDS
 from lightning_tricks.report.layers import COLUMNS, LEAST_NEEDED, Row, choose, layer_rows
 from lightning_tricks.report.names import distinct, shared_path
-from lightning_tricks.report.words import evidence, number, words
+from lightning_tricks.report.words import evidence, number, percent, words
 
 NARROW, WIDE = 40, 100
 _INDENT = 14
@@ -166,13 +166,8 @@ def _layers(diagnosis: Diagnosis, faulty: dict[str, str], width: int) -> Iterato
     names, function_width = labels.fit(width - sum(1 + COLUMNS[c].width for c in columns))
     name_width = max(_HEADING, *map(len, names))
     by_row = iter(names)
-    loss = "" if math.isnan(last.loss) else f", loss {number(last.loss)}"
-    if math.isnan(last.loss) and last.nonfinite_loss:
-        loss = ", loss NaN"
-    guess = guess_loss(last)
-    loss += "" if math.isnan(guess) or not loss else f" (a guess has {number(guess)})"
     yield Line("")
-    yield from map(Line, _wrap(f"The layers at step {last.step}{loss}, in the order of execution:", width))
+    yield from map(Line, _wrap(f"The layers at step {last.step}{_loss(diagnosis)}, in the order of execution:", width))
     if labels.under:
         yield from (Line(part, "quiet") for part in _wrap(f"  full names begin with {labels.under}.", width))
     head = "".join(f" {COLUMNS[name].heading:>{COLUMNS[name].width}}" for name in columns)
@@ -216,6 +211,21 @@ def _not_seen(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
         yield from map(Line, _wrap(f"- {name}: {why}", width, initial_indent="  ", subsequent_indent="    "))
     if len(missed) > _MOST_NOT_SEEN:
         yield Line(f"  - and {len(missed) - _MOST_NOT_SEEN} more, in diagnosis.history[-1].not_seen", "quiet")
+
+
+def _loss(diagnosis: Diagnosis) -> str:
+    """The latest loss beside that of a guess, and where the floor is known how much of the way it has gone."""
+    last = diagnosis.history[-1]
+    if math.isnan(last.loss):
+        return ", loss NaN" if last.nonfinite_loss else ""
+    guess, floor, loss = guess_loss(last), math.nan, f", loss {number(last.loss)}"
+    for each in diagnosis.experiments:
+        if each.name == "free_outputs" and each.conclusive:
+            guess, floor = (each.numbers.get(name, math.nan) for name in ("guess", "floor"))
+    if math.isfinite(floor) and guess > floor:
+        way = max((guess - last.loss) / (guess - floor), 0.0)
+        return f"{loss} (a guess has {number(guess)}, the floor is {number(floor)}: {percent(way)} of the way)"
+    return loss if math.isnan(guess) else f"{loss} (a guess has {number(guess)})"
 
 
 class _Labels(NamedTuple):

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
+from lightning_tricks.diagnosis.diagnosis import called
+
 _SHARES = ("share", "saturation", "activity")
 _MOST_ITEMS = 6
 
@@ -52,6 +54,8 @@ def evidence(items: Mapping[str, Any]) -> list[str]:
 
     >>> evidence({"pre-activation std": 0.29134, "saturation": 0.5, "weighted layer": "net.0", "loss": None})
     ['pre-activation std 0.291', 'saturation 50.0 %', 'weighted layer net.0']
+    >>> evidence({"smallest transmission at": "3"})
+    ['smallest transmission at layer 3']
     """
     return [f"{words(key)} {_value(str(key), value)}" for key, value in items.items() if value is not None]
 
@@ -73,6 +77,8 @@ def _value(key: str, value: Any) -> str:
         return _joined([f"{words(k)} {_value(str(k), v)}" for k, v in value.items()])
     if isinstance(value, (list, tuple, set, frozenset)):
         return _joined([_value(key, item) for item in value])
+    if isinstance(value, str) and key.endswith(" at"):
+        return called(value)  # a layer whose name is a digit is no number
     return "none" if value is None else str(value)
 
 

@@ -7,6 +7,7 @@ from lightning_tricks.surgery.batch_norm.fold import fold_batch_norm
 from lightning_tricks.surgery.batch_norm.insert import insert_batch_norm
 from lightning_tricks.surgery.batch_norm.population import tracked_batch_norms, update_population_statistics
 from lightning_tricks.surgery.replace import replace_modules
+from lightning_tricks.surgery.widen import widen_for_dropout
 
 __all__ = [
     "Entry",
@@ -20,4 +21,5 @@ __all__ = [
     "tracked_batch_norms",
     "update_population_statistics",
     "replace_modules",
+    "widen_for_dropout",
 ]

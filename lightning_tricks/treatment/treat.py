@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_tricks._compat.compiled import original_of
+from lightning_tricks._compat.lightning_module import running_optimizers
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.experiments.arms import ARMS
@@ -69,7 +71,7 @@ def treat(
         dry_run: Try, and leave the model as it is.
         optimizer: One that holds parameters of the model, for a module with a loop of one's own. It is given the
             parameters that a change brings.
-        notice: Called with a line whenever something is tried.
+        notice: Called with a line whenever something is tried. By default a terminal shows it.
 
     Returns:
         What was tried and done; ``treatment.undo()`` takes it back.
@@ -95,15 +97,32 @@ def treat(
             batches = Batches.of(data, READING * max_seconds)
             if val_data is not None:
                 batches = batches.measured_on(val_data)
-            course = _Rounds(training, batches, diagnosis, deadline, notice or (lambda text: None))
+            course = _Rounds(training, batches, diagnosis, deadline, notice or _Line(deadline))
         except NotAskedError as reason:
             treatment.note = f"not judged: {reason}"
             return treatment
-        course.run()
+        try:
+            course.run()
+        finally:
+            course.notice("")
         course.tell(treatment)
         if not dry_run and any(remedy.in_model for remedy in treatment.remedies):
             _apply(model, course, treatment, optimizer)
     return treatment
+
+
+class _Line:
+    """Shows on a terminal what is being tried, and how much of the time is over."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline, self._seconds = deadline, deadline.seconds
+
+    def __call__(self, text: str) -> None:
+        if sys.stderr.isatty():
+            over = self._seconds - self._deadline.left
+            shown = f"trying {text} ({over:.0f} of {self._seconds:.0f} s)" if text else ""
+            sys.stderr.write(f"\r\x1b[K{shown}")
+            sys.stderr.flush()
 
 
 class _Rounds:
@@ -171,7 +190,7 @@ class _Rounds:
             treatment.remedies.append(Proven(arm.action, arm.text, layer, trial.gain, in_model))
             treatment.advice.update(advice)
             treatment.gains.update(dict.fromkeys(advice, trial.gain))
-        treatment.trials = [told(trial) for trials in self.rounds for trial in trials.trials]
+        treatment.trials = [told(t, k + 1) for k, trials in enumerate(self.rounds) for t in trials.trials]
         treatment.before = 0.0 if self.first is None else self.first.best
         treatment.after = self.rounds[-1].best if self.winners else treatment.before
         for trials in self.rounds:
@@ -194,13 +213,14 @@ def _steps(rounds: Sequence[Trials]) -> int:
     return sum(course.steps for course in {id(course): course for course in courses}.values())
 
 
-def told(trial: Trial) -> Experiment:
-    """A trial as a record."""
+def told(trial: Trial, number: int) -> Experiment:
+    """A trial of a round as a record."""
     arm, question = trial.arm, f"Does it learn better with one change: {trial.arm.text}?"
     seconds = sum(course.seconds for course in trial.courses.values())
     if trial.reason:
         return Experiment(arm.name, question, trial.reason, seconds=seconds, conclusive=False)
     numbers = {"gain": trial.gain, "share": trial.share, "unchanged": trial.base, "proven": float(trial.proven)}
+    numbers["round"] = number
     ends = f"from {trial.base:.0%} to {trial.share:.0%} of the way"
     answer = f"yes, {ends}" if trial.proven else f"no, {ends}" if trial.gain <= 0 else f"not proven, {ends}"
     curves = {"share": list(trial.courses[0].held.values())} if 0 in trial.courses else {}
@@ -209,7 +229,8 @@ def told(trial: Trial) -> Experiment:
 
 def _apply(model: nn.Module, course: _Rounds, treatment: Treatment, optimizer: Any) -> None:
     """Make the changes in the model; where one fails all are taken back."""
-    saved = Saved(model, [] if optimizer is None else [getattr(optimizer, "optimizer", optimizer)])
+    given = [] if optimizer is None else [getattr(optimizer, "optimizer", optimizer)]
+    saved = Saved(model, [*given, *running_optimizers(model)])
     before = set(model.parameters())
     try:
         for trials, trial in course.winners:

@@ -10,7 +10,7 @@ from lightning_tricks._compat.messages import ShownAsText
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Remedy
 
-_MOST_SHOWN = 12  # trials in the table
+_MOST_SHOWN = 8  # trials of a round in the table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,14 +103,22 @@ def _shown(value: Any) -> str:
 
 
 def _table(trials: Sequence[Experiment]) -> list[str]:
-    rows = [("changed one thing", "share of the way", "unchanged", "gain")]
-    for trial in sorted(trials, key=lambda each: -each.numbers["gain"])[:_MOST_SHOWN]:
-        mark = " *" if trial.numbers["proven"] else ""
-        numbers = trial.numbers
-        rows.append(
-            (trial.name + mark, f"{numbers['share']:.0%}", f"{numbers['unchanged']:.0%}", f"{numbers['gain']:+.0%}")
-        )
+    """Round after round, in each the best first; of a learning rate's steps the best in each direction."""
+    rows, more = [("changed one thing", "share of the way", "unchanged", "gain")], 0
+    for number in sorted({trial.numbers["round"] for trial in trials}):
+        ranked = sorted((t for t in trials if t.numbers["round"] == number), key=lambda t: -t.numbers["gain"])
+        best = list({trial.name: trial for trial in reversed(ranked)}.values())[::-1]
+        best = sorted(best, key=lambda trial: -trial.numbers["gain"])
+        if number > 1:
+            rows.append(("then, on top of it", "", "", ""))
+        for trial in best[:_MOST_SHOWN]:
+            numbers, mark = trial.numbers, " *" if trial.numbers["proven"] else ""
+            shown = f"{numbers['share']:.0%}", f"{numbers['unchanged']:.0%}", f"{numbers['gain']:+.0%}"
+            rows.append((trial.name + mark, *shown))
+        more += len(ranked) - len(best[:_MOST_SHOWN])
     widths = [max(len(row[k]) for row in rows) for k in range(4)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(row[k].rjust(widths[k]) for k in (1, 2, 3))]) for row in rows]
-    more = len(trials) - _MOST_SHOWN
+    lines = []
+    for name, *cells in rows:
+        columns = [text.rjust(width) for text, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *columns]).rstrip())
     return [*lines, "* proven on two seeds", *([f"and {more} more, which gained less"] if more > 0 else [])]

@@ -44,3 +44,15 @@ def test_who_has_a_hook_of_its_own():
     assert not overrides(Plain(), "validation_step")
     assert overrides(Data(), "val_dataloader")
     assert not overrides(Data(), "train_dataloader")
+
+
+def test_who_gives_the_hyperparameters(monkeypatch):
+    from lightning.pytorch.core.mixins import hparams_mixin
+
+    assert not lightning_module.hyperparameters_are_given()
+    token = hparams_mixin._given_hyperparameters.set({"a": 1})
+    assert lightning_module.hyperparameters_are_given()
+    monkeypatch.delattr(hparams_mixin, "_given_hyperparameters")
+    assert not lightning_module.hyperparameters_are_given()
+    monkeypatch.undo()
+    hparams_mixin._given_hyperparameters.reset(token)

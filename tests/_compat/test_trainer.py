@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
+from torch.utils.data import DataLoader
 
 import lightning_tricks as lt
 from lightning_tricks._compat import lightning, trainer
@@ -187,3 +188,30 @@ def test_weights_are_initialised_without_the_name_for_steps(name, gone):
     assert fitted.global_step == 6
     assert callback.report.changed
     assert len(told) == 1
+
+
+class Data(L.LightningDataModule):
+    def __init__(self, loader):
+        super().__init__()
+        self.loader = loader
+
+    def train_dataloader(self):
+        return self.loader
+
+
+class Finds(Classifier):
+    def setup(self, stage):
+        self.found = trainer.training_loader(self.trainer)
+
+
+@pytest.mark.parametrize("private", [True, False], ids=["private name", "public names"])
+def test_the_loader_is_known_before_the_first_step(gone, private):
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "max_epochs": 1}
+    loader = DataLoader(batches(2), batch_size=None)
+    if not private:
+        gone("_data_source")
+    given, by_module = Finds(), Finds()
+    L.Trainer(accelerator="cpu", enable_model_summary=False, **options).fit(given, loader)
+    L.Trainer(accelerator="cpu", enable_model_summary=False, **options).fit(by_module, datamodule=Data(loader))
+    assert given.found is (loader if private else None)
+    assert by_module.found is loader

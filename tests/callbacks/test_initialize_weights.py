@@ -105,3 +105,12 @@ def test_it_leaves_no_hook_behind():
 def test_an_unknown_scheme_is_named():
     with pytest.raises(ValueError, match=r"scheme must be one of auto, lsuv, .* got 'xavier'"):
         lt.InitializeWeights("xavier")
+
+
+def test_monitors_before_it_do_not_see_how_it_runs_the_network():
+    doctor = lt.TrainingDoctor(on_problem="log", report=False)
+    fit(Classifier(deep()), doctor, lt.InitializeWeights("lsuv"))
+    first = doctor.diagnosis.history[0]
+    assert not first.not_seen
+    assert len(first.weighted) == 7
+    assert 0.5 < first.weighted[0].std < 2.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import lightning.pytorch as L
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks as lt
 from lightning_tricks.experiments import free_outputs, share
@@ -132,3 +134,83 @@ def test_no_module_and_no_loss_are_errors():
         free_outputs(3, (X, CLASSES))
     with pytest.raises(TypeError, match="loss_fn"):
         free_outputs(net(), (X, CLASSES))
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    logits: torch.Tensor
+    hidden: torch.Tensor
+
+
+class Packed(nn.Module):
+    """A network that packs what it gives."""
+
+    def __init__(self, pack):
+        super().__init__()
+        self.first, self.last, self.pack = nn.Linear(8, 16), nn.Linear(16, 3), pack
+
+    def forward(self, x):
+        hidden = self.first(x).relu()
+        return self.pack(self.last(hidden), hidden)
+
+
+PACKS = {
+    "record": (Record, lambda o: o.logits),
+    "dict": (lambda logits, hidden: {"logits": logits, "hidden": [hidden, "name"]}, lambda o: o["logits"]),
+    "tuple": (lambda logits, hidden: (hidden, (logits, None)), lambda o: o[1][0]),
+}
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_outputs_may_be_packed(pack):
+    make, read = PACKS[pack]
+    numbers = free_outputs(Packed(make), (X, CLASSES), lambda o, y: F.cross_entropy(read(o), y)).numbers
+    assert numbers["guess"] == pytest.approx(math.log(3), rel=1e-3)
+    assert numbers["floor"] == pytest.approx(0, abs=1e-3)
+
+
+class Inside(Two):
+    """A network that computes its loss itself."""
+
+    def forward(self, x, y):
+        return {"loss": self.criterion(self.head(self.encoder(x).relu()), y)}
+
+    def training_step(self, batch, batch_idx):
+        return self(*batch)["loss"] / 2
+
+
+def test_a_loss_inside_of_the_network_has_no_outputs_to_replace():
+    found = free_outputs(Inside(), (X, CLASSES))
+    assert not found.conclusive
+    assert "inside of the network" in found.answer
+
+
+def loader(target):
+    x = torch.randn(len(target), 8, generator=torch.Generator().manual_seed(0))
+    return DataLoader(TensorDataset(x, target), 16)
+
+
+def to_a_centre(output, target):
+    """Of one class: the targets are not used."""
+    return (output - 1).square().mean()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "target", "loss_fn", "named"),
+    [
+        (3, torch.zeros(96, dtype=torch.long), F.cross_entropy, True),
+        (1, torch.ones(96, 1), F.binary_cross_entropy_with_logits, True),
+        (1, torch.full((96, 1), 3.0), F.mse_loss, True),
+        (1, torch.arange(96.0)[:, None] // 48, F.mse_loss, False),
+        (3, torch.zeros(32, dtype=torch.long), F.cross_entropy, False),
+        (1, torch.zeros(96, 1), to_a_centre, False),
+    ],
+    ids=["one class", "all positive", "one value", "sorted", "few patterns", "not used"],
+)
+def test_targets_that_are_all_the_same_are_found(outputs, target, loss_fn, named):
+    torch.manual_seed(0)
+    diagnosis = lt.checkup(net(outputs=outputs), loader(target), loss_fn, num_batches=2, experiments="free_outputs")
+    found = [finding for finding in diagnosis.findings if finding.problem == "target_mismatch"]
+    assert bool(found) is named
+    for finding in found:
+        assert (finding.severity, finding.proof) == ("warning", diagnosis.experiments[0])

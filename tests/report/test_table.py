@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from lightning_tricks.diagnosis import Finding, Remedy
+from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report import Diagnosis, table
@@ -76,6 +77,34 @@ def test_a_long_model_is_shortened(deep, cause):
     left_out = [int(count) for count in re.findall(r"\.\.\. (\d+) more layers \.\.\.", shown)]
     rows = len(re.findall(r"^[! ] \d+(, \d+)? +linear", shown, re.MULTILINE))
     assert rows + sum(left_out) == 101
+
+
+def test_what_was_tried_is_said_in_a_line_each(sigmoids):
+    answered = [
+        Experiment("free_outputs", "?", f"a guess has 2, the floor {'0' * 100}"),
+        Experiment("reach", "?", "all"),
+    ]
+    silent = [Experiment(name, "?", "it has two optimisers", conclusive=False) for name in ("never_read", "own_input")]
+    shown = table.text(Diagnosis([], sigmoids, experiments=[answered[0], *silent, answered[1]]), 60).splitlines()
+    begin = shown.index("What was tried")
+    assert shown[begin + 1].startswith("   free outputs: a guess has 2")
+    assert shown[begin + 1].endswith("...")
+    assert shown[begin + 2] == "   reach: all"
+    assert " ".join(" ".join(shown[begin + 3 : begin + 5]).split()) == (
+        "not judged: never read, own input (it has two optimisers)"
+    )
+    assert max(map(len, shown)) <= 60
+    assert "What was tried" not in table.text(Diagnosis([], sigmoids), 60)
+
+
+def test_the_loss_is_told_as_a_share_of_the_way(sigmoids):
+    loss = sigmoids[-1].loss
+    way = {"guess": 2 * loss, "floor": 0.0}
+    known = Diagnosis([], sigmoids, experiments=[Experiment("free_outputs", "?", "!", way)])
+    assert "50.0 % of the way" in " ".join(table.text(known).split())
+    boundless = {"guess": float("nan"), "floor": float("-inf")}
+    unknown = Diagnosis([], sigmoids, experiments=[Experiment("free_outputs", "?", "!", boundless)])
+    assert "of the way" not in table.text(unknown)
 
 
 def test_what_was_not_seen_is_said(sigmoids):

@@ -100,9 +100,12 @@ KEEPING = {
     "ghost": convert(lt.nn.GhostBatchNorm1d, ghost_size=4),
     "renorm": convert(lt.nn.BatchRenorm1d),
     "batch norm": convert(nn.BatchNorm1d),
+    "widen": lambda model: lt.surgery.widen_for_dropout(model, 0.4, weights="copied"),
+    "widen by a run": lambda model: lt.surgery.widen_for_dropout(model, weights="copied", batch=batch(0)),
     "there and back": lambda model: convert(nn.BatchNorm1d)(convert(lt.nn.GhostBatchNorm1d, ghost_size=4)(model)),
 }
 CHANGING = {
+    "widen": lt.surgery.widen_for_dropout,
     "insert": lt.surgery.insert_batch_norm,
     "insert by a run": lambda model: lt.surgery.insert_batch_norm(model, batch(0)),
     "self_normalize": lambda model: lt.surgery.self_normalize(model, remove_batch_norm=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import pickle
 import random
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +33,9 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 X, Y = digits()
+pytestmark = pytest.mark.usefixtures("usual_trials")
 TREAT = importlib.import_module("lightning_tricks.treatment.treat")
+COURSE = importlib.import_module("lightning_tricks.experiments.arms.course")
 TRIALS = importlib.import_module("lightning_tricks.experiments.arms.trials")
 
 
@@ -74,18 +77,24 @@ def constant(net: nn.Module) -> nn.Module:
     return net
 
 
+def lengths(monkeypatch: pytest.MonkeyPatch, sort: int, declare: int) -> None:
+    monkeypatch.setattr(TRIALS, "SORT", sort)
+    monkeypatch.setattr(TRIALS, "DECLARE", declare)
+    monkeypatch.setattr(COURSE, "EVERY", 20)
+
+
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """So few arms and steps, to save time."""
-    monkeypatch.setattr(TRIALS, "SORT", 20)
-    monkeypatch.setattr(TRIALS, "DECLARE", 60)
+    lengths(monkeypatch, 20, 40)
     monkeypatch.setattr(TREAT, "ARMS", tuple(arm for arm in ARMS if arm.name in names))
     monkeypatch.setattr(TRIALS, "RATES", tuple(name for name in RATES if name in names))
 
 
-def fit(module: L.LightningModule, epochs: int = 3) -> L.Trainer:
+def fit(module: L.LightningModule, epochs: int = 3, *callbacks: L.Callback) -> L.Trainer:
     trainer = L.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
+        callbacks=list(callbacks),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -169,6 +178,53 @@ def test_after_a_structural_change_a_fit_trains_the_new_parameters(monkeypatch: 
     treatment.undo()
     assert same(whole.before[2], whole.now()[2])
     assert [type(layer).__name__ for layer in module.net[:2]] == ["Linear", "Sigmoid"]
+
+
+class Built(Lit):
+    """Has its optimiser from the start."""
+
+    def __init__(self, net: nn.Module, lr: float = 0.01) -> None:
+        super().__init__(net, lr)
+        self.adam = torch.optim.Adam(self.parameters(), lr)
+
+    def configure_optimizers(self) -> Any:
+        return self.adam
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_optimizer_that_was_there_before_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "insert_batch_norm")
+    module = Built(mlp(nn.Sigmoid, 6), lr=0.02)
+    held = [id(p) for p in module.adam.param_groups[0]["params"]]
+    treatment = treat(module, None, loader())
+    assert [remedy.action for remedy in treatment.applied] == ["insert_batch_norm"]
+    now = {id(p) for p in module.adam.param_groups[0]["params"]}
+    assert now == set(map(id, module.parameters()))
+    norm = module.net[0].batch_norm
+    before = norm.weight.detach().clone()
+    fit(module, epochs=1)
+    assert not torch.equal(norm.weight, before)
+    treatment.undo()
+    assert [id(p) for p in module.adam.param_groups[0]["params"]] == held
+    assert not module.adam.state
+
+
+class TreatsItself(L.Callback):
+    def __init__(self) -> None:
+        self.treatment: Any = None
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 2 and self.treatment is None:
+            self.treatment = treat(pl_module, None, loader())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_in_the_middle_of_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "insert_batch_norm")
+    module, callback = Lit(mlp(nn.Sigmoid, 6), lr=0.02), TreatsItself()
+    fit(module, 2, callback)
+    assert [remedy.action for remedy in callback.treatment.applied] == ["insert_batch_norm"]
+    assert float((module.net[0].batch_norm.weight - 1).abs().max()) > 0.01
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -306,6 +362,27 @@ def test_every_change_of_a_model_is_undone(name: str, make: Callable[[], nn.Modu
     assert changed or name in ("no_dropout", "raise_momentum")
 
 
+def test_a_standardised_input_is_part_of_the_model() -> None:
+    """Of a Sequential too, which calls whatever is registered in it; in a copy, a pickle and a state dict."""
+    from lightning_tricks.experiments.training import Training
+    from lightning_tricks.nn.standardize import standardize_before
+
+    model = mlp()
+    names = list(dict(model.named_parameters()))
+    plain = model(X)
+    standardize_before(model, torch.full((1, 20), 3.0), torch.full((1, 20), 2.0))
+    assert torch.allclose(model(2.0 * X + 3.0), plain, atol=1e-5)
+    assert list(dict(model.named_parameters())) == names
+    copies = [
+        copy.deepcopy(model),
+        pickle.loads(pickle.dumps(model)),
+        Training.of(model, F.cross_entropy).copy().module,
+    ]
+    for other in copies:
+        assert torch.equal(other(X), model(X))
+        assert float(other.state_dict()["input_scale"][0, 0]) == 2.0
+
+
 def test_every_change_of_a_model_is_in_the_list() -> None:
     assert sorted(arm.name for arm in ARMS if arm.on_model) == sorted(
         [*(name for name, _ in CHANGED), "standardize_both"]
@@ -314,3 +391,15 @@ def test_every_change_of_a_model_is_in_the_list() -> None:
 
 def test_it_is_public() -> None:
     assert lt.treat is treat
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_checkup_may_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "initialize")
+    module = Lit(constant(mlp(nn.Tanh)))
+    whole = Whole(module)
+    diagnosis = lt.checkup(module, loader(), treat=True, experiments="none", progress=False)
+    assert [remedy.action for remedy in diagnosis.treatment.applied] == ["initialize"]
+    assert "changed: start every layer" in str(diagnosis)
+    diagnosis.treatment.undo()
+    whole.check()

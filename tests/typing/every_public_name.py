@@ -66,6 +66,7 @@ def attach(data: DataLoader[tuple[Tensor, ...]], folder: str) -> list[lt.Snapsho
         doctor,
         lt.InitializeWeights(scheme="auto"),
         lt.PreciseBatchNorm(num_samples=64),
+        lt.BatchAugmentation([lt.nn.AdditiveNoise(0.1)], entries={0: "image"}, seed=1),
     ]
     trainer = L.Trainer(
         max_steps=4,
@@ -100,6 +101,9 @@ def look(x: Tensor, y: Tensor) -> list[lt.Snapshot]:
     total: float = activation.linearity + weighted.error_signal + parameter.update_ratio
     print(total, activation.name, activation.function, weighted.operation, snapshot.not_seen)
     print(lt.checkup(plain(), (x, y), cross_entropy, num_batches=2))
+    treatment: lt.Treatment = lt.treat(plain(), None, (x, y), cross_entropy, max_seconds=1.0, dry_run=True)
+    print(treatment, treatment.advice, [remedy.layer for remedy in treatment.applied])
+    treatment.undo()
     verification: lt.Verification = lt.verify(plain(), (x, y), cross_entropy)
     healthy: lt.Diagnosis = lt.assert_healthy(plain(), (x, y), cross_entropy, num_batches=2, experiments="none")
     layers: lt.Summary = lt.summary(plain(), x)
@@ -133,7 +137,7 @@ def judge(history: list[lt.Snapshot], folder: str) -> None:
     values: dict[str, Any] = diagnosis.to_dict()
     print(remedy, len(values), diagnosis.to_csv(Path(folder) / "history.csv"))
     print(lt.report.write_csv(history, Path(folder) / "again.csv"), lt.report.Diagnosis is lt.Diagnosis)
-    trial = lt.report.Trial("lower rate", [1.0, 1.0], [1.0, 0.5], "it learns")
+    trial = lt.report.Trial("lower rate", {"before": [(0, 1.0)], "after": [(0, 0.5)]}, "it learns")
     page: Path = diagnosis.to_html(Path(folder) / "page.html", trials=[trial])
     print(page, lt.report.write_html(diagnosis, page), lt.report.write_folder(diagnosis, folder))
     print(lt.report.explain("linearity"))
@@ -182,6 +186,16 @@ def build(x: Tensor, images: Tensor, data: DataLoader[tuple[Tensor, ...]]) -> No
     ghost: tuple[Tensor, Tensor, Tensor] = lt.nn.ghost_batch_norm(x, 8)
     centred: tuple[Tensor, Tensor] = lt.nn.mean_only_batch_norm(x)
     renormed = lt.nn.batch_renorm(x, torch.zeros(8), torch.ones(8))
+    movements: list[nn.Module] = [
+        lt.nn.RandomAffine(flip=0.5),
+        lt.nn.ElasticDeformation(8.0, 2.0),
+        lt.nn.AdditiveNoise(),
+    ]
+    print([tuple(movement(images).shape) for movement in movements])
+    still = torch.zeros(16)
+    moved = lt.nn.affine_warp(still, torch.zeros(16, 2), torch.ones(16), torch.zeros(16, 2)).images(images)
+    bent = lt.nn.elastic_warp(torch.zeros(16, 2, 6, 6), 8.0, 2.0).points(torch.zeros(16, 1, 2), (6, 6))
+    print(moved.shape, bent.shape)
     print(dropped.shape, ghost[0].shape, centred[0].shape, len(renormed), lt.nn.micro_batch_momentum(0.1, 4))
 
 
@@ -233,9 +247,10 @@ def change(x: Tensor, data: DataLoader[tuple[Tensor, ...]]) -> None:
     def softer(name: str, module: nn.Module) -> nn.Module | None:
         return nn.Tanh() if isinstance(module, nn.ReLU) else None
 
+    wide: nn.Sequential = lt.surgery.widen_for_dropout(plain(), 0.5, weights="copied")
     replaced: nn.Sequential = lt.surgery.replace_modules(plain(), softer)
     entries: list[lt.surgery.Entry] = report.changed
-    print(model[0], swapped[1], normal[1], replaced[1], entries[0].what, lt.surgery.NoEffectWarning.__name__)
+    print(model[0], wide[0], swapped[1], normal[1], replaced[1], entries[0].what, lt.surgery.NoEffectWarning.__name__)
 
 
 def combine(x: Tensor, y: Tensor, folder: str) -> None:
@@ -262,6 +277,15 @@ def combine(x: Tensor, y: Tensor, folder: str) -> None:
     print(le.BaggingEnsemble, le.BootstrapDataModule, le.MonteCarloDropout, le.bootstrap, le.decompose)
 
 
+def subclass(x: Tensor, y: Tensor, data: DataLoader[tuple[Tensor, ...]]) -> None:
+    classifier = lt.Classifier(plain(), 3, metrics=["Accuracy"], optimizer="SGD", scheduler="ConstantLR")
+    classifier.fit_statistics(data)
+    regressor = lt.Regressor(nn.Linear(8, 1), loss="huber")
+    probabilities: Tensor = classifier.predict(x)
+    values: Tensor = regressor.predict(x)
+    print(probabilities.shape, values.shape, classifier.loss(classifier(x), y))
+
+
 def main() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(64, 8), torch.randint(0, 3, (64,))
@@ -274,6 +298,7 @@ def main() -> None:
         start(x)
         change(x, data)
         combine(x, y, folder)
+        subclass(x, y, data)
     print(lt.__version__)
 
 

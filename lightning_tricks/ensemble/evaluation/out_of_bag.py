@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from lightning_tricks.ensemble.data.bootstrap import Bootstrap
 from lightning_tricks.ensemble.data.loader import tensors_of
 from lightning_tricks.ensemble.evaluation.decomposition import as_values
-from lightning_tricks.ensemble.evaluation.prediction import Task, as_prediction
+from lightning_tricks.ensemble.evaluation.prediction import Task, predict_by
 from lightning_tricks.model.isolated import keep_training_flags
 
 
@@ -79,7 +79,7 @@ def out_of_bag(ensemble: Any, dataset: Any, sets: Bootstrap, batch_size: int = 1
         ensemble.networks.eval()
         start = 0
         for x, y in patterns_of(dataset, batch_size, device):
-            members = torch.stack([as_prediction(network(x), ensemble.task) for network in networks])
+            members = torch.stack([predict_by(network, x, ensemble.task) for network in networks])
             mask = unseen[:, start : start + len(y)].to(device)
             start += len(y)
             weights = mask.to(members.dtype).view(*mask.shape, *[1] * (members.dim() - 2))
@@ -130,7 +130,7 @@ def member_losses(ensemble: Any, active: list[int], dataset: Any, sets: Bootstra
             for number in active:
                 rows = unseen[number, start : start + len(y)].to(y.device)
                 if bool(rows.any()):
-                    mean = as_prediction(ensemble.networks[number](x[rows]), ensemble.task)
+                    mean = predict_by(ensemble.networks[number], x[rows], ensemble.task)
                     sums[number] += loss(mean, y[rows], ensemble.task) * int(rows.sum())
             start += len(y)
     return {number: total / int(unseen[number].sum()) for number, total in sums.items()}

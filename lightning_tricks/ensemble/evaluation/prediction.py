@@ -79,13 +79,30 @@ def as_prediction(output: Tensor, task: str) -> Tensor:
     return torch.softmax(output, -1)
 
 
+def predict_by(network: Any, x: Any, task: str) -> Tensor:
+    """What a member predicts: its output as what is averaged, values in the units of the data where it scales them."""
+    output = network(x)
+    in_units = getattr(network, "in_units", None)
+    return as_prediction(output if in_units is None or task != "regression" else in_units(output), task)
+
+
 def predict_members(forwards: Iterable[Callable[[Any], Tensor]], x: Any, task: Task, batch_size: int) -> Tensor:
     """``[K, N, ...]``: run each forward over the patterns in batches, without gradients."""
     with torch.no_grad():
         chunks = x.split(batch_size) if isinstance(x, Tensor) else [x]
-        return torch.stack(
-            [torch.cat([as_prediction(forward(chunk), task) for chunk in chunks]) for forward in forwards]
-        )
+        return torch.stack([torch.cat([predict_by(forward, chunk, task) for chunk in chunks]) for forward in forwards])
+
+
+class InUnits(nn.Module):
+    """A member that scales its targets, as a module whose output is in the units of the data."""
+
+    def __init__(self, member: Any) -> None:
+        super().__init__()
+        self.member = member
+
+    def forward(self, x: Tensor) -> Tensor:
+        values: Tensor = self.member.in_units(self.member(x))
+        return values
 
 
 class MeanOfMembers(nn.Module):

@@ -12,6 +12,7 @@ from lightning_tricks._compat.lightning_module import LowOverheadModule, scripta
 from lightning_tricks.ensemble.data.data_module import BootstrapDataModule
 from lightning_tricks.ensemble.evaluation.out_of_bag import OutOfBag, out_of_bag
 from lightning_tricks.ensemble.evaluation.prediction import (
+    InUnits,
     MeanOfMembers,
     Prediction,
     Task,
@@ -62,7 +63,10 @@ class EnsemblePredictor(LowOverheadModule):
 
     def as_module(self) -> MeanOfMembers:
         """One plain module that returns the mean prediction, ready for torch.export, torch.jit.script and trace."""
-        return MeanOfMembers([scriptable(member) for member in self.members()], self.task)
+        members = [scriptable(member) for member in self.members()]
+        if self.task == "regression":
+            members = [InUnits(member) if hasattr(member, "in_units") else member for member in members]
+        return MeanOfMembers(members, self.task)
 
     @property
     def out_of_bag(self) -> OutOfBag:

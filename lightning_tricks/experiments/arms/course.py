@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import random
 import time
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
 from lightning_tricks.experiments.arms.batches import Batches
 from lightning_tricks.experiments.free_outputs import share
-from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.training.training import Training
 
 EVERY = 20  # steps between two looks
@@ -75,7 +73,8 @@ class Course:
     """
 
     def __init__(self, training: Training, batches: Batches, unit: Unit, seed: int, deadline: Deadline) -> None:
-        self.training, self.batches, self.unit, self.seed, self.deadline = training, batches, unit, seed, deadline
+        self.training: Any = training
+        self.batches, self.unit, self.seed, self.deadline = batches, unit, seed, deadline
         self.steps, self.seconds = 0, 0.0
         self.held: dict[int, float] = {}
         self.seen: dict[int, float] = {}
@@ -115,6 +114,10 @@ class Course:
             self.loss[self.steps] = math.inf
             self.held[self.steps] = self.seen[self.steps] = 0.0
 
+    def close(self) -> None:
+        """It is not gone on with: what it holds of the network is let go."""
+        self.training = None
+
     def best(self, first: int, last: int) -> tuple[float, float]:
         """The best shares, held back and seen, between two steps."""
         at = [step for step in self.held if first <= step <= last]
@@ -131,12 +134,3 @@ def seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-@contextlib.contextmanager
-def or_not(reasons: dict[str, str], name: str) -> Iterator[None]:
-    """A block that may not be possible; then the reason is noted."""
-    try:
-        yield
-    except NotAskedError as error:
-        reasons[name] = str(error)

@@ -14,31 +14,9 @@ from lightning_tricks.experiments.arms.places import float_targets
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.training.training import Training
 from lightning_tricks.model.batches import number_of_samples, tensors_in
+from lightning_tricks.nn.standardize import standardize_before
 
-NAME = "input_standardize"
 OFF = 0.05  # of a mean over its standard deviation, and of the logarithm of that: what is nearer is standardised
-
-
-class InputStandardize(nn.Module):
-    """Brings what a module is given to mean 0 and standard deviation 1 before its forward; names of parameters stay.
-
-    Args:
-        mean, scale: In the shape in which they are taken away and divided by.
-    """
-
-    def __init__(self, mean: Tensor, scale: Tensor) -> None:
-        super().__init__()
-        self.mean: Tensor
-        self.scale: Tensor
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.scale
-
-    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """A forward pre-hook."""
-        return (self(args[0]), *args[1:])
 
 
 def _inputs(setting: Setting) -> tuple[str, Tensor]:
@@ -81,14 +59,11 @@ def _unstandardised(training: Training, setting: Setting) -> bool:
 def _standardize_input(model: nn.Module, setting: Setting) -> None:
     path, x = _inputs(setting)
     module = model.get_submodule(path) if path else model
-    if hasattr(module, NAME):
+    if hasattr(module, "input_mean"):
         raise NotAskedError("its input is standardised already")
     mean, scale = _statistics(setting, x)
     like = next((p for p in module.parameters() if p.is_floating_point()), x)
-    standardize = InputStandardize(mean.to(like), scale.to(like))
-    standardize.training = module.training
-    module.register_module(NAME, standardize)
-    module.register_forward_pre_hook(standardize.before, prepend=True)
+    standardize_before(module, mean.to(like), scale.to(like))
 
 
 class _Targets:

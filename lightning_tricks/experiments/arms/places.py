@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from lightning_tricks._compat.torch_modules import hear_calls
 from lightning_tricks.activations import activation_of
 from lightning_tricks.experiments.patterns import NotAskedError
-from lightning_tricks.experiments.training.lightning_step import cloned
+from lightning_tricks.experiments.training.steps import cloned
 from lightning_tricks.experiments.training.training import Training
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.model.isolated import isolated

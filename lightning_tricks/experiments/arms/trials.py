@@ -39,7 +39,7 @@ def _silent(text: str) -> None:
     return None
 
 
-@dataclass
+@dataclass(eq=False)
 class Trial:
     """An arm and what came of it.
 
@@ -118,10 +118,15 @@ class Trials:
         return self.trials
 
     def _sort(self, arms: Iterable[Arm], rates: Sequence[str]) -> None:
+        """Half of the time is left for those that are promising."""
+        until = self.deadline.left / 2
         for arm in arms:
-            self.try_arm(arm)
+            if self.deadline.left > until:
+                self.try_arm(arm)
+            else:
+                self.complete = False
         for name in rates:
-            self._climb(1 / STEP if name.startswith("lower") else STEP)
+            self._climb(1 / STEP if name.startswith("lower") else STEP, until)
 
     def try_arm(self, arm: Arm) -> Trial | None:
         """An arm after few steps, on one seed; None where it changes nothing here."""
@@ -134,12 +139,18 @@ class Trials:
         except NotAskedError as error:
             trial.reason = str(error)
         self.trials.append(trial)
+        if trial.gain <= 0:
+            self._close(trial)
         return trial
 
-    def _climb(self, step: float) -> None:
+    def _close(self, trial: Trial) -> None:
+        for course in trial.courses.values():
+            course.close()
+
+    def _climb(self, step: float, until: float) -> None:
         """Learning rates ever farther away, as long as the next one does better."""
         factor, best = step, self.base().loss[SORT]
-        while 1 / FARTHEST <= factor <= FARTHEST:
+        while 1 / FARTHEST <= factor <= FARTHEST and self.deadline.left > until:
             trial = self.try_arm(rate(factor))
             loss = math.inf if trial is None or trial.reason else trial.courses[0].loss[SORT]
             on_the_way_down = step < 1 and not math.isfinite(loss)
@@ -149,12 +160,18 @@ class Trials:
 
     def _declare(self) -> None:
         """The best arms again for longer and on two seeds; of the rates in one direction only the best."""
-        for trial in self._promising():
+        promising = self._promising()
+        for trial in self.trials:
+            if trial not in promising:
+                self._close(trial)
+        for trial in promising:
             self.notice(f"{trial.arm.name}, for longer")
             try:
                 self.declare(trial)
             except NotAskedError as error:
                 trial.reason = str(error)
+            if not trial.proven:
+                self._close(trial)
 
     def _promising(self) -> list[Trial]:
         found, groups = list[Trial](), set[str]()

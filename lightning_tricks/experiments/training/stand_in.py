@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning_tricks._compat import lightning as compat
-from lightning_tricks.experiments.training.lightning_step import clip
+from lightning_tricks.experiments.training.steps import clip
 
 _PLAIN = (bool, int, float, str, type(None), enum.Enum)
 _DATA = ("datamodule", "train_dataloader", "val_dataloaders")

@@ -15,14 +15,6 @@ from lightning_tricks._compat.compiled import original_of
 from lightning_tricks._compat.lightning_module import is_running, trainer_of
 from lightning_tricks.experiments.patterns import NotAskedError
 from lightning_tricks.experiments.training.copied import Copied
-from lightning_tricks.experiments.training.lightning_step import (
-    begin,
-    clip,
-    cloned,
-    lightning_step,
-    loss_of_step,
-    on_device,
-)
 from lightning_tricks.experiments.training.optimizers import (
     Schedule,
     begin_with,
@@ -31,6 +23,14 @@ from lightning_tricks.experiments.training.optimizers import (
     schedule_of,
 )
 from lightning_tricks.experiments.training.stand_in import attach
+from lightning_tricks.experiments.training.steps import (
+    begin,
+    cloned,
+    lightning_step,
+    loss_of_step,
+    on_device,
+    plain_step,
+)
 from lightning_tricks.model.batches import input_and_target, tensors_in
 from lightning_tricks.model.isolated import isolated
 from lightning_tricks.probes.optimizers import check_optimizer_of
@@ -48,8 +48,7 @@ class Training:
     Random numbers are those of the global streams: keep and seed them around (``keep_random_numbers``).
 
     Attributes:
-        module, loss_fn, optimizer: The copies; no ``loss_fn`` where a LightningModule's own step counts, no optimiser
-            where there is nothing to train.
+        module, loss_fn, optimizer: The copies; ``loss_fn`` None for a LightningModule's own step.
         schedules: Schedulers, each with when it steps.
         clip: Limit and algorithm (``"norm"``, ``"value"``) of gradient clipping; limit 0 for none.
         accumulate: Batches to an optimiser step.
@@ -128,7 +127,9 @@ class Training:
         training.schedules, training._copied, training._real = schedules, copied, real
         training.planned_steps = planned_steps
         if real is not None:
-            training._take_settings(real)
+            algorithm = getattr(real.gradient_clip_algorithm, "value", real.gradient_clip_algorithm)
+            training.clip = float(real.gradient_clip_val or 0.0), str(algorithm or "norm")
+            training.accumulate = int(real.accumulate_grad_batches)
         for parameter in module.parameters():
             parameter.grad = None
         if not module.training:
@@ -140,11 +141,6 @@ class Training:
         if own_step and (real is None or not is_running(real)):
             begin(module)
         return training
-
-    def _take_settings(self, trainer: Any) -> None:
-        algorithm = getattr(trainer.gradient_clip_algorithm, "value", trainer.gradient_clip_algorithm)
-        self.clip = float(trainer.gradient_clip_val or 0.0), str(algorithm or "norm")
-        self.accumulate = int(trainer.accumulate_grad_batches)
 
     def configure(self) -> None:
         """A new optimiser for the parameters that the module has now, with its schedules: the module's own, or Adam."""
@@ -168,8 +164,11 @@ class Training:
         leave it and new ones join its first group.
         """
         if self._configured or self.optimizer is None:
-            factor, self.lr_factor = self.lr_factor, 1.0
+            factor, self.lr_factor, before = self.lr_factor, 1.0, self.optimizer
             self.configure()
+            if before is not None and self.optimizer is before:  # one that the module made when it was made
+                factor = 1.0
+                begin_with(before, list(self.module.parameters()), self._known)
             self.scale_lr(factor)
         else:
             begin_with(self.optimizer, list(self.module.parameters()), self._known)
@@ -263,7 +262,7 @@ class Training:
             for parameter in self.module.parameters():
                 parameter.grad = None
         try:
-            found = lightning_step(self, batch) if self.uses_own_step else self._plain_step(batch)
+            found = lightning_step(self, batch) if self.uses_own_step else plain_step(self, batch)
         except NotAskedError:
             raise
         except Exception as error:
@@ -273,17 +272,6 @@ class Training:
             if each.interval == "step" and not each.waits_for_metric and self.steps % each.frequency == 0:
                 each.scheduler.step()
         return math.nan if found is None else float(found.detach())
-
-    def _plain_step(self, batch: Any) -> Tensor:
-        loss = self.loss(batch)
-        if self.steps % self.accumulate == 0:
-            self.module.zero_grad()
-        if loss.requires_grad:
-            (loss / self.accumulate).backward()
-            if self.optimizer is not None and (self.steps + 1) % self.accumulate == 0:
-                clip([p for group in self.optimizer.param_groups for p in group["params"]], *self.clip)
-                self.optimizer.step()
-        return loss
 
     def evaluate(self, batches: Iterable[Any]) -> float:
         """Mean loss in evaluation mode, with the same random numbers whenever it is asked; the training stays as it is.

@@ -150,7 +150,7 @@ class ActivationRecord(StepRecord):
         6,
         "factor",
         "transmission: share of the squared error signal that gets through",
-        reading="0.5 for ReLU, under 0.0625 for logistic units: over many such layers nothing is left",
+        reading="0.5 for ReLU, at most 0.0625 for logistic units: over many such layers nothing is left",
         needed=0,
         counted=True,
         monitor="gradients",

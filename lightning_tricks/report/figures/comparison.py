@@ -83,7 +83,7 @@ _ROWS = ("error signal (over the last layer's)", "std of the pre-activations")
 
 def _error_signals(axes: Any, history: Sequence[Snapshot], colour: str) -> None:
     layers = depth.names(history, depth.way_back)
-    plain = bool(history) and depth.is_plain(history[-1])
+    plain = any(map(depth.is_plain, history[-1:]))
     for snapshot, look in _shades(history, colour):
         signal = depth.positive(depth.error_signals(snapshot, layers))
         slope = slope_text(depth.Slope.of(signal)) if plain else ""

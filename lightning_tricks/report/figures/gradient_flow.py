@@ -23,15 +23,15 @@ def gradient_flow(history: Sequence[Snapshot]) -> Figure:
 
     The error signal is the norm over a layer's whole output, over that at the last layer: the number that table and
     findings tell. The gradient is the RMS over a weight's entries. Shaded is where no finding begins, by the thresholds
-    of the rules: healthy residual networks and transformers are not flat. In a plain stack of layers, each step has the
-    least-squares slope of log10 of the error signal over depth beside it: where it is positive, the signal fades by
-    that many powers of ten per layer on its way back to the first layer.
+    of the rules: healthy residual networks and transformers are not flat. In a plain stack of layers lines join them,
+    and each step has the least-squares slope of log10 of the error signal over depth beside it: where it is positive,
+    the signal fades by that many powers of ten per layer on its way back to the first layer.
 
     Args:
         history: The probed steps.
 
     Returns:
-        A figure with two axes, error signal and gradient; one line per step.
+        A figure with two axes, error signal and gradient; one line, or row of points, per step.
     """
     layers = depth.names(history, depth.way_back)
     if not layers:
@@ -45,9 +45,11 @@ def gradient_flow(history: Sequence[Snapshot]) -> Figure:
     above, below = figure.subplots(2, 1, sharex=True)
     x = np.arange(len(layers))
     shown = depth.spread_out(history, _MOST_STEPS)
-    plain = depth.is_plain(shown[-1])
+    plain = any(map(depth.is_plain, shown))
     for i, (snapshot, colour) in enumerate(zip(shown, style.sequence(len(shown)), strict=True)):
         stroke = style.stroke(i, len(shown), len(layers))
+        if not plain:  # what follows in the order of execution, as q, k and v, need not follow in the network
+            stroke |= {"linestyle": "", "marker": "o"}
         signal = depth.positive(depth.error_signals(snapshot, layers))
         label = f"step {snapshot.step}{slope_text(depth.Slope.of(signal)) if plain else ''}"
         above.plot(x, signal, color=colour, label=label, **stroke)

@@ -70,7 +70,7 @@ def drawing(draw: D) -> D:
             import matplotlib
         except ImportError as error:
             raise ImportError(
-                f"{draw.__name__} needs matplotlib, which is not installed: pip install 'lightning-tricks[examples]'"
+                f"{draw.__name__} needs matplotlib, which is not installed: pip install 'lightning-tricks[plots]'"
             ) from error
         history = args[0] if args else kwargs.get("history")
         if isinstance(getattr(history, "history", None), list):

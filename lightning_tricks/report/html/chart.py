@@ -43,9 +43,21 @@ class Mark(NamedTuple):
 
 
 def chart(
-    series: Sequence[Series], label: str, levels: Sequence[Level] = (), marks: Sequence[Mark] = (), x_name: str = "step"
+    series: Sequence[Series],
+    label: str,
+    levels: Sequence[Level] = (),
+    marks: Sequence[Mark] = (),
+    right: Sequence[Level] = (),
 ) -> Markup:
-    """Lines over steps with their axes; of a long run the lowest and the highest of each piece."""
+    """Lines over steps with their axes; of a long run the lowest and the highest of each piece.
+
+    Args:
+        series: The runs of numbers.
+        label: What the picture shows, for who does not see it.
+        levels: Lines across.
+        marks: Lines downwards.
+        right: What some heights are called on the right, where they lie within the picture.
+    """
     series = [_thinned(each) for each in series]
     known = [y for each in series for y in each.y if math.isfinite(y)]
     reach = [x for each in series for x in each.x] or [0.0]
@@ -72,9 +84,11 @@ def chart(
     at = [tag("span", f"{y:.3g}", style=f"top:{100 * axis.down(y):.1f}%") for y in axis.ticks]
     steps = [tag("span", f"{x:g}", style=f"left:{100 * across(x):.1f}%") for x in _even(low, high)]
     signs = [
-        tag("span", mark.sign, style=f"left:{100 * across(mark.x):.1f}%", title=f"{x_name} {mark.x:g}: {mark.about}")
+        tag("span", mark.sign, style=f"left:{100 * across(mark.x):.1f}%", title=f"step {mark.x:g}: {mark.about}")
         for mark in marks
     ]
+    within = [each for each in right if axis.holds(each.y)]
+    beside = [tag("span", each.name, style=f"top:{100 * axis.down(each.y):.1f}%") for each in within]
     names = [tag("li", tag("i", class_=f"line {each.look}"), each.name) for each in series if each.name]
     names += [tag("li", tag("i", class_="line level"), f"{level.name}: {spelt(level.y)}") for level in levels]
     return tag(
@@ -82,6 +96,7 @@ def chart(
         tag("div", signs, class_="marks", aria_hidden="true"),
         tag("div", at, class_="heights", aria_hidden="true"),
         drawn,
+        tag("div", beside, class_="rights", aria_hidden="true") if beside else None,
         tag("div", steps, class_="steps", aria_hidden="true"),
         tag("ul", names, class_="key", aria_label="Lines"),
         class_="chart",
@@ -105,6 +120,10 @@ class _Axis(NamedTuple):
         """Share of the height from above."""
         height = (math.log10(y) if y > 0 else self.low) if self.log else y
         return min(max(1 - (height - self.low) / (self.high - self.low), 0.0), 1.0)
+
+    def holds(self, y: float) -> bool:
+        """Whether it is within the picture."""
+        return not (self.log and y <= 0) and self.low <= (math.log10(y) if self.log else y) <= self.high
 
     @property
     def ticks(self) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, at
@@ -16,15 +17,29 @@ from lightning_tricks.report.words import evidence
 
 SIGNS = {"critical": "✕", "warning": "!", "info": "i"}
 _MOST = 40
+# A call with what is in its brackets, a name with dots or underscores inside, an argument.
+_CODE = re.compile(
+    r"((?:[A-Za-z_][\w.]*\((?:[^()]|\([^()]*\))*\))|(?:[A-Za-z]\w+(?:[._]\w+)+)|(?:[A-Za-z_]\w*=[\w.'\"]+))"
+)
 
 
 def section(diagnosis: Diagnosis) -> list[Markup]:
     """One article per finding."""
     if not diagnosis.findings:
-        return [tag("p", "No rule found anything." if diagnosis.history else "Nothing was looked at yet.")]
+        return [tag("p", _nothing(diagnosis))]
     shown = [_article(i, finding) for i, finding in enumerate(diagnosis.findings[:_MOST], 1)]
     left = len(diagnosis.findings) - _MOST
     return [*shown, *([tag("p", f"And {left} more, in diagnosis.findings.")] if left > 0 else [])]
+
+
+def _nothing(diagnosis: Diagnosis) -> str:
+    """What a page without findings says of it, and what to do next."""
+    if not diagnosis.history:
+        return "Nothing was looked at yet."
+    if not diagnosis.healthy:
+        return "No rule found anything, but that is not enough to call the training healthy: the verdict says why."
+    early = diagnosis.verdict.startswith("Healthy so far")
+    return "No rule found anything so far: train on, and look again." if early else "No rule found anything to mend."
 
 
 def tree(findings: Sequence[Finding]) -> Iterator[Finding]:
@@ -80,14 +95,8 @@ def _where(layer: str | None, text: str) -> str:
 
 
 def _code(text: str) -> Markup:
-    """Advice with its calls and names set as code: words with a dot, a bracket or an underscore inside."""
-    pieces: list[object] = []
-    for k, word in enumerate(text.split(" ")):
-        bare = word.strip(",.;:")
-        is_code = bool(bare) and any(sign in bare[:-1] for sign in ("(", "_", "=", ".")) and not bare[0].isdigit()
-        before, _, behind = word.partition(bare) if bare else (word, "", "")
-        pieces += [" " if k else "", before, tag("code", bare) if is_code else bare, behind]
-    return join(pieces)
+    """Advice with its calls and names set as code."""
+    return join(tag("code", piece) if i % 2 else piece for i, piece in enumerate(_CODE.split(text)))
 
 
 def _numbers(finding: Finding) -> Iterator[Markup]:

@@ -17,6 +17,7 @@ from lightning_tricks.report.words import number, percent
 
 _CHANGED = 1.5  # factor of a learning rate that is an event
 _MOST_RATES, _MOST_LINES = 4, 12
+_SHARES = (0.0, 0.5, 0.75, 0.9, 0.99, 0.999)  # of the way that the right side of the picture tells
 
 
 class Event(NamedTuple):
@@ -44,7 +45,7 @@ def section(diagnosis: Diagnosis) -> list[Markup]:
     marks = _marks([event for event in happened if event.sign])
     return [
         tag("p", _in_words(history, guess)),
-        chart(series, _described(history, guess), levels, marks),
+        chart(series, _described(history, guess), levels, marks, _ways(guess)),
         tag("h3", "What happened when"),
         tag("ul", [*map(_line, happened)], class_="events"),
         tag("details", tag("summary", "The numbers: loss"), _table(history, guess)),
@@ -82,6 +83,12 @@ def share_of_the_way(loss: float, guess: float) -> float:
     return (guess - loss) / guess if guess > 0 else math.nan
 
 
+def _ways(guess: float) -> list[Level]:
+    """Some shares of the way, at their losses."""
+    shares = () if math.isnan(guess) else _SHARES
+    return [Level(f"{share:.0%}", guess * (1 - share)) for share in shares]
+
+
 def _rates(history: Sequence[Snapshot]) -> Iterator[Event]:
     rate, told = math.nan, 0
     for snapshot in history:
@@ -108,11 +115,16 @@ def _in_words(history: Sequence[Snapshot], guess: float) -> str:
         return "No loss is a number."
     first, last, now = known[0], known[-1], recent_loss(known)
     said = f"From {number(first.loss)} at step {first.step} to {number(now)}, the median at the end (step {last.step})."
-    if not math.isnan(guess):
+    if not math.isnan(guess) and guess > 0:
         way = share_of_the_way(now, guess)
-        far = f"that is {percent(way)} of the way to 0" if way > 0 else "it is no better than that"
+        far = (
+            f"that is {percent(way)} of the way to 0 (on the right of the picture)"
+            if way > 0
+            else "it is no better than that"
+        )
         said += f" An answer that does not look at the input (a guess) has {number(guess)}: {far}."
-    return said
+    later = next((s.step for s in history if s.step > last.step and s.nonfinite_loss), None)
+    return said if later is None else f"{said} From step {later} on it is NaN or infinite."
 
 
 def _described(history: Sequence[Snapshot], guess: float) -> str:
@@ -134,7 +146,7 @@ def _table(history: Sequence[Snapshot], guess: float) -> Markup:
         ]
         for s in chosen
     ]
-    caption = "The loss" if apart == 1 else f"The loss at every look of {apart}"
+    caption = "The loss" if apart == 1 else f"The loss at one look of {apart}, and at the last"
     return tag(
         "div",
         tag(

@@ -14,7 +14,7 @@ from lightning_tricks.report.files import replaced
 from lightning_tricks.report.html import about, findings, loss, measures, network, tried
 from lightning_tricks.report.html.grid import Grid, grid_of
 from lightning_tricks.report.html.markup import Markup, join, tag
-from lightning_tricks.report.html.tried import Trial
+from lightning_tricks.report.html.tried import Treated, Trial
 
 _STATES = {
     "healthy": ("✓", "Healthy"),
@@ -24,13 +24,13 @@ _STATES = {
 }
 
 
-def write_html(diagnosis: Diagnosis, path: str | pathlib.Path, trials: Sequence[Trial] = ()) -> pathlib.Path:
+def write_html(diagnosis: Diagnosis, path: str | pathlib.Path, trials: Sequence[Trial | Treated] = ()) -> pathlib.Path:
     """Write a diagnosis as one page of HTML, with its pictures and numbers in it; it loads nothing else.
 
     Args:
         diagnosis: What to show.
         path: The file; its folder is made if need be. A file that is there stays whole until the new one is.
-        trials: Trainings before and after a treatment.
+        trials: Trainings before and after a change, or treatments.
 
     Raises:
         OSError: It cannot be written.
@@ -44,7 +44,7 @@ def write_html(diagnosis: Diagnosis, path: str | pathlib.Path, trials: Sequence[
 view("html")(write_html)
 
 
-def html(diagnosis: Diagnosis, trials: Sequence[Trial] = ()) -> str:
+def html(diagnosis: Diagnosis, trials: Sequence[Trial | Treated] = ()) -> str:
     """The page as a string."""
     style, script = _asset("style.css"), _asset("hover.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -74,7 +74,8 @@ def html(diagnosis: Diagnosis, trials: Sequence[Trial] = ()) -> str:
 
 
 def _header(diagnosis: Diagnosis) -> Markup:
-    sign, name = _STATES[diagnosis.state]
+    sign = _STATES[diagnosis.state][0]
+    name, _, said = diagnosis.verdict.partition(": ")
     return tag(
         "header",
         tag("p", "Diagnosis of a training", class_="quiet"),
@@ -82,13 +83,13 @@ def _header(diagnosis: Diagnosis) -> Markup:
             "h1",
             tag("span", tag("span", sign, aria_hidden="true"), f" {name}", class_=f"badge {diagnosis.state}"),
             " ",
-            diagnosis.verdict.partition(": ")[2] or diagnosis.verdict,
+            said,
         ),
         about.coverage(diagnosis.coverage) if diagnosis.history else None,
     )
 
 
-def _sections(diagnosis: Diagnosis, trials: Sequence[Trial]) -> Iterator[tuple[str, str, list[Markup]]]:
+def _sections(diagnosis: Diagnosis, trials: Sequence[Trial | Treated]) -> Iterator[tuple[str, str, list[Markup]]]:
     grid = _grid(diagnosis)
     yield "findings", "Findings", findings.section(diagnosis)
     if trials:

@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.report.html.chart import Level, Series, chart
 from lightning_tricks.report.html.markup import Markup, tag
 from lightning_tricks.report.words import evidence
 
+_TOLD = 0.05  # seconds from which on it is said how many
 _LOOKS = ("l0", "l1", "l2", "l3")
 
 
 class Trial(NamedTuple):
-    """A training before and after something was changed.
+    """Trainings before and after something was changed.
 
     Args:
         name: What was changed.
-        before, after: Losses, one per step.
+        curves: Of each training, by what was changed in it, pairs of a step and a number; the first is before.
         outcome: What came of it, in a sentence.
-        guess: The loss of a guess; NaN where it is not known.
+        measure: What the numbers are: ``"loss"``, ``"share of the way"`` ...
+        guess: The number of a guess, drawn as a line; NaN for none.
     """
 
     name: str
-    before: Sequence[float]
-    after: Sequence[float]
+    curves: Mapping[str, Sequence[tuple[float, float]]]
     outcome: str = ""
+    measure: str = "loss"
     guess: float = math.nan
+
+
+class Treated(Protocol):
+    """What a treatment tells: its curves in shares of the way, a sentence, and the whole of it by ``str``."""
+
+    @property
+    def curves(self) -> Mapping[str, Sequence[tuple[float, float]]]: ...
+
+    @property
+    def summary(self) -> str: ...
 
 
 def experiments(made: Sequence[Experiment], proofs: Sequence[tuple[Experiment, int]] = ()) -> list[Markup]:
@@ -40,56 +52,59 @@ def experiments(made: Sequence[Experiment], proofs: Sequence[tuple[Experiment, i
     """
     answered = [each for each in made if each.conclusive]
     open_ones = [each for each in made if not each.conclusive]
-    parts = []
-    for each in answered:
-        finding = next((number for proof, number in proofs if proof == each), None)
-        parts.append(experiment(each) if finding is None else _proof(each, finding))
+    found = [next((number for proof, number in proofs if proof == each), None) for each in answered]
+    parts = [_folded(each, number) for each, number in zip(answered, found, strict=True)]
     if open_ones:
         lines = [tag("li", tag("b", f"{each.name.replace('_', ' ')}: "), each.answer) for each in open_ones]
         parts.append(tag("details", tag("summary", f"Asked without an answer: {len(open_ones)}"), tag("ul", lines)))
     return parts
 
 
-def _proof(made: Experiment, finding: int) -> Markup:
-    link = tag("a", f"the proof of finding {finding}", href=f"#finding-{finding}")
-    return tag("p", tag("b", f"{made.name.replace('_', ' ')}: "), f"{made.question} {made.answer} (", link, ")")
+def _folded(made: Experiment, finding: int | None) -> Markup:
+    """Question and answer in a line; what was measured behind it, or with the finding that it proves."""
+    name = tag("b", f"{made.name.replace('_', ' ')}: ")
+    if finding is not None:
+        link = tag("a", f"the proof of finding {finding}", href=f"#finding-{finding}")
+        return tag("p", name, f"{made.question} {made.answer} (", link, ")", class_="experiment")
+    said = tag("summary", name, f"{made.question} {made.answer}")
+    return tag("details", said, _measured(made), class_="experiment", open=bool(made.curves))
 
 
 def experiment(made: Experiment) -> Markup:
-    """One experiment."""
-    effort = f"{made.steps} optimiser steps" if made.steps else "forwards and backwards only"
-    effort += f", {made.seconds:.1f} s" if made.seconds else ""
+    """One experiment, whole."""
     answer = f"Answer: {made.answer}" if made.conclusive else f"Not answered: {made.answer}"
-    numbers = "; ".join(evidence(made.numbers))
-    parts = [
-        tag("p", tag("b", f"{made.name.replace('_', ' ')}: "), made.question),
-        tag("p", answer),
-        tag("p", f"Measured: {numbers}.") if numbers else None,
-        _curves(made.curves, made.name) if made.curves else None,
-        tag("p", f"Made on a copy of the network: {effort}.", class_="quiet"),
-    ]
-    return tag("div", parts, class_="experiment")
+    head = tag("p", tag("b", f"{made.name.replace('_', ' ')}: "), made.question)
+    return tag("div", head, tag("p", answer), _measured(made), class_="experiment")
 
 
-def trials(made: Sequence[Trial]) -> list[Markup]:
-    """Each with both losses in one picture."""
+def _measured(made: Experiment) -> list[Markup]:
+    effort = f"{made.steps} optimiser steps" if made.steps else "forwards and backwards only"
+    effort += f", {made.seconds:.1f} s" if made.seconds >= _TOLD else ""
+    whole = {key: int(v) if math.isfinite(v) and v == int(v) else v for key, v in made.numbers.items()}
+    parts = [tag("p", f"Measured: {'; '.join(evidence(whole))}.")] if whole else []
+    parts += [_curves(made.curves, made.name)] if made.curves else []
+    return [*parts, tag("p", f"Made on a copy of the network: {effort}.", class_="quiet")]
+
+
+def trials(made: Sequence[Trial | Treated]) -> list[Markup]:
+    """Each with its curves in one picture."""
     return [_trial(each) for each in made]
 
 
-def _trial(made: Trial) -> Markup:
+def _trial(made: Trial | Treated) -> Markup:
+    whole = None
+    if not isinstance(made, Trial):
+        whole = tag("details", tag("summary", "All that was changed"), tag("pre", str(made)))
+        made = Trial("Treatment", made.curves, made.summary, "share of the way")
+    items = [(key, run) for key, run in made.curves.items() if run][: len(_LOOKS)]
     series = [
-        Series(name, range(len(losses)), list(losses), look)
-        for name, losses, look in (("before", made.before, "l1"), ("after", made.after, "l0"))
+        Series(key, [step for step, _ in run], [value for _, value in run], look)
+        for (key, run), look in zip(items, ("l1", "l0", "l2", "l3"), strict=False)
     ]
     levels = [] if math.isnan(made.guess) else [Level("a guess", made.guess)]
-    label = f"{made.name}: the loss before and after. {made.outcome}"
-    return tag(
-        "div",
-        tag("h3", made.name),
-        tag("p", made.outcome) if made.outcome else None,
-        chart(series, label, levels),
-        class_="experiment",
-    )
+    drawn = chart(series, f"{made.name}: the {made.measure} over the steps. {made.outcome}", levels) if series else None
+    about = f"{made.outcome} Drawn: the {made.measure} over the steps.".strip() if series else made.outcome
+    return tag("div", tag("h3", made.name), tag("p", about) if about else None, drawn, whole, class_="experiment")
 
 
 def _curves(curves: Mapping[str, Sequence[float]], name: str) -> Markup:

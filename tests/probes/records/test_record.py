@@ -99,7 +99,9 @@ def test_every_measure_says_what_it_is():
     for kind in (ActivationRecord, WeightedRecord, ParameterRecord):
         for name, found in kind.MEASURES.items():
             assert found.__doc__, name
-            assert bool(found.heading) == bool(found.meaning) == bool(found.width)
+            assert bool(found.heading) == bool(found.width)
+            assert bool(found.meaning) >= bool(found.heading)
+            assert bool(found.reading) <= bool(found.meaning)
 
 
 def test_one_place_adds_a_measure(monkeypatch):

@@ -95,8 +95,9 @@ class Attention(nn.Module):
 def test_a_line_is_fitted_to_plain_stacks_only(network):
     """Over the branches of a block, or over q, k and v, a slope by the order of execution means nothing."""
     history = train(network())
-    labels = [text.get_text() for text in gradient_flow(history).axes[0].get_legend().get_texts()]
-    assert labels == ["step 0", "step 1", "step 2", "no finding"]
+    axes = gradient_flow(history).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["step 0", "step 1", "step 2", "no finding"]
+    assert {line.get_linestyle() for line in axes.get_lines()} == {"None"}
 
 
 @pytest.mark.parametrize("kind", [vanishing_gradient, exploding_gradient])

@@ -26,7 +26,7 @@ def test_missing_matplotlib_is_named_with_the_extra_to_install(sigmoids, monkeyp
     for name in [name for name in sys.modules if name == "matplotlib" or name.startswith("matplotlib.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"ladder needs matplotlib.*pip install 'lightning-tricks\[examples\]'"):
+    with pytest.raises(ImportError, match=r"ladder needs matplotlib.*pip install 'lightning-tricks\[plots\]'"):
         ladder(sigmoids)
 
 

@@ -56,3 +56,10 @@ def test_levels_and_marks_are_named():
 @pytest.mark.parametrize("values", [[0.0], [0.0, 0.0], [-1.0, -1.0], [1e30, 1e-30], [5e-324, 1.0], [1e308, -1e308]])
 def test_odd_numbers_are_drawn(values):
     assert "nan" not in chart([Series("loss", range(len(values)), values)], "x")
+
+
+def test_heights_are_named_on_the_right_where_they_are_in_the_picture():
+    shown = chart([Series("loss", [0, 10], [0.0, 2.0])], "the loss", right=[Level("50%", 1.0), Level("far", 9.0)])
+    (top,) = re.findall(r'<span style="top:([\d.]+)%">50%</span>', shown)
+    assert float(top) == pytest.approx(50)
+    assert "far" not in shown

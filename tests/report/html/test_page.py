@@ -7,6 +7,7 @@ from html import unescape
 import pytest
 
 from lightning_tricks.diagnosis import Finding, Remedy
+from lightning_tricks.diagnosis.history.learning import guess_of
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report import Diagnosis, Trial
 from lightning_tricks.report.html import html
@@ -25,7 +26,7 @@ def test_state_faults_layers_and_remedies_are_told(name, request):
     diagnosis = request.getfixturevalue(name)
     shown = text(html(diagnosis)).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     state, _, said = diagnosis.verdict.partition(": ")
-    assert f"{state.split()[0]} {said}" in shown
+    assert f"{state} {said}" in shown
     assert str(diagnosis.coverage) in shown
     for finding in diagnosis.findings:
         for part in (finding.explanation, *map(str, finding.decided_by), *(trait.value for trait in finding.traits)):
@@ -62,13 +63,20 @@ def test_what_happened_when(one_fault):
     assert "the lowest loss in validation: 1.00" in shown
 
 
-def test_shares_of_the_way(rectifiers):
+def test_shares_of_the_way(rectifiers, one_fault):
+    page = html(one_fault)
+    guess = guess_of(one_fault.history)
+    first, *_, last = re.findall(r"<tr><th scope=\"row\">\d+</th><td>([^<]*)</td><td>([^<]*)%</td>", page)
+    for loss, share in (first, last):
+        assert float(share) == pytest.approx(100 * (guess - float(loss)) / guess, abs=1)
+    assert '">0%</span>' in page  # on the right of the picture
     losses = [dataclasses.replace(s, loss=loss, losses=()) for s, loss in zip(rectifiers, (3, 2, 1, 1, 1), strict=True)]
     assert "of the way" not in text(html(Diagnosis([], losses))).partition("The words")[0]
 
 
 def test_experiments_proofs_and_trials_are_shown(two_faults):
-    shown = text(html(two_faults, [Trial("lower rate", [1.0, 1.0], [1.0, 0.2], "it learns", 1.4)]))
+    curves = {"before": [(0, 1.0), (9, 1.0)], "after": [(0, 1.0), (9, 0.2)]}
+    shown = text(html(two_faults, [Trial("lower rate", curves, "it learns", guess=1.4)]))
     assert shown.count("does it learn faster on standardised inputs? Answer: yes") == 1
     assert "does it learn faster on standardised inputs? yes ( the proof of finding 1 )" in shown
     assert "loss before 1.50; loss after 0.200" in shown
@@ -119,3 +127,34 @@ def test_layers_without_a_finding_stand_together_in_a_long_network():
     assert "77 rows" in strip
     assert "222 rows" in strip
     assert 'href="#finding-1"' in strip
+
+
+def test_a_short_training_is_healthy_so_far_and_no_more(rectifiers):
+    assert "Healthy so far no fault found in 9 steps, too early to tell" in text(html(Diagnosis([], rectifiers)))
+
+
+def test_a_loss_that_became_nan_is_told(rectifiers):
+    broken = dataclasses.replace(rectifiers[-1], loss=float("nan"), nonfinite_loss=True)
+    assert "From step 8 on it is NaN or infinite." in text(html(Diagnosis([], [*rectifiers[:-1], broken])))
+
+
+class Treated:
+    """As a treatment is."""
+
+    summary = "From 10% to 60% of the way."
+
+    @property
+    def curves(self):
+        return {"unchanged": [(0, 0.0), (8, 0.1)], "lower rate": [(0, 0.0), (8, 0.6)], "nothing": []}
+
+    def __str__(self):
+        return f"{self.summary} lr=0.1 <b>"
+
+
+def test_a_treatment_is_shown_by_its_curves(two_faults):
+    page = html(two_faults, [Treated()])
+    assert "From 10% to 60% of the way. Drawn: the share of the way over the steps." in text(page)
+    assert "lr=0.1 &lt;b&gt;" in page
+    trials = page.partition('id="trials"')[2].partition("</section>")[0]
+    assert re.findall('<i class="line (l.)"></i>([a-z ]+)', trials) == [("l1", "unchanged"), ("l0", "lower rate")]
+    assert "Treatment" in text(html(two_faults, [type("Empty", (), {"curves": {}, "summary": "Nothing."})()]))

@@ -48,7 +48,7 @@ class FitFiles:
         of a training that may have taken days.
         """
         if importlib.util.find_spec("matplotlib") is None:
-            warn_once("no pictures: install matplotlib, or pip install 'lightning-tricks[examples]'")
+            warn_once("no pictures: install matplotlib, or pip install 'lightning-tricks[plots]'")
             return []
         written = []
         for name, draw in figures.items():

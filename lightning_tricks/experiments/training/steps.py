@@ -1,4 +1,4 @@
-"""A step of a LightningModule as the Trainer makes it: the order of its hooks, the batch, the loss, clipping."""
+"""One step: of a LightningModule as the Trainer makes it, with its hooks in their order; of a module and a loss."""
 
 from __future__ import annotations
 
@@ -58,6 +58,19 @@ def lightning_step(training: Any, batch: Any) -> Tensor | None:
         module.optimizer_step(0, index, optimizer, closure_of_step)
     loss = found[-1] if found else None
     module.on_train_batch_end({"loss": loss}, batch, index)
+    return loss
+
+
+def plain_step(training: Any, batch: Any) -> Tensor:
+    """A step of a loop around a module and a loss."""
+    loss = training.loss(batch)
+    if training.steps % training.accumulate == 0:
+        training.module.zero_grad()
+    if loss.requires_grad:
+        (loss / training.accumulate).backward()
+        if training.optimizer is not None and (training.steps + 1) % training.accumulate == 0:
+            clip([p for group in training.optimizer.param_groups for p in group["params"]], *training.clip)
+            training.optimizer.step()
     return loss
 
 

@@ -1,0 +1,51 @@
+import dataclasses
+import re
+
+import pytest
+
+from lightning_tricks.diagnosis import RULES, Finding, Remedy
+from lightning_tricks.report import Diagnosis
+from lightning_tricks.report.html import findings
+
+
+@pytest.mark.parametrize(
+    ("advice", "code"),
+    [
+        ("lt.nn.SELULinear, or lt.surgery.self_normalize(model, old='sigmoid')", 2),
+        ("start: lt.init.initialize(model), or lt.init.lsuv_(model, x) first", 2),
+        ("train with Trainer(gradient_clip_val=1.0)", 1),
+        ("shuffle=True", 1),
+        ("lower the learning rate, from 0.1 to about 0.01 (a tenth), e.g. at once. Then wait", 0),
+        ("nn.Softmax(dim=1) behind f(g(x), y)", 2),
+    ],
+)
+def test_calls_are_set_as_code_whole(advice, code):
+    (shown,) = findings.section(Diagnosis([Finding("evil", None, "info", 0, remedies=(Remedy("x", advice),))]))
+    found = re.findall("<code>(.*?)</code>", shown)
+    assert len(found) == code
+    assert all(each.count("(") == each.count(")") for each in found)
+    assert advice in re.sub("<[^>]*>", "", shown)
+
+
+def test_every_remedy_of_the_rules_is_whole():
+    for rule in RULES:
+        for remedy in rule.remedies:
+            assert re.sub("<[^>]*>", "", findings._code(str(remedy))) == str(remedy).replace("&", "&amp;").replace(
+                "<", "&lt;"
+            ).replace(">", "&gt;")
+
+
+def test_consequences_stand_below_their_cause(cause):
+    (shown,) = findings.section(Diagnosis([cause]))
+    inner = shown.partition("What follows from it")[2]
+    assert inner.index("vanishing gradient at layer 3") < inner.index("linear units at layer 5")
+    assert "linearity 1.000" in inner
+
+
+def test_without_a_finding_it_says_what_to_do_next(healthy, rectifiers):
+    long = [*healthy.history[:-1], dataclasses.replace(healthy.history[-1], step=500)]
+    assert "No rule found anything to mend." in findings.section(Diagnosis([], long))[0]
+    assert "train on, and look again" in findings.section(Diagnosis([], rectifiers))[0]
+    blind = [dataclasses.replace(rectifiers[0], parameters=())]
+    assert "not enough to call the training healthy" in findings.section(Diagnosis([], blind))[0]
+    assert "Nothing was looked at yet." in findings.section(Diagnosis())[0]
