@@ -52,7 +52,6 @@ class Probe:
         check_count("max_patterns", max_patterns, "None for all patterns")
         if not isinstance(layers, Sequence):
             raise TypeError(f"layers must be a glob such as 'encoder.*' or a list of them, got {layers!r}")
-        globs = [layers] if isinstance(layers, str) else list(layers)
         self.step, self._model = step, model
         self.loss_scale: Any = 1.0  # a number, or a tensor on the device: the factor on the loss that goes backward
         self.scaler: torch.amp.GradScaler | None = None  # asked for it when the step begins
@@ -63,7 +62,8 @@ class Probe:
         for one in self._optimizers:
             check_optimizer(one)
         self.stepped = False  # whether one of them has made its step
-        self._observer = seen = Observer(model, globs, max_patterns)
+        self._observer = seen = Observer(model, [layers] if isinstance(layers, str) else list(layers), max_patterns)
+        self.tallies = seen.tallies  # what is counted; its ``order`` is that of the latest call
         self.classes_wanted = seen.loss_path.classes  # where the class numbers lie that losses were told
         seen.loop.leftover.step = step
         self._mode: ObserverMode | None = None
@@ -77,11 +77,6 @@ class Probe:
     def keep_call(self) -> None:
         """Before it opens: keep what the outermost call that leads to the loss is given, to be run again."""
         self._observer.outermost = OutermostCalls(self._observer.modules, self._observer.guard)
-
-    @property
-    def calls(self) -> int:
-        """Number of calls recorded up to now: the ``order`` of the latest one."""
-        return self._observer.tallies.order
 
     @property
     def kept_call(self) -> OutermostCall | None:
