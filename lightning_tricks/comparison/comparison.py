@@ -12,7 +12,7 @@ from lightning_tricks.comparison.measured import LAYERS, MEASURES, Compared, Ser
 from lightning_tricks.comparison.parting import Parting, parting
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.record import to_json
-from lightning_tricks.report.figures import comparison as side_by_side
+from lightning_tricks.report.figures.comparison import comparison as side_by_side
 from lightning_tricks.report.names import shared_path
 from lightning_tricks.report.words import number
 
