@@ -185,7 +185,7 @@ def _run(model: nn.Module, batch: Any, forward: Forward | None) -> tuple[dict[st
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            calls.setdefault(name, _Call(tuple(next((t.shape for t in tensors_in(output)), ())), probe.calls))
+            calls.setdefault(name, _Call(tuple(next((t.shape for t in tensors_in(output)), ())), probe.tallies.order))
 
         return hook
 

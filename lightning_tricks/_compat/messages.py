@@ -1,4 +1,4 @@
-"""What a user reads: warnings, and what a notebook shows of an object (IPython asks it for ``_repr_html_``)."""
+"""What a user is to read: warnings, and an object in a notebook, which asks it for ``_repr_html_``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["ShownAsText", "above_bars", "preformatted", "warn"]
+__all__ = ["STYLE", "ShownAsText", "above_bars", "preformatted", "warn"]
 
 STYLE = "white-space:pre;overflow-x:auto;font-family:monospace;font-size:90%;line-height:1.35"
-
 _log = logging.getLogger("lightning_tricks")
 
 

@@ -164,7 +164,7 @@ def compare(a: Any, b: Any, *, names: tuple[str, str] = ("run A", "run B")) -> C
         if ours.keys() & their.keys():
             compared.append(measure.name)
         found += _first(measure, ours, their, guess)
-    found.sort(key=lambda each: (each.step, compared.index(each.measure)))
+    found.sort(key=_came_first)
     mine, theirs = ({name_of.get(name, name) or "" for name in _names(history)}
                     for name_of, history in ((one, histories[0]), (other, histories[1])))  # fmt: skip
     ends = max(h[0].step for h in histories), min(h[-1].step for h in histories)
@@ -187,6 +187,13 @@ def _first(
     found = [parting(measure, layer, ours[layer], their[layer], guess) for layer in ours if layer in their]
     way = -1 if measure.backward else 1
     return sorted((each for each in found if each), key=lambda each: (each.step, way * each.place))[:1]
+
+
+def _came_first(each: Parting) -> tuple[int, int, int, int]:
+    """Within a step what lies on the way forward comes first, by its layer, then what comes back, then the whole."""
+    index, measure = next((i, measure) for i, measure in enumerate(MEASURES) if measure.name == each.measure)
+    group = 2 if each.layer is None else int(measure.backward)
+    return each.step, group, 0 if group else each.place, index
 
 
 def _named(history: Sequence[Snapshot], other: Sequence[Snapshot]) -> dict[str | None, str | None]:

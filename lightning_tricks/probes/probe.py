@@ -61,6 +61,7 @@ class Probe:
             check_optimizer(one)
         self.stepped = False  # whether one of them has made its step
         self._observer = seen = Observer(model, checked_globs(layers), max_patterns)
+        self.tallies = seen.tallies  # what is counted; its ``order`` is that of the latest call
         self.classes_wanted = seen.loss_path.classes  # where the class numbers lie that losses were told
         seen.loop.leftover.step = step
         self._mode: ObserverMode | None = None
@@ -74,11 +75,6 @@ class Probe:
     def keep_call(self) -> None:
         """Before it opens: keep what the outermost call that leads to the loss is given, to be run again."""
         self._observer.outermost = OutermostCalls(self._observer.modules, self._observer.guard)
-
-    @property
-    def calls(self) -> int:
-        """Number of calls recorded up to now: the ``order`` of the latest one."""
-        return self._observer.tallies.order
 
     @property
     def kept_call(self) -> OutermostCall | None:

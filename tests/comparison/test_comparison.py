@@ -43,6 +43,20 @@ def test_what_comes_first_in_a_step_is_the_cause():
     assert found.partings[0].layer == "one"  # before the activation that takes its output
 
 
+def test_at_one_step_the_earlier_layer_is_the_cause_whatever_its_measure():
+    """Dead units in front of a layer whose input no longer varies."""
+    sick = [
+        dataclasses.replace(
+            snapshot,
+            weighted=(snapshot.weighted[0], dataclasses.replace(snapshot.weighted[1], std=1e-6)),
+            activations=tuple(dataclasses.replace(record, linearity=0.1) for record in snapshot.activations),
+        )
+        for snapshot in run()
+    ]
+    found = lt.compare(run(), sick)
+    assert [(each.measure, each.layer) for each in found.partings] == [("linearity", "act"), ("std", "two")]
+
+
 def test_the_error_signal_parts_first_nearest_to_the_loss():
     def of(signals):
         layers = [lt.WeightedRecord(name, order=i, std=1.0, error_signal=s) for i, (name, s) in enumerate(signals)]
