@@ -22,6 +22,7 @@ class Experiment:
         steps: How many optimiser steps were made; 0 for forwards and backwards alone.
         seconds: How long it took.
         conclusive: Whether the question was answered.
+        place: What it was found at, a layer or a function; empty where it is found at none.
         doubt: Why a training cannot be called healthy in its light, though it names nothing; empty where it can.
 
     >>> print(Experiment("evaluation_gap", "is the loss the same in evaluation mode?", "yes", {"gap": 0.01}))
@@ -38,6 +39,7 @@ class Experiment:
     steps: int = 0
     seconds: float = 0.0
     conclusive: bool = True
+    place: str = ""
     doubt: str = ""
 
     def to_dict(self) -> dict[str, Any]:

@@ -72,10 +72,11 @@ def free_outputs(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
     value = float(caught.loss.detach())
     numbers = {"guess": guess, "floor": floor, "reachable": reachable if search.activation else floor}
     numbers |= {"loss": value, "share": share(value, guess, floor)}
-    text = f"a guess has {guess:.4g}, the floor {floor:.4g}"
+    text, place = f"a guess has {guess:.4g}, the floor {floor:.4g}", ""
     if search.activation and reachable > floor + 0.01 * abs(guess - floor):
-        text += f", behind {search.activation} {reachable:.4g}"
-    return Answer(f"{text}, the model {numbers['loss']:.4g}", numbers)
+        place = search.activation
+        text += f", behind {place} {reachable:.4g}"
+    return Answer(f"{text}, the model {numbers['loss']:.4g}", numbers, place=place)
 
 
 def share(loss: float, guess: float, floor: float) -> float:
@@ -125,7 +126,7 @@ def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
     last, layer = subject.diagnosis.history[-1], None
     calls = [(record.order, record.name, record.function) for record in last.activations]
     calls += [(record.after, record.name, record.function) for record in last.softmaxes]
-    name = found.answer.partition(", behind ")[2].partition(" ")[0]
+    name = found.place
     layer = max((call for call in calls if call[2] == name), default=(0, None, ""))[1]
     explanation = (
         f"No outputs behind {name} have a loss under {found.numbers['reachable']:.4g}; without it the loss could fall "

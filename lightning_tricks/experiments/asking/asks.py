@@ -26,12 +26,13 @@ P = ParamSpec("P")
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What an experiment found: a sentence, numbers, curves, how many optimiser steps were made, and a doubt."""
+    """What an experiment found: a sentence, numbers, curves, how many optimiser steps were made, where, and a doubt."""
 
     text: str
     numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
     curves: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
     steps: int = 0
+    place: str = ""
     doubt: str = ""
 
 
@@ -60,7 +61,7 @@ def asks(question: str, name: str = "") -> Callable[[Callable[P, Answer]], Calla
                 return Experiment(called, question, text, seconds=time.perf_counter() - begun, conclusive=False)
             taken = time.perf_counter() - begun
             parts = found.text, found.numbers, found.curves, found.steps
-            return Experiment(called, question, *parts, taken, doubt=found.doubt)
+            return Experiment(called, question, *parts, taken, place=found.place, doubt=found.doubt)
 
         return ask
 
