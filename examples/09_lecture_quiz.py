@@ -333,10 +333,9 @@ def main(arguments: list[str] | None = None) -> list[Answer]:
     x, y = digits(torch.device("cuda" if cuda else "cpu"))
 
     torch.manual_seed(0)
-    torch.set_default_device(x.device)
-    relu, selu = updates(x, y)
-    answers = [*active_paths(x, y), relu, *linear_filters(x), *vanishing(x), selu]
-    torch.set_default_device("cpu")
+    with x.device:
+        relu, selu = updates(x, y)
+        answers = [*active_paths(x, y), relu, *linear_filters(x), *vanishing(x), selu]
     answers = [*many_models(x, y, options), *answers]
     for number, answer in enumerate(answers, 1):
         print(f"{number:2}. {answer.statement}\n    {'TRUE ' if answer.holds else 'FALSE'}  {answer.measured}")

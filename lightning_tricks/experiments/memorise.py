@@ -88,7 +88,7 @@ def _memorised(training: Training, batch: Any) -> Answer:
     text = f"yes: {own:.0%} of the way" if own >= LEARNED else f"{own:.0%} of the way, by Adam {adam:.0%}"
     fails = own < NOT_LEARNED and not adam >= LEARNED
     doubt = "no fault was seen, but not even a few patterns can be learned by heart" if fails else ""
-    return Answer(text, {"own": own, "adam": adam}, {"own": losses}, steps, doubt)
+    return Answer(text, {"own": own, "adam": adam}, {"own": losses}, steps, doubt=doubt)
 
 
 def _unregularised(training: Training) -> Training:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from lightning_tricks._compat.torch_modules import BatchNorm, ConvNd, DropoutNd, forward_pre_hooks_of
+from lightning_tricks._compat.torch_modules import ConvNd, DropoutNd, forward_pre_hooks_of
 from lightning_tricks.activations import activation_of
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.arguments import check_module
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.data_flow import DataFlow, ModuleCall, trace
-from lightning_tricks.model.layers import Model
+from lightning_tricks.model.layers import Model, is_batch_norm
 from lightning_tricks.nn.dropout import AlphaDropout, matched_p
 from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
 
@@ -128,7 +128,7 @@ def _is_layer(module: nn.Module) -> bool:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    if _is_layer(module) or isinstance(module, (BatchNorm, DropoutNd, AlphaDropout, nn.Flatten)):
+    if _is_layer(module) or is_batch_norm(module) or isinstance(module, (DropoutNd, AlphaDropout, nn.Flatten)):
         return True
     return activation_of(module) is not None or type(module).__module__ == "torch.nn.modules.pooling"
 
@@ -217,7 +217,7 @@ def _widen(path: _Path, new: int, replaced: dict[nn.Parameter, nn.Parameter]) ->
     if path.first.bias is not None:
         _put(path.first, "bias", path.first.bias[origin], replaced)
     for module in path.between:
-        if isinstance(module, BatchNorm):
+        if is_batch_norm(module):
             for name in _PER_UNIT:
                 value = getattr(module, name)
                 if value is not None:

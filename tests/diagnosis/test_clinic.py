@@ -87,16 +87,13 @@ def test_the_faulty_layer_is_named(case: Case) -> None:
 def test_the_replayed_history_gives_what_the_callback_says() -> None:
     """The judge reads whole snapshots through the same shortening of the history as a callback's."""
     from lightning_tricks import TrainingDoctor
-    from tests.benchmarks.clinic import data as datasets
     from tests.benchmarks.clinic.faults import planted
-    from tests.benchmarks.clinic.train import Batches, Training, fit
+    from tests.benchmarks.clinic.train import Training, fit, loaders_of
 
     case = SICK[2]
     doctor = TrainingDoctor(every_n_steps=case.look, on_problem="log", report=False)
     setup = planted(case)
-    stream = datasets.batches(setup.data, setup.batch, case.steps, case.seed)
-    validation = Batches([(setup.data.x_val, setup.data.y_val)])
-    assert fit(Training(setup), [Batches(stream, setup), validation], case, doctor) == ""
+    assert fit(Training(setup), loaders_of(setup), case, doctor) == ""
     said = [(finding.problem, finding.layer, finding.severity, finding.step) for finding in doctor.diagnosis.findings]
     assert said == [(named.problem, named.layer, named.severity, named.step) for named in verdict(case).final]
     assert said

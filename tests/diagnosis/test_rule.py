@@ -110,9 +110,11 @@ class Digits(L.LightningModule):
 def test_a_doctor_and_a_checkup_take_it(tmp_path: Any) -> None:
     rule = coarse_input()
     loader = DataLoader(TensorDataset(*digits()), batch_size=64)
-    diagnosis = lt.checkup(Digits(), loader, num_batches=4, rules=[rule])
+    diagnosis = lt.checkup(Digits(), loader, num_batches=4, rules=[rule], experiments="none")
     assert [finding.problem for finding in diagnosis.findings if finding.rank] == ["coarse_input"]
-    assert lt.checkup(Digits(), loader, num_batches=4, rules=[rule], ignore=["coarse_input"]).healthy
+    assert lt.checkup(
+        Digits(), loader, num_batches=4, rules=[rule], ignore=["coarse_input"], experiments="none"
+    ).healthy
 
     doctor = lt.TrainingDoctor(rules=[rule], report=False, on_problem="stop")
     trainer = L.Trainer(
