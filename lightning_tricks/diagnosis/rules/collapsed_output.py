@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
@@ -53,7 +54,9 @@ def find_collapsed_output(history: Sequence[Snapshot]) -> Iterator[Finding]:
         found.append(equal_at_the_end(history))
     found += [single_weight(history, softmax) for softmax in history[-1].softmaxes]
     places = {finding.layer: finding for finding in reversed(found) if finding is not None}
-    yield from places.values()
+    # What mixes the patterns of a batch makes them equal, too: then it is no fault of its own.
+    follows = {Trait.IN_CODE} if asked is not None and asked.place is not None else set()
+    yield from (dataclasses.replace(finding, traits=finding.traits - follows) for finding in places.values())
 
 
 def one_entry(calls: LossCalls) -> Finding | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from lightning_tricks.diagnosis import diagnose
 from lightning_tricks.diagnosis.rules.collapsed_output import find_collapsed_output
 from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes.records.preflight import Place, PreflightRecord
 from tests.diagnosis.custom import Loss, fit, look, said
 from tests.diagnosis.trainings import deep
 
@@ -121,6 +123,17 @@ def test_what_is_no_layer_is_named_by_the_layers_around_it() -> None:
     (found,) = find_collapsed_output(history)
     assert "in place of p=1 at drop" in found.remedies[0].text
     assert [root.problem for root in diagnose(history).findings if root.rank] == ["collapsed_output"]
+
+
+def test_what_mixes_the_patterns_is_the_cause() -> None:
+    history = fit(Lost(lambda x: x.mean(0, keepdim=True).expand_as(x)), mse, data=numbers(), steps=60, every=10)
+    assert diagnose(history).findings[0].problem == "collapsed_output"
+    mixed = Place("lose", "mean", "reduction", "", "", (64, 8), (1, 8), 0, None, 0)
+    record = PreflightRecord("", 64, 0.0, 0.3, 0.0, mixed, collated=True)
+    history = [dataclasses.replace(history[0], preflight=record), *history[1:]]
+    (cause,) = (finding for finding in diagnose(history).findings if finding.rank)
+    assert cause.problem == "batch_mixing"
+    assert "collapsed_output" in {finding.problem for finding in cause.consequences}
 
 
 class Parallel(nn.Module):
