@@ -2,147 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-import importlib
-import pickle
-import random
-from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as L
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch import nn
 
 import lightning_tricks as lt
-from lightning_tricks.experiments.arms import ARMS
-from lightning_tricks.experiments.arms.rates import RATES
 from lightning_tricks.treatment import treat
-from lightning_tricks.treatment.saved import Saved
+from tests.treatment.trained import (
+    TREAT,
+    Lit,
+    Whole,
+    accuracy,
+    constant,
+    fit,
+    loader,
+    mlp,
+    only,
+    same,
+)
 
-
-def digits() -> tuple[Tensor, Tensor]:
-    """Ten clouds that overlap little, so that everything healthy learns them."""
-    generator = torch.Generator().manual_seed(0)
-    centres = 1.2 * torch.randn(10, 20, generator=generator)
-    y = torch.arange(800) % 10
-    return centres[y] + torch.randn(800, 20, generator=generator), y
-
-
-X, Y = digits()
 pytestmark = pytest.mark.usefixtures("usual_trials")
-TREAT = importlib.import_module("lightning_tricks.treatment.treat")
-COURSE = importlib.import_module("lightning_tricks.experiments.arms.course")
-TRIALS = importlib.import_module("lightning_tricks.experiments.arms.trials")
-
-
-def loader(**options: Any) -> DataLoader[Any]:
-    options = {"shuffle": True, "generator": torch.Generator().manual_seed(1), **options}
-    return DataLoader(TensorDataset(X, Y), 32, **options)
-
-
-class Lit(L.LightningModule):
-    def __init__(self, net: nn.Module, lr: float = 0.01) -> None:
-        super().__init__()
-        self.net, self.lr = net, lr
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss = F.cross_entropy(self.net(batch[0]), batch[1])
-        self.log("loss", loss)
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(self.parameters(), self.lr)
-
-
-def mlp(activation: Callable[[], nn.Module] = nn.ReLU, depth: int = 2) -> nn.Sequential:
-    torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for k in range(depth):
-        layers += [nn.Linear(20 if k == 0 else 32, 32), activation()]
-    return nn.Sequential(*layers, nn.Linear(32, 10))
-
-
-def constant(net: nn.Module) -> nn.Module:
-    """All units of a layer the same: no training tells them apart."""
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.fill_(0.05 if parameter.dim() > 1 else 0.0)
-    return net
-
-
-def lengths(monkeypatch: pytest.MonkeyPatch, sort: int, declare: int) -> None:
-    monkeypatch.setattr(TRIALS, "SORT", sort)
-    monkeypatch.setattr(TRIALS, "DECLARE", declare)
-    monkeypatch.setattr(COURSE, "EVERY", 20)
-
-
-def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """So few arms and steps, to save time."""
-    lengths(monkeypatch, 20, 40)
-    monkeypatch.setattr(TREAT, "ARMS", tuple(arm for arm in ARMS if arm.name in names))
-    monkeypatch.setattr(TRIALS, "RATES", tuple(name for name in RATES if name in names))
-
-
-def fit(module: L.LightningModule, epochs: int = 3, *callbacks: L.Callback) -> L.Trainer:
-    trainer = L.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, loader())
-    return trainer
-
-
-def accuracy(net: nn.Module) -> float:
-    with torch.no_grad():
-        return float((net.eval()(X).argmax(1) == Y).float().mean())
-
-
-class Whole:
-    """Everything of a model and the streams around it, to be compared."""
-
-    def __init__(self, model: nn.Module, *loaders: Any) -> None:
-        self.model, self.loaders = model, loaders
-        self.before = self.now()
-
-    def now(self) -> list[Any]:
-        modules = list(self.model.named_modules())
-        tensors = [(n, id(t), t.detach().clone(), t.requires_grad, t.grad) for n, t in self.model.named_parameters()]
-        tensors += [(n, id(t), t.clone(), t.requires_grad, t.grad) for n, t in self.model.named_buffers()]
-        return [
-            [(name, id(module), module.training, sorted(vars(module))) for name, module in modules],
-            [(name, len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in modules],
-            tensors,
-            [getattr(module, "p", None) for _, module in modules],
-            [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()],
-            [each.generator.get_state() for each in self.loaders],
-        ]
-
-    def check(self) -> None:
-        assert same(self.before, self.now())
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return (
-            isinstance(other, Tensor)
-            and torch.equal(one.isnan(), other.isnan())
-            and one.nan_to_num().equal(other.nan_to_num())
-        )
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
-    return bool(one == other)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -315,78 +197,6 @@ def test_time_and_ctrl_c_end_it() -> None:
     assert treatment.note == "cut short"
     assert len(treatment.trials) >= 2
     whole.check()
-
-
-CHANGED: list[tuple[str, Callable[[], nn.Module]]] = [
-    ("no_dropout", lambda: nn.Sequential(nn.Linear(20, 8), nn.Dropout(0.9), nn.Linear(8, 10))),
-    ("train_mode", lambda: nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8).eval(), nn.Linear(8, 10))),
-    ("unfreeze", lambda: nn.Sequential(nn.Linear(20, 8).requires_grad_(False), nn.Linear(8, 10))),
-    ("raise_momentum", lambda: nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8, momentum=1e-4), nn.Linear(8, 10))),
-    ("standardize_input", mlp),
-    ("no_last_activation", lambda: nn.Sequential(nn.Linear(20, 10), nn.ReLU())),
-    ("reset_biases", mlp),
-    ("group_norm", lambda: nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))),
-    ("initialize", mlp),
-    ("lsuv", mlp),
-    ("relu", lambda: mlp(nn.Tanh)),
-    ("leaky_relu", mlp),
-    ("self_normalize", mlp),
-    ("insert_batch_norm", mlp),
-]
-
-
-@pytest.mark.parametrize(("name", "make"), CHANGED, ids=[name for name, _ in CHANGED])
-def test_every_change_of_a_model_is_undone(name: str, make: Callable[[], nn.Module]) -> None:
-    from lightning_tricks.experiments.arms.batches import Batches
-    from lightning_tricks.experiments.arms.course import Deadline
-    from lightning_tricks.experiments.arms.trials import prepared
-    from lightning_tricks.experiments.training import Training
-
-    arm = next(arm for arm in ARMS if arm.name == name)
-    model = make()
-    model.register_forward_hook(lambda module, args, output: None)
-    copied = copy.deepcopy(model)
-    copied._forward_hooks.clear()
-    batches = Batches.of([(5 + X[i : i + 32], Y[i : i + 32]) for i in range(0, 320, 32)])
-    setting = prepared(Training.of(copied, F.cross_entropy), batches, False, Deadline(60)).setting
-    whole, saved = Whole(model), Saved(model)
-    described = repr(model)
-    assert arm.on_model is not None
-    state = torch.get_rng_state()
-    arm.on_model(model, setting)
-    torch.set_rng_state(state)
-    changed = repr(model) != described or not same(whole.before, whole.now())
-    saved.put_back()
-    whole.check()
-    assert repr(model) == described
-    assert changed or name in ("no_dropout", "raise_momentum")
-
-
-def test_a_standardised_input_is_part_of_the_model() -> None:
-    """Of a Sequential too, which calls whatever is registered in it; in a copy, a pickle and a state dict."""
-    from lightning_tricks.experiments.training import Training
-    from lightning_tricks.nn.standardize import standardize_before
-
-    model = mlp()
-    names = list(dict(model.named_parameters()))
-    plain = model(X)
-    standardize_before(model, torch.full((1, 20), 3.0), torch.full((1, 20), 2.0))
-    assert torch.allclose(model(2.0 * X + 3.0), plain, atol=1e-5)
-    assert list(dict(model.named_parameters())) == names
-    copies = [
-        copy.deepcopy(model),
-        pickle.loads(pickle.dumps(model)),
-        Training.of(model, F.cross_entropy).copy().module,
-    ]
-    for other in copies:
-        assert torch.equal(other(X), model(X))
-        assert float(other.state_dict()["input_scale"][0, 0]) == 2.0
-
-
-def test_every_change_of_a_model_is_in_the_list() -> None:
-    assert sorted(arm.name for arm in ARMS if arm.on_model) == sorted(
-        [*(name for name, _ in CHANGED), "standardize_both"]
-    )
 
 
 def test_it_is_public() -> None:
