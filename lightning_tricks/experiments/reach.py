@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from lightning_tricks.experiments.asking.registry import Subject, tried
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes.watch.annotations import nodes_behind
 
 QUESTION = "Which parameters does the loss depend on, and does its gradient say so?"
 _SEED = 0
@@ -156,16 +156,7 @@ def _with(training: Training, batch: Any, changes: Sequence[tuple[nn.Parameter, 
 
 def _leaves(loss: Tensor) -> Iterator[Tensor]:
     """What the loss was made of and asks for a gradient."""
-    seen: set[Any] = set()
-    waiting = deque([loss.grad_fn])
-    while waiting and len(seen) < _MOST_NODES:
-        node = waiting.popleft()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            yield node.variable
-        waiting.extend(each for each, _ in node.next_functions)
+    return (node.variable for node in nodes_behind(loss, most=_MOST_NODES) if hasattr(node, "variable"))
 
 
 def _listed(names: Sequence[str]) -> str:

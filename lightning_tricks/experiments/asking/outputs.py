@@ -18,8 +18,8 @@ from lightning_tricks._compat.torch_modules import hear_calls
 from lightning_tricks.activations import by_function
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import tensors_in
+from lightning_tricks.probes.watch.annotations import nodes_behind
 
-_MOST_NODES = 20_000
 _SOFTMAXES = ("softmax", "log_softmax", "softmin")
 _SHAPES = ("squeeze", "unsqueeze", "view", "reshape", "flatten", "unflatten", "transpose", "permute", "contiguous")
 Rebuild = Callable[[Tensor], Tensor]
@@ -229,16 +229,4 @@ def _is_elementwise(func: Any) -> bool:
 
 def _first_met(loss: Tensor, wanted: set[Any]) -> list[Any]:
     """Those of the nodes that are met on the way back from a loss before any other of them."""
-    met: list[Any] = []
-    seen: set[Any] = set()
-    waiting = deque([loss.grad_fn])
-    while waiting and len(seen) < _MOST_NODES:
-        node = waiting.popleft()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node in wanted:
-            met.append(node)
-        else:
-            waiting.extend(each for each, _ in node.next_functions)
-    return met
+    return [node for node in nodes_behind(loss, past=wanted) if node in wanted]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from collections import deque
+from collections.abc import Container, Iterator
 from typing import Any
 
 import torch
@@ -55,19 +57,30 @@ def graph_behind(loss: Tensor) -> tuple[list[str], list[Tensor]]:
     """
     functions: list[str] = []
     leaves: list[Tensor] = []
-    seen: set[Any] = set()
-    waiting = [loss.grad_fn]
-    while waiting and len(seen) < _MOST_NODES:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        following = node.next_functions
-        if not following and (leaf := getattr(node, "variable", None)) is not None:
+    for node in nodes_behind(loss):
+        if not node.next_functions and (leaf := getattr(node, "variable", None)) is not None:
             leaves.append(leaf)
         elif isinstance(node, torch.autograd.function.BackwardCFunction):
             name = type(node).__name__.removesuffix("Backward")
             if name != "CheckpointFunction":  # listed by the layers inside it
                 functions.append(name)
-        waiting += [each for each, _ in following]
     return functions, leaves
+
+
+def nodes_behind(loss: Tensor, past: Container[Any] = (), most: int = _MOST_NODES) -> Iterator[Any]:
+    """The nodes of the autograd graph that a loss was made by, the nearest first; behind those in ``past`` no more.
+
+    >>> x = torch.ones(1, requires_grad=True)
+    >>> [type(node).__name__ for node in nodes_behind((2 * x).exp().sum())]
+    ['SumBackward0', 'ExpBackward0', 'MulBackward0', 'AccumulateGrad']
+    """
+    seen: set[Any] = set()
+    waiting = deque([loss.grad_fn])
+    while waiting and len(seen) < most:
+        node = waiting.popleft()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        if node not in past:
+            waiting.extend(each for each, _ in node.next_functions)

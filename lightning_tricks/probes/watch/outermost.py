@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from lightning_tricks._compat import torch_functions, torch_tensors
 from lightning_tricks._compat.torch_modules import hear_calls, strip_wrappers
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.model.isolated import random_streams
+from lightning_tricks.probes.watch.annotations import nodes_behind
 from lightning_tricks.probes.watch.module_stack import ModuleStack
 
-_MOST_NODES = 20_000
 _MOST_CALLS = 64  # of a step are told apart
 
 
@@ -141,15 +140,10 @@ def _autocast(device: str) -> tuple[str, torch.dtype] | None:
 def _behind(loss: Tensor, wanted: Iterable[Any]) -> set[Any]:
     """Those of the nodes that a loss depends on."""
     missing, met = set(wanted), set()
-    seen: set[Any] = set()
-    waiting = deque([loss.grad_fn])
-    while waiting and missing and len(seen) < _MOST_NODES:
-        node = waiting.popleft()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in nodes_behind(loss):
         if node in missing:
             missing.discard(node)
             met.add(node)
-        waiting.extend(each for each, _ in node.next_functions)
+        if not missing:
+            break
     return met
