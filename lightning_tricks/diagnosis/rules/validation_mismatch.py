@@ -10,7 +10,7 @@ import numpy as np
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.learning import guess_of
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
-from lightning_tricks.diagnosis.history.progress import recent_loss
+from lightning_tricks.diagnosis.history.progress import recent_loss, validations
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.batch_norm_mismatch import find_batch_norm_mismatch
 from lightning_tricks.probes import Snapshot, ValidationRecord
@@ -284,13 +284,3 @@ def _is_unlike(losses: Sequence[tuple[float, float]], fresh: bool) -> bool:
     if not trained or first_train >= 1.0 - LIMITS.apart or first <= 1.0 + LIMITS.apart:
         return False
     return max(trained) > LIMITS.unlike and min(trained) > (1.0 + LIMITS.apart if fresh else LIMITS.unlike)
-
-
-def validations(history: Sequence[Snapshot]) -> list[int]:
-    """The probed steps at which a new validation loss was known; between validations the latest one is seen again."""
-    found: list[int] = []
-    for index, snapshot in enumerate(history):
-        loss = snapshot.validation_loss
-        if math.isfinite(loss) and not (found and loss == history[found[-1]].validation_loss):
-            found.append(index)
-    return found
