@@ -23,8 +23,6 @@ from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_
 
 __all__ = ["widen_for_dropout"]
 
-_PER_UNIT = ("weight", "bias", "running_mean", "running_var")  # of a batch norm
-
 
 @dataclass
 class _Path:
@@ -218,9 +216,8 @@ def _widen(path: _Path, new: int, replaced: dict[nn.Parameter, nn.Parameter]) ->
         _put(path.first, "bias", path.first.bias[origin], replaced)
     for module in path.between:
         if is_batch_norm(module):
-            for name in _PER_UNIT:
-                value = getattr(module, name)
-                if value is not None:
+            for name, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+                if value.shape == (old,):
                     _put(module, name, value[origin], replaced)
             module.num_features = new
     each = _inputs(path.second) // old  # inputs of the next layer for each unit: pixels, behind a Flatten

@@ -64,6 +64,23 @@ def test_convolutions_batch_norms_and_what_is_flattened():
     assert float(model[1].running_var.sub(1).abs().sum()) == 0
 
 
+@pytest.mark.parametrize(
+    "norm", [lt.nn.MeanOnlyBatchNorm1d, lt.nn.BatchRenorm1d, lambda n: lt.nn.GhostBatchNorm1d(n, ghost_size=4)]
+)
+@pytest.mark.parametrize("weights", ["copied", "new"])
+def test_any_batch_norm_is_widened(norm, weights):
+    model = nn.Sequential(nn.Linear(6, 8), norm(8), nn.ReLU(), nn.Linear(8, 3)).double()
+    x = torch.randn(16, 6, dtype=torch.float64)
+    for _ in range(3):
+        model(x)
+    before = model.eval()(x)
+    widen_for_dropout(model, 0.5, weights=weights)
+    assert all(value.shape in ((16,), ()) for value in model[1].state_dict().values())
+    if weights == "copied":
+        torch.testing.assert_close(model(x), before)
+    model.train()(x).sum().backward()
+
+
 def test_new_weights_are_as_torch_begins_them():
     torch.manual_seed(0)
     model = widen_for_dropout(nn.Sequential(nn.Linear(100, 200), nn.ReLU(), nn.Linear(200, 10)), 0.5)
