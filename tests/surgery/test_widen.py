@@ -81,6 +81,16 @@ def test_any_batch_norm_is_widened(norm, weights):
     model.train()(x).sum().backward()
 
 
+def test_a_batch_norm_of_what_is_flattened_has_the_features_of_each_unit():
+    model = nn.Sequential(nn.Conv1d(2, 2, 3, padding=1), nn.Flatten(), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+    model, x = model.double(), torch.randn(16, 2, 3, dtype=torch.float64)
+    for _ in range(3):
+        model(x)
+    before = model.eval()(x)
+    torch.testing.assert_close(widen_for_dropout(model, 0.4, weights="copied")(x), before)
+    assert model[2].num_features == 9
+
+
 def test_new_weights_are_as_torch_begins_them():
     torch.manual_seed(0)
     model = widen_for_dropout(nn.Sequential(nn.Linear(100, 200), nn.ReLU(), nn.Linear(200, 10)), 0.5)
