@@ -54,7 +54,7 @@ def test_example(
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [name for name in FAST if name != "11_any_loop.py"])
+@pytest.mark.parametrize("name", FAST)
 def test_an_example_takes_an_accelerator(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         runpy.run_path(str(EXAMPLES / name))["main"](["--help"])

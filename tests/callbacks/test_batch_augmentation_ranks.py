@@ -25,9 +25,8 @@ def fit(epochs, seed=1, **options):
     torch.rand(5 * rank)  # what a process draws by itself is not what the callback draws
     module = Summed()
     augmentation = lt.BatchAugmentation(lt.nn.RandomAffine(flip=0.5))
-    training = trainer(
-        augmentation, devices=2, strategy="ddp", max_epochs=epochs, use_distributed_sampler=False, num_sanity_val_steps=0
-    )
+    joint = {"devices": 2, "strategy": "ddp", "use_distributed_sampler": False}
+    training = trainer(augmentation, max_epochs=epochs, num_sanity_val_steps=0, **joint)
     training.fit(module, loader(), **options)
     return training, torch.stack([x for x, _ in module.trained])
 
