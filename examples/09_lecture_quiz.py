@@ -1,7 +1,6 @@
 """The lecture's quiz, answered by measurement: every statement, its verdict, and the number that decides.
 
-python examples/09_lecture_quiz.py            (about a minute on a CPU)
-python examples/09_lecture_quiz.py --fast     (some seconds)
+python examples/09_lecture_quiz.py [--fast]
 """
 
 from __future__ import annotations
@@ -291,9 +290,8 @@ def main(arguments: list[str] | None = None) -> list[Answer]:
         print(f"{number:2}. {answer.statement}\n    {'TRUE ' if answer.holds else 'FALSE'}  {answer.measured}")
 
     options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "lecture_quiz.png"
-    draw(answers).savefig(path, dpi=110)
-    print(f"picture: {path}")
+    draw(answers).savefig(options.output / "lecture_quiz.png", dpi=110)
+    print(f"picture: {options.output / 'lecture_quiz.png'}")
     return answers
 
 
