@@ -83,10 +83,8 @@ def test_targets_that_mean_something_else_are_told_before_the_training(task, tar
     module = lt.Classifier(plain(4, 1 if task == "binary" else 3), 3, task=task)
     with pytest.raises(ValueError, match=said):
         module.fit_statistics([(torch.randn(3, 4), targets)])
-    pixels = torch.tensor([[0, -100, 2]])  # of which the second has no class
-    lt.Classifier(plain(4, 3), 3).fit_statistics(
-        [(torch.randn(1, 4), pixels), (torch.randn(1, 4), torch.ones(1, 3) / 3)]
-    )
+    pixels, shares = torch.tensor([[0, -100, 2]]), torch.ones(1, 3) / 3  # of the pixels the second has no class
+    lt.Classifier(plain(4, 3), 3).fit_statistics([(torch.randn(1, 4), pixels), (torch.randn(1, 4), shares)])
 
 
 def test_targets_with_a_column_and_whole_numbers_go_in():

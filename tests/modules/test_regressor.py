@@ -50,8 +50,7 @@ def test_a_metric_of_classes_is_refused():
 @pytest.mark.parametrize("column", [True, False], ids=["targets [N, 1]", "targets [N]"])
 @pytest.mark.parametrize("flat", [True, False], ids=["outputs [N]", "outputs [N, 1]"])
 def test_the_doctor_calls_every_shape_healthy(column, flat):
-    train, test = diabetes()
-    x, y = train.dataset.tensors
+    x, y = diabetes()[0].dataset.tensors
     train, _ = loaders(x, y[:, None] if column else y, 32)
     network = nn.Sequential(plain(10, 1), nn.Flatten(0)) if flat else plain(10, 1)
     diagnosis = lt.checkup(lt.Regressor(network), train, experiments="none")
