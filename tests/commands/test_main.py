@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import subprocess
 import sys
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
+import lightning_tricks as lt
+from lightning_tricks import testing
 from lightning_tricks.commands import main
+from lightning_tricks.commands.arguments import FAIL_ON
+from lightning_tricks.commands.status import OF_STATE
 from lightning_tricks.diagnosis import PROBLEMS
+from lightning_tricks.diagnosis.diagnosis import State
 from tests.comparison.runs import trained
+from tests.treatment.trained import only
 
 CODE = """
 import torch
@@ -26,6 +36,7 @@ def batch():
     x = torch.randn(64, 6)
     return x, x[:, :3].argmax(1)
 def three(): return [(torch.randn(8, 6), torch.zeros(8).long(), torch.zeros(8))]
+def many(): return [(x, x[:, :3].argmax(1)) for x in torch.randn(12, 64, 6)]
 def narrow(): return torch.randn(8, 5), torch.zeros(8).long()
 number = 3
 
@@ -35,7 +46,13 @@ class Own(L.LightningModule):
         self.net = plain()
     def forward(self, x): return self.net(x)
     def training_step(self, batch, i): return nn.functional.cross_entropy(self(batch[0]), batch[1])
-    def configure_optimizers(self): return torch.optim.Adam(self.parameters())
+    def configure_optimizers(self): return torch.optim.Adam(self.parameters(), lr=0.01)
+
+class Faint(Own):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3))
+        for p in self.net.parameters(): nn.init.constant_(p, 0.1)
 """
 CHECKUP = ("--batches", "3", "--experiments", "none", "--loss", "cross_entropy")
 
@@ -216,3 +233,95 @@ def test_it_runs_as_a_module(monkeypatch, capsys):
         main(["--help"])
     assert ended.value.code == 0
     assert "exit status" in capsys.readouterr().out
+
+
+ROOT = Path(__file__).parents[2]
+# The console script is ``sys.exit(main())``; what it is called decides.
+SCRIPT = """
+import sys
+sys.argv = sys.orig_argv[:] = [{name!r}, *{arguments!r}]
+from lightning_tricks.commands import main
+try:
+    main()
+finally:
+    assert ("torch" in sys.modules) is {torch}, "torch"
+    import lightning_tricks as lt
+    assert hasattr(lt, "checkup") is {torch}
+    assert not {torch} or callable(lt.checkup)  # the function, not the module of this name
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needs_torch", "status"),
+    [(["--help"], False, 0), (["checkup", "--help"], False, 0), (["checkup"], False, 2), (["problems"], True, 0)],
+)
+def test_the_arguments_are_read_before_torch_is_imported(arguments, needs_torch, status):
+    code = SCRIPT.format(name="/usr/bin/lightning-tricks", arguments=arguments, torch=needs_torch)
+    ended = run([sys.executable, "-c", code])
+    assert (ended.returncode, "AssertionError" in ended.stderr) == (status, False), ended.stderr
+
+
+def test_the_module_reads_its_arguments_first_too():
+    ended = run([sys.executable, "-X", "importtime", "-m", "lightning_tricks", "--help"])
+    assert ended.returncode == 0
+    assert ended.stdout.startswith("usage: lightning-tricks")
+    assert "lightning_tricks.commands" in ended.stderr
+    assert "torch" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "line", "is_one"),
+    [
+        ("/usr/bin/lightning-tricks", ["python", "/usr/bin/lightning-tricks"], True),
+        ("C:\\lightning-tricks.exe", ["python", "C:\\lightning-tricks.exe"], True),
+        ("-m", ["python", "-X", "dev", "-m", "lightning_tricks", "problems"], True),
+        ("-m", ["python", "-m", "pytest", "lightning_tricks"], False),
+        ("-c", ["python", "-c", "import lightning_tricks"], False),
+        ("train.py", ["python", "train.py", "lightning-tricks"], False),
+        # A process that the command begins, as for a loader, has its name and was begun otherwise.
+        ("/usr/bin/lightning-tricks", ["python", "-c", "from multiprocessing.spawn import spawn_main"], False),
+    ],
+)
+def test_only_the_command_line_waits_with_the_names(argv, line, is_one, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [argv])
+    monkeypatch.setattr(sys, "orig_argv", line)
+    assert lt._is_command() is is_one
+
+
+def run(command):
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
+    )
+
+
+def test_what_stands_in_the_arguments_is_what_the_package_knows():
+    assert FAIL_ON == testing.FAIL_ON
+    assert set(OF_STATE) == set(get_args(State))
+
+
+@pytest.mark.usefixtures("usual_trials")
+def test_a_treatment_is_made_told_and_saved(tmp_path, capsys, monkeypatch):
+    """In memory: the file has what the model became, and fits what the factory gives."""
+    only(monkeypatch, "initialize")
+    more = ("--treat", "--save", "a.pt", "--json", "a.json", "--html", "a.html", "--seed", "1")
+    assert checkup("Faint", *more, data="many") == 1
+    shown = capsys.readouterr()
+    assert "of the way: 1 thing was changed in the model" in " ".join(shown.out.split())
+    assert "* proven on two seeds" in shown.out
+    assert "fits what shop_of_tests:Faint gives" in shown.err
+    state = torch.load(tmp_path / "a.pt")
+    module = runpy.run_path("shop_of_tests.py")
+    module["Faint"]().load_state_dict(state)
+    assert state["net.0.weight"].std() > 0.1
+    assert json.loads((tmp_path / "a.json").read_text())["treatment"]["applied"][0]["text"]
+    assert "of the way: 1 thing was changed" in (tmp_path / "a.html").read_text()
+
+
+@pytest.mark.usefixtures("usual_trials")
+def test_where_nothing_was_changed_nothing_is_saved(tmp_path, capsys, monkeypatch):
+    only(monkeypatch, "initialize")
+    assert checkup("plain", "--treat", "--save", "a.pt") == 0
+    assert "nothing was changed in the model" in capsys.readouterr().err
+    assert not (tmp_path / "a.pt").exists()
+    assert checkup("plain", "--save", "a.pt") == 2
+    assert "give --treat" in capsys.readouterr().err

@@ -30,7 +30,7 @@ def write_html(diagnosis: Diagnosis, path: str | pathlib.Path, trials: Sequence[
     Args:
         diagnosis: What to show.
         path: The file; its folder is made if need be. A file that is there stays whole until the new one is.
-        trials: Trainings before and after a change, or treatments.
+        trials: Trainings before and after a change, or treatments, beside that of the diagnosis.
 
     Raises:
         OSError: It cannot be written.
@@ -46,6 +46,8 @@ view("html")(write_html)
 
 def html(diagnosis: Diagnosis, trials: Sequence[Trial | Treated] = ()) -> str:
     """The page as a string."""
+    treated = [] if diagnosis.treatment is None else [diagnosis.treatment]
+    trials = [*treated, *(each for each in trials if each is not diagnosis.treatment)]
     style, script = _asset("style.css"), _asset("hover.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
