@@ -70,6 +70,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     add("a", metavar="A", help=f"the first run: {_STORED}")
     add("b", metavar="B", help="the second run")
     add("--names", nargs=2, default=["run A", "run B"], metavar=("A", "B"), help="what to call them")
+    add("--html", metavar="FILE", help="write the page")
     add("--figure", metavar="FILE", help="write both side by side as PNG (matplotlib)")
     parser.epilog = "exit status: 0 they do not part, 1 they part, 2 an error, 3 nothing in common"
 

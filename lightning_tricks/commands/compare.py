@@ -14,6 +14,8 @@ from lightning_tricks.report.figures.style import save
 def run(options: argparse.Namespace) -> int:
     found = compare(options.a, options.b, names=tuple(options.names))
     output.show(options, found.to_dict, lambda: print(found))
+    if options.html:
+        found.to_html(options.html)
     if options.figure:
         save(found.figure(), pathlib.Path(options.figure))
     if found.part:
