@@ -126,10 +126,9 @@ def _sections(diagnosis: Diagnosis, trials: Sequence[Trial | Treated]) -> Iterat
 
 
 def _layers(diagnosis: Diagnosis, grid: Grid) -> list[Markup]:
-    said = (
-        "Layers from top to bottom in the order of execution, probed steps from left to right; they lie side by side, "
-    )
-    said += "however far apart they were. Faint is what no rule names, and hatched where a measure does not apply."
+    said = "Layers from top to bottom in the order of execution, probed steps from left to right, side by side however "
+    said += "far apart they were. Faint is what no rule names, hatched where a measure does not apply; a colour is a "
+    said += "place to look at, and no finding by itself."
     parts = [tag("p", said)]
     if grid.thinned:
         parts.append(tag("p", grid.thinned, class_="thinned"))
