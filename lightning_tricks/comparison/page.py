@@ -75,22 +75,15 @@ def write_page(found: Found, measured: Sequence[Both], guess: float, path: str |
 
 
 def _partings(found: Found) -> list[Markup]:
-    parts = []
-    if found.partings:
-        head = ("measure", "parts at", "layer", *found.names, "difference")
-        rows = [
-            tag("tr", tag("th", cells[0], scope="row"), [tag("td", cell) for cell in cells[1:]])
-            for cells in map(row_of, found.partings)
-        ]
-        whole = tag(
-            "table", tag("thead", tag("tr", [tag("th", each, scope="col") for each in head])), tag("tbody", rows)
-        )
-        said = "Of each measure the first step and layer, the earliest first: look there for what differs."
-        parts = [
-            tag("p", said),
-            tag("div", whole, class_="scroll", tabindex=0, role="region", aria_label="Where they part"),
-        ]
-    return [*parts, *(tag("p", line) for line in found.notes())]
+    said = "Of each measure the first step and layer, the earliest first: look there for what differs."
+    head = [tag("th", each, scope="col") for each in ("measure", "parts at", "layer", *found.names, "difference")]
+    rows = [
+        tag("tr", tag("th", cells[0], scope="row"), [tag("td", cell) for cell in cells[1:]])
+        for cells in map(row_of, found.partings)
+    ]
+    table = tag("table", tag("caption", said), tag("thead", tag("tr", head)), tag("tbody", rows))
+    shown = tag("div", table, class_="scroll", tabindex=0, role="region", aria_label="Where they part")
+    return [*([shown] if rows else []), *(tag("p", line) for line in found.notes())]
 
 
 def row_of(each: Parting) -> tuple[str, ...]:

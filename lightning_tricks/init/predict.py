@@ -96,7 +96,8 @@ def predict(model: nn.Module | Iterable[Layer], mean: float = 0.0, variance: flo
 
     over all units i, and an activation takes a Gaussian of that mean and variance to what ``moments`` says (the mean
     field of Poole et al. 2016, eq. 3). Inputs count as independent: right for wide layers at the start of training.
-    Convolutions count without padding, dropout as in training, normalisation layers give what their affine part says.
+    Convolutions count without padding, dropout as in training, normalisation layers give what their affine part says,
+    and a fitted ``Standardize`` gives mean 0 and variance 1.
 
     Args:
         model: An ``nn.Sequential`` (nested, SELU blocks included), a module such as a LightningModule that holds its
@@ -225,7 +226,15 @@ def _effect(layer: nn.Module) -> Callable[[Moments], Moments] | None:
         return _unchanged
     if isinstance(layer, DropoutNd):
         return functools.partial(_dropped, layer.p)
+    if type(layer).__name__ == "Standardize":
+        shift, scale = dict(layer.named_buffers())["mean"], dict(layer.named_buffers())["scale"]
+        return _standardized if shift.any() or (scale != 1).any() else _unchanged
     return None
+
+
+def _standardized(now: Moments) -> Moments:
+    """Of the data that it was fitted to, whatever they are."""
+    return Moments(0.0, 1.0)
 
 
 def _unchanged(now: Moments) -> Moments:

@@ -6,7 +6,7 @@ from torch import nn
 
 import lightning_tricks.init as lt_init
 from lightning_tricks.activations import by_name
-from lightning_tricks.nn import MeanOnlyBatchNorm1d, SelfNormalizingMLP, SELUConv2d
+from lightning_tricks.nn import MeanOnlyBatchNorm1d, SelfNormalizingMLP, SELUConv2d, Standardize
 
 WIDTH, DEPTH = 2048, 32
 
@@ -170,3 +170,32 @@ def test_an_activation_beside_the_sequential_may_run_anywhere():
 
     with pytest.raises(ValueError, match="cannot predict the model"):
         lt_init.predict(Beside())
+
+
+def test_a_fitted_standardize_gives_mean_0_and_variance_1():
+    """Whatever the data were; one that is not fitted leaves them."""
+    layers = [nn.Linear(8, 8), nn.ReLU()]
+    raw = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)) * 50 + 7
+    fitted = lt_init.predict(nn.Sequential(Standardize.fit(raw), *layers), mean=7.0, variance=2500.0)
+    assert (fitted[0].mean, fitted[0].variance) == (0.0, 1.0)
+    assert (fitted[-1].mean, fitted[-1].slope) == (lt_init.predict(layers)[-1].mean, lt_init.predict(layers)[-1].slope)
+    raw_too = lt_init.predict(nn.Sequential(Standardize(8), *layers), mean=7.0, variance=2500.0)
+    assert (raw_too[0].mean, raw_too[0].variance) == (7.0, 2500.0)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(4, 4), nn.Linear(4, 2)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [Recurrent(), nn.TransformerEncoderLayer(8, 2), pytest.importorskip("torchvision").models.resnet18(num_classes=3)],
+    ids=["lstm", "transformer", "resnet18"],
+)
+def test_where_the_order_shows_with_data_only_it_says_who_can(network):
+    with pytest.raises(ValueError, match="shows only with data") as raised:
+        lt_init.predict(network)
+    assert "lightning_tricks.summary(model, batch)" in str(raised.value)
+    assert type(network).__name__ in str(raised.value)

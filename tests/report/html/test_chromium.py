@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-PAGES = ["healthy", "one_fault", "two_faults", "hostile"]
+PAGES = ["healthy", "one_fault", "two_faults", "hostile", "compared"]
 SCHEMES = {"light": (), "dark": ("--blink-settings=preferredColorScheme=0",)}
 
 # Of every text that is seen: the contrast (WCAG 2.2) with the first background behind it that is not transparent.
