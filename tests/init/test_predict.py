@@ -91,6 +91,17 @@ def test_the_slope_says_what_a_deviation_becomes():
     assert float(grown) == pytest.approx(product, rel=0.05)
 
 
+@pytest.mark.parametrize("width", [16, 256])
+def test_units_without_a_scale_are_marginal_whatever_weights_were_drawn(width):
+    """The sums of few weights are not 0, so units have means: these grow with the input too."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(8) for layer in (nn.Linear(width, width, bias=False), nn.LeakyReLU(0.1))]
+    rows = [row for row in lt_init.predict(nn.Sequential(*layers), 0.5) if row.slope is not None]
+    assert [row.verdict for row in rows] == ["MARGINAL"] * 8
+    low, high = (lt_init.predict(layers, 0.5 * scale, scale**2)[-1].second_moment for scale in (1.0, 2.0))
+    assert high == pytest.approx(4 * low)
+
+
 def test_the_table():
     torch.manual_seed(0)
     text = str(lt_init.predict(SelfNormalizingMLP(64, [256, 256], 10, dropout=0.05)))
