@@ -1,15 +1,18 @@
 """What the README says of the package is what the package says."""
 
 import re
+import shlex
 import types
 from pathlib import Path
 
 import lightning.pytorch as L
 import pytest
 import torch
+import yaml
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks as lt
+from lightning_tricks.commands.arguments import parser
 from lightning_tricks.diagnosis import problem_table
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -19,8 +22,8 @@ def test_the_table_of_problems_is_that_of_the_rules():
     assert problem_table() in README
 
 
-def blocks(containing):
-    return [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if containing in block]
+def blocks(containing, language="python"):
+    return [block for block in re.findall(rf"```{language}\n(.*?)```", README, re.S) if containing in block]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -53,3 +56,16 @@ def test_the_rule_of_ones_own_runs():
     diagnosis = lt.diagnose([lt.Snapshot(0, weighted=weighted)], rules=[names["find_loud_output"]])
     assert [finding.problem for finding in diagnosis.findings] == ["loud_output"]
     assert "loud output at head" in str(diagnosis)
+
+
+def test_every_command_of_the_readme_is_one():
+    """In the shell and in the workflow, which is YAML: the arguments are known to the parser."""
+    (workflow,) = map(yaml.safe_load, blocks("runs-on:", "yaml"))
+    assert set(workflow) == {True, "permissions", "jobs"}  # "on" is a yes in YAML 1.1, as GitHub knows
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert all(("uses" in step) != ("run" in step) for step in steps)
+    shell = [line.partition(" #")[0] for block in blocks("lightning-tricks", "bash") for line in block.splitlines()]
+    shell += [step.get("run", "") for step in steps]
+    commands = [line for line in shell if line.startswith("lightning-tricks ")]
+    names = {parser().parse_args(shlex.split(command)[1:]).command for command in commands}
+    assert names == {"checkup", "report", "compare", "summary", "problems"}
