@@ -9,7 +9,7 @@ import lightning
 import pytest
 
 import lightning_tricks as lt
-from lightning_tricks.commands.main import parser
+from lightning_tricks.commands.arguments import parser
 from lightning_tricks.diagnosis import problem_table
 
 try:

@@ -16,6 +16,7 @@ from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.probe import MAX_PATTERNS
 from lightning_tricks.report.folder import PAGE, TABLE
+from lightning_tricks.report.live import LiveView
 from lightning_tricks.watch.judge import Judge, OnProblem, TrainingProblemError, check_on_problem
 
 _FIGURES = ("ladder", "histograms_over_time", "dead_and_linear", "gradient_flow")
@@ -29,15 +30,16 @@ class TrainingDoctor(Monitor):
 
     At every probed step the rules of :mod:`lightning_tricks.diagnosis` read the history. A problem counts once it has
     held over three probed steps (a NaN, equal weights and missing activations count at once). The progress bar tells
-    how it stands. The table is printed at the end of the training, also after an exception; the page
-    ``diagnosis.html``, pictures and ``history.csv`` are written beside the logger's files, or without a logger under
-    the Trainer's ``default_root_dir``, in ``lightning_logs/version_0/doctor`` and so on, and the folder is printed.
+    how it stands, and in a notebook a line below the cell. The table is printed at the end of the training, also after
+    an exception; the page ``diagnosis.html``, pictures and ``history.csv`` are written beside the logger's files, or
+    without a logger under the Trainer's ``default_root_dir``, in ``lightning_logs/version_0/doctor`` and so on, and the
+    folder is printed.
 
     Args:
         on_problem: What to do at a new problem of severity ``"warning"`` or ``"critical"``: ``"warn"`` once per problem
             and layer, ``"stop"`` the training after this batch, ``"raise"`` a TrainingProblemError, or only ``"log"``.
         report: Whether the table is printed and the files are written at the end.
-        table: Whether the table is printed; None: what ``report`` says.
+        table: Whether the table is printed, and the line of a notebook shown; None: what ``report`` says.
         files: Whether ``diagnosis.html``, pictures and ``history.csv`` are written; None: what ``report`` says.
         ignore: Problems that are not to be found, such as ``("bias_shift", "dead_units:encoder.*")``.
         rules: Rules of your own, made by ``lightning_tricks.rule``, beside those of the package.
@@ -93,6 +95,7 @@ class TrainingDoctor(Monitor):
         self.ignore = self._judge.ignore
         self._rules_given = tuple(rule.problem for rule in self.rules)
         self._new: list[Finding] = []
+        self._live = LiveView()
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -151,6 +154,7 @@ class TrainingDoctor(Monitor):
 
     def show(self, trainer: Any, folder: Path | None) -> None:
         if self.table:
+            self._live.update(self.diagnosis)
             screen.show(trainer, self.diagnosis)
         if folder is not None:
             figures = {name: getattr(report, name) for name in _FIGURES}
@@ -163,6 +167,12 @@ class TrainingDoctor(Monitor):
     def _log(self, trainer: Any) -> None:
         super()._log(trainer)
         screen.show_in_bar(trainer, self._name, self.diagnosis)
+        if self.table and trainer.is_global_zero:
+            self._live.update(self.diagnosis)
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        super().on_fit_start(trainer, pl_module)
+        self._live = LiveView()  # a line for each fit
 
     @property
     def state_key(self) -> str:

@@ -5,41 +5,28 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
+
+import torch
+from torch import nn
 
 import lightning_tricks.testing as testing
 from lightning_tricks._compat.lightning import is_lightning_module
 from lightning_tricks.checkup import checkup
 from lightning_tricks.commands import output, sarif
 from lightning_tricks.commands.status import OF_STATE, CommandError
-from lightning_tricks.commands.target import DATA, MODEL, SEED, begin_random_numbers, data_of, loss_of, model_of
+from lightning_tricks.commands.target import begin_random_numbers, data_of, loss_of, model_of
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
-from lightning_tricks.treatment import treat
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("model", help=MODEL)
-    add("--data", required=True, metavar="M:N", help=DATA)
-    add("--loss", metavar="NAME", help="of torch.nn.functional, or module:function; a LightningModule needs none")
-    add("--val-data", metavar="M:N", help="the same of validation")
-    add("--batches", type=int, default=8, metavar="N", help="optimiser steps (8)")
-    add("--experiments", default="auto", metavar="WHICH", help="auto, all, none, or names parted by commas")
-    add("--max-seconds", type=float, default=60, metavar="S", help="for the experiments (60)")
-    add("--treat", action="store_true", help="try remedies on copies, and tell what they bring")
-    add("--ignore", nargs="+", default=[], metavar="PROBLEM", help="as dead_units, or dead_units:encoder.*")
-    add("--fail-on", choices=testing.FAIL_ON, default="warning", help="the least severity with exit status 1")
-    add("--accepted", metavar="FILE", help="a JSON file of findings that do not count")
-    add("--accept", action="store_true", help="write what is found into that file")
-    add("--seed", type=int, default=0, help=SEED)
-    output.json_argument(parser)
-    add("--html", metavar="FILE", help="write the page")
-    add("--sarif", metavar="FILE", help="write SARIF 2.1.0, as code scanning reads it")
+from lightning_tricks.report.files import replaced
+from lightning_tricks.treatment import Treatment
 
 
 def run(options: argparse.Namespace) -> int:
     if options.accept and not options.accepted:
         raise CommandError("--accept writes to the file --accepted FILE: give one")
+    if options.save and not options.treat:
+        raise CommandError("--save writes the state of the treated model: give --treat too")
     accepted = testing.Accepted()
     if options.accepted and not options.accept:
         if not pathlib.Path(options.accepted).exists():
@@ -51,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     if loss is None and not is_lightning_module(model):
         raise CommandError(f"{options.model} gives no LightningModule: give its loss, such as --loss cross_entropy")
     val_data = None if options.val_data is None else data_of(options.val_data)
-    names = options.experiments.split(",")
+    names, keys = options.experiments.split(","), {key: value.shape for key, value in model.state_dict().items()}
     diagnosis = checkup(
         model,
         data,
@@ -61,11 +48,11 @@ def run(options: argparse.Namespace) -> int:
         experiments=names[0] if names[0] in ("auto", "all", "none") else names,
         val_data=val_data,
         max_seconds=options.max_seconds,
+        treat=options.treat,
     )
     output.show(options, diagnosis.to_dict, diagnosis.show)
-    if options.treat:
-        beside = sys.stderr if options.json == output.STDOUT else sys.stdout
-        print("", treat(model, diagnosis, data, loss, val_data=val_data, dry_run=True), sep="\n", file=beside)
+    if options.save:
+        _save(model, keys, diagnosis.treatment, options)
     if options.html:
         diagnosis.to_html(options.html)
     if options.accept:
@@ -74,6 +61,21 @@ def run(options: argparse.Namespace) -> int:
     if options.sarif:
         output.write_json(options.sarif, sarif.sarif(diagnosis, place, accepted))
     return _status(diagnosis, accepted, options)
+
+
+def _save(model: nn.Module, before: Mapping[str, torch.Size], treatment: Treatment, options: Any) -> None:
+    """The state of the treated model, and what it fits: a network of other layers has other names."""
+    if not treatment.applied:
+        _say(f"nothing was changed in the model, so {options.save} is not written")
+        return
+    state = model.state_dict()
+    with replaced(options.save) as part:
+        torch.save(state, part)
+    if before == {key: value.shape for key, value in state.items()}:
+        _say(f"{options.save}: the state of the treated model, not trained yet; it fits what {options.model} gives")
+        return
+    changes = "; ".join(remedy.text for remedy in treatment.applied)
+    _say(f"{options.save}: the state of the treated model, not trained yet; it fits the model after: {changes}")
 
 
 def _status(diagnosis: Diagnosis, accepted: testing.Accepted, options: Any) -> int:

@@ -9,15 +9,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lightning_tricks.commands.arguments import STDOUT
 from lightning_tricks.report.files import replaced
-
-STDOUT = "-"
-
-
-def json_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--json", metavar="FILE", help="write everything as JSON; - for the terminal, in place of the table"
-    )
 
 
 def show(options: argparse.Namespace, plain: Callable[[], Mapping[str, Any]], text: Callable[[], None]) -> None:

@@ -15,11 +15,6 @@ _WIDTH = 100
 _BY_NAME = {rule.problem: rule for rule in RULES}
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="a problem, to be explained; all of them in a line each without")
-    output.json_argument(parser)
-
-
 def run(options: argparse.Namespace) -> int:
     if options.name is not None and options.name not in _BY_NAME:
         raise CommandError(unknown_name("problem", options.name, PROBLEMS))

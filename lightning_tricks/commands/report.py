@@ -16,17 +16,6 @@ from lightning_tricks.report.table import layers_text
 from lightning_tricks.report.words import number
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source", help="a checkpoint of a training with a doctor, a diagnosis as JSON, or a table (to_csv)"
-    )
-    parser.add_argument("--ignore", nargs="+", default=[], metavar="PROBLEM", help="not to be found")
-    output.json_argument(parser)
-    parser.add_argument("--html", metavar="FILE", help="write the page")
-    parser.add_argument("--csv", metavar="FILE", help="write the history as a table")
-    parser.add_argument("--figures", metavar="FOLDER", help="write the pictures (matplotlib)")
-
-
 def run(options: argparse.Namespace) -> int:
     history = history_of(options.source)
     if options.figures:

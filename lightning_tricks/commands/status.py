@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from lightning_tricks.diagnosis.diagnosis import State
-
 OK, SICK, ERROR, UNKNOWN = 0, 1, 2, 3
-OF_STATE: dict[State, int] = {"healthy": OK, "sick": SICK, "not_learning": SICK, "unknown": UNKNOWN}
+OF_STATE: dict[str, int] = {"healthy": OK, "sick": SICK, "not_learning": SICK, "unknown": UNKNOWN}
 
 
 class CommandError(Exception):

@@ -7,15 +7,8 @@ import argparse
 from lightning_tricks.checkup import RepeatedBatches
 from lightning_tricks.commands import output
 from lightning_tricks.commands.status import OK
-from lightning_tricks.commands.target import DATA, MODEL, SEED, begin_random_numbers, data_of, model_of
+from lightning_tricks.commands.target import begin_random_numbers, data_of, model_of
 from lightning_tricks.summary import summary
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help=MODEL)
-    parser.add_argument("--data", required=True, metavar="M:N", help=f"{DATA}; the first batch goes into the model")
-    parser.add_argument("--seed", type=int, default=0, help=SEED)
-    output.json_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -22,10 +22,6 @@ from lightning_tricks._compat.lightning import LightningDataModule
 from lightning_tricks.commands.status import CommandError
 from lightning_tricks.model.arguments import unknown_name
 
-MODEL = "module:name of a factory without arguments, a class or a model; file.py:name too"
-DATA = "module:name of a loader, batches, one batch (x, y), a LightningDataModule, or a factory of one"
-SEED = "of the random numbers, those of the factories too (0)"
-
 
 class Place(NamedTuple):
     """Where in the user's code something is made."""

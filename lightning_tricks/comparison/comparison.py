@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_tricks._compat.messages import ShownAsText
 from lightning_tricks.comparison.histories import history_of
 from lightning_tricks.comparison.measured import LAYERS, MEASURES, Compared, Series, scale_of_losses, series_of
+from lightning_tricks.comparison.page import Both, row_of, write_page
 from lightning_tricks.comparison.parting import Parting, parting
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.record import to_json
 from lightning_tricks.report.figures.comparison import comparison as side_by_side
 from lightning_tricks.report.names import shared_path
-from lightning_tricks.report.words import number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,10 +87,15 @@ class Comparison(ShownAsText):
         if self.partings:
             yield ""
             yield from _aligned(
-                [("measure", "parts at", "layer", *self.names, "difference"), *map(_row, self.partings)]
+                [("measure", "parts at", "layer", *self.names, "difference"), *map(row_of, self.partings)]
             )
         if self.steps is not None and self.compared:
             yield ""
+        yield from self.notes()
+
+    def notes(self) -> Iterator[str]:
+        """What was compared, and what was not."""
+        if self.steps is not None and self.compared:
             whole = [name for name in self.compared if name not in {each.measure for each in self.partings}]
             if whole and self.partings:
                 yield f"No more apart than two seeds: {', '.join(whole)}."
@@ -124,6 +130,10 @@ class Comparison(ShownAsText):
         figure: Figure = side_by_side(*self.histories, names=self.names, title=self.verdict)
         return figure
 
+    def to_html(self, path: str | pathlib.Path) -> pathlib.Path:
+        """Write one page that holds all of it and loads nothing: where they part, both losses, every layer and step."""
+        return write_page(self, _measured(self.histories), scale_of_losses(self.histories[0]), path)
+
 
 def compare(a: Any, b: Any, *, names: tuple[str, str] = ("run A", "run B")) -> Comparison:
     """Where two runs part: by measure the first step and, at that step, the first layer.
@@ -153,20 +163,17 @@ def compare(a: Any, b: Any, *, names: tuple[str, str] = ("run A", "run B")) -> C
     'run B parts from run A at step 30 in encoder.3: error signal 30.0 x.'
     """
     histories = history_of(a), history_of(b)
-    one, other = (_named(history, histories[1 - i]) for i, history in enumerate(histories))
+    names_of = _named_both(histories)
     guess = scale_of_losses(histories[0])
     found: list[Parting] = []
     compared: list[str] = []
-    for measure in MEASURES:
-        ours, their = series_of(histories[0], measure), series_of(histories[1], measure)
-        ours, their = ({one_name.get(layer, layer): each for layer, each in series.items()}
-                       for one_name, series in ((one, ours), (other, their)))  # fmt: skip
+    for measure, ours, their in _measured(histories):
         if ours.keys() & their.keys():
             compared.append(measure.name)
         found += _first(measure, ours, their, guess)
     found.sort(key=_came_first)
     mine, theirs = ({name_of.get(name, name) or "" for name in _names(history)}
-                    for name_of, history in ((one, histories[0]), (other, histories[1])))  # fmt: skip
+                    for name_of, history in zip(names_of, histories, strict=True))  # fmt: skip
     ends = max(h[0].step for h in histories), min(h[-1].step for h in histories)
     return Comparison(
         names,
@@ -178,6 +185,16 @@ def compare(a: Any, b: Any, *, names: tuple[str, str] = ("run A", "run B")) -> C
         (len(histories[0]), len(histories[1])),
         (list(histories[0]), list(histories[1])),
     )
+
+
+def _measured(histories: tuple[list[Snapshot], list[Snapshot]]) -> list[Both]:
+    """Every measure of both runs by layer, under names of layers that both have."""
+    names_of, both = _named_both(histories), list[Both]()
+    for measure in MEASURES:
+        ours, their = ({name_of.get(layer, layer): each for layer, each in series_of(history, measure).items()}
+                       for name_of, history in zip(names_of, histories, strict=True))  # fmt: skip
+        both.append((measure, ours, their))
+    return both
 
 
 def _first(
@@ -194,6 +211,10 @@ def _came_first(each: Parting) -> tuple[int, int, int, int]:
     index, measure = next((i, measure) for i, measure in enumerate(MEASURES) if measure.name == each.measure)
     group = 2 if each.layer is None else int(measure.backward)
     return each.step, group, 0 if group else each.place, index
+
+
+def _named_both(histories: Sequence[Sequence[Snapshot]]) -> list[dict[str | None, str | None]]:
+    return [_named(history, histories[1 - i]) for i, history in enumerate(histories)]
 
 
 def _named(history: Sequence[Snapshot], other: Sequence[Snapshot]) -> dict[str | None, str | None]:
@@ -214,12 +235,6 @@ def _layers(names: Iterable[str]) -> list[str]:
     """Without the parameters of those layers that are there."""
     known = set(names)
     return sorted(name for name in known if name.rpartition(".")[0] not in known)
-
-
-def _row(each: Parting) -> tuple[str, ...]:
-    flag = each.scale == "flag"
-    values = ["" if flag else number(value) for value in (each.first, each.second)]
-    return each.measure, f"step {each.step}", each.layer or "(whole model)", *values, each.difference
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

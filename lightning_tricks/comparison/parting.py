@@ -90,6 +90,15 @@ def parting(measure: Compared, layer: str | None, one: Series, other: Series, gu
     return None
 
 
+def distances(
+    steps: NDArray[np.int64], measure: Compared, one: Series, other: Series, guess: float
+) -> NDArray[np.float64]:
+    """Of the second run from the first one at some steps, on the scale of the measure; NaN where one has no look."""
+    both = (steps >= max(one.steps[0], other.steps[0])) & (steps <= min(one.steps[-1], other.steps[-1]))
+    apart = _at(steps, other, measure, guess).values - _at(steps, one, measure, guess).values
+    return np.where(both, apart, np.nan)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Looks:
     values: NDArray[np.float64]

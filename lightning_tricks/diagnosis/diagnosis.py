@@ -122,8 +122,7 @@ class Diagnosis:
         return f"Diagnosis({', '.join((self.state, *counts))})"
 
     def __str__(self) -> str:
-        text = str(_views["text"](self))
-        return text if self.treatment is None else f"{text}\n\n{self.treatment}"
+        return str(_views["text"](self))
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         yield from _views["rich"](self, options.max_width)
@@ -136,7 +135,7 @@ class Diagnosis:
         _views["show"](self, sys.stdout if file is None else file)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: state, verdict, coverage, findings, experiments and history."""
+        """Plain JSON: state, verdict, coverage, findings, experiments, history, and the treatment if there was one."""
         whole = {
             "healthy": self.healthy,
             "state": self.state,
@@ -145,6 +144,7 @@ class Diagnosis:
             "findings": self.findings,
             "experiments": self.experiments,
             "history": [snapshot.to_dict() for snapshot in self.history],
+            **({} if self.treatment is None else {"treatment": self.treatment.to_dict()}),
         }
         return {name: plain(part) for name, part in whole.items()}
 

@@ -243,10 +243,14 @@ _gain: Callable[..., float] = gain  # the parameter of the same name hides the f
 
 
 def second_moment_slope(function: ScalarFunction, variance: float, mean: float = 0.0) -> float:
-    r"""d E g(a)^2 / d Var(a), without a derivative of g: E g^2 (z^2 - 1) / (2 variance) (Stein's lemma)."""
+    r"""d E g(a)^2 / d E a^2 where a becomes larger as a whole: its mean too, as what comes from a larger input does.
+
+    Without a derivative of g: E g^2 (z^2 - 1 + z mean / std) / (2 E a^2) (Stein's lemma).
+    """
     nodes, weights = gaussian_nodes(function, mean, variance)
-    z2 = (nodes - mean).square() / variance
-    return float((weights * function(nodes).square()) @ (z2 - 1.0)) / (2.0 * variance)
+    off = nodes - mean
+    larger = off.square() / variance - 1.0 + off * (mean / variance)
+    return float((weights * function(nodes).square()) @ larger) / (2.0 * (variance + mean**2))
 
 
 def _second_moment(function: ScalarFunction, variance: float) -> float:

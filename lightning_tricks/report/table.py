@@ -93,6 +93,9 @@ def lines_of(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
         faulty: dict[str, str] = {str(finding.layer): finding.severity for finding in reversed(named)}
         yield from _layers(diagnosis, faulty, width)
         yield from _not_seen(diagnosis, width)
+    if diagnosis.treatment is not None:
+        for line in ("", *str(diagnosis.treatment).splitlines()):
+            yield from map(Line, _wrap(line, width, subsequent_indent=" " * 6) or [""])
 
 
 def _tried(diagnosis: Diagnosis, width: int) -> Iterator[Line]:

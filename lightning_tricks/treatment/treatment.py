@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_tricks._compat.messages import ShownAsText
 from lightning_tricks.diagnosis.experiment import Experiment
-from lightning_tricks.diagnosis.finding import Remedy
+from lightning_tricks.diagnosis.finding import Remedy, plain
 
 _MOST_SHOWN = 8  # trials of a round in the table
 
@@ -80,6 +80,11 @@ class Treatment(ShownAsText):
             changed = f"{count} thing{'s' if count != 1 else ''} {were} changed in the model"
         note = f" ({self.note})" if self.note else ""
         return f"From {self.before:.0%} to {self.after:.0%} of the way: {changed}{note}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        known = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.repr}
+        return {"summary": self.summary} | {name: plain(value) for name, value in known.items()}
 
     def __str__(self) -> str:
         lines = [self.summary]

@@ -21,6 +21,7 @@ from lightning_tricks.probes.packed import pack, unpack
 from lightning_tricks.probes.probe import MAX_PATTERNS
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
 from lightning_tricks.report import write_folder
+from lightning_tricks.report.live import LiveView
 from lightning_tricks.watch import selection
 from lightning_tricks.watch.errors import MonitorErrors, say
 from lightning_tricks.watch.judge import Judge, OnProblem, TrainingProblemError, check_on_problem
@@ -62,7 +63,7 @@ class LoopDoctor:
         self.errors = MonitorErrors(_NAME)
         self._looks, self._optimizers, self._judge = looks, list(optimizers), judge
         self._on_problem, self._report, self._every, self._layers = on_problem, report, every_n_steps, layers
-        self._files = files
+        self._files, self._live = files, LiveView()
         self._new: list[Finding] = []
         self._in_block = False
         self._end: Any = None
@@ -144,6 +145,7 @@ class LoopDoctor:
         selection.append(self.history, snapshot)
         self._judge.changed()
         self._new += self._judge.news(self.history)
+        self._show_live()
 
     def act(self) -> None:
         new, self._new = self._new, []
@@ -186,8 +188,13 @@ class LoopDoctor:
             with self.errors:
                 self._tell()
 
+    def _show_live(self) -> None:
+        if self._report and process_rank() == 0:
+            self._live.update(self.diagnosis)
+
     def _tell(self) -> None:
         if self._report:
+            self._show_live()
             self.diagnosis.show()
         if self._files is not None:
             try:
@@ -242,7 +249,7 @@ def watch(
         on_problem: What to do at a new problem of severity ``"warning"`` or ``"critical"``: ``"warn"`` once per problem
             and layer, ``"stop"``: warn and set ``doctor.should_stop``, ``"raise"`` a TrainingProblemError out of
             ``optimizer.step()``, or only ``"log"``.
-        report: Whether the table is printed at the end.
+        report: Whether the table is printed at the end, and in a notebook a line shown on the way.
         ignore: Problems that are not to be found, such as ``("bias_shift", "dead_units:encoder.*")``.
         rules: Rules of your own, made by ``lightning_tricks.rule``, beside those of the package.
         preflight: Whether the network is asked, after the first step and with at most four further forwards on a copy,

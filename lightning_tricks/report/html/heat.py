@@ -74,8 +74,8 @@ class Cells:
         return "const" if self.constant and (j, i) in self.grid.constant else ""
 
 
-def picture(cells: Cells, name: str, marks: Sequence[int]) -> Markup:
-    """The coloured cells, with names of layers beside and steps below."""
+def picture(cells: Cells, name: str, marks: Sequence[int], why: str = "a finding names this layer") -> Markup:
+    """The coloured cells, with names of layers beside, those to look at with a sign, and steps below."""
     grid, values = cells.grid, cells.values
     rows, columns = len(values), len(grid.steps)
     height = max(min(_TALLEST / max(rows, 1), _ROW), _NARROWEST) * rows
@@ -96,7 +96,7 @@ def picture(cells: Cells, name: str, marks: Sequence[int]) -> Markup:
         tag("span", grid.labels[j], style=f"top:{100 * (j + 0.5) / rows:.2f}%", class_="sick" if j in sick else None)
         for j in named
     ]
-    signs = [tag("i", style=f"top:{100 * (j + 0.5) / rows:.2f}%", title="a finding names this layer") for j in sick]
+    signs = [tag("i", style=f"top:{100 * (j + 0.5) / rows:.2f}%", title=why) for j in sick]
     below = [
         tag("span", grid.steps[i], style=f"left:{100 * (i + 0.5) / columns:.2f}%")
         for i in ticks(columns, min(6, columns))

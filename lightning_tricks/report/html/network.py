@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.finding import Finding
@@ -14,6 +15,14 @@ from lightning_tricks.report.layers import Row
 _ALL_NAMED = 32  # layers up to which each has its name
 
 
+class Named(NamedTuple):
+    """A finding that names a layer, the number of the article that it is in, and whether that is about it."""
+
+    article: int
+    finding: Finding
+    is_cause: bool
+
+
 def section(diagnosis: Diagnosis, grid: Grid) -> list[Markup]:
     """The strip; in a long network, layers without a finding stand together."""
     if not grid.layers:
@@ -22,7 +31,7 @@ def section(diagnosis: Diagnosis, grid: Grid) -> list[Markup]:
     items: list[Markup] = []
     plain: list[int] = []
     for j, row in enumerate(grid.layers):
-        found = next((named[name] for name in row.names if name in named), None)
+        found = min((named[name] for name in row.names if name in named), key=_first, default=None)
         broken = any(at == j for at, _ in grid.broken)
         if found is None and not broken and len(grid.layers) > _ALL_NAMED:
             plain.append(j)
@@ -38,25 +47,31 @@ def section(diagnosis: Diagnosis, grid: Grid) -> list[Markup]:
     return [tag("p", said), tag("ol", items, class_="strip")]
 
 
-def layers_of(diagnosis: Diagnosis) -> dict[str, tuple[int, Finding]]:
-    """The worst finding that names a layer, with the number of the article that it is in."""
-    found: dict[str, tuple[int, Finding]] = {}
+def layers_of(diagnosis: Diagnosis) -> dict[str, Named]:
+    """The finding to begin with that names a layer, with the number of the article that it is in."""
+    found: dict[str, Named] = {}
     for i, root in enumerate(diagnosis.findings, 1):
         for finding in tree([root]):
-            if finding.layer and (finding.layer not in found or finding.rank > found[finding.layer][1].rank):
-                found[finding.layer] = i, finding
+            if finding.layer:
+                each = Named(i, finding, finding is root)
+                found[finding.layer] = min(found.get(finding.layer, each), each, key=_first)
     return found
 
 
-def _layer(row: Row, label: str, found: tuple[int, Finding] | None, broken: bool) -> Markup:
+def _first(named: Named) -> tuple[int, bool, int]:
+    """By severity; of one severity causes before what follows from them, in the order of the page."""
+    return -named.finding.rank, not named.is_cause, named.article
+
+
+def _layer(row: Row, label: str, found: Named | None, broken: bool) -> Markup:
     name = tag("b", label, title=", ".join(row.names))
     parts: list[Markup] = [name, tag("span", row.function, class_="quiet")]
     if broken:
         parts.append(tag("span", "NaN or Inf", class_="badge critical"))
     if found is not None:
-        number, finding = found
-        parts.append(tag("a", badge(finding.severity), f" {heading(finding)}", href=f"#finding-{number}"))
-    return tag("li", parts, class_=None if found is None else finding.severity)
+        finding = found.finding
+        parts.append(tag("a", badge(finding.severity), f" {heading(finding)}", href=f"#finding-{found.article}"))
+    return tag("li", parts, class_=None if found is None else found.finding.severity)
 
 
 def _together(grid: Grid, places: Sequence[int]) -> list[Markup]:

@@ -8,6 +8,7 @@ import importlib.resources
 import pathlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, view
 from lightning_tricks.report.files import replaced
@@ -24,21 +25,26 @@ _STATES = {
 }
 
 
+class Section(NamedTuple):
+    """A part of a page, with the anchor that leads to it."""
+
+    name: str
+    title: str
+    content: Sequence[Markup]
+
+
 def write_html(diagnosis: Diagnosis, path: str | pathlib.Path, trials: Sequence[Trial | Treated] = ()) -> pathlib.Path:
     """Write a diagnosis as one page of HTML, with its pictures and numbers in it; it loads nothing else.
 
     Args:
         diagnosis: What to show.
         path: The file; its folder is made if need be. A file that is there stays whole until the new one is.
-        trials: Trainings before and after a change, or treatments.
+        trials: Trainings before and after a change, or treatments, beside that of the diagnosis.
 
     Raises:
         OSError: It cannot be written.
     """
-    whole = html(diagnosis, trials)
-    with replaced(path) as part:
-        part.write_text(whole, encoding="utf-8")
-    return pathlib.Path(path)
+    return written(html(diagnosis, trials), path)
 
 
 view("html")(write_html)
@@ -46,31 +52,45 @@ view("html")(write_html)
 
 def html(diagnosis: Diagnosis, trials: Sequence[Trial | Treated] = ()) -> str:
     """The page as a string."""
+    treated = [] if diagnosis.treatment is None else [diagnosis.treatment]
+    trials = [*treated, *(each for each in trials if each is not diagnosis.treatment)]
+    state = _STATES[diagnosis.state][1]
+    return frame(f"{state}: diagnosis of a training", _header(diagnosis), list(_sections(diagnosis, trials)))
+
+
+def frame(title: str, header: Markup, sections: Sequence[Section]) -> str:
+    """A whole page: it loads nothing, and runs the one script whose hash its policy names."""
     style, script = _asset("style.css"), _asset("hover.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    sections = list(_sections(diagnosis, trials))
-    links = [tag("li", tag("a", title, href=f"#{name}")) for name, title, _ in sections]
+    links = [tag("li", tag("a", each.title, href=f"#{each.name}")) for each in sections]
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{_STATES[diagnosis.state][1]}: diagnosis of a training"),
+        tag("title", title),
         tag("style", Markup(style)),
     )
     body = tag(
         "body",
-        tag("a", "Skip to the findings", href="#findings", class_="skip"),
-        _header(diagnosis),
+        tag("a", f"Skip to: {sections[0].title}", href=f"#{sections[0].name}", class_="skip"),
+        header,
         tag("nav", tag("ul", links), aria_label="Sections"),
-        tag("main", [_section(name, title, content) for name, title, content in sections]),
+        tag("main", [_section(each) for each in sections]),
         tag("footer", tag("p", f"Written by lightning_tricks on {datetime.now():%Y-%m-%d %H:%M}.")),
         tag("div", id="tip", aria_hidden="true", hidden=True),
         tag("script", Markup(script)),
     )
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def written(whole: str, path: str | pathlib.Path) -> pathlib.Path:
+    """Put a page into a file, which stays as it was until all of it is there."""
+    with replaced(path) as part:
+        part.write_text(whole, encoding="utf-8")
+    return pathlib.Path(path)
 
 
 def _header(diagnosis: Diagnosis) -> Markup:
@@ -89,27 +109,26 @@ def _header(diagnosis: Diagnosis) -> Markup:
     )
 
 
-def _sections(diagnosis: Diagnosis, trials: Sequence[Trial | Treated]) -> Iterator[tuple[str, str, list[Markup]]]:
+def _sections(diagnosis: Diagnosis, trials: Sequence[Trial | Treated]) -> Iterator[Section]:
     grid = _grid(diagnosis)
-    yield "findings", "Findings", findings.section(diagnosis)
+    yield Section("findings", "Findings", findings.section(diagnosis))
     if trials:
-        yield "trials", "Before and after", tried.trials(trials)
+        yield Section("trials", "Before and after", tried.trials(trials))
     if diagnosis.experiments:
-        yield "tried", "What was tried", tried.experiments(diagnosis.experiments, findings.proofs(diagnosis))
+        yield Section("tried", "What was tried", tried.experiments(diagnosis.experiments, findings.proofs(diagnosis)))
     if diagnosis.history:
-        yield "network", "The network", network.section(diagnosis, grid)
-        yield "loss", "The loss", loss.section(diagnosis)
-        yield "layers", "Layer by layer", _layers(diagnosis, grid)
-        yield "not-seen", "What was not seen", about.not_seen(diagnosis.history)
-    yield "settings", "Settings, versions, machine", about.settings(diagnosis)
-    yield "words", "The words", about.vocabulary()
+        yield Section("network", "The network", network.section(diagnosis, grid))
+        yield Section("loss", "The loss", loss.section(diagnosis))
+        yield Section("layers", "Layer by layer", _layers(diagnosis, grid))
+        yield Section("not-seen", "What was not seen", about.not_seen(diagnosis.history))
+    yield Section("settings", "Settings, versions, machine", about.settings(diagnosis))
+    yield Section("words", "The words", about.vocabulary())
 
 
 def _layers(diagnosis: Diagnosis, grid: Grid) -> list[Markup]:
-    said = (
-        "Layers from top to bottom in the order of execution, probed steps from left to right; they lie side by side, "
-    )
-    said += "however far apart they were. Faint is what no rule names, and hatched where a measure does not apply."
+    said = "Layers from top to bottom in the order of execution, probed steps from left to right, side by side however "
+    said += "far apart they were. Faint is what no rule names, hatched where a measure does not apply; a colour is a "
+    said += "place to look at, and no finding by itself."
     parts = [tag("p", said)]
     if grid.thinned:
         parts.append(tag("p", grid.thinned, class_="thinned"))
@@ -122,8 +141,9 @@ def _grid(diagnosis: Diagnosis) -> Grid:
     return grid_of(diagnosis.history, diagnosis.layers, [finding.step for finding in named], layers)
 
 
-def _section(name: str, title: str, content: Sequence[Markup]) -> Markup:
-    return tag("section", tag("h2", title, id=f"{name}-title"), join(content), id=name, aria_labelledby=f"{name}-title")
+def _section(each: Section) -> Markup:
+    heading = tag("h2", each.title, id=f"{each.name}-title")
+    return tag("section", heading, join(each.content), id=each.name, aria_labelledby=f"{each.name}-title")
 
 
 def _asset(name: str) -> str:

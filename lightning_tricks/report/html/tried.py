@@ -94,9 +94,12 @@ def trials(made: Sequence[Trial | Treated]) -> list[Markup]:
 
 
 def _trial(made: Trial | Treated) -> Markup:
+    lines: list[Markup] = []
     whole = None
     if not isinstance(made, Trial):
-        whole = tag("details", tag("summary", "All that was changed"), tag("pre", str(made)))
+        changes, *_ = str(made).split("\n\n")  # behind them stands the table of all that was tried
+        lines = [tag("li", line.strip()) for line in changes.splitlines()[1:]]
+        whole = tag("details", tag("summary", "All that was tried"), tag("pre", str(made)))
         made = Trial("Treatment", made.curves, made.summary, "share of the way")
     items = [(key, run) for key, run in made.curves.items() if run][: len(_LOOKS)]
     series = [
@@ -106,7 +109,8 @@ def _trial(made: Trial | Treated) -> Markup:
     levels = [] if math.isnan(made.guess) else [Level("a guess", made.guess)]
     drawn = chart(series, f"{made.name}: the {made.measure} over the steps. {made.outcome}", levels) if series else None
     about = f"{made.outcome} Drawn: the {made.measure} over the steps.".strip() if series else made.outcome
-    return tag("div", tag("h3", made.name), tag("p", about) if about else None, drawn, whole, class_="experiment")
+    parts = [tag("p", about) if about else None, tag("ul", lines) if lines else None, drawn, whole]
+    return tag("div", tag("h3", made.name), parts, class_="experiment")
 
 
 def _curves(curves: Mapping[str, Sequence[float]], name: str) -> Markup:

@@ -8,7 +8,7 @@ from torch import nn
 from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.diagnosis.rules import exploding_gradient, vanishing_gradient
 from lightning_tricks.report import gradient_flow
-from lightning_tricks.report.figures.gradient_flow import healthy_band
+from lightning_tricks.report.figures.gradient_flow import no_finding
 from tests.report.conftest import train
 
 
@@ -33,7 +33,7 @@ def test_the_slope_is_that_of_the_line(sigmoids, curve):
     )
     above, _ = gradient_flow([exact]).axes
     labels = [text.get_text() for text in above.get_legend().get_texts()]
-    assert labels == ["step 0: +2.00", "fitted at step 0", "no finding"]
+    assert labels == ["step 0: +2.00", "fitted at step 0", "9 in 10 healthy", "a finding begins"]
     np.testing.assert_allclose(curve(above, "fitted"), [100.0**-6, 1.0])
 
 
@@ -96,13 +96,19 @@ def test_a_line_is_fitted_to_plain_stacks_only(network):
     """Over the branches of a block, or over q, k and v, a slope by the order of execution means nothing."""
     history = train(network())
     axes = gradient_flow(history).axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["step 0", "step 1", "step 2", "no finding"]
-    assert {line.get_linestyle() for line in axes.get_lines()} == {"None"}
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "step 0",
+        "step 1",
+        "step 2",
+        "9 in 10 healthy",
+        "a finding begins",
+    ]
+    assert {line.get_linestyle() for line in axes.get_lines()} == {"None", ":"}  # points, and where a finding begins
 
 
 @pytest.mark.parametrize("kind", [vanishing_gradient, exploding_gradient])
 def test_the_band_ends_where_the_rules_begin(kind):
-    low, high = healthy_band(5)
+    low, high = no_finding(5)
     assert (low[0], high[0]) == (vanishing_gradient.LIMITS.vanished, exploding_gradient.LIMITS.exploded)
-    deep = healthy_band(101)[kind is exploding_gradient][0]
+    deep = no_finding(101)[kind is exploding_gradient][0]
     assert abs(np.log10(deep)) / 100 == pytest.approx(kind.LIMITS.steep)

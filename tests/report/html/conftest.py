@@ -83,6 +83,15 @@ def hostile(one_fault):
     return Diagnosis([finding], history, (evil, "*"), [tried])
 
 
+@pytest.fixture(scope="session")
+def compared(healthy):
+    """Two runs, of which one has weights that were made small on the way."""
+    spoilt = lt.init.initialize(mlp(3, nn.ReLU))
+    with torch.no_grad():
+        spoilt[2].weight.mul_(0.01)
+    return lt.compare(healthy, watched(spoilt))
+
+
 def long_diagnosis(layers, looks):
     """Of a made-up training: so many layers, so many looks, no two numbers alike; every 32nd look is the same again."""
     looked = min(looks, 31)

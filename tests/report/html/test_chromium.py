@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-PAGES = ["healthy", "one_fault", "two_faults", "hostile"]
+PAGES = ["healthy", "one_fault", "two_faults", "hostile", "compared"]
 SCHEMES = {"light": (), "dark": ("--blink-settings=preferredColorScheme=0",)}
 
 # Of every text that is seen: the contrast (WCAG 2.2) with the first background behind it that is not transparent.
@@ -88,7 +88,7 @@ def test_the_keyboard_comes_to_everything_in_the_order_of_the_page(one_fault, br
     assert {order for _, order, _ in found} == {0}  # the order of the page
     assert all(name for *_, name in found)
     names = [name for *_, name in found]
-    assert names[:2] == ["Skip to the findings", "Findings"]
+    assert names[:2] == ["Skip to: Findings", "Findings"]
     assert [name for kind, _, name in found if kind == "summary"][-1].endswith("words")
     assert "The numbers: std a" in names
 

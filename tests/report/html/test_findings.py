@@ -20,7 +20,7 @@ from lightning_tricks.report.html import findings
     ],
 )
 def test_calls_are_set_as_code_whole(advice, code):
-    (shown,) = findings.section(Diagnosis([Finding("evil", None, "info", 0, remedies=(Remedy("x", advice),))]))
+    (shown,) = findings.section(Diagnosis([Finding("evil", None, "warning", 0, remedies=(Remedy("x", advice),))]))
     found = re.findall("<code>(.*?)</code>", shown)
     assert len(found) == code
     assert all(each.count("(") == each.count(")") for each in found)
@@ -36,10 +36,23 @@ def test_every_remedy_of_the_rules_is_whole():
 
 
 def test_consequences_stand_below_their_cause(cause):
-    (shown,) = findings.section(Diagnosis([cause]))
+    next_step, shown = findings.section(Diagnosis([cause]))
+    assert "Mend the first one and train again" in next_step
     inner = shown.partition("What follows from it")[2]
     assert inner.index("vanishing gradient at layer 3") < inner.index("linear units at layer 5")
     assert "linearity 1.000" in inner
+
+
+def test_what_follows_has_a_remedy_too_for_where_it_stays():
+    follows = Finding("saturation", "3", "warning", 0, remedies=(Remedy("x", "halve the weights of layer 2"),))
+    cause = Finding("output_mismatch", "6", "critical", 0, remedies=(Remedy("x", "y"),), consequences=(follows,))
+    _, shown = findings.section(Diagnosis([cause]))
+    assert "What to do if it stays: halve the weights of layer 2" in shown
+
+
+def test_with_notes_alone_nothing_has_to_be_mended(healthy):
+    noted = Diagnosis([Finding("batch_norm_mismatch", "0", "info", 0)], healthy.history)
+    assert "Nothing has to be mended" in findings.section(noted)[0]
 
 
 def test_without_a_finding_it_says_what_to_do_next(healthy, rectifiers):

@@ -7,6 +7,7 @@ from html import unescape
 import pytest
 
 from lightning_tricks.diagnosis import Finding, Remedy
+from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.history.learning import guess_of
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report import Diagnosis, Trial
@@ -14,6 +15,7 @@ from lightning_tricks.report.html import html
 from lightning_tricks.report.html.measures import PICTURES, write
 from lightning_tricks.report.layers import layer_rows
 from lightning_tricks.report.words import evidence
+from lightning_tricks.treatment import Proven, Treatment
 from tests.report.html.conftest import long_diagnosis
 
 
@@ -158,3 +160,26 @@ def test_a_treatment_is_shown_by_its_curves(two_faults):
     trials = page.partition('id="trials"')[2].partition("</section>")[0]
     assert re.findall('<i class="line (l.)"></i>([a-z ]+)', trials) == [("l1", "unchanged"), ("l0", "lower rate")]
     assert "Treatment" in text(html(two_faults, [type("Empty", (), {"curves": {}, "summary": "Nothing."})()]))
+
+
+def test_the_treatment_of_a_diagnosis_is_on_its_page(two_faults):
+    """What was changed stands in the open, once, with its gain; what was tried besides can be unfolded."""
+    change = Proven("initialize", "start every layer anew", "net.0", 0.5)
+    numbers = {"round": 1, "share": 0.6, "unchanged": 0.1, "gain": 0.5, "proven": 1}
+    treatment = Treatment(
+        [change],
+        [change],
+        {"lr": 0.01},
+        trials=[Experiment("initialize", "?", "yes", numbers)],
+        curves={"unchanged": [(0, 0.0), (10, 0.1)], "initialize": [(0, 0.0), (10, 0.6)]},
+        before=0.1,
+        after=0.6,
+    )
+    diagnosis = dataclasses.replace(two_faults, treatment=treatment)
+    for page in (html(diagnosis), html(diagnosis, [treatment])):
+        trials = page.partition('id="trials"')[2].partition("</section>")[0]
+        assert trials.count("<h3>Treatment</h3>") == 1
+        shown = trials.partition("<details>")[0]
+        assert "<li>changed: start every layer anew at net.0  (gain +50%)</li>" in shown
+        assert "<li>use: lr=0.01</li>" in shown
+        assert "share of the way  unchanged" in trials
