@@ -9,7 +9,7 @@ import operator
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from lightning_tricks.diagnosis.experiment import Experiment
+from lightning_tricks.diagnosis.experiment import Example, Experiment
 from lightning_tricks.probes.records.record import to_json
 
 Severity = Literal["info", "warning", "critical"]
@@ -162,7 +162,7 @@ class Finding:
 
 def plain(value: Any) -> Any:
     """Findings and what they hold as JSON knows them."""
-    if isinstance(value, (Criterion, Remedy, Finding, Experiment)):
+    if isinstance(value, (Criterion, Remedy, Finding, Experiment, Example)):
         return plain(vars(value))
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
