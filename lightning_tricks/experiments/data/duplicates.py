@@ -127,7 +127,9 @@ def _across(data: Data, keys: np.ndarray, first: np.ndarray) -> tuple[dict[int, 
     nearer = found.asked[far_nearer(found)]
     near[nearer] = True
     near &= ~equal & ~met
-    windows = shared_windows(validation, train) & ~equal
+    windows = np.zeros(len(validation), bool)
+    if not equal.all():
+        windows[~equal] = shared_windows(_some(validation, ~equal), train)
     twins = {int(i): int(first[place[i]]) for i in np.flatnonzero(exact)}
     nearest = dict(zip(found.asked.tolist(), found.index[:, 0].tolist(), strict=True))
     twins |= {int(i): nearest[int(i)] for i in np.flatnonzero(near)}
