@@ -14,6 +14,7 @@ from lightning_tricks.experiments.data.reading import Patterns
 
 _GROUPS = 32  # of columns that are left out in turn
 _SHARE_OF_WINDOW = 2  # one over it: what two windows of a series have to share
+_LOOKED_AT = 1000  # patterns: windows of a series follow each other
 _EQUAL = 0.2  # of the distances: they are not those of numbers that vary freely
 _NEAR = 0.2  # of the median distance
 _FEWEST = 100  # patterns that are counted on: a set of few has gaps by nature
@@ -106,6 +107,13 @@ def shared_windows(asked: Patterns, base: Patterns) -> np.ndarray:
             if length >= 2 * _DIFFERENT:
                 found |= _shifted(*(_in_time(x.values, axis) for x in (one, other)))
     return found
+
+
+def are_windows(patterns: Patterns) -> bool:
+    """Whether most patterns share half of themselves with another one: windows of a series."""
+    first = patterns.some(np.arange(min(len(patterns), _LOOKED_AT)))
+    odd = np.arange(len(first)) % 2 == 1
+    return bool(odd.any()) and float(shared_windows(first.some(odd), first.some(~odd)).mean()) > 0.5
 
 
 def _in_time(values: Tensor, axis: int) -> Tensor:

@@ -13,7 +13,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.data.copies import far_nearer, keys_of, nearly_met, shared_windows
+from lightning_tricks.experiments.data.copies import are_windows, far_nearer, keys_of, nearly_met, shared_windows
 from lightning_tricks.experiments.data.examples import examples_of, listed
 from lightning_tricks.experiments.data.neighbours import Data, read_once
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
@@ -62,7 +62,7 @@ def _counted(data: Data) -> _Counted:
     several = count[group] > 1
     copied = np.zeros(len(train), bool)
     if several.any():
-        copied[several] = ~nearly_met(_some(train, several), train)
+        copied[several] = ~nearly_met(train.some(several), train)
     wrong = _contradicting(data, group, copied)
     numbers = {"patterns": float(len(train)), "repeated": float(len(train) - len(count)), "copied": float(copied.sum())}
     numbers["contradicting"] = float(len(wrong))
@@ -80,11 +80,6 @@ def _counted(data: Data) -> _Counted:
         pairs = ((i, f"training {train.index[j]}") for i, j in twins.items())
         shown += examples_of(data.validation, pairs, "validation")
     return _Counted(Answer(text, numbers, examples=shown), wrong, twins)
-
-
-def _some(patterns: Any, which: np.ndarray) -> Any:
-    inputs = tuple(dataclasses.replace(x, values=x.values[which], keys=x.keys[which]) for x in patterns.inputs)
-    return dataclasses.replace(patterns, inputs=inputs, index=patterns.index[which])
 
 
 def _contradicting(data: Data, group: np.ndarray, copied: np.ndarray) -> list[int]:
@@ -124,12 +119,12 @@ def _across(data: Data, keys: np.ndarray, first: np.ndarray) -> tuple[dict[int, 
     exact = equal & ~met
     near = np.zeros(len(validation), bool)
     found = data.of_validation
-    nearer = found.asked[far_nearer(found)]
-    near[nearer] = True
+    if not are_windows(train):
+        near[found.asked[far_nearer(found)]] = True
     near &= ~equal & ~met
     windows = np.zeros(len(validation), bool)
     if not equal.all():
-        windows[~equal] = shared_windows(_some(validation, ~equal), train)
+        windows[~equal] = shared_windows(validation.some(~equal), train)
     twins = {int(i): int(first[place[i]]) for i in np.flatnonzero(exact)}
     nearest = dict(zip(found.asked.tolist(), found.index[:, 0].tolist(), strict=True))
     twins |= {int(i): nearest[int(i)] for i in np.flatnonzero(near)}

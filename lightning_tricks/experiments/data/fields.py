@@ -56,6 +56,10 @@ class Column:
         whole = not self.values.is_floating_point() and self.values.dtype not in (torch.uint8, torch.bool)
         return "tokens" if whole and len(self.shape) == 1 and self.shape[0] > 1 else "numbers"
 
+    def some(self, places: Tensor) -> Column:
+        """Of some patterns."""
+        return dataclasses.replace(self, values=self.values[places], keys=self.keys[places.numpy()])
+
     def flat(self) -> Tensor:
         """A matrix of patterns and their numbers, in single precision."""
         return self.values.reshape(len(self.values), -1).float()

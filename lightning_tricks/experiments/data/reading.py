@@ -56,6 +56,14 @@ class Patterns:
     def __len__(self) -> int:
         return len(self.index)
 
+    def some(self, which: np.ndarray) -> Patterns:
+        """Some of them, by their places or by a mask."""
+        places = torch.from_numpy(np.flatnonzero(which) if which.dtype == bool else which)
+        inputs = tuple(column.some(places) for column in self.inputs)
+        target = None if self.target is None else self.target.some(places)
+        drawn = None if self.drawn is None else self.drawn[which]
+        return dataclasses.replace(self, inputs=inputs, target=target, index=self.index[which], drawn=drawn)
+
     @property
     def numbering(self) -> str:
         """What the numbers of patterns are."""
