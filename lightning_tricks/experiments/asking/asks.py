@@ -63,8 +63,8 @@ def asks(question: str, name: str = "") -> Callable[[Callable[P, Answer]], Calla
                 return Experiment(called, question, text, seconds=time.perf_counter() - begun, conclusive=False)
             taken = time.perf_counter() - begun
             parts = found.text, found.numbers, found.curves, found.steps
-            more = {"place": found.place, "doubt": found.doubt, "examples": tuple(found.examples)}
-            return Experiment(called, question, *parts, taken, **more)
+            made = Experiment(called, question, *parts, taken, place=found.place, doubt=found.doubt)
+            return dataclasses.replace(made, examples=tuple(found.examples))
 
         return ask
 

@@ -13,8 +13,8 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.data.examples import listed
-from lightning_tricks.experiments.data.neighbours import Data, read_once
+from lightning_tricks.experiments.data.patterns.examples import listed
+from lightning_tricks.experiments.data.patterns.neighbours import Data, read_once
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 QUESTION = "Which classes are there, and does validation number them alike?"
@@ -34,9 +34,9 @@ def classes(data: Any, val_data: Any = None) -> Answer:
         Numbers: ``classes``; ``most`` and ``least``: the shares of the most and the least frequent one; ``absent``:
         whole numbers between the smallest and the largest that no pattern has; ``runs``: how many times fewer changes
         of class there are from pattern to pattern than in random order, 1 for random; of validation ``unknown``:
-        patterns of a class that the training lacks, ``shared``: those of a class that both have, ``alike``: how often the nearest training
-        patterns have the class of a validation pattern, and ``renumbered``: how often, if its classes are numbered
-        otherwise, in the best way.
+        patterns of a class that the training lacks, ``shared``: those of a class that both have, ``alike``: how often
+        the nearest training patterns have the class of a validation pattern, and ``renumbered``: how often, if its
+        classes are numbered otherwise, in the best way.
 
         How to read it: unknown classes beside shared ones are a split that lost them, or numbers that begin elsewhere.
         Renumbered far over alike: each folder was numbered by itself.
@@ -57,14 +57,14 @@ def _counted(data: Data) -> Answer:
     numbers = {"classes": len(names), "most": shares.max(), "least": shares.min()}
     numbers["absent"] = names[-1] - names[0] + 1 - len(names)
     numbers["runs"] = _runs(data.classes, shares)
-    text = f"{len(names)} classes, the most frequent has {shares.max():.3g} of the patterns, the least {shares.min():.3g}"
+    text = f"{len(names)}, with {shares.min():.3g} to {shares.max():.3g} of the patterns"
     own = data.validation_classes
     if own is not None:
         unknown = ~np.isin(own, names)
         numbers |= {"unknown": unknown.sum(), "shared": (~unknown).sum()}
         if unknown.any():
             which = ", ".join(map(str, np.unique(own[unknown])[:_MOST]))
-            text += f"; {unknown.sum()} of {len(own)} validation patterns have others: {which}"
+            text += f"; {unknown.sum()} of {len(own)} for validation have others: {which}"
         renamed = renumbering(data)
         if renamed is not None:
             numbers |= {"alike": renamed[0], "renumbered": renamed[1]}
@@ -136,11 +136,13 @@ def _renumbered(found: Experiment, data: Data, step: int) -> Iterator[Finding]:
     shift = {b - a for a, b in renamed[2].items()}
     how = f"all by {shift.pop()}" if len(shift) == 1 else f"{{{shown}}}"
     explanation = (
-        f"Training patterns next to validation patterns have their class in {alike:.0%}, and in {renumbered:.0%} if the "
-        f"classes of validation are renumbered ({how}): the two were numbered apart."
+        f"Training patterns next to validation patterns have their class in {alike:.0%}, and in {renumbered:.0%} if "
+        f"the classes of validation are renumbered ({how}): the two were numbered apart."
     )
     evidence = {"agreement": alike, "agreement if renumbered": renumbered, "from validation to training": shown}
-    todo = Remedy("same_classes", "number the classes once: class_to_idx of the training for both, or order = sorted(names)")
+    todo = Remedy(
+        "same_classes", "number the classes once: class_to_idx of the training for both, or order = sorted(names)"
+    )
     yield Finding("validation_mismatch", None, "warning", step, evidence, explanation, (todo,), decided_by=why)
 
 
@@ -149,7 +151,12 @@ def _unknown(found: Experiment, data: Data, step: int) -> Iterator[Finding]:
     if own is None or known is None or not data.train.complete or data.validation is None:
         return
     why = (
-        Criterion("share of validation with a class that the training lacks", numbers["unknown"] / len(own), ">", LIMITS.unknown),
+        Criterion(
+            "share of validation whose class the training lacks",
+            numbers["unknown"] / len(own),
+            ">",
+            LIMITS.unknown,
+        ),
         Criterion("such patterns", numbers["unknown"], ">=", LIMITS.least),
         Criterion("patterns of a class that both have", numbers["shared"], ">", numbers["unknown"]),
     )
@@ -163,7 +170,9 @@ def _unknown(found: Experiment, data: Data, step: int) -> Iterator[Finding]:
     )
     places = np.flatnonzero(np.isin(own, lost))
     evidence = {"classes": shown, f"examples, by their {data.validation.numbering}": listed(data.validation, places)}
-    todo = Remedy("stratify", "split every class alike: train_test_split(..., stratify=y); or the labels begin elsewhere")
+    todo = Remedy(
+        "stratify", "split every class alike: train_test_split(..., stratify=y); or the labels begin elsewhere"
+    )
     yield Finding("validation_mismatch", None, "warning", step, evidence, explanation, (todo,), decided_by=why)
 
 

@@ -9,8 +9,8 @@ import torch
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.data.features import table_of
-from lightning_tricks.experiments.data.neighbours import Data, read_once
+from lightning_tricks.experiments.data.patterns.features import table_of
+from lightning_tricks.experiments.data.patterns.neighbours import Data, read_once
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 QUESTION = "Which input features are the same for every pattern?"

@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 
 from lightning_tricks.diagnosis.experiment import Example, Experiment
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.data.copies import are_windows, far_nearer, keys_of, nearly_met, shared_windows
-from lightning_tricks.experiments.data.examples import examples_of, listed
-from lightning_tricks.experiments.data.neighbours import Data, read_once
+from lightning_tricks.experiments.data.patterns.copies import (
+    are_windows,
+    far_nearer,
+    keys_of,
+    nearly_met,
+    shared_windows,
+)
+from lightning_tricks.experiments.data.patterns.examples import examples_of, listed
+from lightning_tricks.experiments.data.patterns.neighbours import Data, read_once
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 QUESTION = "Which patterns are there more than once?"
@@ -66,7 +72,7 @@ def _counted(data: Data) -> _Counted:
     wrong = _contradicting(data, group, copied)
     numbers = {"patterns": float(len(train)), "repeated": float(len(train) - len(count)), "copied": float(copied.sum())}
     numbers["contradicting"] = float(len(wrong))
-    text = f"{len(train) - len(count)} of {len(train)} training patterns are there already"
+    text = f"{len(train) - len(count)} of {len(train)} for training"
     shown: list[Example] = []
     if wrong:
         text += f", {len(wrong)} with another label ({listed(train, wrong)}: {train.numbering})"
@@ -130,8 +136,9 @@ def _across(data: Data, keys: np.ndarray, first: np.ndarray) -> tuple[dict[int, 
     twins |= {int(i): nearest[int(i)] for i in np.flatnonzero(near)}
     numbers = {"validation": len(validation), "across": exact.sum(), "near": near.sum(), "windows": windows.sum()}
     numbers["by_chance"] = met.sum()
-    said = f"; of {len(validation)} validation patterns {exact.sum()} are training patterns and {near.sum()} nearly"
-    said += f", {windows.sum()} overlap with one" if windows.any() else ""
+    said = f"; {exact.sum()} of {len(validation)} for validation are trained on"
+    said += f", {near.sum()} nearly" if near.any() else ""
+    said += f", {windows.sum()} overlap" if windows.any() else ""
     if twins:
         said += f" ({listed(validation, twins)}: {validation.numbering})"
     return twins, {name: float(value) for name, value in numbers.items()}, said
@@ -144,8 +151,11 @@ class LIMITS:
     across: float = 0.01
     windows: float = 0.5  # at the border of a split in time some always overlap
     contradicting: float = 0.01
-    least: float = 3.0  # patterns: a single one is an accident
-    repeated: float = 0.5  # where most patterns are there several times, repetition is the design, and so are its labels
+    least: float = 3.0  # patterns: fewer are an accident
+    least_across: float = 2.0
+    repeated: float = (
+        0.5  # where most patterns are there several times, repetition is the design, and so are its labels
+    )
 
 
 def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
@@ -162,26 +172,32 @@ def across(found: Experiment, data: Data, twins: dict[int, int], step: int = 0) 
     copies = numbers["across"] + numbers["near"]
     of_copies = Criterion("share of validation that was trained on", copies / len(validation), ">", LIMITS.across)
     of_windows = Criterion("share that overlaps", numbers["windows"] / len(validation), ">", LIMITS.windows)
-    by_chance = Criterion("copies over what meets by chance", copies, ">", max(numbers["by_chance"], LIMITS.least - 1))
+    by_chance = Criterion(
+        "copies over what meets by chance", copies, ">", max(numbers["by_chance"], LIMITS.least_across - 1)
+    )
     why = [of_copies, by_chance] if of_copies.holds and by_chance.holds else [of_windows] if of_windows.holds else []
     if not why:
         return
     count = int(copies if why[0] is of_copies else numbers["windows"])
     same = validation.source is not None and validation.source is data.train.source
     explanation = (
-        f"{count} of {len(validation)} validation patterns are training patterns, equal or nearly, or overlap with one: "
-        "the validation loss says how well the training data are known by heart, not how well the network does on others."
+        f"{count} of {len(validation)} validation patterns are training patterns, equal or nearly, or overlap with "
+        "one: the validation loss says how well these are known by heart, not how well the network does on others."
     )
-    evidence = {"of validation patterns": len(validation), "trained on": count}
+    evidence: dict[str, Any] = {"of validation patterns": len(validation), "trained on": count}
     if twins:
         evidence[f"validation patterns, by their {validation.numbering}"] = listed(validation, twins)
         evidence[f"training patterns, by their {data.train.numbering}"] = listed(data.train, twins.values())
     if why[0] is of_windows:
-        todo = Remedy("split_by_time", "split before windows are cut, by time: series[:n] and series[n:], not at random")
+        todo = Remedy(
+            "split_by_time", "split in time, before windows are cut: series[:n] and series[n:], not at random"
+        )
     else:
-        kept = "[i for i in range(len(dataset)) if i not in known]"
-        todo = Remedy("split_by_group", f"split by what a pattern was made of (GroupShuffleSplit), or take out: {kept}")
-    severity = "info" if same else "warning"
+        kept = f"Subset(val_set, [i for i in range({len(validation)}) if i not in ({listed(validation, twins)})])"
+        todo = Remedy(
+            "split_by_group", f"split by what a pattern was made of (GroupShuffleSplit), or leave out: {kept}"
+        )
+    severity: Severity = "info" if same else "warning"
     yield Finding("validation_mismatch", None, severity, step, evidence, explanation, (todo,), decided_by=tuple(why))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -15,8 +16,8 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.data.features import table_of, values_of
-from lightning_tricks.experiments.data.neighbours import Data, read_once
+from lightning_tricks.experiments.data.patterns.features import table_of, values_of
+from lightning_tricks.experiments.data.patterns.neighbours import Data, read_once
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 QUESTION = "Does a single input feature give the target away?"
@@ -112,7 +113,7 @@ def _is_code(column: Tensor, count: int) -> bool:
 def _apart(feature: np.ndarray, classes: np.ndarray) -> float:
     """Between neighbouring classes, the distance of their medians over the mean of their quartile ranges."""
     quartiles = sorted(np.quantile(feature[classes == c], [0.5, 0.25, 0.75]).tolist() for c in np.unique(classes))
-    gaps = [(b[0] - a[0], (a[2] - a[1] + b[2] - b[1]) / 2) for a, b in zip(quartiles, quartiles[1:], strict=False)]
+    gaps = [(b[0] - a[0], (a[2] - a[1] + b[2] - b[1]) / 2) for a, b in itertools.pairwise(quartiles)]
     return min((gap / max(spread, 1e-12) if gap > 0 else 0.0 for gap, spread in gaps), default=0.0)
 
 

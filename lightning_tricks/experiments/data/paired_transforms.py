@@ -15,8 +15,8 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.data.fields import Column, columns_of
-from lightning_tricks.experiments.data.neighbours import Data, read_once
+from lightning_tricks.experiments.data.patterns.fields import Column, columns_of
+from lightning_tricks.experiments.data.patterns.neighbours import Data, read_once
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 QUESTION = "Do targets move with their images?"
@@ -53,7 +53,7 @@ def paired_transforms(data: Any) -> Answer:
 
 def _compared(data: Data) -> Answer:
     train = data.train
-    if train.source is None or train.target is None or not _has_places(train.target, train.inputs):
+    if train.source is None or not _has_places(train.target, train.inputs):
         raise NotAskedError("there are no images with targets that have places, in a data set with numbers")
     indices = train.index[np.unique(np.linspace(0, len(train) - 1, _ASKED).round().astype(int))]
     moved, left = list[int](), list[int]()
@@ -72,10 +72,10 @@ def _compared(data: Data) -> Answer:
     return Answer(text, numbers)
 
 
-def _has_places(target: Column, inputs: tuple[Column, ...]) -> bool:
+def _has_places(target: Column | None, inputs: tuple[Column, ...]) -> bool:
     """Masks of the image's size, rows of two or four numbers, or what is called so."""
     images = [column for column in inputs if column.kind == "image"]
-    if not images:
+    if not images or target is None:
         return False
     space = [images[0].shape[-2:], images[0].shape[:2]]
     named = any(word in target.name.lower() for word in _PLACES)
@@ -170,7 +170,15 @@ def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
     return judged(found, subject.diagnosis.history[0].step)
 
 
-@tried("paired_transforms", order=26, brings=_brings)
+def _wanted(subject: Subject) -> bool:
+    try:
+        train = read_once(subject).train
+    except Exception:  # the experiments before this one say why they cannot be read
+        return False
+    return train.source is not None and _has_places(train.target, train.inputs)
+
+
+@tried("paired_transforms", order=26, wanted=_wanted, brings=_brings)
 def _in_checkup(subject: Subject) -> Experiment:
     return _asked(subject)
 

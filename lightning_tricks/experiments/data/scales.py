@@ -17,12 +17,12 @@ from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.diagnosis.rules.validation_mismatch import LIMITS as OF_VALIDATION
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.data.copies import are_windows
-from lightning_tricks.experiments.data.examples import examples_of, listed
-from lightning_tricks.experiments.data.features import table_of
-from lightning_tricks.experiments.data.fields import Column
-from lightning_tricks.experiments.data.neighbours import Data, read_once
-from lightning_tricks.experiments.data.reading import Patterns
+from lightning_tricks.experiments.data.patterns.copies import are_windows
+from lightning_tricks.experiments.data.patterns.examples import examples_of, listed
+from lightning_tricks.experiments.data.patterns.features import table_of
+from lightning_tricks.experiments.data.patterns.fields import Column
+from lightning_tricks.experiments.data.patterns.neighbours import Data, read_once
+from lightning_tricks.experiments.data.patterns.reading import Patterns
 
 QUESTION = "Do some patterns come in another unit?"
 _FEWEST = 3  # patterns of a unit
@@ -74,7 +74,8 @@ def _measured(data: Data) -> tuple[Answer, Unit | None, np.ndarray]:
     text, shown = "no", []
     if unit is not None:
         numbers |= {"others": float(len(unit.places)), "factor": unit.factor}
-        text = f"{len(unit.places)} of {len(train)}, a factor of {unit.factor:.3g} in {unit.name} ({listed(train, unit.places)}: {train.numbering})"
+        named = f"{listed(train, unit.places)}: {train.numbering}"
+        text = f"{len(unit.places)} of {len(train)}, a factor of {unit.factor:.3g} in {unit.name} ({named})"
         shown = examples_of(train, ((int(i), f"{unit.factor:.3g} times the size in {unit.name}") for i in unit.places))
     if len(broken):
         text += f"; {len(broken)} hold NaN or infinite numbers ({listed(train, broken)}: {train.numbering})"
@@ -82,7 +83,7 @@ def _measured(data: Data) -> tuple[Answer, Unit | None, np.ndarray]:
         off = off_scale(train, data.validation)
         if off is not None:
             numbers["off"] = off
-            text += f"; in validation {off:.0%} of the features have another mean or spread"
+            text += f"; in validation {off:.0%} of the features are off"
     return Answer(text, numbers, examples=shown), unit, broken
 
 
@@ -181,11 +182,11 @@ def off_scale(train: Patterns, validation: Patterns) -> float | None:
     if are_windows(train):
         return None
     stride = max(1, one.shape[1] // _MOST) | 1
-    one, other = one[:, ::stride].double().numpy(), other[:, ::stride].double().numpy()
-    if min(len(one), len(other)) < OF_VALIDATION.patterns:
+    own, others = one[:, ::stride].double().numpy(), other[:, ::stride].double().numpy()
+    if min(len(own), len(others)) < OF_VALIDATION.patterns:
         return None
-    found, half = _off(one, other), len(one) // 2
-    drift = _off(one[:half], one[half:])
+    found, half = _off(own, others), len(own) // 2
+    drift = _off(own[:half], own[half:])
     return None if found is None or drift is None else max(found - drift, 0.0)
 
 
@@ -229,7 +230,9 @@ def judged(found: Experiment, data: Data, unit: Unit | None, step: int = 0) -> I
         f"{unit.name}, and nothing lies between: they come in another unit, and one scale cannot fit both."
     )
     evidence = {"patterns": len(unit.places), "factor": unit.factor, f"examples, by their {train.numbering}": numbers}
-    todo = Remedy("same_unit", f"bring these into the unit of the others: x = x / {unit.factor:.4g} (patterns {numbers})")
+    todo = Remedy(
+        "same_unit", f"bring these into the unit of the others: x = x / {unit.factor:.4g} (patterns {numbers})"
+    )
     yield Finding("unnormalized_input", None, "warning", step, evidence, explanation, (todo,), decided_by=why)
 
 
@@ -246,15 +249,19 @@ def _is_a_class(data: Data, unit: Unit) -> bool:
 
 def of_validation(found: Experiment, data: Data, step: int = 0) -> Iterator[Finding]:
     """Validation in another unit, or with its features in another order."""
-    why = (Criterion("share of features with another mean or spread", found.numbers.get("off", 0.0), ">", LIMITS.share),)
+    why = (
+        Criterion("share of features with another mean or spread", found.numbers.get("off", 0.0), ">", LIMITS.share),
+    )
     if not why[0].holds:
         return
     explanation = (
         f"In validation {found.numbers['off']:.0%} of the input features have another mean or spread than in the "
         "training: the two are not prepared alike, or their columns stand in another order."
     )
-    todo = Remedy("same_transform", "the same transform for both: fit it on the training data, apply it to validation")
-    yield Finding("validation_mismatch", None, "warning", step, dict(found.numbers), explanation, (todo,), decided_by=why)
+    todo = Remedy("same_transform", "one transform for both: fit it on the training data, apply it to validation")
+    yield Finding(
+        "validation_mismatch", None, "warning", step, dict(found.numbers), explanation, (todo,), decided_by=why
+    )
 
 
 @tried("scales", order=24, brings=_brings)

@@ -14,10 +14,10 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.data.copies import keys_of
-from lightning_tricks.experiments.data.examples import examples_of, listed
-from lightning_tricks.experiments.data.neighbours import NEAREST, Data, Neighbours, read_once
-from lightning_tricks.experiments.data.noise import estimate, out_of_fold_scores
+from lightning_tricks.experiments.data.patterns.copies import keys_of
+from lightning_tricks.experiments.data.patterns.examples import SHOWN, examples_of, listed
+from lightning_tricks.experiments.data.patterns.neighbours import NEAREST, Data, Neighbours, read_once
+from lightning_tricks.experiments.data.patterns.noise import estimate, out_of_fold_scores
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 QUESTION = "How many labels do their neighbours contradict?"
@@ -31,14 +31,16 @@ def wrong_labels(data: Any) -> Answer:
     """The share of labels that are wrong, with an interval, and the most suspicious ones.
 
     Neighbours are found by the inputs, and by what a small model says of each class that has not seen the pattern.
-    Where classes overlap neighbours disagree among each other; wrong labels stand where these agree. Copies are left out.
+    Where classes overlap neighbours disagree among each other; wrong labels stand where these agree. Copies are left
+    out.
 
     Args:
         data: A loader, a data set, a LightningDataModule, an iterable of batches, or one batch ``(x, y)``.
 
     Returns:
-        Numbers: ``share`` of wrong labels, from ``low`` to ``high`` (95 %); ``agreement``: how often neighbours have a
-        pattern's label, ``chance``: how often any patterns have the same, ``errors``: the difference in standard
+        The most suspicious patterns are ``examples``. Numbers: ``share`` of wrong labels, from ``low`` to ``high``
+        (95 %); ``agreement``: how often neighbours have a pattern's label, ``chance``: how often any two patterns have
+        the same, ``errors``: the difference in standard
         errors; ``one_voice``: how much of the way from chance to 1 the agreement would be without the wrong ones,
         times the largest likely share of neighbourhoods where classes do not overlap; ``room``: how often others than
         the majority's label occur at all; ``patterns``.
@@ -88,18 +90,26 @@ def _judged(data: Data) -> Answer:
     room = float((1 - shares)[with_one_voice].mean()) if len(with_one_voice) else 0.0
     clear = (best - chance) / (1 - chance) / (1 - min(low * count / (count - 1), 0.9)) ** 2
     numbers = {"share": share, "low": low, "high": high, "agreement": best, "chance": chance}
-    numbers |= {"errors": max(kind.errors for kind in kinds), "one_voice": clear * apart, "room": room, "patterns": len(places)}
+    numbers |= {
+        "errors": max(kind.errors for kind in kinds),
+        "one_voice": clear * apart,
+        "room": room,
+        "patterns": len(places),
+    }
     numbers = {name: float(value) for name, value in numbers.items()}
     if numbers["errors"] < LIMITS.errors:
-        text = f"neighbours say nothing of the labels: {best:.0%} have the same, any two patterns {chance:.0%}"
+        text = f"neighbours say nothing of labels: {best:.0%} have the same, of any two {chance:.0%}"
         return Answer(text, numbers)
     if not _is_told(numbers):
-        return Answer(f"it cannot be told: neighbours agree in {best:.0%}, any two patterns in {chance:.0%}", numbers)
+        return Answer(f"not to be told: {best:.0%} of neighbours have the same label, of any two {chance:.0%}", numbers)
     asked, said = _suspicious(heard or kinds, codes, share)
-    shown = [(int(places[i]), f"labelled {names[codes[i]]}, its neighbours {names[j]}") for i, j in zip(asked, said, strict=True)]
-    text = f"about {share:.1%} of the labels are wrong ({low:.1%} to {high:.1%})"
+    shown = [
+        (int(places[i]), f"labelled {names[codes[i]]}, its neighbours {names[j]}")
+        for i, j in zip(asked, said, strict=True)
+    ]
+    text = f"about {share:.1%}, {low:.1%} to {high:.1%}"
     if shown and low > 0:
-        text += f", first of all {listed(data.train, [place for place, _ in shown])} ({data.train.numbering})"
+        text += f": {listed(data.train, [place for place, _ in shown])} ({data.train.numbering})"
     return Answer(text, numbers, examples=examples_of(data.train, shown))
 
 
@@ -165,17 +175,24 @@ def judged(found: Experiment, step: int = 0) -> Iterator[Finding]:
         Criterion("share of wrong labels, at the least", numbers["low"], ">", LIMITS.low),
         Criterion("share of wrong labels", numbers["share"], ">=", LIMITS.share),
         Criterion("how far neighbours speak with one voice", numbers["one_voice"], ">=", LIMITS.one_voice),
-        Criterion("share over how often other labels occur", numbers["share"] / max(numbers["room"], 1e-9), "<=", LIMITS.room),
+        Criterion(
+            "share over how often other labels occur", numbers["share"] / max(numbers["room"], 1e-9), "<=", LIMITS.room
+        ),
     )
     if numbers["errors"] < LIMITS.errors or not all(each.holds for each in why):
         return
-    indices = ", ".join(str(each.index) for each in found.examples)
+    indices = ", ".join(str(each.index) for each in found.examples[:SHOWN])
     explanation = (
-        f"About {numbers['share']:.1%} of the labels ({numbers['low']:.1%} to {numbers['high']:.1%}) are others than all "
-        "patterns around them have. Where classes overlap neighbours disagree among each other; here they agree, and the "
-        "label alone stands out. The network learns them by heart late in the training, and validation counts them as errors."
+        f"About {numbers['share']:.1%} of the labels ({numbers['low']:.1%} to {numbers['high']:.1%}) are others than "
+        "all patterns around them have. Where classes overlap neighbours disagree among each other; here they agree, "
+        "and the label alone stands out. The network learns such labels by heart, late in the training."
     )
-    evidence = {"share of wrong labels": numbers["share"], "from": numbers["low"], "to": numbers["high"], "examples": indices}
+    evidence = {
+        "share of wrong labels": numbers["share"],
+        "from": numbers["low"],
+        "to": numbers["high"],
+        "examples": indices,
+    }
     todo = Remedy("clean_labels", f"look at these labels first: {indices}")
     other = Remedy("change_loss", "a loss that forgives some: F.cross_entropy(..., label_smoothing=0.1); stop early")
     yield Finding("target_mismatch", None, "warning", step, evidence, explanation, (todo, other), decided_by=why)

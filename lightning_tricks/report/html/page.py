@@ -48,7 +48,7 @@ def html(diagnosis: Diagnosis, trials: Sequence[Trial | Treated] = ()) -> str:
     """The page as a string."""
     style, script = _asset("style.css"), _asset("hover.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
     sections = list(_sections(diagnosis, trials))
     links = [tag("li", tag("a", title, href=f"#{name}")) for name, title, _ in sections]
     head = tag(

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lightning_tricks.experiments.asking.registry import Subject
-from lightning_tricks.experiments.data.features import Space, classes_of
-from lightning_tricks.experiments.data.reading import SECONDS, Patterns, read, read_validation
+from lightning_tricks.experiments.data.patterns.features import Space, classes_of
+from lightning_tricks.experiments.data.patterns.reading import SECONDS, Patterns, read, read_validation
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 NEAREST = 10
@@ -43,7 +43,9 @@ class Data:
     @functools.cached_property
     def validation_classes(self) -> np.ndarray | None:
         """Of the validation patterns, where those of the training are classes."""
-        return None if self.validation is None or self.classes is None else classes_of(self.validation.target, like=True)
+        return (
+            None if self.validation is None or self.classes is None else classes_of(self.validation.target, like=True)
+        )
 
     @functools.cached_property
     def space(self) -> Space:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from lightning_tricks.experiments.data.fields import Column
-from lightning_tricks.experiments.data.reading import Patterns
+from lightning_tricks.experiments.data.patterns.fields import Column
+from lightning_tricks.experiments.data.patterns.reading import Patterns
 
 DIMENSIONS = 64  # of the matrix: of more features their principal components
 _WORDS = 256  # counts of tokens, folded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import struct
 import zlib
 from collections.abc import Iterable
@@ -12,19 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_tricks.diagnosis.experiment import Example
-from lightning_tricks.experiments.data.reading import Patterns
+from lightning_tricks.experiments.data.patterns.reading import Patterns
 
-SHOWN = 12
+SHOWN = 12  # with a picture
+_MOST = 200
 _LISTED = 8
 _LARGEST = 32  # pixels of a side
 
 
 def examples_of(patterns: Patterns, found: Iterable[tuple[int, str]], part: str = "training") -> list[Example]:
-    """The first of these patterns, by their places in what was read, each with what is said of it."""
+    """These patterns, not too many, by their places in what was read, each with what is said of it."""
     images = next((column.values for column in patterns.inputs if column.kind == "image"), None)
-    made = []
-    for place, text in list(found)[:SHOWN]:
-        picture = "" if images is None else picture_of(images[place])
+    made = list[Example]()
+    for place, text in itertools.islice(found, _MOST):
+        picture = "" if images is None or len(made) >= SHOWN else picture_of(images[place])
         made.append(Example(int(patterns.index[place]), text, part, picture))
     return made
 
@@ -48,7 +50,7 @@ def picture_of(image: Tensor) -> str:
         x = x.movedim(-1, 0) if x.shape[-1] in (1, 3, 4) else x[:1]
     x = x[:3] if x.shape[0] >= 3 else x[:1]
     if max(x.shape[1:]) > _LARGEST:
-        x = F.adaptive_avg_pool2d(x[None], [min(_LARGEST, length) for length in x.shape[1:]])[0]
+        x = F.adaptive_avg_pool2d(x[None], (min(_LARGEST, x.shape[1]), min(_LARGEST, x.shape[2])))[0]
     low, high = float(x.min()), float(x.max())
     bytes_ = ((x - low) / max(high - low, 1e-12) * 255).round().byte().movedim(0, -1).numpy()
     return f"data:image/png;base64,{base64.b64encode(_png(bytes_)).decode()}"

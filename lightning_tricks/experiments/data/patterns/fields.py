@@ -186,7 +186,7 @@ def _stripped(row: np.ndarray) -> np.ndarray:
 def _averaged(values: Tensor) -> Tensor:
     values = values.float()
     if values.dim() >= 3 and min(values.shape[-2:]) >= _SIDE // 2:
-        side = [min(_SIDE, length) for length in values.shape[-2:]]
+        side = (min(_SIDE, values.shape[-2]), min(_SIDE, values.shape[-1]))
         images = F.adaptive_avg_pool2d(values.flatten(1, -3) if values.dim() > 3 else values[:, None], side)
         if images[0].numel() <= 2 * LARGEST:
             return images

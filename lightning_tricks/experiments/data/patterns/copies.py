@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_tricks.experiments.data.features import table_of
-from lightning_tricks.experiments.data.neighbours import Neighbours
-from lightning_tricks.experiments.data.reading import Patterns
+from lightning_tricks.experiments.data.patterns.features import table_of
+from lightning_tricks.experiments.data.patterns.neighbours import Neighbours
+from lightning_tricks.experiments.data.patterns.reading import Patterns
 
 _GROUPS = 32  # of columns that are left out in turn
 _SHARE_OF_WINDOW = 2  # one over it: what two windows of a series have to share

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks.experiments.asking.sampling import generators_of, is_plain, validation_of
-from lightning_tricks.experiments.data.fields import Column, columns_of
+from lightning_tricks.experiments.data.patterns.fields import Column, columns_of
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import is_batch, number_of_samples
 from lightning_tricks.model.isolated import keep_random_numbers
@@ -106,7 +106,9 @@ def _has_numbers(data: Any) -> bool:
 def _again(data: Any) -> Iterable[Any]:
     """Batches that can be read once more."""
     if isinstance(data, Iterator) or not isinstance(data, Iterable):
-        raise NotAskedError("the data can be read only once" if isinstance(data, Iterator) else "the data hold no batch")
+        raise NotAskedError(
+            "the data can be read only once" if isinstance(data, Iterator) else "the data hold no batch"
+        )
     if type(data) is DataLoader and isinstance(data.dataset, IterableDataset):
         # Not the loader itself: it may keep workers that go on from where they were.
         return DataLoader(data.dataset, batch_size=data.batch_size, collate_fn=data.collate_fn)
