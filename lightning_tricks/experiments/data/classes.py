@@ -132,6 +132,8 @@ def _renumbered(found: Experiment, data: Data, step: int) -> Iterator[Finding]:
     renamed = renumbering(data) if all(each.holds for each in why) else None
     if renamed is None or not renamed[2]:
         return
+    if numbers["shared"] == 0 and len({b - a for a, b in renamed[2].items()}) > 1:
+        return  # other classes on purpose, of which each is most like one of the training
     shown = ", ".join(f"{a}: {b}" for a, b in list(renamed[2].items())[:_MOST])
     shift = {b - a for a, b in renamed[2].items()}
     how = f"all by {shift.pop()}" if len(shift) == 1 else f"{{{shown}}}"

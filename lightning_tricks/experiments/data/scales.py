@@ -105,17 +105,16 @@ def _units(column: Column) -> Iterator[Unit]:
     values = torch.nan_to_num(column.flat()).abs()
     if column.kind == "tokens":
         return
-    if values.shape[1] > 1:
+    alone = len(column.shape) > 1 or not 1 < values.shape[1] <= _MOST  # no table of columns
+    found = {} if alone else {k: _two_groups(values[:, k]) for k in range(values.shape[1])}
+    columns = {k: group for k, group in found.items() if group is not None}
+    if not 0 < 2 * len(columns) <= values.shape[1]:  # more of them: all of a pattern is in another unit
         whole = _two_groups(values.max(1).values)
         if whole is not None:
             yield Unit(column.name, *whole)
             return
-    if len(column.shape) > 1 or values.shape[1] > _MOST:
-        return
-    for k in range(values.shape[1]):
-        found = _two_groups(values[:, k])
-        if found is not None:
-            yield Unit(column.name if values.shape[1] == 1 else f"{column.name}[:, {k}]", *found)
+    for k, group in columns.items():
+        yield Unit(f"{column.name}[:, {k}]", *group)
 
 
 def _two_groups(sizes: Tensor) -> tuple[np.ndarray, float] | None:

@@ -84,9 +84,10 @@ def _judged(data: Data) -> Answer:
     chance = float(np.square(shares).sum())
     best = max(kind.agreement for kind in kinds)
     heard = [kind for kind in kinds if best > chance and kind.agreement - chance >= _BESIDE * (best - chance)]
-    differ, usual = zip(*(_majority(kind, codes, count) for kind in heard or kinds), strict=True)
-    share, low, high, apart = estimate(differ, NEAREST + 1, count)
-    with_one_voice = usual[0][differ[0] <= 2]
+    counts = [_majority(kind, codes, count) for kind in heard or kinds]
+    share, low, high, apart = estimate(counts, NEAREST + 1, count)
+    differ, usual = counts[0]
+    with_one_voice = usual[differ <= 2]
     room = float((1 - shares)[with_one_voice].mean()) if len(with_one_voice) else 0.0
     clear = (best - chance) / (1 - chance) / (1 - min(low * count / (count - 1), 0.9)) ** 2
     numbers = {"share": share, "low": low, "high": high, "agreement": best, "chance": chance}

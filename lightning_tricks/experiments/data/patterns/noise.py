@@ -37,21 +37,46 @@ class Noise(NamedTuple):
     apart: float
 
 
-def estimate(counts: Sequence[np.ndarray], size: int, classes: int) -> Noise:
+def estimate(counts: Sequence[tuple[np.ndarray, np.ndarray]], size: int, classes: int) -> Noise:
     """The share of labels that differ from what their neighbourhoods say without overlap, and its 95 % interval.
 
+    The same share for all classes, unless the counts are much likelier with one for each.
+
     Args:
-        counts: Of several ways to find neighbours, how many of each neighbourhood differ from its majority.
+        counts: Of several ways to find neighbours, how many of each neighbourhood differ from its majority, and of
+            which class this is.
         size: How many labels a neighbourhood has.
         classes: How many classes there are.
     """
     logs = _mixtures(size, classes)
-    total = np.zeros((len(_NOISE), len(_SHARES)))
-    for each in counts:
-        histogram = np.bincount(each, minlength=logs.shape[-1])[: logs.shape[-1]]
+    groups = np.zeros((classes, len(_NOISE), len(_SHARES)))
+    together, weights = np.zeros((len(_NOISE), len(_SHARES))), np.zeros(classes)
+    for differ, majority in counts:
+        table = np.zeros((classes, logs.shape[-1]))
+        np.add.at(table, (majority, np.minimum(differ, logs.shape[-1] - 1)), 1.0)
         # A label lies in as many neighbourhoods as one has labels, and the ways have the same labels. That counted by
         # itself gives intervals twice as wide as the error is: neighbourhoods that share labels share few of them.
-        total += 2 * (logs @ histogram / size).max(1) / len(counts)
+        table *= 2 / size / len(counts)
+        for c in np.flatnonzero(table.sum(1)):
+            groups[c] += (logs @ table[c]).max(1)
+        together += (logs @ table.sum(0)).max(1)
+        weights += table.sum(1)
+    by_class = groups.max(2)
+    gain = float(by_class.max(1).sum() - by_class.sum(0).max())
+    if gain <= _INTERVAL * (classes - 1):
+        return _read_off(together)
+    each, weights = [_read_off(group) for group in groups], weights / weights.sum()
+    share = float(sum(w * one.share for w, one in zip(weights, each, strict=True)))
+    down, up = (
+        math.sqrt(sum((w * (getattr(one, end) - one.share)) ** 2 for w, one in zip(weights, each, strict=True)))
+        for end in ("low", "high")
+    )
+    apart = float(sum(w * one.apart for w, one in zip(weights, each, strict=True)))
+    return Noise(share, max(share - down, 0.0), share + up, apart)
+
+
+def _read_off(total: np.ndarray) -> Noise:
+    """Of log likelihoods, noise x share."""
     best = total.max()
     likely, apart = _NOISE[total.max(1) > best - _INTERVAL], _SHARES[total.max(0) > best - _INTERVAL]
     return Noise(float(_NOISE[total.max(1).argmax()]), float(likely.min()), float(likely.max()), float(apart.max()))
