@@ -63,16 +63,16 @@ def estimate(counts: Sequence[tuple[np.ndarray, np.ndarray]], size: int, classes
         weights += table.sum(1)
     by_class = groups.max(2)
     gain = float(by_class.max(1).sum() - by_class.sum(0).max())
+    whole = _read_off(together)
     if gain <= _INTERVAL * (classes - 1):
-        return _read_off(together)
+        return whole
     each, weights = [_read_off(group) for group in groups], weights / weights.sum()
     share = float(sum(w * one.share for w, one in zip(weights, each, strict=True)))
     down, up = (
         math.sqrt(sum((w * (getattr(one, end) - one.share)) ** 2 for w, one in zip(weights, each, strict=True)))
         for end in ("low", "high")
     )
-    apart = float(sum(w * one.apart for w, one in zip(weights, each, strict=True)))
-    return Noise(share, max(share - down, 0.0), share + up, apart)
+    return Noise(share, max(share - down, 0.0), share + up, whole.apart)
 
 
 def _read_off(total: np.ndarray) -> Noise:
