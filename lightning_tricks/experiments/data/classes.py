@@ -107,7 +107,7 @@ def renumbering(data: Data) -> tuple[float, float, dict[int, int]] | None:
 @thresholds
 class LIMITS:
     unknown: float = 0.01  # of the validation patterns
-    least: float = 3.0
+    least: float = 2.0
     renumbered: float = 0.7  # agreement of neighbours: under it they know too little
     gain: float = 0.3  # over the agreement as the classes are numbered
 

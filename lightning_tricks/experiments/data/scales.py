@@ -45,7 +45,7 @@ class Unit:
 def scales(data: Any, val_data: Any = None) -> Answer:
     """Sizes of patterns and of single features in two groups with nothing between them; validation against training.
 
-    Of images, series and whole patterns the size is that of the largest number; features of tables are looked at one by
+    Of images, series and whole patterns the size is the root mean square; features of tables are looked at one by
     one. Two groups are two units if they lie a factor of ten apart, and brought together look alike.
 
     Args:
@@ -102,14 +102,14 @@ def unit_of(patterns: Patterns) -> Unit | None:
 
 
 def _units(column: Column) -> Iterator[Unit]:
-    values = torch.nan_to_num(column.flat()).abs()
+    values = torch.nan_to_num(column.flat(), posinf=0.0, neginf=0.0).double()
     if column.kind == "tokens":
         return
     alone = len(column.shape) > 1 or not 1 < values.shape[1] <= _MOST  # no table of columns
     found = {} if alone else {k: _two_groups(values[:, k]) for k in range(values.shape[1])}
     columns = {k: group for k, group in found.items() if group is not None}
     if not 0 < 2 * len(columns) <= values.shape[1]:  # more of them: all of a pattern is in another unit
-        whole = _two_groups(values.max(1).values)
+        whole = _two_groups(values.square().mean(1).sqrt())
         if whole is not None:
             yield Unit(column.name, *whole)
             return
@@ -117,28 +117,30 @@ def _units(column: Column) -> Iterator[Unit]:
         yield Unit(f"{column.name}[:, {k}]", *group)
 
 
-def _two_groups(sizes: Tensor) -> tuple[np.ndarray, float] | None:
+def _two_groups(values: Tensor) -> tuple[np.ndarray, float] | None:
     """The smaller of two groups of sizes that look alike but for a factor, with hardly anything between."""
-    places = np.flatnonzero(sizes.numpy() > 0)
-    logs = np.log(sizes.numpy()[places].astype(float))
+    numbers = values.numpy().astype(float)
+    places = np.flatnonzero(numbers)
+    logs, positive = np.log(np.abs(numbers[places])), numbers[places] > 0
     if len(places) < 4 * _FEWEST:
         return None
     order = np.argsort(logs)
     cut = _gap(logs[order]) or _valley(logs[order])
     if not cut:
         return None
-    low, high = logs[order[:cut]], logs[order[cut:]]
-    factor = float(np.median(high) - np.median(low))
-    if factor < math.log(LIMITS.factor):
+    low, high = order[:cut], order[cut:]
+    factor = float(np.median(logs[high]) - np.median(logs[low]))
+    fewer_high = len(high) <= len(low)
+    if factor < math.log(LIMITS.factor) or not (fewer_high or positive.all()):
+        return None  # numbers of both signs pass through zero: some are small by nature
+    if abs(positive[low].mean() - positive[high].mean()) > LIMITS.signs:
+        return None  # zeros with something added
+    if min(len(np.unique(logs[part])) for part in (low, high)) < min(_DIFFERENT, len(low), len(high)):
         return None
-    if min(len(np.unique(low)), len(np.unique(high))) < min(_DIFFERENT, len(low), len(high)):
-        return None
-    spreads = sorted((_spread(low), _spread(high)))
+    spreads = sorted((_spread(logs[low]), _spread(logs[high])))
     if spreads[1] > LIMITS.alike * max(spreads[0], 0.05) or spreads[1] > factor:
         return None
-    fewer_high = len(high) <= len(low)
-    fewer = np.sort(places[order[cut:] if fewer_high else order[:cut]])
-    return fewer, math.exp(factor if fewer_high else -factor)
+    return np.sort(places[high if fewer_high else low]), math.exp(factor if fewer_high else -factor)
 
 
 def _gap(logs: np.ndarray) -> int:
@@ -205,6 +207,7 @@ class LIMITS:
     factor: float = 10.0  # between units: centimetres and metres have 100, pixels 255
     gap: float = 0.3  # of the way between the medians nothing lies
     valley: float = 0.25  # or this much of the smaller group's height
+    signs: float = 0.3  # between the shares of positive numbers
     of_class: float = 0.9  # of a class in a group, and of the group in the class: then it is the class that is so
     alike: float = 3.0  # between the spreads of the two groups' logarithms
     share: float = 0.5  # of the features, as of the rule that reads them in a training

@@ -157,10 +157,10 @@ def _suspicious(heard: list[_Kind], codes: np.ndarray, share: float) -> tuple[np
 
 @thresholds
 class LIMITS:
-    low: float = 0.01  # of the labels: the interval's lower end
+    low: float = 0.005  # of the labels: the interval's lower end
     share: float = 0.02
     # Normal classes whose means are one standard deviation apart have .1, two apart .4; breast cancer .8.
-    one_voice: float = 0.45
+    one_voice: float = 0.42
     room: float = 0.5  # of how often other labels occur: rare ones all over the place are no errors
     errors: float = 3.0
 

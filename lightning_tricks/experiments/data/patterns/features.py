@@ -72,7 +72,7 @@ def _principal(x: Tensor) -> Tensor:
 
 def table_of(patterns: Patterns) -> tuple[Tensor, list[str]]:
     """Every number of a pattern as it is, with its name: a column of a table, a pixel, a position."""
-    parts = [torch.nan_to_num(column.flat()) for column in patterns.inputs]
+    parts = [torch.nan_to_num(column.flat(), posinf=0.0, neginf=0.0) for column in patterns.inputs]
     names = [
         name for column, part in zip(patterns.inputs, parts, strict=True) for name in _named(column, part.shape[1])
     ]

@@ -3,8 +3,8 @@
 Where classes lie apart, every neighbourhood speaks with one voice, and each label in it is wrong with the same
 probability: the number of labels that differ from the majority is binomial. Where classes overlap that probability goes
 from the noise up to a half. So the counts of all neighbourhoods are a mixture: of one binomial at the noise, and of
-binomials above it, whose density falls as a power of the overlap. The likelihood of the counts has the noise at its
-maximum, and an interval beside it; what smooth overlap there is lies in the second part, however much it is.
+binomials above it, whose density falls as a power of the overlap. The likelihood of the counts tells the noise,
+and an interval around it; what smooth overlap there is lies in the second part, however much it is.
 """
 
 from __future__ import annotations
@@ -76,10 +76,12 @@ def estimate(counts: Sequence[tuple[np.ndarray, np.ndarray]], size: int, classes
 
 
 def _read_off(total: np.ndarray) -> Noise:
-    """Of log likelihoods, noise x share."""
-    best = total.max()
-    likely, apart = _NOISE[total.max(1) > best - _INTERVAL], _SHARES[total.max(0) > best - _INTERVAL]
-    return Noise(float(_NOISE[total.max(1).argmax()]), float(likely.min()), float(likely.max()), float(apart.max()))
+    """Of log likelihoods, noise x share: the mean of the noise, where their maximum jumps with a few labels."""
+    best, by_noise = total.max(), total.max(1)
+    weights = np.exp(by_noise - best) * np.gradient(_NOISE)
+    likely, apart = _NOISE[by_noise > best - _INTERVAL], _SHARES[total.max(0) > best - _INTERVAL]
+    share = float((weights * _NOISE).sum() / weights.sum())
+    return Noise(share, min(share, float(likely.min())), max(share, float(likely.max())), float(apart.max()))
 
 
 @functools.lru_cache(maxsize=8)
