@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
+from lightning_tricks.experiments.data.patterns.copies import keys_of
 from lightning_tricks.experiments.data.patterns.features import table_of, values_of
 from lightning_tricks.experiments.data.patterns.neighbours import Data, read_once
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
@@ -55,8 +57,16 @@ def leaking_features(data: Any) -> Answer:
 
 
 def _measured(data: Data) -> Answer:
-    table, names = table_of(data.train)
+    # A pattern that is there several times would be its own neighbour.
+    once = np.sort(np.unique(keys_of(data.train), return_index=True)[1])
+    train = data.train.some(once)
+    if train.target is not None and train.target.name.isdigit() and int(train.target.name) > 1:
+        # Of more than a pair only the first is known to go into the network: rollouts hold returns beside advantages.
+        first = tuple(column for column in train.inputs if column.name.partition(".")[0] == "0")
+        train = dataclasses.replace(train, inputs=first or train.inputs)
+    table, names = table_of(train)
     classes, values = data.classes, values_of(data.train.target)
+    classes, values = (None if each is None else each[once] for each in (classes, values))
     if classes is None and values is None:
         raise NotAskedError("the targets are neither classes nor one number a pattern")
     if len(table) < _FEWEST or table.shape[1] < 2:

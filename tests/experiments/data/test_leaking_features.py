@@ -84,3 +84,15 @@ def test_the_last_lag_of_a_series(series):
 @pytest.mark.parametrize("y", [torch.rand(600, 3), torch.rand(600, 6, 6)], ids=["several", "a mask"])
 def test_other_targets_are_not_judged(y):
     assert not leaking_features((X, y)).conclusive
+
+
+def test_patterns_that_are_there_several_times():
+    y = X @ torch.ones(6, 1) + torch.randn(600, 1, generator=G)
+    assert not alarms(X.repeat(20, 1), y.repeat(20, 1))
+
+
+def test_only_the_first_entry_of_many_is_an_input():
+    y = torch.rand(600, generator=G)
+    found = leaking_features([(X, X[:, 0], 2 * y + 1, y)])
+    assert found.numbers["features"] == 6
+    assert not list(module.judged(found))
