@@ -26,6 +26,7 @@ from lightning_tricks.experiments.own_input import own_input
 from lightning_tricks.experiments.rate import rate
 from lightning_tricks.experiments.reach import reach
 from lightning_tricks.experiments.same_sample_twice import same_sample_twice
+from lightning_tricks.experiments.token_ids import token_ids
 from lightning_tricks.experiments.validation_like_training import validation_like_training
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "same_sample_twice",
     "scales",
     "share",
+    "token_ids",
     "validation_like_training",
     "wrong_labels",
 ]

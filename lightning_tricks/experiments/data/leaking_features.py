@@ -50,8 +50,8 @@ def leaking_features(data: Any) -> Answer:
 
     >>> x, y = torch.randn(400, 6), torch.arange(400) % 3
     >>> x[:, 2] = y
-    >>> leaking_features((x, y)).answer
-    '0[:, 2] leaves 0% open, the next 9...'
+    >>> leaking_features((x, y)).place
+    '0[:, 2]'
     """
     return _measured(Data(data))
 
