@@ -39,7 +39,8 @@ def duplicates(data: Any, val_data: Any = None) -> Answer:
         val_data: The same for validation.
 
     Returns:
-        Numbers: ``patterns``; ``repeated``: of these, how many are there already; ``copied``: patterns with a copy
+        Numbers: ``patterns``; ``repeated``: of these, how many are there already; ``drawn``: how often a sampler of your
+        own draws one at most; ``copied``: patterns with a copy
         that no chance explains; ``contradicting``: those of another class than most of their copies; of validation
         ``validation``, how many there are, ``across``: copies of training patterns, ``near``: near ones,
         ``windows``: those that share half of themselves with one, ``by_chance``: met by near misses, and
@@ -74,6 +75,9 @@ def _counted(data: Data) -> _Counted:
     numbers = {"patterns": float(len(train)), "repeated": float(len(train) - len(count)), "copied": float(copied.sum())}
     numbers["contradicting"] = float(len(wrong))
     text = f"{len(train) - len(count)} of {len(train)} for training"
+    if train.drawn is not None:
+        numbers["drawn"] = float(train.drawn.max())
+        text += f", drawn up to {train.drawn.max()} times"
     shown: list[Example] = []
     if wrong:
         text += f", {len(wrong)} with another label ({listed(train, wrong)}: {train.numbering})"

@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 import lightning_tricks as lt
 from lightning_tricks.experiments import duplicates
@@ -33,6 +33,13 @@ def test_copies_within_the_training_are_no_alarm():
     assert found.numbers["copied"] == 200
     assert found.numbers["contradicting"] == 0
     assert not alarms((again, torch.cat([Y, Y[:100]])))
+
+
+def test_a_sampler_that_draws_some_often():
+    rare = WeightedRandomSampler(torch.where(Y == 0, 20.0, 1.0), 800, generator=torch.Generator().manual_seed(0))
+    found = duplicates(DataLoader(TensorDataset(X, Y), 20, sampler=rare))
+    assert found.numbers["drawn"] > 5
+    assert found.numbers["repeated"] == 0
 
 
 def test_copies_with_another_label():

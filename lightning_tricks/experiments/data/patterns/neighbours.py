@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -127,6 +126,3 @@ def _batches(subject: Subject) -> Any:
     """What can be read again."""
     once = iter(subject.data) is subject.data if hasattr(subject.data, "__next__") else False
     return list(subject.batches) if once else subject.data
-
-
-Asked = Callable[[Data], Any]
