@@ -40,7 +40,12 @@ UNITS: dict[str, Callable[[], nn.Module]] = {
     "ELU": nn.ELU,
     "SELU": nn.SELU,
 }
-MEASURES = ("linearity", "vanishing gradient", "bias problem", "final loss")
+MEASURES = {  # and what their numbers are
+    "linearity": "of a layer; 1: a linear filter",
+    "vanishing gradient": "error signal, first layer over last",
+    "bias problem": "share of an update that is a shift",
+    "final loss": "of the last epoch's training",
+}
 
 
 def device_of(name: str) -> torch.device:
@@ -142,8 +147,9 @@ def draw_table(axes: Any, table: dict[tuple[str, bool], dict[str, float]]) -> No
     axes.set_xticks(range(len(columns)), ["with batch norm" if norm else "plain" for _, norm in columns], fontsize=8)
     axes.set_yticks(range(len(UNITS)), list(UNITS))
     axes.tick_params(length=0)
-    for k, measure in enumerate(MEASURES):
-        axes.text(2 * k + 0.5, -0.75, measure, ha="center", fontweight="bold")
+    for k, (measure, meaning) in enumerate(MEASURES.items()):
+        axes.text(2 * k + 0.5, -0.92, measure, ha="center", fontweight="bold")
+        axes.text(2 * k + 0.5, -0.62, meaning, ha="center", fontsize=8, color="0.3")
         axes.axvline(2 * k - 0.5, color="white", lw=4)
     axes.spines[:].set_visible(False)
 
@@ -152,7 +158,8 @@ def draw(table: dict[tuple[str, bool], dict[str, float]], options: argparse.Name
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(11, 8.4), height_ratios=[1.5, 1], layout="constrained")
     draw_table(top, table)
     figure.suptitle(
-        f"Digits, {options.depth} hidden layers of {WIDTH}, SGD at {options.learning_rate}, {options.seeds} seeds"
+        f"Digits, {options.depth} hidden layers of {WIDTH}, SGD at {options.learning_rate}, {options.seeds} seeds "
+        "(blue: as it should be; red: a problem)"
     )
     bottom.axis("off")
     left, right = bottom.inset_axes([0.05, 0.08, 0.4, 0.8]), bottom.inset_axes([0.57, 0.08, 0.4, 0.8])

@@ -1,33 +1,33 @@
 """The lecture's quiz, answered by measurement: every statement, its verdict, and the number that decides.
 
-python examples/09_lecture_quiz.py            (about a minute on a CPU)
-python examples/09_lecture_quiz.py --fast     (some seconds)
+python examples/09_lecture_quiz.py [--fast]
 """
 
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 
 matplotlib.use("Agg")
+import lightning.pytorch as L
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 import lightning_tricks as lt
 
 DEPTH, WIDTH, MODELS = 8, 64, 10
 
 
-@dataclass
-class Answer:
+class Answer(NamedTuple):
     """A statement, whether it holds, and by what number."""
 
     statement: str
@@ -65,57 +65,46 @@ def layers_of(net: nn.Sequential, x: Tensor) -> tuple[list[Tensor], list[Tensor]
     return before, after
 
 
-# --- bagging and the luck of the best
-
-
 def train_ten(x: Tensor, y: Tensor, epochs: int) -> lt.BaggingEnsemble:
     """Ten networks that differ in their first weights and in the order of their patterns."""
-    import lightning.pytorch as L
-    from torch.utils.data import TensorDataset
 
     def member() -> lt.Classifier:
         return lt.Classifier(nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)), 10, learning_rate=3e-3)
 
     ensemble = lt.BaggingEnsemble(member, MODELS, task="classification", seed=int(torch.randint(2**31, ())))
     data = lt.BootstrapDataModule(TensorDataset(x.cpu(), y.cpu()), MODELS, batch_size=25)
-    options: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
-    trainer = L.Trainer(
-        max_epochs=epochs, logger=False, enable_checkpointing=False, accelerator="cpu", devices=1, **options
-    )
-    trainer.fit(ensemble, data)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    L.Trainer(max_epochs=epochs, accelerator="cpu", devices=1, **quiet).fit(ensemble, data)
     return ensemble
+
+
+def accuracies(ensemble: lt.BaggingEnsemble, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+    """Of each network, and of their average."""
+    found, truth = ensemble.predict(x.cpu()), y.cpu()
+    members = (found.members.argmax(-1) == truth).double().mean(1)
+    return members, float((found.mean.argmax(-1) == truth).double().mean())
 
 
 def many_models(x: Tensor, y: Tensor, options: argparse.Namespace) -> list[Answer]:
     """Both statements about ten models, on many draws of training, validation and two test sets."""
-    average, chosen, one, best, again = [], [], [], [], []
+    rows = []
     for repeat in range(options.repeats):
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(repeat)).to(x.device)
-        train, valid, first, second = order[:150], order[150:250], order[250:450], order[450:]
+        train, *others = order[:150], order[150:250], order[250:450], order[450:]  # validation, first and second test
         torch.manual_seed(repeat)
         ensemble = train_ten(x[train], y[train], options.epochs)
-
-        def right(index: Tensor, ensemble: lt.BaggingEnsemble = ensemble) -> tuple[Tensor, float]:
-            found = ensemble.predict(x[index].cpu())
-            truth = y[index].cpu()
-            members = (found.members.argmax(-1) == truth).double().mean(1)
-            return members, float((found.mean.argmax(-1) == truth).double().mean())
-
-        (on_valid, _), (on_first, _), (on_second, together) = right(valid), right(first), right(second)
-        average.append(together)
-        chosen.append(float(on_second[on_valid.argmax()]))
-        one.append(float(on_first.mean()))
-        best.append(float(on_first.max()))
-        again.append(float(on_second[on_first.argmax()] - on_second.mean()))
-    gain, error = _mean([a - c for a, c in zip(average, chosen, strict=True)])
-    luck, luck_error = _mean([b - o for b, o in zip(best, one, strict=True)])
-    rest, rest_error = _mean(again)
+        scores = [accuracies(ensemble, x[part], y[part]) for part in others]
+        (on_valid, _), (on_first, _), (on_second, together) = scores
+        lucky = on_first.max() - on_first.mean(), on_second[on_first.argmax()] - on_second.mean()
+        rows.append([together, float(on_second[on_valid.argmax()]), *map(float, lucky)])
+    average, chosen, at_first, again = torch.tensor(rows, dtype=torch.float64).T
+    (gain, error), (luck, luck_error), (rest, rest_error) = map(_mean, (average - chosen, at_first, again))
     return [
         Answer(
             "it is better to average ten models than to take the one that is best on validation",
             gain > 2 * error,
-            f"accuracy {100 * gain:+.1f} ± {100 * error:.1f} points ({_mean(average)[0]:.3f} against "
-            f"{_mean(chosen)[0]:.3f}), {options.repeats} draws of the data",
+            f"accuracy {100 * gain:+.1f} ± {100 * error:.1f} points ({average.mean():.3f} against "
+            f"{chosen.mean():.3f}), {options.repeats} draws of the data",
         ),
         Answer(
             "handing in ten contributions beats handing in one",
@@ -126,92 +115,69 @@ def many_models(x: Tensor, y: Tensor, options: argparse.Namespace) -> list[Answe
     ]
 
 
-def _mean(values: list[float]) -> tuple[float, float]:
+def _mean(values: Tensor) -> tuple[float, float]:
     """Mean and its standard error."""
-    numbers = torch.tensor(values, dtype=torch.float64)
-    error = float(numbers.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
-    return float(numbers.mean()), error
-
-
-# --- active paths
+    return float(values.mean()), float(values.std() / len(values) ** 0.5)
 
 
 def active_paths(x: Tensor, y: Tensor) -> list[Answer]:
     """A path is active where all of its units are; the error signal passes the same ones."""
     net = network(nn.ReLU)
     before, after = layers_of(net, x)
-    share = torch.stack([(out.detach() > 0).double().mean(1) for out in after]).log().sum(0).exp().mean()
-    for a in before:
-        a.retain_grad()
-    F.cross_entropy(net[-1](after[-1]), y, reduction="sum").backward()
-    back = torch.stack([(a.grad != 0).double().mean(1) for a in before if a.grad is not None]).log().sum(0).exp().mean()
+    signals = torch.autograd.grad(F.cross_entropy(net[-1](after[-1]), y, reduction="sum"), before)
+
+    def share_of_paths(active: list[Tensor]) -> float:
+        return float(torch.stack([units.double().mean(1) for units in active]).prod(0).mean())
+
+    share, back = share_of_paths([out > 0 for out in after]), share_of_paths([signal != 0 for signal in signals])
     units = float(torch.stack([(out > 0).double().mean() for out in after]).mean())
     return [
         Answer(
             "forward propagation with ReLU leaves only a few active paths",
-            float(share) < 0.1,
-            f"{100 * float(share):.2g} % of the paths through {DEPTH} layers, though {100 * units:.0f} % of the units "
+            share < 0.1,
+            f"{100 * share:.2g} % of the paths through {DEPTH} layers, though {100 * units:.0f} % of the units "
             "are active",
         ),
         Answer(
             "backpropagation with ReLU leaves only a few active paths",
-            float(back) < 0.1,
-            f"the error signal is not zero on {100 * float(back):.2g} % of the paths: the same ones",
+            back < 0.1,
+            f"the error signal is not zero on {100 * back:.2g} % of the paths: the same ones",
         ),
     ]
-
-
-# --- what one update does
 
 
 def mean_shifts(unit: Callable[[], nn.Module], x: Tensor, y: Tensor) -> tuple[float, float]:
     """Updates by single patterns: how often most of what changes in a pre-activation over all patterns is its mean."""
     net = network(unit)
     inputs = layers_of(net, x)[1][:-1]  # of the hidden layers but the first
-    often, shares = [], []
+    shares = []
     for pattern in range(100):
         net.zero_grad()
         F.cross_entropy(net(x[pattern : pattern + 1]), y[pattern : pattern + 1]).backward()
         for given, layer in zip(inputs, list(net)[2:-1:2], strict=True):
-            step, bias = -layer.weight.grad, -layer.bias.grad
-            moved = step.square().sum(1) > 0
-            change = given.detach() @ step[moved].T + bias[moved]
-            share = change.mean(0).square() / change.square().mean(0)
-            often.append((share > 0.5).double().mean() if len(share) else torch.zeros(()))
-            shares.append(share.double().mean() if len(share) else torch.zeros(()))
-    return float(torch.stack(often).mean()), float(torch.stack(shares).mean())
+            moved = layer.weight.grad.square().sum(1) > 0
+            change = given.detach() @ layer.weight.grad[moved].T + layer.bias.grad[moved]
+            shares.append(change.mean(0).square() / change.square().mean(0))
+    found = torch.cat(shares).double()
+    return float((found > 0.5).double().mean()), float(found.mean())
 
 
 def updates(x: Tensor, y: Tensor) -> list[Answer]:
-    relu, relu_share = mean_shifts(nn.ReLU, x, y)
-    selu, selu_share = mean_shifts(nn.SELU, x, y)
+    found = [(*mean_shifts(nn.ReLU, x, y), "ReLU shifts most often"), (*mean_shifts(nn.SELU, x, y), "SELU shifts")]
     return [
         Answer(
-            "a non-zero update step of ReLU shifts most often the mean",
-            relu > 0.5,
-            f"in {100 * relu:.0f} % of the updates most of the change is a shift of the mean ({relu_share:.2f} of it "
+            f"a non-zero update step of {shifts} the mean",
+            often > 0.5,
+            f"in {100 * often:.0f} % of the updates most of the change is a shift of the mean ({share:.2f} of it "
             "on average)",
-        ),
-        Answer(
-            "a non-zero update step of SELU shifts the mean",
-            selu > 0.5,
-            f"in {100 * selu:.0f} % of the updates most of the change is a shift of the mean ({selu_share:.2f} of it "
-            "on average)",
-        ),
+        )
+        for often, share, shifts in found
     ]
 
 
-# --- linear filters
-
-
-def filters(net: nn.Sequential, x: Tensor) -> Tensor:
-    """(N, 10, 64): the linear filter that each pattern is processed with, d output / d input."""
-    return torch.func.vmap(torch.func.jacrev(lambda one: net(one[None])[0]))(x)
-
-
 def spread_of_filters(net: nn.Sequential, x: Tensor) -> float:
-    """How far two patterns' filters are apart, against their size: 0 where all are the same."""
-    found = filters(net, x).flatten(1)
+    """How far two patterns' linear filters, d output / d input, are apart, against their size: 0 where all are one."""
+    found = torch.func.vmap(torch.func.jacrev(lambda one: net(one[None])[0]))(x).flatten(1)
     return float((found - found.mean(0)).detach().norm() / found.detach().norm())
 
 
@@ -255,24 +221,13 @@ def linear_filters(x: Tensor) -> list[Answer]:
     ]
 
 
-# --- active, and no gradient
-
-
-def active_without_gradient(net: nn.Sequential, x: Tensor, limit: float) -> tuple[float, float]:
+def active_without_gradient(net: nn.Sequential, x: Tensor, limit: float) -> list[float]:
     """Of the active units (an output of size 0.5 and more) the share whose slope is under 5 % of the largest, and that
     share among those whose output is positive."""
-    before, _ = layers_of(net, x)
-    activation = net[1]
-    flat, active, positive = [], [], []
-    for a in before:
-        a = a.detach().requires_grad_()
-        out = activation(a)
-        (slope,) = torch.autograd.grad(out.sum(), a)
-        flat.append((slope < 0.05 * limit).flatten())
-        active.append((out.abs() >= 0.5).flatten())
-        positive.append((out >= 0.5).flatten())
-    vanishing, on, above = torch.cat(flat), torch.cat(active), torch.cat(positive)
-    return float((vanishing & on).double().sum() / on.sum()), float((vanishing & above).double().sum() / above.sum())
+    a = torch.cat([before.detach().flatten() for before in layers_of(net, x)[0]]).requires_grad_()
+    out = net[1](a)
+    (slope,) = torch.autograd.grad(out.sum(), a)
+    return [float((slope[on] < 0.05 * limit).double().mean()) for on in (out.abs() >= 0.5, out >= 0.5)]
 
 
 def vanishing(x: Tensor) -> list[Answer]:
@@ -305,18 +260,12 @@ def draw(answers: list[Answer]) -> Any:
     for row, answer in enumerate(answers):
         if row % 2 == 0:
             axes.axhspan(row - 0.02, row + 0.98, color="#f3f4f6", lw=0)
-        axes.text(0.0, row + 0.48, _wrapped(answer.statement, 78), fontsize=9, va="center")
+        axes.text(0.0, row + 0.48, textwrap.fill(answer.statement, 78), fontsize=9, va="center")
         colour = "#0f766e" if answer.holds else "#c2410c"
         axes.text(0.475, row + 0.48, "true" if answer.holds else "false", fontsize=11, color=colour, va="center",
                   fontweight="bold")  # fmt: skip
-        axes.text(0.55, row + 0.48, _wrapped(answer.measured, 74), fontsize=9, va="center", color="#374151")
+        axes.text(0.55, row + 0.48, textwrap.fill(answer.measured, 74), fontsize=9, va="center", color="#374151")
     return figure
-
-
-def _wrapped(text: str, width: int) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, width))
 
 
 def main(arguments: list[str] | None = None) -> list[Answer]:
@@ -341,9 +290,8 @@ def main(arguments: list[str] | None = None) -> list[Answer]:
         print(f"{number:2}. {answer.statement}\n    {'TRUE ' if answer.holds else 'FALSE'}  {answer.measured}")
 
     options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "lecture_quiz.png"
-    draw(answers).savefig(path, dpi=110)
-    print(f"picture: {path}")
+    draw(answers).savefig(options.output / "lecture_quiz.png", dpi=110)
+    print(f"picture: {options.output / 'lecture_quiz.png'}")
     return answers
 
 

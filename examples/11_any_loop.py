@@ -59,9 +59,14 @@ def loader() -> DataLoader[dict[str, Tensor]]:
     return DataLoader(Points(), batch_size=64, shuffle=True)
 
 
-def plain_loop(bias: float, steps: int) -> lt.LoopDoctor:
+def moved(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: values.to(device) for name, values in batch.items()}
+
+
+def plain_loop(bias: float, steps: int, accelerator: str) -> lt.LoopDoctor:
     """PyTorch, with a validation of its own every 20 steps."""
-    model, batches = Network(bias), iter(loader())
+    device = Fabric(accelerator=accelerator, devices=1).device
+    model, batches = Network(bias).to(device), iter(loader())
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     held_out = {"x": Points(256).x, "labels": Points(256).labels}
     with lt.watch(model, optimizer, every_n_steps=10, report=False) as doctor:
@@ -71,19 +76,19 @@ def plain_loop(bias: float, steps: int) -> lt.LoopDoctor:
                 batches = iter(loader())
                 batch = next(batches)
             optimizer.zero_grad()
-            model(**batch)["loss"].backward()
+            model(**moved(batch, device))["loss"].backward()
             optimizer.step()
             if step % 20 == 19:
                 model.eval()
                 with torch.no_grad():
-                    doctor.validated(model(**held_out)["loss"])
+                    doctor.validated(model(**moved(held_out, device))["loss"])
                 model.train()
     return doctor
 
 
-def fabric_loop(bias: float, steps: int) -> lt.LoopDoctor:
+def fabric_loop(bias: float, steps: int, accelerator: str) -> lt.LoopDoctor:
     """Fabric in bfloat16, each step over two batches."""
-    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    fabric = Fabric(accelerator=accelerator, devices=1, precision="bf16-mixed")
     network = Network(bias)
     model, optimizer = fabric.setup(network, torch.optim.Adam(network.parameters(), lr=1e-2))
     batches = fabric.setup_dataloaders(loader())
@@ -101,12 +106,13 @@ def fabric_loop(bias: float, steps: int) -> lt.LoopDoctor:
     return doctor
 
 
-def transformers_loop(bias: float, steps: int, folder: Path) -> lt.TransformersDoctor:
+def transformers_loop(bias: float, steps: int, accelerator: str, folder: Path) -> lt.TransformersDoctor:
     """The Trainer of transformers, which takes the doctor as a callback."""
     from transformers import Trainer, TrainingArguments
 
     doctor = lt.TransformersDoctor(every_n_steps=10, report=False)
-    arguments: dict[str, Any] = {"report_to": [], "use_cpu": True, "save_strategy": "no", "disable_tqdm": True}
+    arguments: dict[str, Any] = {"report_to": [], "save_strategy": "no", "disable_tqdm": True}
+    arguments["use_cpu"] = accelerator == "cpu"
     training = TrainingArguments(
         str(folder / "trainer"), max_steps=steps, per_device_train_batch_size=64, learning_rate=1e-2, **arguments
     )
@@ -117,25 +123,27 @@ def transformers_loop(bias: float, steps: int, folder: Path) -> lt.TransformersD
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=60, help="optimiser steps of each training")
+    parser.add_argument("--accelerator", default="auto", help="auto, cpu or gpu")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for the picture")
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
+    how: tuple[Any, ...] = (options.steps, options.accelerator)
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*dead.*")  # the doctors' own, told at once: printed below instead
         found: dict[str, lt.LoopDoctor | lt.TransformersDoctor] = {
-            "plain": plain_loop(-100.0, options.steps),
-            "fabric": fabric_loop(-100.0, options.steps),
+            "plain": plain_loop(-100.0, *how),
+            "fabric": fabric_loop(-100.0, *how),
         }
         if importlib.util.find_spec("transformers") and importlib.util.find_spec("accelerate"):
-            found["transformers"] = transformers_loop(-100.0, options.steps, options.output)
+            found["transformers"] = transformers_loop(-100.0, *how, options.output)
         else:
             print("transformers is not installed: its Trainer is left out")
     for name, doctor in found.items():
         print(f"{name}: {doctor.diagnosis.verdict}")
 
     print("\nWith ordinary biases, in plain PyTorch:")
-    mended = plain_loop(0.0, options.steps)
+    mended = plain_loop(0.0, *how)
     print(mended.diagnosis)
     lt.report.ladder(mended.history).savefig(options.output / "ladder.png")
 

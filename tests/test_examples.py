@@ -39,26 +39,42 @@ def test_every_example_is_run() -> None:
     assert sorted(path.name for path in EXAMPLES.glob("[0-9]*.py")) == sorted([*FAST, COMMAND_LINE])
 
 
+def run(name: str, folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> None:
+    arguments, said = FAST[name]
+    runpy.run_path(str(EXAMPLES / name))["main"]([*arguments, *more, "--output", str(folder / "pictures")])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert [text for text in said if text not in printed] == []
+    assert list((folder / "pictures").rglob("*.png"))
+
+
 @pytest.mark.filterwarnings("ignore")  # a script shows Lightning's advice to its reader
 @pytest.mark.usefixtures("usual_trials")
 @pytest.mark.parametrize("name", FAST)
 def test_example(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments, said = FAST[name]
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(EXAMPLES / name))["main"]([*arguments, "--output", str(tmp_path / "pictures")])
-    printed = " ".join(capsys.readouterr().out.split())
-    assert [text for text in said if text not in printed] == []
-    assert list((tmp_path / "pictures").rglob("*.png"))
+    run(name, tmp_path, capsys)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("usual_trials")
+@pytest.mark.parametrize("name", FAST)
+def test_example_on_a_gpu(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(name, tmp_path, capsys, "--accelerator", "gpu")
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [name for name in FAST if name != "11_any_loop.py"])
+@pytest.mark.parametrize("name", FAST)
 def test_an_example_takes_an_accelerator(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         runpy.run_path(str(EXAMPLES / name))["main"](["--help"])
-    assert "--accelerator" in capsys.readouterr().out
+    assert "--accelerator ACCELERATOR auto, cpu or gpu" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -81,6 +97,6 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
 def test_pictures_of_the_readme_exist() -> None:
     readme = (EXAMPLES.parent / "README.md").read_text()
     pictures = [part.split(")")[0] for part in readme.split("](")[1:]]
-    local = [picture for picture in pictures if not picture.startswith("http")]
+    local = [picture for picture in pictures if not picture.startswith(("http", "#"))]
     assert any(picture.endswith(".png") for picture in local)
     assert [picture for picture in local if not (EXAMPLES.parent / picture).exists()] == []

@@ -186,12 +186,16 @@ def _tree(finding: Finding) -> Iterator[Finding]:
 
 
 def _cause(root: Finding) -> str:
-    cause = f"{wording(root.problem).clause}{at(root.layer)}"
+    cause = f"{_clause(root)}{at(root.layer)}"
     following = [finding for finding in list(_tree(root))[1:] if finding.rank >= max(root.rank, 1)]
     if not following:
         return cause
     symptom = max(following, key=lambda finding: (finding.rank, finding.problem in _STOPS_LEARNING))
-    return f"{wording(symptom.problem).clause} because {cause}"
+    return f"{_clause(symptom)} because {cause}"
+
+
+def _clause(finding: Finding) -> str:
+    return wording(finding.problem).clause_of(finding)
 
 
 def _and_more(count: int) -> str:

@@ -33,6 +33,8 @@ class Trait(enum.Enum):
     FAINT = "faint"  # signals under it
     SLOW = "slow"  # a training that learns, but lost steps by how it began
     OFF_CENTRE = "off centre"  # signals whose mean is larger than they vary
+    SAME_INPUT = "same input"  # every pattern that comes in is the same
+    BY_HEART = "by heart"  # what the training learns says nothing about what it has not seen
     EXCUSES = "excuses what follows"  # what it brings about is no fault of its own: information
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
-from lightning_tricks.diagnosis.finding import Finding, Remedy
+from lightning_tricks.diagnosis.finding import Finding, Remedy, Trait
 from lightning_tricks.diagnosis.history.persistence import first_of
 from lightning_tricks.probes import Snapshot
 
@@ -35,6 +35,11 @@ class Words(NamedTuple):
     clause: str
     row: int = 99
     cure: str = ""
+    clauses: Mapping[Trait, str] = {}
+
+    def clause_of(self, finding: Finding) -> str:
+        """The clause that fits the finding's traits."""
+        return next((text for trait, text in self.clauses.items() if trait in finding.traits), self.clause)
 
 
 class RuleError(RuntimeError):
@@ -95,6 +100,7 @@ def rule(
     remedies: Iterable[Remedy] = (),
     *,
     clause: str = "",
+    clauses: Mapping[Trait, str] | None = None,
     follows_from: str | Iterable[str] = (),
     at_start: Stage | None = None,
     order: int | None = None,
@@ -114,6 +120,7 @@ def rule(
         heading: The problem in the table, such as ``"dead units"``.
         remedies: What to do, for findings that bring no remedies of their own.
         clause: The problem as a clause, ``"units are dead"``.
+        clauses: Other clauses, for findings of some trait.
         follows_from: Problems under which it is folded, though their own rules do not say so; ``"*"`` for all.
         at_start: The stage of findings that began with the first step.
         order: Its place among those of one stage and layer; the first if it brings anything about, else the last.
@@ -145,7 +152,7 @@ def rule(
     if not needed <= set(get_args(Need)):
         raise ValueError(f"needs must be of {', '.join(get_args(Need))}, got {needs!r}")
     heading, causes, follows = heading or problem.replace("_", " "), _names(brings_about), _names(follows_from)
-    words = Words(heading, clause or heading, *table)
+    words = Words(heading, clause or heading, *table, clauses or {})
     place = (0 if causes else 9) if order is None else order
 
     def make(judge: Judge) -> Rule:

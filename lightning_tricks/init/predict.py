@@ -96,7 +96,8 @@ def predict(model: nn.Module | Iterable[Layer], mean: float = 0.0, variance: flo
 
     over all units i, and an activation takes a Gaussian of that mean and variance to what ``moments`` says (the mean
     field of Poole et al. 2016, eq. 3). Inputs count as independent: right for wide layers at the start of training.
-    Convolutions count without padding, dropout as in training, normalisation layers give what their affine part says.
+    Convolutions count without padding, dropout as in training, normalisation layers give what their affine part says,
+    ``Standardize`` mean 0 and variance 1.
 
     Args:
         model: An ``nn.Sequential`` (nested, SELU blocks included), a module such as a LightningModule that holds its
@@ -225,11 +226,18 @@ def _effect(layer: nn.Module) -> Callable[[Moments], Moments] | None:
         return _unchanged
     if isinstance(layer, DropoutNd):
         return functools.partial(_dropped, layer.p)
+    if type(layer).__name__ == "Standardize":
+        return _standardised
     return None
 
 
 def _unchanged(now: Moments) -> Moments:
     return now
+
+
+def _standardised(now: Moments) -> Moments:
+    """By the statistics of the data, whatever ``predict`` was told of them."""
+    return Moments(0.0, 1.0)
 
 
 def _dropped(p: float, now: Moments) -> Moments:

@@ -31,6 +31,22 @@ def class_of(path: str, package: str) -> Any:
     return getattr(module, name)
 
 
+def metric_of(name: str, **options: Any) -> Any:
+    """A metric of torchmetrics, by name or class path.
+
+    Raises:
+        ValueError: There is no such metric, or it is none for these options.
+
+    >>> metric_of("Accuracy", task="multiclass", num_classes=3)
+    MulticlassAccuracy()
+    """
+    kind = class_of(name, "torchmetrics")
+    try:
+        return kind(**options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the metric {name!r} is none for this task: {error}") from error
+
+
 def network_of(network: nn.Module | Mapping[str, Any]) -> nn.Module:
     """A module, or what ``{"class_path": ..., "init_args": {...}}`` makes.
 

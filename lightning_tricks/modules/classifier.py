@@ -10,10 +10,11 @@ import torch.nn.functional as F
 import torchmetrics
 from torch import Tensor
 
-from lightning_tricks.modules.class_paths import class_of
+from lightning_tricks.modules.class_paths import metric_of
 from lightning_tricks.modules.supervised import Network, SupervisedModule
 
 Kind = Literal["multiclass", "binary", "multilabel"]
+_IGNORED = -100  # cross-entropy's
 
 
 class Classifier(SupervisedModule):
@@ -83,17 +84,19 @@ class Classifier(SupervisedModule):
             scheduler_interval, scheduler_monitor, standardize, num_samples,
         )  # fmt: skip
         self.label_smoothing = label_smoothing
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing has to be in [0, 1), not {label_smoothing}")
         weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
         wanted = 1 if task == "binary" else num_classes
         if weights is not None and len(weights) != wanted:
             raise ValueError(f"class_weights has to hold {wanted} weights, not {len(weights)}")
+        if weights is not None and not bool((weights >= 0).all()):
+            raise ValueError(f"class_weights has to hold weights of 0 and more, not {weights.tolist()}")
         self.register_buffer("class_weights", weights, persistent=False)  # they are hyperparameters
 
     def metric(self, name: str) -> torchmetrics.Metric:
-        kind = class_of(name, "torchmetrics")
-        made: torchmetrics.Metric = (
-            kind() if "." in name else kind(task=self.task, num_classes=self.num_classes, num_labels=self.num_classes)
-        )
+        options = {"task": self.task, "num_classes": self.num_classes, "num_labels": self.num_classes}
+        made: torchmetrics.Metric = metric_of(name, **({} if "." in name else options))
         return made
 
     def configure_optimizers(self) -> Any:
@@ -105,7 +108,7 @@ class Classifier(SupervisedModule):
         """Cross-entropy of logits, of the kind that the task asks for."""
         output = self._logits(output)
         if self.task == "multiclass":
-            y = y if y.is_floating_point() else y.long()
+            y = self._classes(output, y)
             return F.cross_entropy(output, y, self.class_weights, label_smoothing=self.label_smoothing)
         y = y.reshape(output.shape) if y.numel() == output.numel() and self.task == "binary" else y
         if y.shape != output.shape:
@@ -122,9 +125,36 @@ class Classifier(SupervisedModule):
 
     def measured(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         predicted = self.in_units(output)
+        y = self._classes(output, y) if self.task == "multiclass" else y
         if y.is_floating_point():
             y = y.argmax(1) if self.task == "multiclass" else y.round()
         return predicted, (y.reshape(predicted.shape) if self.task == "binary" else y).long()
+
+    def fit_target(self, targets: list[Tensor]) -> None:
+        """Targets that the loss would take for something else are told before the training."""
+        if type(self).loss is not Classifier.loss:
+            return
+        last = (self.num_classes or 2) - 1 if self.task == "multiclass" else 1
+        for y in targets:
+            if self.task == "multiclass" and y.is_floating_point():
+                continue  # shares
+            used = y[y != _IGNORED]
+            if used.numel() and (float(used.min()) < 0 or float(used.max()) > last):
+                raise ValueError(
+                    f"{self.task} targets have to be 0 to {last}, and those of the training data go from "
+                    f"{float(used.min()):g} to {float(used.max()):g}: number the classes from 0"
+                )
+
+    def _classes(self, output: Tensor, y: Tensor) -> Tensor:
+        """Class numbers (N) or (N, ...), of (N, 1) too; or shares of the output's shape."""
+        if y.is_floating_point():
+            if y.shape != output.shape:
+                raise ValueError(
+                    f"multiclass targets are class numbers (integers: y.long()) or shares of shape "
+                    f"{list(output.shape)}, not {y.dtype} of shape {list(y.shape)}"
+                )
+            return y
+        return (y.squeeze(1) if y.dim() == output.dim() == 2 and y.shape[1] == 1 else y).long()
 
     def _logits(self, output: Tensor) -> Tensor:
         """The network's output, if it is of the shape that the task asks for."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import torchmetrics
 from torch import Tensor, nn
 
-from lightning_tricks.modules.class_paths import class_of
+from lightning_tricks.modules.class_paths import metric_of
 from lightning_tricks.modules.supervised import Network, SupervisedModule
 from lightning_tricks.nn.standardize import Standardize
 
@@ -72,7 +72,7 @@ class Regressor(SupervisedModule):
         self.loss_name, self.scales_targets = loss, scale_targets
 
     def metric(self, name: str) -> torchmetrics.Metric:
-        made: torchmetrics.Metric = class_of(name, "torchmetrics")()
+        made: torchmetrics.Metric = metric_of(name)
         return made
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torchmetrics
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_tricks._compat.lightning import LightningModule, rank_zero_warn
 from lightning_tricks._compat.lightning_module import hyperparameters_are_given
@@ -104,6 +104,11 @@ class SupervisedModule(LightningModule):
 
         Inputs that are no tensor, or integers but for uint8, such as tokens, stay as they are.
         """
+        if isinstance(data, Dataset):
+            raise TypeError(
+                f"{type(data).__name__} gives single samples, not batches: wrap it, DataLoader(dataset, batch_size=64, "
+                "shuffle=True)"
+            )
         inputs, targets = [], []
         with keep_random_numbers():
             for x, y in self._first_samples(data):
@@ -163,7 +168,7 @@ class SupervisedModule(LightningModule):
 
     def forward(self, x: Any) -> Tensor:
         """What the network says of raw inputs: logits, or scaled values."""
-        if _is_measured(x):
+        if _is_measured(x) or (isinstance(x, Tensor) and isinstance(self.standardize, Standardize)):
             x = self.standardize(x).to(self.dtype)
         output: Tensor = self.network(x)
         return output
@@ -198,6 +203,8 @@ class SupervisedModule(LightningModule):
             x: A tensor or array (N, ...), on any device; or whatever else the network takes.
             batch_size: How many samples go through at once.
         """
+        if isinstance(x, DataLoader):
+            raise TypeError("predict takes inputs, not a loader: trainer.predict(model, loader), and torch.cat of that")
         x = torch.from_numpy(x) if isinstance(x, np.ndarray) else x
         chunks = x.split(batch_size) if isinstance(x, Tensor) else [x]
         with torch.no_grad(), keep_training_flags(self):

@@ -25,8 +25,11 @@ def shape_of_statistics(x: Tensor, num_features: int) -> list[int]:
         ValueError: Dimension 1 of x has another size than ``num_features``.
     """
     if x.dim() < 2 or x.shape[1] != num_features:
+        alone = x.dim() == 1 and x.shape[0] == num_features
+        cure = "; a single pattern needs a dimension for the batch: x[None]" if alone else ""
         raise ValueError(
             f"Standardize was fitted to {num_features} features in dimension 1, the input has shape {list(x.shape)}"
+            + cure
         )
     return [1, num_features] + [1] * (x.dim() - 2)
 

@@ -91,7 +91,8 @@ def self_normalize(
     Args:
         model: Any module with activation modules.
         old: What becomes SELU: registry names or module classes; by default all rectifiers.
-        remove_batch_norm: Also replace batch norm, which SELU makes needless, by ``nn.Identity``.
+        remove_batch_norm: Also replace batch norm, which SELU makes needless, by ``nn.Identity``. No module works in
+            place then: what it would overwrite may be needed for the gradient of the activation before the batch norm.
         scheme: For ``initialize``; None keeps the weights.
         batch: For ``initialize``: shows the order of execution.
         forward: ``forward(model, batch)`` where that is not how the model is called.
@@ -145,8 +146,11 @@ def self_normalize(
             return kind(matched_p(module.p)) if module.p < 1.0 else None
         return None
 
+    had_batch_norm = any(map(is_batch_norm, model.modules()))
     model = replace_modules(model, policy, report)
     for name, module in model.named_modules():
+        if remove_batch_norm and had_batch_norm and getattr(module, "inplace", False):
+            setattr(module, "inplace", False)  # noqa: B010  (nn.Module types its attributes as tensors)
         if isinstance(module, (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)):
             report.leave(name, f"{type(module).__name__}(p={module.p}) does not follow an activation that was replaced")
     _leave_functional(model, wanted, report)

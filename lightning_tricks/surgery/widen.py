@@ -23,8 +23,6 @@ from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_
 
 __all__ = ["widen_for_dropout"]
 
-_PER_UNIT = ("weight", "bias", "running_mean", "running_var")  # of a batch norm
-
 
 @dataclass
 class _Path:
@@ -218,18 +216,22 @@ def _widen(path: _Path, new: int, replaced: dict[nn.Parameter, nn.Parameter]) ->
         _put(path.first, "bias", path.first.bias[origin], replaced)
     for module in path.between:
         if is_batch_norm(module):
-            for name in _PER_UNIT:
-                value = getattr(module, name)
-                if value is not None:
-                    _put(module, name, value[origin], replaced)
-            module.num_features = new
-    each = _inputs(path.second) // old  # inputs of the next layer for each unit: pixels, behind a Flatten
-    weight = path.second.weight
-    columns = (origin[:, None] * each + torch.arange(each, device=device)).flatten()
+            each = module.num_features // old
+            for name, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+                if value.shape == (module.num_features,):
+                    _put(module, name, value[_features_of(origin, each)], replaced)
+            module.num_features = new * each
+    each = _inputs(path.second) // old
+    weight, columns = path.second.weight, _features_of(origin, each)
     share = copies.repeat_interleave(each).to(weight.dtype).view(1, -1, *[1] * (weight.dim() - 2))
     _put(path.second, "weight", weight[:, columns] / share, replaced)
     for layer, name, count in ((path.first, "out", new), (path.second, "in", new * each)):
         setattr(layer, f"{name}_{'features' if isinstance(layer, nn.Linear) else 'channels'}", count)
+
+
+def _features_of(units: Tensor, each: int) -> Tensor:
+    """The features of these units, of which each has several behind a Flatten: its pixels."""
+    return (units[:, None] * each + torch.arange(each, device=units.device)).flatten()
 
 
 def _put(module: Any, name: str, value: Tensor, replaced: dict[nn.Parameter, nn.Parameter]) -> None:

@@ -6,7 +6,7 @@ from torch import nn
 
 import lightning_tricks.init as lt_init
 from lightning_tricks.activations import by_name
-from lightning_tricks.nn import MeanOnlyBatchNorm1d, SelfNormalizingMLP, SELUConv2d
+from lightning_tricks.nn import MeanOnlyBatchNorm1d, SelfNormalizingMLP, SELUConv2d, Standardize
 
 WIDTH, DEPTH = 2048, 32
 
@@ -170,3 +170,11 @@ def test_an_activation_beside_the_sequential_may_run_anywhere():
 
     with pytest.raises(ValueError, match="cannot predict the model"):
         lt_init.predict(Beside())
+
+
+def test_what_is_standardised_has_mean_0_and_variance_1_whatever_came_in():
+    layers = [nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2)]
+    raw = nn.Sequential(Standardize.fit(torch.rand(50, 8) * 100), *layers)
+    plain = lt_init.predict(nn.Sequential(*layers))
+    for found in (lt_init.predict(raw), lt_init.predict(raw, mean=50.0, variance=800.0)):
+        assert [(row.mean, row.variance) for row in found][1:] == [(row.mean, row.variance) for row in plain]

@@ -55,11 +55,56 @@ def test_every_pixel_may_have_a_class():
             lambda: lt.Classifier(nn.Identity(), 3, task="multilabel").loss(torch.zeros(2, 3), torch.zeros(2)),
             r"targets of shape \[2\] for outputs \[2, 3\]",
         ),
+        (lambda: lt.Classifier(nn.Linear(2, 3), 3, label_smoothing=2.0), r"in \[0, 1\), not 2.0"),
+        (lambda: lt.Classifier(nn.Linear(2, 3), 3, class_weights=[1, -1, 1]), "weights of 0 and more"),
+        (
+            lambda: lt.Classifier(nn.Linear(2, 3), 3, metrics=["MeanSquaredError"]),
+            "'MeanSquaredError' is none for this",
+        ),
+        (lambda: lt.Classifier(nn.Identity(), 3).loss(torch.zeros(2, 3), torch.zeros(2)), r"integers: y.long\(\)"),
     ],
 )
 def test_wrong_values_are_named(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+@pytest.mark.parametrize(
+    ("task", "targets", "said"),
+    [
+        ("multiclass", torch.arange(1, 4), "0 to 2, and those of the training data go from 1 to 3"),
+        ("multiclass", torch.tensor([-1, 1, 1]), "from -1 to 1: number the classes from 0"),
+        ("binary", torch.tensor([1.0, 2.0, 1.0]), "0 to 1"),
+        ("binary", torch.tensor([-1, 1, 1]), "0 to 1"),
+        ("multilabel", torch.tensor([[0, 1, 2]] * 3), "0 to 1"),
+    ],
+)
+def test_targets_that_mean_something_else_are_told_before_the_training(task, targets, said):
+    module = lt.Classifier(plain(4, 1 if task == "binary" else 3), 3, task=task)
+    with pytest.raises(ValueError, match=said):
+        module.fit_statistics([(torch.randn(3, 4), targets)])
+    pixels, shares = torch.tensor([[0, -100, 2]]), torch.ones(1, 3) / 3  # of the pixels the second has no class
+    lt.Classifier(plain(4, 3), 3).fit_statistics([(torch.randn(1, 4), pixels), (torch.randn(1, 4), shares)])
+
+
+def test_targets_with_a_column_and_whole_numbers_go_in():
+    module, x, y = lt.Classifier(plain(4, 3), 3), torch.randint(9, (8, 4)), torch.arange(8) % 3
+    torch.testing.assert_close(module.loss(x[:, :3].float(), y[:, None]), module.loss(x[:, :3].float(), y))
+    module.fit_statistics([(x.float(), y)])
+    torch.testing.assert_close(module.predict(x), module.predict(x.float()))
+    assert module.measured(x[:, :3].float(), y[:, None])[1].shape == (8,)
+
+
+def test_what_is_no_batch_is_told():
+    module = lt.Classifier(plain(4, 3), 3)
+    data = TensorDataset(torch.randn(9, 4), torch.arange(9) % 3)
+    with pytest.raises(TypeError, match=r"single samples, not batches: wrap it, DataLoader\(dataset"):
+        trainer().fit(module, data)
+    with pytest.raises(TypeError, match=r"trainer.predict\(model, loader\)"):
+        module.predict(DataLoader(data, 3))
+    module.fit_statistics(DataLoader(data, 3))
+    with pytest.raises(ValueError, match=r"for the batch: x\[None\]"):
+        module.predict(data[0][0])
 
 
 def test_a_network_is_a_module_or_a_path_of_one():
@@ -229,9 +274,13 @@ def test_the_doctor_calls_the_defaults_healthy():
     assert lt.checkup(lt.Classifier(plain(64, 10, 64), 10), train).state == "healthy"
 
 
-@pytest.mark.parametrize("task", ["binary", "multilabel"])
+@pytest.mark.parametrize("task", ["binary", "multilabel", "weighted"])
 def test_the_doctor_calls_the_other_tasks_healthy(task):
-    if task == "binary":
+    if task == "weighted":  # one class in ten, whose patterns count nine times
+        x = torch.randn(600, 6, generator=torch.Generator().manual_seed(0))
+        train, test = loaders(x, (x[:, 0] + x[:, 1] > 1.8).long(), 32)
+        module = lt.Classifier(plain(6, 2), 2, class_weights=[1.0, 9.0])
+    elif task == "binary":
         train, test = breast_cancer()
         module = lt.Classifier(plain(30, 1), task="binary")
     else:

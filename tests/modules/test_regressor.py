@@ -42,6 +42,21 @@ def test_nothing_is_broadcast():
         lt.Regressor(nn.Identity()).loss(torch.zeros(4, 2), torch.zeros(4))
 
 
+def test_a_metric_of_classes_is_refused():
+    with pytest.raises(ValueError, match="the metric 'Accuracy' is none for this task"):
+        lt.Regressor(nn.Identity(), metrics=["Accuracy"])
+
+
+@pytest.mark.parametrize("column", [True, False], ids=["targets [N, 1]", "targets [N]"])
+@pytest.mark.parametrize("flat", [True, False], ids=["outputs [N]", "outputs [N, 1]"])
+def test_the_doctor_calls_every_shape_healthy(column, flat):
+    x, y = diabetes()[0].dataset.tensors
+    train, _ = loaders(x, y[:, None] if column else y, 32)
+    network = nn.Sequential(plain(10, 1), nn.Flatten(0)) if flat else plain(10, 1)
+    diagnosis = lt.checkup(lt.Regressor(network), train, experiments="none")
+    assert diagnosis.state == "healthy", str(diagnosis)
+
+
 def test_it_learns_whatever_the_units():
     """Targets of a million and of a thousandth are the same training."""
     scores = []

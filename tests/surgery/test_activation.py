@@ -207,3 +207,12 @@ def test_one_report_holds_surgery_and_initialisation():
     ]
     assert [entry.layer for entry in report.left] == ["2"]
     assert "ReLU -> SELU" in str(report)
+
+
+def test_without_batch_norm_nothing_is_overwritten_that_a_gradient_needs():
+    model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.BatchNorm1d(6), nn.Dropout(0.2, inplace=True), nn.Linear(6, 6),
+                          nn.ReLU(inplace=True), nn.BatchNorm1d(6), nn.ReLU(inplace=True))  # fmt: skip
+    model(torch.randn(8, 6)).sum().backward()
+    self_normalize(model, remove_batch_norm=True)(torch.randn(8, 6)).sum().backward()
+    with_batch_norm = self_normalize(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.ReLU(inplace=True)))
+    assert with_batch_norm[2].inplace

@@ -127,9 +127,22 @@ def test_outputs_are_kept(seed):
         assert torch.allclose(other(x), expected, rtol=1e-5, atol=1e-6), name
 
 
+def trains(model, x):
+    """Whether it has a gradient: not where a module overwrites what the one before it needs for its own."""
+    try:
+        model.train()(x).sum().backward()
+    except RuntimeError as error:
+        if "modified by an inplace operation" in str(error):
+            return False
+        raise
+    return True
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_changes_the_network_leaves_one_that_trains(seed):
     model, x = network(seed), batch(seed + 1)
+    if not trains(copy.deepcopy(model), x):
+        model.apply(lambda module: vars(module).update(inplace=False) if hasattr(module, "inplace") else None)
     for name, function in CHANGING.items():
         other = changed(function, copy.deepcopy(model))
         if other is None:

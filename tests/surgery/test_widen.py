@@ -64,6 +64,33 @@ def test_convolutions_batch_norms_and_what_is_flattened():
     assert float(model[1].running_var.sub(1).abs().sum()) == 0
 
 
+@pytest.mark.parametrize(
+    "norm", [lt.nn.MeanOnlyBatchNorm1d, lt.nn.BatchRenorm1d, lambda n: lt.nn.GhostBatchNorm1d(n, ghost_size=4)]
+)
+@pytest.mark.parametrize("weights", ["copied", "new"])
+def test_any_batch_norm_is_widened(norm, weights):
+    model = nn.Sequential(nn.Linear(6, 8), norm(8), nn.ReLU(), nn.Linear(8, 3)).double()
+    x = torch.randn(16, 6, dtype=torch.float64)
+    for _ in range(3):
+        model(x)
+    before = model.eval()(x)
+    widen_for_dropout(model, 0.5, weights=weights)
+    assert all(value.shape in ((16,), ()) for value in model[1].state_dict().values())
+    if weights == "copied":
+        torch.testing.assert_close(model(x), before)
+    model.train()(x).sum().backward()
+
+
+def test_a_batch_norm_of_what_is_flattened_has_the_features_of_each_unit():
+    model = nn.Sequential(nn.Conv1d(2, 2, 3, padding=1), nn.Flatten(), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+    model, x = model.double(), torch.randn(16, 2, 3, dtype=torch.float64)
+    for _ in range(3):
+        model(x)
+    before = model.eval()(x)
+    torch.testing.assert_close(widen_for_dropout(model, 0.4, weights="copied")(x), before)
+    assert model[2].num_features == 9
+
+
 def test_new_weights_are_as_torch_begins_them():
     torch.manual_seed(0)
     model = widen_for_dropout(nn.Sequential(nn.Linear(100, 200), nn.ReLU(), nn.Linear(200, 10)), 0.5)

@@ -25,6 +25,16 @@ def recent_loss(history: Sequence[Snapshot]) -> float:
     return median(losses)
 
 
+def validations(history: Sequence[Snapshot]) -> list[int]:
+    """The probed steps at which a new validation loss was known; between validations the latest one is seen again."""
+    found: list[int] = []
+    for index, snapshot in enumerate(history):
+        loss = snapshot.validation_loss
+        if math.isfinite(loss) and not (found and loss == history[found[-1]].validation_loss):
+            found.append(index)
+    return found
+
+
 @remembered
 def guess_loss(snapshot: Snapshot) -> float:
     """What a guess without looking at the input loses; NaN where the loss is not of one known call."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
 from lightning_tricks.diagnosis.history import learning
 from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, FALLING, LITTLE, SURE
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
+from lightning_tricks.diagnosis.history.progress import validations
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
@@ -36,18 +38,26 @@ _REMEDIES = (
     "end",
     heading="not learning",
     clause="the loss stays at that of a guess",
+    clauses={Trait.BY_HEART: "what is learned is of no use on validation"},
     follows_from="*",
     table=(99, "targets that belong to the inputs"),
     remedies=_REMEDIES,
     needs="losses",
 )
 def find_not_learning(history: Sequence[Snapshot]) -> Iterator[Finding]:
-    """The loss stays at that of a guess, and no other rule says why."""
+    """The loss stays at that of a guess, in training or on validation only, and no other rule says why."""
     now = learning.level(history)
-    if now is None or not now.at_a_guess or now.error >= LIMITS.error * now.guess or now.fall >= FALLING:
+    if now is None or now.error >= LIMITS.error * now.guess or not learning.had_its_time(history):
         return
-    if not learning.had_its_time(history) or not learning.at_full_rate(history, LIMITS.full_rate, LIMITS.of_highest):
+    if not learning.at_full_rate(history, LIMITS.full_rate, LIMITS.of_highest):
         return
+    if not now.at_a_guess:
+        yield from _by_heart(history, now)
+    elif now.fall < FALLING:
+        yield _standing(now)
+
+
+def _standing(now: learning.Level) -> Finding:
     may_be = now.mean - SURE * now.error
     sure = Criterion("the least it may be, over that of a guess", may_be / now.guess, ">=", 1.0 - LITTLE)
     why = [
@@ -66,4 +76,35 @@ def find_not_learning(history: Sequence[Snapshot]) -> Iterator[Finding]:
         )
     )
     severity: Severity = "warning" if sure.holds else "info"
-    yield Finding("not_learning", None, severity, now.since, evidence, explanation, decided_by=tuple(why))
+    return Finding("not_learning", None, severity, now.since, evidence, explanation, decided_by=tuple(why))
+
+
+def _by_heart(history: Sequence[Snapshot], now: learning.Level) -> Iterator[Finding]:
+    """No validation was ever under a guess's loss, and the less so the further the training fell under it."""
+    known = validations(history)
+    losses = [history[index].validation_loss / now.guess for index in known]
+    if len(losses) < HYSTERESIS:
+        return
+    why = (
+        Criterion("lowest validation loss over that of a guess", min(losses), ">=", 1.0),
+        Criterion("the latest over the first", losses[-1] / losses[0], ">=", 1.0),
+        Criterion("training loss over that of a guess", now.share, "<", AT_A_GUESS),
+    )
+    if not all(each.holds for each in why):
+        return
+    evidence = {
+        "loss": now.mean,
+        "lowest validation loss": min(losses) * now.guess,
+        "validation loss": losses[-1] * now.guess,
+        "loss of a guess": now.guess,
+        "steps": now.steps,
+    }
+    explanation = (
+        f"After {now.steps} steps the training loss is {now.mean:.4g}, under the {now.guess:.4g} of a guess; the "
+        f"validation loss never was: {evidence['lowest validation loss']:.4g} at best. What is learned is learned by "
+        "heart: either the targets do not belong to the inputs, or these say nothing about them."
+    )
+    traits = frozenset({Trait.BY_HEART})
+    yield Finding(
+        "not_learning", None, "warning", history[known[0]].step, evidence, explanation, traits=traits, decided_by=why
+    )

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
-from lightning_tricks.diagnosis.history.progress import STUCK, guess_loss, recent_loss
+from lightning_tricks.diagnosis.history.progress import STUCK, guess_loss, recent_loss, validations
 from lightning_tricks.diagnosis.rule import rule, thresholds
-from lightning_tricks.diagnosis.rules.validation_mismatch import is_unlike, validations
+from lightning_tricks.diagnosis.rules.validation_mismatch import is_unlike
 from lightning_tricks.probes import Snapshot
 
 

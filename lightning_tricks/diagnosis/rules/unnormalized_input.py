@@ -38,6 +38,7 @@ class LIMITS:
     "input not normalized",
     [remedies.STANDARDIZE],
     clause="the input is not normalized",
+    clauses={Trait.SAME_INPUT: "the input is the same for every pattern"},
     order=6,
     table=(9, "`lt.nn.Standardize`"),
     needs="layers",
@@ -101,7 +102,8 @@ def _constant(history: Sequence[Snapshot], found: Persistence, layer: WeightedRe
     evidence = {"patterns looked at": patterns, "input std, within a feature": layer.input_std}
     why = [Criterion("input std, within a feature", layer.input_std, "<=", LIMITS.rounding * _size(layer))]
     severity = found.severity() if is_stuck(history) else "info"  # a code that is decoded may be constant by design
-    return found.finding("unnormalized_input", layer.name, severity, evidence, explanation, [SAME], why)
+    traits = [Trait.SAME_INPUT]
+    return found.finding("unnormalized_input", layer.name, severity, evidence, explanation, [SAME], why, traits)
 
 
 def _criteria(layer: WeightedRecord | None) -> Iterator[Criterion]:

@@ -33,7 +33,10 @@ class LIMITS:
     patterns: int = 8  # a batch of fewer may lack a class by chance
     # Share of the later steps with a loss over that of a guess: of 18 trainings on sorted digits those that ended below
     # .8 of accuracy had .09 and more, those above .95 under .01 but for one of .077; shuffled ones that learned none.
-    jumps: float = 0.05
+    jumps: float = 0.03
+    # Validation loss over that of a guess, with the training's under half of it: of sorted digits and numbers those
+    # that ended within .1 of their shuffled twin had .19 and less, the others .39 and more.
+    validation: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ def find_unshuffled_data(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Every batch holds one class or very few of them, and the next one the same.
 
     What units and gradients show then comes of that: each class in turn drives the whole network to itself. Streams in
-    the order of time come so by right: it is information until the loss is known to stand at that of a guess, or to
-    leap over it wherever the class changes.
+    the order of time come so by right: it is information until the loss is known to stand at that of a guess, to leap
+    over it wherever the class changes, or to be far higher on validation, which has all classes.
     """
     for looks in _targets(history):
         if len(looks) < LIMITS.looks:
@@ -103,15 +106,18 @@ def _finding(history: Sequence[Snapshot], looks: Sequence[_Look], why: list[Crit
 
 
 def _harm(history: Sequence[Snapshot]) -> tuple[Criterion | None, float]:
-    """That the loss stands at that of a guess or leaps over it again and again, and the loss of a guess."""
+    """That the loss stands at that of a guess, leaps over it or is high on validation; and the loss of a guess."""
     guess, now = guess_of(history), level(history)
     if now is None or math.isnan(guess):
         return None, guess
     stands = Criterion("loss over that of a guess", now.share, ">=", AT_A_GUESS)
-    leaps = Criterion(
-        "share of the steps over a guess", float((later_losses(history) > guess).mean()), ">", LIMITS.jumps
-    )
-    return (stands if now.at_a_guess else leaps if leaps.holds and now.told else None), guess
+    over = float((later_losses(history) > guess).mean())
+    leaps = Criterion("share of the steps over a guess", over, ">", LIMITS.jumps)
+    unseen = history[-1].validation_loss / guess
+    forgets = Criterion("validation loss over that of a guess", unseen, ">", LIMITS.validation)
+    harms = (leaps, *([forgets] if 2.0 * now.share < unseen else []))
+    told = next((each for each in harms if each.holds), None) if now.told else None
+    return (stands if now.at_a_guess else told), guess
 
 
 def _targets(history: Sequence[Snapshot]) -> list[list[_Look]]:

@@ -10,7 +10,7 @@ import numpy as np
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
 from lightning_tricks.diagnosis.history.learning import guess_of
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
-from lightning_tricks.diagnosis.history.progress import recent_loss
+from lightning_tricks.diagnosis.history.progress import recent_loss, validations
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.diagnosis.rules.batch_norm_mismatch import find_batch_norm_mismatch
 from lightning_tricks.probes import Snapshot, ValidationRecord
@@ -222,14 +222,17 @@ def _of_loss(history: Sequence[Snapshot]) -> Finding | None:
     guess, known = guess_of(history), validations(history)
     if math.isnan(guess) or len(known) < HYSTERESIS or not history[known[0]].epoch <= 1.0:
         return None
-    losses = _over_guess(history, known, guess)
-    if not _is_unlike(losses):
+    losses, fresh = _since_begun(history, known, guess)
+    if not _is_unlike(losses, fresh):
         return None
     (first_train, first), (train, now) = losses[0], losses[-1]
-    lowest = min(validation for train, validation in losses if train < LIMITS.learned)
+    lowest = min(validation for _, validation in losses)
     parted = now / train / (first / first_train) if train > 0 else math.inf
     why = (
-        Criterion("lowest validation loss since the training has learned, over a guess's", lowest, ">", LIMITS.unlike),
+        Criterion(
+            "lowest validation loss since the training has begun, over a guess's", lowest, ">", 1.0 + LIMITS.apart
+        ),
+        Criterion("validation loss over a guess's", now, ">", LIMITS.unlike),
         Criterion("training loss over a guess's", train, "<", LIMITS.learned),
         Criterion("validation over training loss, against the first", parted, ">", LIMITS.parted),
         Criterion("validation loss over its first", now / first, ">=", 1.0),
@@ -255,28 +258,29 @@ def _of_loss(history: Sequence[Snapshot]) -> Finding | None:
 def is_unlike(history: Sequence[Snapshot], known: Sequence[int], guess: float) -> bool:
     """Whether the validation never fitted what is trained: other labels, or data on another scale.
 
-    The first validation, before which no pattern came twice, finds the training under a guess and is itself over one;
-    and as soon as the training is far under one, two validations are far over it.
+    The first validation that finds the training under a guess is itself over one, and the first two that find it far
+    under are far over. Before any pattern came twice, one of the two may be as little over as the first.
     """
-    return _is_unlike(_over_guess(history, known, guess))
+    return _is_unlike(*_since_begun(history, known, guess))
 
 
-def _over_guess(history: Sequence[Snapshot], known: Sequence[int], guess: float) -> list[tuple[float, float]]:
-    return [(recent_loss(history[: index + 1]) / guess, history[index].validation_loss / guess) for index in known]
+def _since_begun(
+    history: Sequence[Snapshot], known: Sequence[int], guess: float
+) -> tuple[list[tuple[float, float]], bool]:
+    """Training and validation losses over a guess's, from the first validation on; and whether no pattern came twice.
+
+    Within the first epoch they begin where the training is first found under a guess.
+    """
+    losses = [(recent_loss(history[: index + 1]) / guess, history[index].validation_loss / guess) for index in known]
+    for begun, (index, (train, _)) in enumerate(zip(known, losses, strict=True)):
+        if history[index].epoch <= 1.0 and train < 1.0 - LIMITS.apart:
+            return losses[begun:], True
+    return losses, False
 
 
-def _is_unlike(losses: Sequence[tuple[float, float]]) -> bool:
+def _is_unlike(losses: Sequence[tuple[float, float]], fresh: bool) -> bool:
     first_train, first = losses[0]
-    trained = [validation for train, validation in losses if train < LIMITS.learned]
-    begun = first_train < 1.0 - LIMITS.apart and first > 1.0 + LIMITS.apart
-    return begun and bool(trained) and min(trained[:2]) > LIMITS.unlike
-
-
-def validations(history: Sequence[Snapshot]) -> list[int]:
-    """The probed steps at which a new validation loss was known; between validations the latest one is seen again."""
-    found: list[int] = []
-    for index, snapshot in enumerate(history):
-        loss = snapshot.validation_loss
-        if math.isfinite(loss) and not (found and loss == history[found[-1]].validation_loss):
-            found.append(index)
-    return found
+    trained = [validation for train, validation in losses if train < LIMITS.learned][:2]
+    if not trained or first_train >= 1.0 - LIMITS.apart or first <= 1.0 + LIMITS.apart:
+        return False
+    return max(trained) > LIMITS.unlike and min(trained) > (1.0 + LIMITS.apart if fresh else LIMITS.unlike)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PANELS = {
-    "dead_share": "dead units\n(active on < 1 % of patterns, or constant)",
+    "dead_share": "dead units\n(on < 1 % of patterns, or constant)",
     "linear_share": "linear units\n(linearity > 0.99)",
     "saturation": "saturation\n(patterns on a flat side)",
 }

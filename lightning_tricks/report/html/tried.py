@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.report.html.chart import Level, Series, chart
@@ -18,7 +19,8 @@ _SIDE = 64  # pixels of a picture
 _LOOKS = ("l0", "l1", "l2", "l3")
 
 
-class Trial(NamedTuple):
+@dataclass(frozen=True)
+class Trial:
     """Trainings before and after something was changed.
 
     Args:

@@ -101,3 +101,34 @@ def test_any_other_finding_takes_it_over() -> None:
         "dead_units",
         "not_learning",
     }
+
+
+def validated(validation: list[float], level: float = 0.94, **changes: object) -> list[Snapshot]:
+    """Twelve passes; the training's loss and these of the validation, over a guess's."""
+    history = standing(level * LN10, looks=12 * len(validation), **changes)
+    by_look = [loss for loss in validation for _ in range(12)]
+    return [
+        dataclasses.replace(snapshot, validation_loss=loss * LN10, epoch=look / len(validation))
+        for look, (snapshot, loss) in enumerate(zip(history, by_look, strict=True))
+    ]
+
+
+def test_what_is_learned_by_heart_and_never_holds_on_validation() -> None:
+    (finding,) = find_not_learning(validated([1.01, 1.03, 1.05, 1.06]))
+    assert (finding.severity, finding.evidence["lowest validation loss"]) == ("warning", pytest.approx(1.01 * LN10))
+    diagnosis = lt.diagnose(validated([1.01, 1.03, 1.05, 1.06]))
+    assert diagnosis.verdict == "Not learning: what is learned is of no use on validation."
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        validated([0.995, 1.03, 1.05, 1.06]),  # a little was to be learned
+        validated([1.2, 1.1, 1.05, 1.01]),  # on its way
+        validated([1.01, 1.05]),
+        [dataclasses.replace(snapshot, epoch=0.5) for snapshot in validated([1.01, 1.03, 1.05, 1.06])],
+    ],
+    ids=["a little", "on its way", "too few", "too early"],
+)
+def test_validations_that_may_still_come_to_something(history: list[Snapshot]) -> None:
+    assert find_not_learning(history) == []

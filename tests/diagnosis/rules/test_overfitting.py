@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tricks import TrainingDoctor
 from lightning_tricks.diagnosis import find
+from lightning_tricks.diagnosis.history.progress import validations
 from lightning_tricks.diagnosis.rules.overfitting import find_overfitting
-from lightning_tricks.diagnosis.rules.validation_mismatch import validations
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 from lightning_tricks.probes.records.weighted import WeightedRecord

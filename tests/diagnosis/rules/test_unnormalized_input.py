@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+import lightning_tricks as lt
 from lightning_tricks.diagnosis import find
 
 from ..trainings import deep, digits, train
@@ -18,6 +19,7 @@ def test_patterns_that_are_all_the_same_are_named_and_nothing_else() -> None:
     assert (finding.problem, finding.layer, finding.consequences) == ("unnormalized_input", "0", ())
     assert finding.remedies[0].action == "check_data"
     assert all(criterion.holds for criterion in finding.decided_by)
+    assert lt.diagnose(history).verdict == "Sick: the input is the same for every pattern at layer 0."
 
 
 def test_a_branch_whose_input_is_constant_by_design_is_none() -> None:

@@ -62,6 +62,13 @@ def test_a_loss_that_leaps_over_a_guess_wherever_the_class_changes_makes_it_more
     assert (leaps.severity, calm.severity) == ("warning", "info")
 
 
+@pytest.mark.parametrize(("validation", "severity"), [(1.7, "warning"), (0.9, "info"), (float("nan"), "info")])
+def test_a_high_loss_on_validation_makes_it_more(validation: float, severity: str) -> None:
+    calm = with_losses(run(by_class(), 32), [1.0, 0.5, 0.2, 0.1, 0.1, 0.1])
+    (found,) = find_unshuffled_data([replace(snapshot, validation_loss=validation) for snapshot in calm])
+    assert found.severity == severity
+
+
 def test_before_a_hundred_steps_it_is_information() -> None:
     history = with_losses(run(by_class(), 32), [6.0, 1.0, 0.2])
     (early,) = find_unshuffled_data([snapshot for snapshot in history if snapshot.step < 90])

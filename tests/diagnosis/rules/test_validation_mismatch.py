@@ -235,11 +235,21 @@ def of_loss(train: list[float], validation: list[float], guess: float = 2.0, **k
 FALLING = [0.9, 0.6, 0.3, 0.1, 0.05]
 
 
-def test_a_loss_over_that_of_a_guess_from_the_start() -> None:
-    (found,) = find_validation_mismatch(of_loss(FALLING, [1.2, 1.8, 2.5, 4.0, 5.0]))
+@pytest.mark.parametrize("train", [FALLING, [0.6, 0.3, 0.1, 0.05, 0.04]])
+def test_a_loss_over_that_of_a_guess_from_the_start(train: list[float]) -> None:
+    """Also where the first validation comes late and is but a little over."""
+    (found,) = find_validation_mismatch(of_loss(train, [1.1, 1.8, 2.5, 4.0, 5.0]))
     assert (found.severity, found.step) == ("critical", 0)
     assert all(criterion.holds for criterion in found.decided_by)
     assert found.evidence["validation loss"] == pytest.approx(10.0)
+
+
+def test_validations_before_anything_was_learned_say_nothing() -> None:
+    history = of_loss([1.0, *FALLING], [1.1, 1.8, 2.5, 4.0, 5.0, 6.0])
+    within = [dataclasses.replace(snapshot, epoch=snapshot.step / 1000) for snapshot in history]
+    (found,) = find_validation_mismatch(within)
+    assert found.severity == "critical"
+    assert [each.problem for each in find(within) if each.rank] == ["validation_mismatch"]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +259,7 @@ def test_a_loss_over_that_of_a_guess_from_the_start() -> None:
         [0.8, 0.7, 0.9, 1.6, 2.5],
         [90.0, 60.0, 30.0, 10.0, 5.0],  # a sum over patterns
         [1.2, 1.8, 0.6, 0.3, 0.2],  # large steps at first, or batch norms that had to follow
-        [1.2, 1.3, 1.2, 1.3, 1.2],
+        [1.1, 1.15, 1.1, 1.15, 1.1],
     ],
 )
 def test_losses_of_other_kinds(validation: list[float]) -> None:

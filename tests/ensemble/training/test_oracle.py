@@ -217,6 +217,7 @@ LOSSES = {
     "cosine": lambda out, y: F.cosine_embedding_loss(out, onehot(y), torch.ones(len(y), dtype=DOUBLE)),
     "triplet": lambda out, y: F.triplet_margin_loss(out, onehot(y), out.flip(0)),
     "ranking": lambda out, y: F.margin_ranking_loss(out[:, 0], out[:, 1], 2.0 * (y > 1) - 1),
+    "pinball": lambda out, y: torch.maximum(0.9 * (onehot(y) - out), 0.1 * (out - onehot(y))).mean(),
     "focal": lambda out, y: ((1 - out.softmax(1).gather(1, y[:, None])) ** 2 * F.cross_entropy(out, y)).mean(),
 }  # fmt: skip
 

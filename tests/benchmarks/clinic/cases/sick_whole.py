@@ -251,7 +251,7 @@ WHOLE: tuple[Row, ...] = (
             "linear_bn-none digits adam",
             "lenet-relu pixels adam",
         ),
-        settings={"steps": 200},
+        settings={"loop": "epochs", "steps": 200},  # to be told after passes over the data, not after steps
     ),
     Row(
         "shuffled apart",
