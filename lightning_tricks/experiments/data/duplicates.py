@@ -39,12 +39,11 @@ def duplicates(data: Any, val_data: Any = None) -> Answer:
         val_data: The same for validation.
 
     Returns:
-        Numbers: ``patterns``; ``repeated``: of these, how many are there already; ``drawn``: how often a sampler of your
-        own draws one at most; ``copied``: patterns with a copy
-        that no chance explains; ``contradicting``: those of another class than most of their copies; of validation
-        ``validation``, how many there are, ``across``: copies of training patterns, ``near``: near ones,
-        ``windows``: those that share half of themselves with one, ``by_chance``: met by near misses, and
-        ``same``: whether all of both are the same.
+        Numbers: ``patterns``; ``repeated``: of these, how many are there already; ``drawn``: how often a sampler of
+        your own draws one at most; ``copied``: patterns with a copy that no chance explains; ``contradicting``: those
+        of another class than most of their copies; of validation ``validation``, how many there are, ``across``: copies
+        of training patterns, ``near``: near ones, ``windows``: those that share half of themselves with one,
+        ``by_chance``: met by near misses, and ``same``: whether all of both are the same.
 
         How to read it: repeated patterns may be there on purpose. Across the split they make validation say how well
         the training is known by heart.
