@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks as lt
 from lightning_tricks.diagnosis.experiment import Example
+from lightning_tricks.experiments.asking.registry import entries
 from lightning_tricks.experiments.data.patterns import neighbours
 from lightning_tricks.report.html.page import html
 
@@ -89,3 +91,14 @@ def test_data_that_cannot_be_read_are_an_answer(monkeypatch):
 
     monkeypatch.setattr(neighbours, "read", failing)
     assert [each.conclusive for each in checked(experiments=NAMES).experiments] == [False] * (len(NAMES) - 1)
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_labels_of_other_inputs_are_a_doubt_and_no_alarm(mixed):
+    y = Y[torch.randperm(600, generator=torch.Generator().manual_seed(3))] if mixed else Y
+    data = [(X[i : i + 60], y[i : i + 60]) for i in range(0, 600, 60)]
+    made = {"wrong_labels": lt.experiments.wrong_labels(data), "changes": lt.Experiment("changes", "", "none")}
+    entry = next(each for each in entries() if each.name == "learnable")
+    found = entry.run(types.SimpleNamespace(data=data, done=made))
+    assert bool(found.doubt) is mixed
+    assert not entry.run(types.SimpleNamespace(data=data, done={})).doubt
