@@ -10,6 +10,29 @@ from lightning_tricks.probes.records.record import to_json
 
 
 @dataclasses.dataclass(frozen=True)
+class Example:
+    """A pattern of the data that an answer speaks of.
+
+    Args:
+        index: Its number in the data set, or its position in the epoch; the answer says which.
+        text: What is said of it.
+        part: Whose pattern it is: ``"training"`` or ``"validation"``.
+        picture: A small PNG of it as a data URI; empty where it is no image.
+
+    >>> print(Example(12, "labelled 3, its neighbours 8"))
+    training 12: labelled 3, its neighbours 8
+    """
+
+    index: int
+    text: str
+    part: str = "training"
+    picture: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.part} {self.index}: {self.text}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """What was tried on a copy of a training, and what came of it.
 
@@ -24,6 +47,7 @@ class Experiment:
         conclusive: Whether the question was answered.
         place: What it was found at, a layer or a function; empty where it is found at none.
         doubt: Why a training cannot be called healthy in its light, though it names nothing; empty where it can.
+        examples: Patterns of the data that show it, the clearest first.
 
     >>> print(Experiment("evaluation_gap", "is the loss the same in evaluation mode?", "yes", {"gap": 0.01}))
     evaluation_gap: is the loss the same in evaluation mode? yes
@@ -41,10 +65,13 @@ class Experiment:
     conclusive: bool = True
     place: str = ""
     doubt: str = ""
+    examples: Sequence[Example] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        fields: dict[str, Any] = to_json({**vars(self), "numbers": dict(self.numbers), "curves": dict(self.curves)})
+        examples = [vars(each) for each in self.examples]
+        whole = {**vars(self), "numbers": dict(self.numbers), "curves": dict(self.curves), "examples": examples}
+        fields: dict[str, Any] = to_json(whole)
         return fields
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from lightning_tricks.diagnosis.experiment import Experiment
+from lightning_tricks.diagnosis.experiment import Example, Experiment
 from lightning_tricks.probes.records.record import to_json
 
 Severity = Literal["info", "warning", "critical"]
@@ -34,6 +34,8 @@ class Trait(enum.Enum):
     SLOW = "slow"  # a training that learns, but lost steps by how it began
     OFF_CENTRE = "off centre"  # signals whose mean is larger than they vary
     SAME_INPUT = "same input"  # every pattern that comes in is the same
+    WRONG_LABELS = "wrong labels"  # some of the targets contradict others
+    LEFT_BEHIND = "left behind"  # what augmentation moved has a target that it did not move
     BY_HEART = "by heart"  # what the training learns says nothing about what it has not seen
     EXCUSES = "excuses what follows"  # what it brings about is no fault of its own: information
 
@@ -164,7 +166,7 @@ class Finding:
 
 def plain(value: Any) -> Any:
     """Findings and what they hold as JSON knows them."""
-    if isinstance(value, (Criterion, Remedy, Finding, Experiment)):
+    if isinstance(value, (Criterion, Remedy, Finding, Experiment, Example)):
         return plain(vars(value))
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}

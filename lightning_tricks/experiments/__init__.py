@@ -7,6 +7,15 @@ Each is a function of a model (a LightningModule, or any module with a ``loss_fn
 from lightning_tricks.experiments.batch_entries import batch_entries
 from lightning_tricks.experiments.batch_order import batch_order
 from lightning_tricks.experiments.changes import changes
+from lightning_tricks.experiments.data import (
+    classes,
+    constant_features,
+    duplicates,
+    leaking_features,
+    paired_transforms,
+    scales,
+    wrong_labels,
+)
 from lightning_tricks.experiments.evaluation_gap import evaluation_gap
 from lightning_tricks.experiments.free_outputs import free_outputs, share
 from lightning_tricks.experiments.independence import independence
@@ -17,22 +26,31 @@ from lightning_tricks.experiments.own_input import own_input
 from lightning_tricks.experiments.rate import rate
 from lightning_tricks.experiments.reach import reach
 from lightning_tricks.experiments.same_sample_twice import same_sample_twice
+from lightning_tricks.experiments.token_ids import token_ids
 from lightning_tricks.experiments.validation_like_training import validation_like_training
 
 __all__ = [
     "batch_entries",
     "batch_order",
     "changes",
+    "classes",
+    "constant_features",
+    "duplicates",
     "evaluation_gap",
     "free_outputs",
     "independence",
+    "leaking_features",
     "learnable",
     "memorise",
     "never_read",
     "own_input",
+    "paired_transforms",
     "rate",
     "reach",
     "same_sample_twice",
+    "scales",
     "share",
+    "token_ids",
     "validation_like_training",
+    "wrong_labels",
 ]

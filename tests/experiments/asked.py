@@ -6,11 +6,13 @@ from typing import Any
 
 import lightning_tricks as lt
 
+OF_DATA = ("same_sample_twice", "batch_order", "learnable", *lt.experiments.data.__all__)  # without a network
+
 
 def ask(name: str, model: Any, data: Any, loss_fn: Any) -> lt.Experiment:
     """With the first batch of the data, or with the data where it asks for those."""
     function = getattr(lt.experiments, name)
-    if name in ("same_sample_twice", "batch_order", "learnable"):
+    if name in OF_DATA:
         found = function(data)
     elif name in ("changes", "rate"):
         found = function(model, data, loss_fn)

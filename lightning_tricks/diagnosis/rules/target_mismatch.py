@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import LossRecord, Snapshot
@@ -28,6 +28,10 @@ class LIMITS:
     "linearity non_finite overfitting dead_units",
     "targets do not fit the loss",
     clause="the targets do not fit the loss",
+    clauses={
+        Trait.WRONG_LABELS: "some of the labels are wrong",
+        Trait.LEFT_BEHIND: "targets do not move with their images",
+    },
     order=9,
     reads="thinned",
     table=(15, "the line to change"),

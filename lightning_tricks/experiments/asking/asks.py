@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_tricks._compat import lightning as compat
 from lightning_tricks._compat.compiled import original_of
-from lightning_tricks.diagnosis.experiment import Experiment
+from lightning_tricks.diagnosis.experiment import Example, Experiment
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.preflight.replay import quiet
 from lightning_tricks.experiments.training import Training
@@ -26,7 +26,8 @@ P = ParamSpec("P")
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What an experiment found: a sentence, numbers, curves, how many optimiser steps were made, where, and a doubt."""
+    """What an experiment found: a sentence, numbers, curves, how many optimiser steps were made, where, a doubt, and
+    patterns that show it."""
 
     text: str
     numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -34,6 +35,7 @@ class Answer:
     steps: int = 0
     place: str = ""
     doubt: str = ""
+    examples: Sequence[Example] = ()
 
 
 def asks(question: str, name: str = "") -> Callable[[Callable[P, Answer]], Callable[P, Experiment]]:
@@ -61,7 +63,8 @@ def asks(question: str, name: str = "") -> Callable[[Callable[P, Answer]], Calla
                 return Experiment(called, question, text, seconds=time.perf_counter() - begun, conclusive=False)
             taken = time.perf_counter() - begun
             parts = found.text, found.numbers, found.curves, found.steps
-            return Experiment(called, question, *parts, taken, place=found.place, doubt=found.doubt)
+            made = Experiment(called, question, *parts, taken, place=found.place, doubt=found.doubt)
+            return dataclasses.replace(made, examples=tuple(found.examples))
 
         return ask
 

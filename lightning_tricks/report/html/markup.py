@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-_VOID = frozenset(("meta", "br", "hr", "input", "link", "col"))
+_VOID = frozenset(("meta", "br", "hr", "input", "link", "col", "img"))
 _SPELT = {"class_": "class", "for_": "for", "view_box": "viewBox", "preserve": "preserveAspectRatio"}
 
 

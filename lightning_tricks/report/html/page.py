@@ -62,7 +62,7 @@ def frame(title: str, header: Markup, sections: Sequence[Section]) -> str:
     """A whole page: it loads nothing, and runs the one script whose hash its policy names."""
     style, script = _asset("style.css"), _asset("hover.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
     links = [tag("li", tag("a", each.title, href=f"#{each.name}")) for each in sections]
     head = tag(
         "head",

@@ -13,6 +13,9 @@ from lightning_tricks.report.html.markup import Markup, tag
 from lightning_tricks.report.words import evidence
 
 _TOLD = 0.05  # seconds from which on it is said how many
+_PICTURE = "data:image/png;base64,"
+_EXAMPLES = 12
+_SIDE = 64  # pixels of a picture
 _LOOKS = ("l0", "l1", "l2", "l3")
 
 
@@ -80,12 +83,28 @@ def experiment(made: Experiment) -> Markup:
 
 
 def _measured(made: Experiment) -> list[Markup]:
-    effort = f"{made.steps} optimiser steps" if made.steps else "forwards and backwards only"
+    effort = f"{made.steps} optimiser steps" if made.steps else "without a training"
     effort += f", {made.seconds:.1f} s" if made.seconds >= _TOLD else ""
     whole = {key: int(v) if math.isfinite(v) and v == int(v) else v for key, v in made.numbers.items()}
     parts = [tag("p", f"Measured: {'; '.join(evidence(whole))}.")] if whole else []
     parts += [_curves(made.curves, made.name)] if made.curves else []
-    return [*parts, tag("p", f"Made on a copy of the network: {effort}.", class_="quiet")]
+    return [*parts, *_examples(made), tag("p", f"Made on a copy: {effort}.", class_="quiet")]
+
+
+def _examples(made: Experiment) -> list[Markup]:
+    """Patterns of the data, each with its number and, of images, a picture."""
+    if not made.examples:
+        return []
+    shown = []
+    for each in made.examples[:_EXAMPLES]:
+        name = f"{each.part} {each.index}"
+        # The words are of a data set that someone else made; only a picture of one's own is shown.
+        picture = each.picture if each.picture.startswith(_PICTURE) else ""
+        image = tag("img", src=picture, alt=f"{name}: {each.text}", width=_SIDE, height=_SIDE) if picture else None
+        shown.append(tag("li", image, tag("span", tag("b", name), f" {each.text}")))
+    left = len(made.examples) - len(shown)
+    said = f"Examples, {left} more in experiment.examples:" if left else "Examples:"
+    return [tag("p", said), tag("ul", shown, class_="examples")]
 
 
 def trials(made: Sequence[Trial | Treated]) -> list[Markup]:

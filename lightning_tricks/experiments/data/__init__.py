@@ -1,0 +1,19 @@
+"""The data: what can be asked of them without a training, and without a network."""
+
+from lightning_tricks.experiments.data.classes import classes
+from lightning_tricks.experiments.data.constant_features import constant_features
+from lightning_tricks.experiments.data.duplicates import duplicates
+from lightning_tricks.experiments.data.leaking_features import leaking_features
+from lightning_tricks.experiments.data.paired_transforms import paired_transforms
+from lightning_tricks.experiments.data.scales import scales
+from lightning_tricks.experiments.data.wrong_labels import wrong_labels
+
+__all__ = [
+    "classes",
+    "constant_features",
+    "duplicates",
+    "leaking_features",
+    "paired_transforms",
+    "scales",
+    "wrong_labels",
+]
