@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import json
 import operator
@@ -17,6 +16,7 @@ from lightning_tricks.probes.records.record import StepRecord
 from lightning_tricks.probes.snapshot import KINDS
 
 _UNPACKED = ("name", "sums", "signal")
+_names_of_fields: dict[type, tuple[str, ...]] = {}
 Records = dict[str, list[Any]]  # by kind
 
 
@@ -194,14 +194,11 @@ def _dicts(columns: Mapping[str, Sequence[Any]]) -> Iterable[dict[str, Any]]:
 
 def _columns_of(rows: Sequence[StepRecord]) -> dict[str, Any]:
     kind = type(rows[0])
-    return dict(zip(_fields(kind), zip(*map(_values_of(kind), rows), strict=True), strict=True))
+    return dict(zip(_fields(kind), zip(*map(operator.attrgetter(*_fields(kind)), rows), strict=True), strict=True))
 
 
-@functools.cache
-def _fields(kind: Any) -> tuple[str, ...]:
-    return tuple(f.name for f in dataclasses.fields(kind) if f.name not in _UNPACKED)
-
-
-@functools.cache
-def _values_of(kind: Any) -> operator.attrgetter[tuple[Any, ...]]:
-    return operator.attrgetter(*_fields(kind))
+def _fields(kind: type[StepRecord]) -> tuple[str, ...]:
+    if kind not in _names_of_fields:
+        names = tuple(f.name for f in dataclasses.fields(kind) if f.name not in _UNPACKED)
+        _names_of_fields[kind] = names
+    return _names_of_fields[kind]
