@@ -140,6 +140,41 @@ def caller(name: str) -> Function | None:
 
 
 @functools.lru_cache(maxsize=256)
+def hear_scripted(listener: Callable[[str], None]) -> Callable[[], None]:
+    """Tell the name of every scripted or traced function that Python calls, until what is returned is called.
+
+    No function mode hears of them. Without a ``__call__`` to put another one in the place of nothing is told.
+    """
+    if not _listeners:
+        own = _SCRIPTED.__call__
+
+        @functools.wraps(own)
+        def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+            for each in tuple(_listeners):
+                each(str(getattr(function, "name", "")) or "scripted function")
+            return own(function, *args, **kwargs)
+
+        try:
+            _SCRIPTED.__call__ = call
+        except (AttributeError, TypeError):
+            return lambda: None
+        _before.append(own)
+    _listeners.append(listener)
+
+    def end() -> None:
+        if listener in _listeners:
+            _listeners.remove(listener)
+            if not _listeners:
+                _SCRIPTED.__call__ = _before.pop()
+
+    return end
+
+
+_SCRIPTED: Any = torch.jit.ScriptFunction
+_listeners: list[Callable[[str], None]] = []
+_before: list[Any] = []
+
+
 def _made_of(code: types.CodeType) -> Function:
     return types.FunctionType(code, vars(F), code.co_name)
 

@@ -39,6 +39,7 @@ _OTHERS: tuple[tuple[Handler, str, str], ...] = (  # handler, places, names in e
     (handlers.linear, "functional", "adaptive_avg_pool2d"),
     (handlers.linear, "functional torch", "adaptive_avg_pool1d avg_pool1d"),
     (handlers.linear, "functional kernel", "avg_pool2d"),
+    (handlers.pooling, "functional", "max_pool1d max_pool2d adaptive_max_pool1d adaptive_max_pool2d"),
     (handlers.dropout, "functional", "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
     (handlers.dropout, "torch", "dropout feature_dropout"),
     (handlers.batch_norm, "functional", "batch_norm"),
