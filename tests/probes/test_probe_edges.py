@@ -182,7 +182,7 @@ def test_nothing_is_left_on_scripted_functions():
      "scripted"),
     (lambda: Through(torch.jit.script(bent)), "bent", "scripted function"),
     (lambda: Through([torch.jit.script(Bent())]), "Bent", "scripted module"),
-    (lambda: nn.Sequential(nn.Linear(4, 4), Through(torch.jit.trace(bent, torch.ones(2, 4)))), "1.bent", "scripted fun"),
+    (lambda: nn.Sequential(nn.Linear(4, 4), Through(torch.jit.trace(bent, torch.ones(2, 4)))), "1.bent", "scripted"),
     (Unused, "never", "did not run"),
     (Mapped, "tanh", "function transform"),
     (Complex, "layer", "complex"),
