@@ -164,10 +164,9 @@ class TrainingDoctor(Monitor):
         super()._log(trainer)
         screen.show_in_bar(trainer, self._name, self.diagnosis)
 
-    @property
-    def state_key(self) -> str:
+    def make_state_key(self) -> str:
         own = (self._rules_given,) if self._rules_given else ()
-        return f"{super().state_key}{(self.on_problem, self.ignore, *own)}"
+        return f"{super().make_state_key()}{(self.on_problem, self.ignore, *own)}"
 
     def own_state(self) -> dict[str, Any]:
         return {**super().own_state(), **self._judge.own_state()}

@@ -30,6 +30,7 @@ class Monitor(MonitorHooks):
 
     prefix = "monitor"
     files: bool = False  # whether any are written at the end
+    _state_key: str | None = None
 
     def __init__(
         self,
@@ -99,6 +100,7 @@ class Monitor(MonitorHooks):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         super().on_fit_start(trainer, pl_module)
+        self._state_key = None
         self._every = self.every_n_steps or trainer.log_every_n_steps or 50
         self._to_show = self._fresh = False
         monitors = _monitors_of(trainer)
@@ -126,7 +128,13 @@ class Monitor(MonitorHooks):
 
     @property
     def state_key(self) -> str:
-        """As Lightning writes such keys; checkpoints are read by it."""
+        """As Lightning writes such keys; checkpoints are read by it. A Trainer asks for it at every hook of a step."""
+        if self._state_key is None:
+            self._state_key = self.make_state_key()
+        return self._state_key
+
+    def make_state_key(self) -> str:
+        """That of its class and of its arguments as they are now."""
         arguments = {"layers": self.layers, "every_n_steps": self.every_n_steps, "max_patterns": self.max_patterns}
         return f"{type(self).__qualname__}{arguments!r}"
 

@@ -295,3 +295,16 @@ def test_gan_summaries_have_numbers():
     trainer = fit(Gan(), looking)
     numbers = {key: float(value) for key, value in trainer.callback_metrics.items()}
     assert not [key for key, value in numbers.items() if math.isnan(value)]
+
+
+def test_its_key_is_made_once_a_fit(monkeypatch):
+    made = []
+    make = lt.TrainingDoctor.make_state_key
+    monkeypatch.setattr(lt.TrainingDoctor, "make_state_key", lambda self: made.append(1) or make(self))
+    doctor = lt.TrainingDoctor(every_n_steps=2, on_problem="log", report=False)
+    before = doctor.state_key
+    fit(Classifier(), [doctor])
+    assert len(made) == 2  # a Trainer asks for it several times a step
+    doctor.layers = "a.*"
+    fit(Classifier(), [doctor])
+    assert doctor.state_key != before
