@@ -72,6 +72,17 @@ def test_a_fit_that_ends_before_the_trainer_logs_has_its_numbers():
     assert float(stop.best_score) == float(rows[-1]["doctor/severity"])
 
 
+def test_the_row_of_a_step_that_ends_the_training_is_written():
+    doctor = lt.TrainingDoctor(on_problem="raise", report=False)
+    same = mlp()
+    for parameter in same.parameters():
+        torch.nn.init.constant_(parameter, 0.5)
+    with pytest.raises(lt.TrainingProblemError):
+        fit(Classifier(same), [doctor, lt.ActivationMonitor()], batches(4), logger=CSVLogger("logs"))
+    (row,) = table("logs")
+    assert (row["step"], row["doctor/severity"]) == ("0", "2.0")
+
+
 def test_a_trainer_that_logs_nothing_logs_nothing_of_a_monitor():
     fit(Classifier(), monitors(), logger=CSVLogger("logs"), log_every_n_steps=0)
     assert not list(pathlib.Path("logs").rglob("metrics.csv"))

@@ -23,13 +23,25 @@ Figures = Mapping[str, Callable[[list[Snapshot]], Any]]
 
 
 class FitFiles:
-    """What the monitors of a Trainer write in one fit: into one folder, each picture drawn once."""
+    """What the monitors of a Trainer write in one fit: into one folder, each picture drawn once, one row a step."""
 
     def __init__(self) -> None:
         self._run: Path | None = None
         self._drawn: dict[Any, Path] = {}
         self._began = time.monotonic()  # the fit
         self._drawing = 0.0  # seconds up to now
+        self.row: dict[str, float] = {}  # of the log, of a step after which the Trainer writes none
+        self._step = 0
+
+    def add_to_row(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers of one monitor, to be written with those of the others."""
+        self.row.update(values)
+        self._step = step
+
+    def take_row(self) -> tuple[dict[str, float], int]:
+        """All of them, and their step; a new row begins."""
+        row, self.row = self.row, {}
+        return row, self._step
 
     @property
     def _has_time(self) -> bool:
