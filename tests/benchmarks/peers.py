@@ -1,4 +1,4 @@
-"""What others look at in every step of a training, each as a callback, to be measured beside ours where it is installed.
+"""What others look at in every step of a training, each as a callback, to be measured beside ours where installed.
 
 python -m pip install tensorboard wandb torchmortem    # nothing here needs any of them
 """
