@@ -176,12 +176,9 @@ def elementwise(observer: Observer, func: Function, args: Arguments, kwargs: Key
 def division(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     """Elementwise; by a number it scales."""
     operands = unknown.operands(observer, func, args)
-    if operands and operands[-1] is None and not torch.is_tensor(args[-1]):
-        output = linear(observer, func, args, kwargs)
-        unknown.go_on(observer, func, args, operands, output)
-    else:
-        output = func(*args, **kwargs)
-        unknown.note(observer, func, args, operands, output)
+    output = func(*args, **kwargs)
+    by_number = len(args) > 1 and not isinstance(args[1], Tensor)
+    (unknown.go_on if by_number else unknown.note)(observer, func, args, operands, output)
     _compare(observer, func, args, output)
     if observer.active:
         observer.loss_path.note_scale(args[:2], output, inverse=True)

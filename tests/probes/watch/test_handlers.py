@@ -370,6 +370,17 @@ def test_it_is_told_in_images_and_before_what_follows_and_once_a_step():
     assert dict(snapshot.not_seen) == {}
 
 
+@pytest.mark.parametrize("scaled", [lambda x: 0.1 * x, lambda x: x / 3, lambda x: x.clamp(-9, 9), lambda x: x])
+def test_the_layer_of_a_loss_is_a_layer(scaled):
+    layer, x = nn.Linear(6, 3), torch.randn(9, 6)
+    with probe(layer) as p:
+        F.cross_entropy(scaled(layer(x)), torch.arange(9) % 3).backward()
+    (record,) = p.snapshot().losses
+    assert record.weighted == "linear"
+    assert not p.snapshot().activations
+    assert dict(p.snapshot().not_seen) == {}
+
+
 def test_a_step_is_the_same_with_it():
     model = Between(lambda x: x.clamp_(min=0) + x.sin())
     assert verify(model, (torch.randn(9, 6), torch.randn(9, 8)), F.mse_loss).identical
@@ -377,8 +388,8 @@ def test_a_step_is_the_same_with_it():
 
 @pytest.mark.parametrize(
     "g",
-    [F.relu, lambda x: x * 2, lambda x: x * torch.bernoulli(torch.full_like(x, 0.5)), lambda x: x * torch.sigmoid(x),
-     lambda x: x + x.clamp(max=0), lambda x: x.square().mean(1, keepdim=True).expand(5, 8)],
+    [F.relu, lambda x: x * 2, lambda x: x / 2, lambda x: x * torch.bernoulli(torch.full_like(x, 0.5)),
+     lambda x: x * torch.sigmoid(x), lambda x: x + x.clamp(max=0), lambda x: x.square().mean(1, keepdim=True).expand(5, 8)],
 )  # fmt: skip
 def test_what_is_known_or_linear_is_not(g):
     model = Between(g)
