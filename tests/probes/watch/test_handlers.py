@@ -389,7 +389,8 @@ def test_a_step_is_the_same_with_it():
 @pytest.mark.parametrize(
     "g",
     [F.relu, lambda x: x * 2, lambda x: x / 2, lambda x: x * torch.bernoulli(torch.full_like(x, 0.5)),
-     lambda x: x * torch.sigmoid(x), lambda x: x + x.clamp(max=0), lambda x: x.square().mean(1, keepdim=True).expand(5, 8)],
+     lambda x: x * torch.sigmoid(x), lambda x: x + x.clamp(max=0),
+     lambda x: x.square().mean(1, keepdim=True).expand(5, 8)],
 )  # fmt: skip
 def test_what_is_known_or_linear_is_not(g):
     model = Between(g)
