@@ -32,6 +32,7 @@ _PLACES: Mapping[str, Any] = {
     "joined": torch.functional,  # einsum and the like, whose names in torch may be patched
     "kernel": getattr(torch._C, "_nn", None),  # what F.linear, F.gelu ... are, whatever has been put in their place
 }
+_QUESTION = "has_torch_function"
 _own: dict[str, Function] = {}  # the latest function of torch's own that was found under a name
 
 
@@ -140,6 +141,57 @@ def caller(name: str) -> Function | None:
 
 
 @functools.lru_cache(maxsize=256)
+def opened(whole: Function) -> Function | None:
+    """torch's own multi_head_attention_forward without its first question whether somebody overrides it.
+
+    nn.MultiheadAttention is one call of one function. Asked inside a torch function mode, that question is always
+    answered with yes and the call comes back whole. The function's own code with one global name replaced goes on to
+    its projections, which the mode then sees one by one; every operation is the one that would have run. None for a
+    function that does not ask: it cannot be opened.
+    """
+    if not isinstance(whole, types.FunctionType) or _QUESTION not in whole.__code__.co_names:
+        return None
+    names = {**whole.__globals__, _QUESTION: lambda tensors: False}
+    inside = types.FunctionType(whole.__code__, names, whole.__name__, whole.__defaults__, whole.__closure__)
+    inside.__kwdefaults__ = whole.__kwdefaults__
+    return inside
+
+
+def hear_scripted(listener: Callable[[str], None]) -> Callable[[], None]:
+    """Tell the name of every scripted or traced function that Python calls, until what is returned is called.
+
+    No function mode hears of them. Without a ``__call__`` to put another one in the place of nothing is told.
+    """
+    if not _listeners:
+        own = _SCRIPTED.__call__
+
+        @functools.wraps(own)
+        def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+            for each in tuple(_listeners):
+                each(str(getattr(function, "name", "")) or "scripted function")
+            return own(function, *args, **kwargs)
+
+        try:
+            _SCRIPTED.__call__ = call
+        except (AttributeError, TypeError):
+            return lambda: None
+        _before.append(own)
+    _listeners.append(listener)
+
+    def end() -> None:
+        if listener in _listeners:
+            _listeners.remove(listener)
+            if not _listeners:
+                _SCRIPTED.__call__ = _before.pop()
+
+    return end
+
+
+_SCRIPTED: Any = torch.jit.ScriptFunction
+_listeners: list[Callable[[str], None]] = []
+_before: list[Any] = []
+
+
 def _made_of(code: types.CodeType) -> Function:
     return types.FunctionType(code, vars(F), code.co_name)
 

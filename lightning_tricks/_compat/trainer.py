@@ -18,6 +18,7 @@ __all__ = [
     "is_automatic",
     "is_logging",
     "log",
+    "log_row",
     "loss_scale",
     "optimizers",
     "set_callback_metrics",
@@ -139,31 +140,35 @@ def set_progress_bar_entry(trainer: Trainer, name: str, text: str) -> bool:
     return True
 
 
-def log(trainer: Trainer, values: dict[str, float], step: int) -> None:
-    """Hand numbers to the loggers: with what the Trainer writes after this batch, in the same row, else in a row of it.
+def log(trainer: Trainer, values: dict[str, float]) -> bool:
+    """Hand numbers to the loggers with what the Trainer writes after this batch, in the same row; whether it writes.
 
     ``LightningModule.log`` takes about 0.3 ms a number, which for the measures of its layers is more than a step of a
     small network; and where the Trainer does not log, it keeps a number until it does, which is another step.
     """
     connector: Any = getattr(trainer, "_logger_connector", None)
-    joins = is_logging(trainer)
-    if joins and not hasattr(connector, "log_metrics"):
+    if not is_logging(trainer):
+        return False
+    if not hasattr(connector, "log_metrics"):
         warn_once(
             "this version of Lightning does not take the monitors' numbers into the row that it logs: they get rows of "
             "their own"
         )
-        joins = False
-    if not joins:
-        if getattr(trainer, "log_every_n_steps", 1) > 0:  # with 0 a Trainer logs nothing
-            for logger in trainer.loggers:
-                logger.log_metrics(values, step)
-                logger.save()
-        return
+        return False
     waiting = connector.__dict__.get("log_metrics")
     if isinstance(waiting, _LogWithMore):
         waiting.values.update(values)
     else:
         connector.log_metrics = _LogWithMore(connector, values)
+    return True
+
+
+def log_row(trainer: Trainer, values: dict[str, float], step: int) -> None:
+    """Write a row of its own."""
+    if getattr(trainer, "log_every_n_steps", 1) > 0:  # with 0 a Trainer logs nothing
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step)
+            logger.save()
 
 
 class _LogWithMore:

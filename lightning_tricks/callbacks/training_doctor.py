@@ -174,10 +174,9 @@ class TrainingDoctor(Monitor):
         super().on_fit_start(trainer, pl_module)
         self._live = LiveView()  # a line for each fit
 
-    @property
-    def state_key(self) -> str:
+    def make_state_key(self) -> str:
         own = (self._rules_given,) if self._rules_given else ()
-        return f"{super().state_key}{(self.on_problem, self.ignore, *own)}"
+        return f"{super().make_state_key()}{(self.on_problem, self.ignore, *own)}"
 
     def own_state(self) -> dict[str, Any]:
         return {**super().own_state(), **self._judge.own_state()}

@@ -128,6 +128,8 @@ def _list_unseen(observer: Observer) -> None:
     modules, not_seen = observer.modules, observer.tallies.not_seen
     for path in modules.fast:
         not_seen[path] = "a frozen transformer in evaluation mode takes torch's fast path: nothing inside is seen"
+    for path in modules.scripted:
+        not_seen[path] = "scripted module: nothing inside it is seen"
     used = {tally.weight for tally in observer.tallies.weighted.values()}
     for path, module in modules.leaves():
         if isinstance(module, torch.jit.ScriptModule):

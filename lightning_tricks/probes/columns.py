@@ -43,9 +43,9 @@ class ColumnWriter:
         """Write values of any one kind: numbers, words, tuples of them, None, whatever JSON knows."""
         kinds = set(map(type, values))
         if kinds == {float}:
-            return self._floats(values)
+            return self.floats(values)
         if kinds == {float, type(None)} and not any(value != value for value in values):
-            return {**self._floats([np.nan if value is None else value for value in values]), "none": True}
+            return {**self.floats([np.nan if value is None else value for value in values]), "none": True}
         if kinds == {int}:
             return self._integers(values)
         if kinds and kinds <= {tuple, list}:
@@ -60,17 +60,15 @@ class ColumnWriter:
         codes = [chosen.setdefault(json.dumps(value), len(chosen)) for value in values]
         return {"choices": [json.loads(choice) for choice in chosen], "of": self._integers(codes)}
 
-    def _floats(self, values: Sequence[float]) -> Description:
+    def floats(self, values: Sequence[float] | Array) -> Description:
+        """Write numbers."""
         array = np.array(values, np.float64)
-        if not len(array) or _equal(array, array[:1]).all():
+        if not len(array) or equal(array, array[:1]).all():
             return {"same": array[:1].tolist(), "count": len(array)}
         with np.errstate(all="ignore"):
             short = array.astype(np.float32)
-        size = np.abs(array[np.isfinite(array) & (array != 0)])
-        fits = not size.size or (size.min() >= _SMALLEST and size.max() <= _LARGEST)
-        if self.exact:
-            fits = bool(_equal(short.astype(np.float64), array).all())
-        return {"array": self._array(short if fits else array)}
+        short_enough = bool(equal(short.astype(np.float64), array).all() if self.exact else fits(array).all())
+        return {"array": self._array(short if short_enough else array)}
 
     def _integers(self, values: Sequence[int]) -> Description:
         array = np.array(values, np.int64)
@@ -116,5 +114,20 @@ class ColumnReader:
         return [None if value != value else value for value in values] if "none" in description else values
 
 
-def _equal(one: Array, other: Array) -> Any:
-    return (one == other) | (np.isnan(one) & np.isnan(other))
+def equal(one: Array, other: Array) -> Array:
+    """Where two arrays have the same number, or both none."""
+    return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)))
+
+
+def as_stored(array: Array) -> Array:
+    """Numbers with the precision that they are written with."""
+    with np.errstate(all="ignore"):
+        short = array.astype(np.float32).astype(np.float64)
+    exact = ~fits(array)
+    return np.where(exact, array, short) if exact.any() else short
+
+
+def fits(array: Array) -> Array:
+    """Where numbers lie in the range of float32."""
+    size = np.abs(array)
+    return np.asarray(((size >= _SMALLEST) & (size <= _LARGEST)) | (size == 0) | ~np.isfinite(size))

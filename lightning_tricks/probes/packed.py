@@ -1,44 +1,87 @@
-"""Histories as two tensors, for a checkpoint: each record once, what does not change over the steps once a layer."""
+"""Histories as a few tensors, for a checkpoint: each record once, what does not change over the steps once a layer."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import json
-import operator
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
+from lightning_tricks.probes import packed_2
+from lightning_tricks.probes.blocks import Block, Records, Reference
 from lightning_tricks.probes.columns import ColumnReader, ColumnWriter, Description
-from lightning_tricks.probes.records.record import StepRecord
 from lightning_tricks.probes.snapshot import KINDS, Snapshot
 
-VERSION = 2  # of this layout; version 1 was the snapshots' to_dict()
+VERSION = 3  # of this layout; version 1 was the snapshots' to_dict()
+_PLACE = "place"
+Histories = Sequence[Sequence[Snapshot]]
 
 
-def pack(histories: Sequence[Sequence[Snapshot]]) -> dict[str, Any]:
-    """Several histories without their sums, as a version and two tensors of bytes; what they share is there once.
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where the records of a snapshot are packed: for each kind in which runs of the rows of a block."""
+
+    reference: Reference
+    block: Block
+    runs: Mapping[str, list[int]]
+
+
+def prepare(histories: Histories) -> Reference:
+    """Pack those snapshots that are not packed yet, so that a later ``pack`` has little left to do."""
+    places = (s.packing[_PLACE].reference for s in itertools.chain.from_iterable(histories) if _PLACE in s.packing)
+    reference = next(places, None) or Reference()
+    new: dict[int, list[Snapshot]] = {}
+    packed: dict[int, list[Snapshot]] = {}
+    for snapshot in itertools.chain.from_iterable(histories):
+        place = snapshot.packing.get(_PLACE)
+        is_new = place is None or place.reference is not reference
+        (new if is_new else packed).setdefault(snapshot.step, []).append(snapshot)
+    for step, same in new.items():
+        others = packed.get(step, [])
+        left = [snapshot for snapshot in same if not any(_take_over(snapshot, other) for other in others)]
+        if left:
+            _pack_step(reference, left)
+    return reference
+
+
+def pack(histories: Histories) -> dict[str, Any]:
+    """Several histories without their sums, as a version and tensors of bytes; what they share is there once.
 
     Measures have the precision of float32, unless they leave its range. Every field of every record is written, by its
-    name: whoever adds one has nothing to do here.
+    name: whoever adds one has nothing to do here. A snapshot is packed once, however often it is saved.
 
     >>> packed = pack([[Snapshot(0, loss=2.5), Snapshot(1, loss=1.5)]])
     >>> [[snapshot.loss for snapshot in history] for history in unpack(packed)]
     [[2.5, 1.5]]
     """
-    measures, exact = ColumnWriter(), ColumnWriter(exact=True)
+    reference, exact = prepare(histories), ColumnWriter(exact=True)
     snapshots = list(itertools.chain.from_iterable(histories))
+    places = [snapshot.packing[_PLACE] for snapshot in snapshots]
+    number: dict[int, int] = {}
+    blocks = [reference.write()]
+    for place in places:
+        if id(place.block) not in number:
+            number[id(place.block)] = len(blocks)
+            blocks.append(place.block)
     header = {
         "histories": [len(history) for history in histories],
-        "steps": _columns(exact, [snapshot.head() for snapshot in snapshots]),
-        "records": {kind: _table(measures, [getattr(s, kind) for s in snapshots]) for kind in KINDS},
+        "steps": _columns(exact, list(map(_head, snapshots))),
+        "sizes": [len(block.data) for block in blocks],
+        "blocks": [number[id(place.block)] for place in places],
+        "runs": [place.runs for place in places],
     }
-    texts = (zlib.compress(json.dumps(header).encode(), 1), exact.data(), measures.data())
-    return {"version": VERSION, **dict(zip(("header", "steps", "records"), map(_tensor, texts), strict=True))}
+    layouts = "\n".join(block.header for block in blocks)
+    parts = {
+        "header": zlib.compress(json.dumps(header).encode(), 1),
+        "layouts": zlib.compress(layouts.encode(), 1),
+        "steps": exact.data(),
+        "records": b"".join(block.data for block in blocks),
+    }
+    return {"version": VERSION, **{name: _tensor(part) for name, part in parts.items()}}
 
 
 def unpack(packed: Mapping[str, Any]) -> list[list[Snapshot]]:
@@ -47,18 +90,82 @@ def unpack(packed: Mapping[str, Any]) -> list[list[Snapshot]]:
     Raises:
         ValueError: It is of a layout that this version does not know.
     """
-    if packed["version"] != VERSION:
-        raise ValueError(f"its layout has the version {packed['version']!r}, known here is {VERSION}")
+    if packed["version"] not in (2, VERSION):
+        raise ValueError(f"its layout has the version {packed['version']!r}, known here are 2 and {VERSION}")
     header = json.loads(zlib.decompress(_bytes(packed["header"])))
-    heads = _rows(ColumnReader(_bytes(packed["steps"])), header["steps"])
-    reader = ColumnReader(_bytes(packed["records"]))
-    kinds = {kind: _records(reader, table, KINDS[kind]) for kind, table in header["records"].items() if kind in KINDS}
-    found: list[Snapshot] = []
-    for index, head in enumerate(heads):
-        records: dict[str, Any] = {kind: of_steps[index] for kind, of_steps in kinds.items()}
-        found.append(dataclasses.replace(Snapshot.from_dict(head), **records))
+    heads = [Snapshot.from_dict(row) for row in _rows(ColumnReader(_bytes(packed["steps"])), header["steps"])]
+    if packed["version"] == 2:
+        kinds: dict[str, Any] = packed_2.records_of(header, _bytes(packed["records"]))
+        of_steps = (dict(zip(kinds, records, strict=True)) for records in zip(*kinds.values(), strict=True))
+        found = [dataclasses.replace(head, **own) for head, own in zip(heads, of_steps, strict=True)]
+    else:
+        found = _with_records(heads, header, packed)
     waiting = iter(found)
     return [list(itertools.islice(waiting, count)) for count in header["histories"]]
+
+
+def _pack_step(reference: Reference, same: Sequence[Snapshot]) -> None:
+    """Pack what one step showed, to several monitors perhaps."""
+    records: Records = {}
+    all_runs: list[dict[str, list[int]]] = [{} for _ in same]
+    for kind in KINDS:
+        rows: list[Any] = []
+        place: dict[int, int] = {}
+        for runs, snapshot in zip(all_runs, same, strict=True):
+            own = getattr(snapshot, kind)
+            for record in own:
+                if id(record) not in place:
+                    place[id(record)] = len(rows)
+                    rows.append(record)
+            if own:
+                runs[kind] = _runs([place[id(record)] for record in own])
+        records[kind] = rows
+    block = reference.block(records)
+    for runs, snapshot in zip(all_runs, same, strict=True):
+        snapshot.packing[_PLACE] = _Place(reference, block, runs)
+
+
+def _take_over(snapshot: Snapshot, other: Snapshot) -> bool:
+    """Whether another one that is packed has all of a snapshot's records; then it is packed with that."""
+    of_other, all_runs = other.packing[_PLACE], dict[str, list[int]]()
+    for kind in KINDS:
+        rows = itertools.chain.from_iterable(itertools.starmap(range, _pairs(of_other.runs.get(kind, []))))
+        places = dict(zip(map(id, getattr(other, kind)), rows, strict=True))
+        found = [places.get(id(record), -1) for record in getattr(snapshot, kind)]
+        if -1 in found:
+            return False
+        if found:
+            all_runs[kind] = _runs(found)
+    snapshot.packing[_PLACE] = dataclasses.replace(of_other, runs=all_runs)
+    return True
+
+
+def _with_records(heads: list[Snapshot], header: dict[str, Any], packed: Mapping[str, Any]) -> list[Snapshot]:
+    """The snapshots; where all of it is known here, what is saved next takes the packed records over as they are."""
+    data, layouts = _bytes(packed["records"]), zlib.decompress(_bytes(packed["layouts"])).decode().split("\n")
+    ends = list(itertools.accumulate(header["sizes"]))
+    pieces = (data[end - size : end] for end, size in zip(ends, header["sizes"], strict=True))
+    if ends[-1] != len(data):
+        raise ValueError(f"its records have {len(data)} bytes, not {ends[-1]}")
+    first, *blocks = itertools.starmap(Block, zip(layouts, pieces, strict=True))
+    reference, whole = Reference.read(first)
+    records = [reference.records(block) for block in blocks]
+    found = []
+    for head, index, all_runs in zip(heads, header["blocks"], header["runs"], strict=True):
+        own: dict[str, Any] = {
+            kind: _of_runs(records[index - 1][kind], runs) for kind, runs in all_runs.items() if kind in KINDS
+        }
+        found.append(dataclasses.replace(head, **own))
+        if whole:
+            found[-1].packing[_PLACE] = _Place(reference, blocks[index - 1], all_runs)
+    return found
+
+
+def _head(snapshot: Snapshot) -> dict[str, Any]:
+    if _head not in snapshot.remembered:
+        snapshot.remembered[_head] = snapshot.head()
+    found: dict[str, Any] = snapshot.remembered[_head]
+    return found
 
 
 def _columns(writer: ColumnWriter, rows: list[dict[str, Any]]) -> dict[str, Description]:
@@ -71,82 +178,13 @@ def _rows(reader: ColumnReader, columns: Mapping[str, Description]) -> list[dict
     return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
 
 
-def _table(writer: ColumnWriter, of_steps: Sequence[tuple[StepRecord, ...]]) -> dict[str, Any]:
-    """All records of a kind, each once, and which of them belong to a step, as runs of rows."""
-    rows: list[StepRecord] = []
-    place: dict[int, int] = {}
-    runs: list[list[int]] = []
-    for records in of_steps:
-        keys = list(map(id, records))
-        for key, record in zip(keys, records, strict=True):
-            if key not in place:
-                place[key] = len(rows)
-                rows.append(record)
-        runs.append(_runs([place[key] for key in keys]))
-    names = list(dict.fromkeys(record.name for record in rows))
-    number = {name: i for i, name in enumerate(names)}
-    ids = np.array([number[record.name] for record in rows], np.int64)
-    fields = [f.name for f in dataclasses.fields(rows[0]) if f.name not in ("name", "sums", "signal")] if rows else []
-    values = zip(*map(operator.attrgetter(*fields, "name"), rows), strict=True) if rows else ()
-    columns = {field: _by_name(writer, column, ids) for field, column in zip(fields, values, strict=False)}
-    blocks = [ids[start:end].tolist() for start, end in _new_rows(runs)]
-    return {"names": names, "blocks": writer.column([json.dumps(b) for b in blocks]), "runs": writer.column(runs),
-            "columns": columns}  # fmt: skip
-
-
-def _by_name(writer: ColumnWriter, values: Sequence[Any], ids: Any) -> dict[str, Any]:
-    """A column of which those names stand once whose value is the same in every step."""
-    first = np.unique(ids, return_index=True)[1]
-    kinds = set(map(type, values))
-    array: Any
-    if kinds <= {int} or kinds == {bool}:
-        array = np.array(values)
-        changed = array != array[first][ids]
-    elif kinds == {float}:
-        array = np.array(values, np.float64)
-        changed = (array != array[first][ids]) & ~(np.isnan(array) & np.isnan(array[first][ids]))
-    else:
-        chosen: dict[Any, int] = {}
-        simple = kinds in ({str}, {tuple})
-        array = np.array([chosen.setdefault(key, len(chosen)) for key in (values if simple else map(repr, values))])
-        changed = array != array[first][ids]
-    varies = np.bincount(ids, changed) > 0
-    fixed = [values[i] for i in first[~varies]]
-    of_rows = values if varies.all() else list(itertools.compress(values, varies[ids].tolist()))
-    return {"varies": np.flatnonzero(varies).tolist(), "fixed": writer.column(fixed), "rows": writer.column(of_rows)}
-
-
-def _records(reader: ColumnReader, table: dict[str, Any], kind: type[StepRecord]) -> list[tuple[Any, ...]]:
-    """The records of every step."""
-    blocks = [json.loads(block) for block in reader.column(table["blocks"])]
-    ids = list(itertools.chain.from_iterable(blocks))
-    known = {f.name for f in dataclasses.fields(kind)}
-    columns = {name: _values(reader, c, ids, len(table["names"])) for name, c in table["columns"].items()}
-    fields = {"name": [table["names"][i] for i in ids], **{k: v for k, v in columns.items() if k in known}}
-    rows = [kind.from_dict(dict(zip(fields, row, strict=True))) for row in zip(*fields.values(), strict=True)]
-    pairs = [zip(runs[::2], runs[1::2], strict=True) for runs in reader.column(table["runs"])]
-    return [tuple(itertools.chain.from_iterable(rows[start:end] for start, end in each)) for each in pairs]
-
-
-def _values(reader: ColumnReader, column: dict[str, Any], ids: list[int], names: int) -> list[Any]:
-    of_rows, fixed, varies = (
-        iter(reader.column(column["rows"])),
-        iter(reader.column(column["fixed"])),
-        set(column["varies"]),
-    )
-    by_name = [None if i in varies else next(fixed) for i in range(names)]
-    return [next(of_rows) if i in varies else by_name[i] for i in ids]
-
-
-def _runs(rows: list[int]) -> list[int]:
+def _runs(rows: Iterable[int]) -> list[int]:
     """Numbers as beginnings and ends of what is consecutive in them.
 
     >>> _runs([4, 5, 6, 9])
     [4, 7, 9, 10]
     """
     found: list[int] = []
-    if rows and rows[-1] - rows[0] == len(rows) - 1 and rows == list(range(rows[0], rows[0] + len(rows))):
-        return [rows[0], rows[0] + len(rows)]
     for row in rows:
         if found and found[-1] == row:
             found[-1] += 1
@@ -155,14 +193,12 @@ def _runs(rows: list[int]) -> list[int]:
     return found
 
 
-def _new_rows(runs: Iterable[list[int]]) -> Iterable[tuple[int, int]]:
-    """The rows that each step was the first to have."""
-    last = 0
-    for of_step in runs:
-        end = max(of_step[1::2], default=0)
-        if end > last:
-            yield last, end
-            last = end
+def _of_runs(rows: Sequence[Any], runs: Sequence[int]) -> tuple[Any, ...]:
+    return tuple(itertools.chain.from_iterable(rows[start:end] for start, end in _pairs(runs)))
+
+
+def _pairs(runs: Sequence[int]) -> Iterable[tuple[int, int]]:
+    return zip(runs[::2], runs[1::2], strict=True)
 
 
 def _tensor(data: bytes) -> torch.Tensor:

@@ -199,12 +199,14 @@ class Snapshot:
 
     def light(self) -> Snapshot:
         """Without the sums per unit: what a long history keeps."""
-        return dataclasses.replace(
+        made = dataclasses.replace(
             self,
             activations=tuple(record.light() for record in self.activations),
             weighted=tuple(record.light() for record in self.weighted),
             parameters=tuple(record.light() for record in self.parameters),
         )
+        made.__dict__["packing"] = self.packing  # sums are not packed
+        return made
 
     def matching(self, globs: Sequence[str]) -> Snapshot:
         """The layers whose name matches one of these globs; the snapshot itself where that is all of it."""
@@ -242,6 +244,11 @@ class Snapshot:
     @functools.cached_property
     def remembered(self) -> dict[Any, Any]:
         """What was worked out of this snapshot, by the function that did it; no part of what is stored."""
+        return {}
+
+    @functools.cached_property
+    def packing(self) -> dict[str, Any]:
+        """Where its records stand in what is saved of a history, once they do: they are packed once."""
         return {}
 
     def __getstate__(self) -> dict[str, Any]:

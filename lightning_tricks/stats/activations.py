@@ -63,6 +63,18 @@ class ActivationSums(Sums):
             if g.activation.hard_zero:
                 active = (slope != 0).to(x.dtype).sum(dim)
             squared_slope = torch.linalg.vector_norm(slope).square()
+        return cls._of(a, output, whole, active, saturated, squared_slope)
+
+    @classmethod
+    def of_unknown(cls, a: Sample, output: Sample, whole: Tensor) -> ActivationSums:
+        """Sums of one call of a function of which nothing is known but its input and its output."""
+        return cls._of(a, output, whole, None, None, a.values.new_full((), math.nan))
+
+    @classmethod
+    def _of(
+        cls, a: Sample, output: Sample, whole: Tensor, active: Any, saturated: Any, squared_slope: Any
+    ) -> ActivationSums:
+        x, dim = a.values, a.dim
         joint = JointMoments.of(x, output.values, dim)
         below, below_centred = _count_below(x, joint.mean_a, dim)
         return cls(

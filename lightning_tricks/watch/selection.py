@@ -18,6 +18,10 @@ MOST = 256  # above this, those between are thinned, evenly over the steps
 def is_probed(step: int, every_n_steps: int) -> bool:
     """Steps 0, 1, 2, 4, 8, ... up to ``every_n_steps``, then every ``every_n_steps``: the beginning matters most.
 
+    A Trainer writes its own row one step before each multiple. What was seen does not wait for that: it goes to the
+    loggers at once, in one row of its own step, and to ``callback_metrics``. To look where the Trainer logs would save
+    those rows alone, and part from the steps of stored histories.
+
     >>> [step for step in range(200) if is_probed(step, 50)]
     [0, 1, 2, 4, 8, 16, 32, 50, 100, 150]
     """

@@ -13,7 +13,6 @@ from torch import nn
 
 from lightning_tricks import probe
 from lightning_tricks._compat import torch_functions
-from lightning_tricks.probes.watch import attention
 
 
 def looked_at(model=None, x=None):
@@ -192,7 +191,7 @@ def test_an_attention_of_another_kind_is_called_and_listed(monkeypatch):
 
 
 def test_an_attention_that_still_asks_when_it_is_opened_runs_and_is_listed(monkeypatch):
-    monkeypatch.setattr(attention, "opened", lambda whole: whole)
+    monkeypatch.setattr(torch_functions, "opened", lambda whole: whole)
     layer, x = nn.MultiheadAttention(8, 2, batch_first=True), torch.randn(2, 3, 8)
     plain = layer(x, x, x)[0]
     with probe(layer) as p:

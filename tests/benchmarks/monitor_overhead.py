@@ -1,6 +1,9 @@
 """What the monitors cost: seconds per training step without them, at every step, and every 50 steps.
 
-    python tests/benchmarks/monitor_overhead.py [--rounds 5] [--accelerator cpu]
+    python tests/benchmarks/monitor_overhead.py [--rounds 5] [--accelerator cpu] [--only mlp] [--memory]
+
+Beside ours stand others that are installed (peers.py), in the same rounds: ratios at every step. ``--memory``: the most
+that a process of its own holds over 40 steps with, less that without, in MiB; on a GPU what torch has allocated there.
 
 All three monitors are attached, with every measure on and a logger that writes every 50 steps. The three trainings
 take turns, round by round; a step lasts from the start of its batch to the start of the next one. The step every 50
@@ -14,13 +17,17 @@ import argparse
 import contextlib
 import io
 import logging
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
 
 import lightning.pytorch as L
+import peers
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -90,8 +97,14 @@ def transformer() -> tuple[nn.Module, Tensor]:
     return Transformer(256), torch.randn(16, 64, 256)
 
 
-def run(make: Callable[[], tuple[nn.Module, Tensor]], every: int | None, steps: int, accelerator: str) -> list[float]:
-    """Seconds of each step of one training."""
+def run(
+    make: Callable[[], tuple[nn.Module, Tensor]],
+    every: int | None,
+    steps: int,
+    accelerator: str,
+    peer: Callable[[], L.Callback] | None = None,
+) -> list[float]:
+    """Seconds of each step of one training: with our monitors, with those of others, or with none."""
     torch.manual_seed(0)
     network, x = make()
     data = TensorDataset(x.repeat(steps + 1, *[1] * (x.dim() - 1)), torch.randint(10, (len(x) * (steps + 1),)))
@@ -105,7 +118,7 @@ def run(make: Callable[[], tuple[nn.Module, Tensor]], every: int | None, steps: 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         trainer = L.Trainer(
             max_steps=steps + 1,
-            callbacks=[clock, *(monitors if every else [])],
+            callbacks=[clock, *(monitors if every else []), *([] if peer is None else [peer()])],
             logger=CSVLogger(folder),
             accelerator=accelerator,
             devices=1,
@@ -119,20 +132,43 @@ def run(make: Callable[[], tuple[nn.Module, Tensor]], every: int | None, steps: 
     return clock.steps()
 
 
+NETWORKS = {"mlp": mlp, "resnet18": resnet18, "transformer": transformer}
+
+
+def memory(name: str, kind: str, accelerator: str) -> float:
+    """MiB that a training in a process of its own holds at most; ``kind``: plain, ours, or a peer's name."""
+    given = [sys.executable, __file__, "--only", name, "--accelerator", accelerator, "--held-by", kind]
+    return float(subprocess.run(given, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def held(name: str, kind: str, accelerator: str) -> float:
+    """The same of this process."""
+    run(NETWORKS[name], 1 if kind == "ours" else None, 40, accelerator, peers.installed().get(kind))
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--only", nargs="*", default=["mlp", "resnet18", "transformer"])
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--held-by", help=argparse.SUPPRESS)
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
+    if options.held_by:
+        print(held(options.only[0], options.held_by, options.accelerator))
+        return
     print(describe())
     print(f"{'network':14}{'plain':>12}{'every step':>12}{'ratio':>8}{'aim':>6}{'every 50':>12}{'ratio':>8}{'aim':>6}")
     aims = {"mlp": (2.5, 1.03), "resnet18": (1.3, 1.01), "transformer": (1.5, 1.01)}
-    for name, make in (("mlp", mlp), ("resnet18", resnet18), ("transformer", transformer)):
+    for name, make in NETWORKS.items():
         if name not in options.only:
             continue
+        of_peers: dict[str, list[float]] = {peer: [] for peer in peers.installed()}
         plain, always, rarely, ratios, rare_ratios = [], [], [], [], []
         short = LAST if name == "mlp" else 12
         for _ in range(options.rounds):
@@ -146,12 +182,21 @@ def main() -> None:
             rarely.append(fifty)
             ratios.append(every / one)
             rare_ratios.append(fifty / unprobed)
+            for peer, look in peers.installed().items():
+                theirs = statistics.median(run(make, None, short, options.accelerator, look)[3:])
+                of_peers[peer].append(theirs / one)
         middle = [statistics.median(values) for values in (plain, always, ratios, rarely, rare_ratios)]
         aim = aims[name]
         print(
             f"{name:14}{middle[0] * 1e3:9.2f} ms{middle[1] * 1e3:9.2f} ms{middle[2]:8.2f}{aim[0]:6.2f}"
             f"{middle[3] * 1e3:9.2f} ms{middle[4]:8.3f}{aim[1]:6.2f}"
         )
+        for peer, found in of_peers.items():
+            print(f"  {peer:24}{'':12}{statistics.median(found):8.2f}")
+        if options.memory:
+            without = memory(name, "plain", options.accelerator)
+            more = {kind: memory(name, kind, options.accelerator) - without for kind in ("ours", *of_peers)}
+            print("  MiB more at most:  " + ", ".join(f"{kind} {size:.0f}" for kind, size in more.items()))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """A packed history is the history, in few bytes."""
 
+import base64
 import dataclasses
 import io
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_tricks.probes import probe, snapshot
+from lightning_tricks.probes.blocks import Reference
 from lightning_tricks.probes.packed import pack, unpack
 from lightning_tricks.probes.records.activations import ActivationRecord
 
@@ -108,8 +112,48 @@ def vars_of(record):
     return {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
 
 
+def test_each_snapshot_is_packed_once(history, monkeypatch):
+    made = []
+    block = Reference.block
+    monkeypatch.setattr(Reference, "block", lambda self, records: made.append(1) or block(self, records))
+    new = [dataclasses.replace(s) for s in history]
+    pack([new[:30], new[:20:2]])
+    assert len(made) == 30
+    new[-1] = dataclasses.replace(new[-1], validation_loss=0.5)
+    last = pack([new, [new[3].light()], [dataclasses.replace(new[-1], ended=True)]])
+    assert len(made) == 40
+    whole, one, other = unpack(last)
+    assert (one[0].weighted[0], other[0].weighted[0]) == (whole[3].weighted[0], whole[-1].weighted[0])
+    assert pack([whole, one, other])["records"].equal(last["records"])  # nor is what was restored packed again
+    assert len(made) == 40
+
+
+def test_layers_that_come_and_go_and_change_their_order(history):
+    def turned(snapshot, layers):
+        return dataclasses.replace(snapshot, weighted=tuple(snapshot.weighted[i] for i in layers))
+
+    of_steps = [[2, 0], [0, 1, 2], [], [4, 3, 2, 1, 0], [3]]
+    wanted = [turned(snapshot, layers) for snapshot, layers in zip(history, of_steps, strict=False)]
+    wanted[3] = dataclasses.replace(wanted[3], weighted=(*wanted[3].weighted, wanted[3].weighted[0]))  # twice
+    (found,) = unpack(pack([wanted]))
+    assert [near(one.to_dict(), other.to_dict()) for one, other in zip(wanted, found, strict=True)] == [True] * 5
+
+
+def test_the_layout_of_version_2_is_read():
+    stored = json.loads((Path(__file__).parent / "packed_version_2.json").read_text())
+    packed = {key: part if key == "version" else tensor(part) for key, part in stored["packed"].items()}
+    long, short = unpack(packed)
+    assert [s.to_dict() for s in long] == stored["snapshots"]
+    assert [s.step for s in short] == [0, 1]
+    assert near([s.to_dict() for s in unpack(pack([long]))[0]], stored["snapshots"])  # saved anew, as of this version
+
+
+def tensor(part):
+    return torch.frombuffer(bytearray(base64.b64decode(part)), dtype=torch.uint8)
+
+
 def test_a_layout_of_another_version_is_refused(history):
-    with pytest.raises(ValueError, match="its layout has the version 7, known here is 2"):
+    with pytest.raises(ValueError, match="its layout has the version 7, known here are 2 and 3"):
         unpack({**pack([history[:1]]), "version": 7})
 
 

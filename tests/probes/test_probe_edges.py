@@ -142,12 +142,47 @@ class Complex(nn.Module):
         return torch.relu(torch.tanh(self.layer(x.to(torch.complex64))).abs())
 
 
+def bent(x):
+    return x * torch.exp(-x * x)
+
+
+class Bent(nn.Module):
+    def forward(self, x):
+        return x * torch.exp(-x * x)
+
+
+class Through(nn.Module):
+    def __init__(self, g):
+        super().__init__()
+        self.layer, self.g = nn.Linear(4, 4), g
+
+    def forward(self, x):
+        g = self.g[0] if isinstance(self.g, list) else self.g  # in a list: no part of the model's tree
+        return self.layer(g(self.layer(x)))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_nothing_is_left_on_scripted_functions():
+    call = torch.jit.ScriptFunction.__call__
+    model = Through(torch.jit.script(bent))
+    one, other = probe(model).open(), probe(model).open()
+    other.close()
+    assert torch.jit.ScriptFunction.__call__ is not call
+    model(torch.ones(2, 4)).sum().backward()
+    one.close()
+    assert torch.jit.ScriptFunction.__call__ is call
+    assert ("bent" in one.snapshot().not_seen, "bent" in other.snapshot().not_seen) == (True, False)
+
+
 @pytest.mark.parametrize(("make", "entry", "reason"), [
     (lambda: nn.Sequential(Kernel(), nn.Linear(4, 4)), "aten.relu", "called through torch.ops"),
         (lambda: nn.Sequential(Scripted(), nn.Linear(4, 4)), "0", "no torch function was called"),
     (lambda: nn.Sequential(nn.Linear(4, 4), Custom()), "Doubled", "custom autograd function"),
     (lambda: nn.Sequential(torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU())), nn.Linear(4, 2)), "0.0",
      "scripted"),
+    (lambda: Through(torch.jit.script(bent)), "bent", "scripted function"),
+    (lambda: Through([torch.jit.script(Bent())]), "Bent", "scripted module"),
+    (lambda: nn.Sequential(nn.Linear(4, 4), Through(torch.jit.trace(bent, torch.ones(2, 4)))), "1.bent", "scripted"),
     (Unused, "never", "did not run"),
     (Mapped, "tanh", "function transform"),
     (Complex, "layer", "complex"),

@@ -30,6 +30,7 @@ class Monitor(MonitorHooks):
 
     prefix = "monitor"
     files: bool = False  # whether any are written at the end
+    _state_key: str | None = None
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class Monitor(MonitorHooks):
         self.history: list[Snapshot] = []
         self._every = every_n_steps or 1
         self._name = self.prefix  # in keys and folders; a second monitor of a class gets a number
-        self._fresh = self._to_show = False
+        self._fresh = self._to_show = self._is_last = False
         self.files_of_fit = FitFiles()
 
     # --- for subclasses ----------------------------------------------------------------------------------------
@@ -99,10 +100,12 @@ class Monitor(MonitorHooks):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         super().on_fit_start(trainer, pl_module)
+        self._state_key = None
         self._every = self.every_n_steps or trainer.log_every_n_steps or 50
         self._to_show = self._fresh = False
         monitors = _monitors_of(trainer)
         self.files_of_fit = FitFiles() if monitors[0] is self else monitors[0].files_of_fit
+        self._is_last = monitors[-1] is self
         same = [monitor for monitor in monitors if monitor.prefix == self.prefix].index(self) + 1
         self._name = self.prefix if same == 1 else f"{self.prefix}_{same}"
 
@@ -112,6 +115,7 @@ class Monitor(MonitorHooks):
             with self.errors:
                 if self._fresh:
                     self._log(trainer)
+        self._end_row(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         super().on_train_end(trainer, pl_module)
@@ -126,7 +130,13 @@ class Monitor(MonitorHooks):
 
     @property
     def state_key(self) -> str:
-        """As Lightning writes such keys; checkpoints are read by it."""
+        """As Lightning writes such keys; checkpoints are read by it. A Trainer asks for it at every hook of a step."""
+        if self._state_key is None:
+            self._state_key = self.make_state_key()
+        return self._state_key
+
+    def make_state_key(self) -> str:
+        """That of its class and of its arguments as they are now."""
         arguments = {"layers": self.layers, "every_n_steps": self.every_n_steps, "max_patterns": self.max_patterns}
         return f"{type(self).__qualname__}{arguments!r}"
 
@@ -172,9 +182,19 @@ class Monitor(MonitorHooks):
         compat.set_callback_metrics(trainer, known)
         if trainer.loggers:
             layers = self.per_layer(latest) if self.log_per_layer else {}
-            compat.log(trainer, known | {f"{self._name}.{key}": v for key, v in layers.items()}, latest.step)
+            known |= {f"{self._name}.{key}": v for key, v in layers.items()}
+            if not compat.log(trainer, known):
+                self.files_of_fit.add_to_row(known, latest.step)
+
+    def _end_row(self, trainer: Any) -> None:
+        """The last of the monitors writes what all of them have logged of a step where the Trainer does not."""
+        if self._is_last and self.files_of_fit.row:
+            row, step = self.files_of_fit.take_row()
+            with self.errors:
+                compat.log_row(trainer, row, step)
 
     def _finish(self, trainer: Any) -> None:
+        self._end_row(trainer)
         to_show, self._to_show = self._to_show, False
         if to_show and trainer.is_global_zero:
             with self.errors:

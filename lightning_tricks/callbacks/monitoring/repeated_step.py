@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -43,9 +44,10 @@ class RepeatedStep:
 
     def is_due(self, trainer: Any, number: Tensor) -> bool:
         """Whether the step is to be repeated, as this number of it is NaN or Inf."""
-        if self._given is None or number.device.type != "cpu" or trainer.world_size > 1:
+        if self._given is None or number.device.type != "cpu":
             return False
-        return not bool(number.detach().isfinite().all())
+        finite = math.isfinite(number.item()) if number.numel() == 1 else bool(number.detach().isfinite().all())
+        return not finite and trainer.world_size == 1
 
     def repeat(self, module: torch.nn.Module) -> None:
         """Run the step again."""

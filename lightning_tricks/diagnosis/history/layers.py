@@ -13,6 +13,7 @@ from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.history.persistence import Persistence, persistences
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
+from lightning_tricks.probes.records.activations import UNKNOWN
 
 # RMS(w) sqrt(fan_in): torch's default has .58, LeCun's scheme 1, He's 1.4; a normal of std .02 over 768 inputs .55
 ORDINARY_SCALE = (0.2, 5.0)
@@ -47,7 +48,8 @@ def judged_activations(snapshot: Snapshot) -> list[ActivationRecord]:
     """The hidden layers that a training can do something about.
 
     Not those before which, their own weights included, all is frozen: no gradient goes there, and what only hurts
-    training hurts nothing. A frozen layer behind trainable ones hands the gradient on and is judged as any other.
+    training hurts nothing. A frozen layer behind trainable ones hands the gradient on and is judged as any other. Nor
+    what nobody knows as an activation: it may be a guard that is not meant to bend anything, as a clamp far outside.
     """
     orders = {record.name: record.order for record in snapshot.weighted}
     first = min((orders[r.layer] for r in snapshot.parameters if r.layer in orders), default=math.inf)
@@ -55,7 +57,8 @@ def judged_activations(snapshot: Snapshot) -> list[ActivationRecord]:
     return [
         record
         for record in hidden_activations(snapshot)
-        if record.order > trained or record.order <= first or not math.isnan(record.error_signal)
+        if record.function != UNKNOWN
+        and (record.order > trained or record.order <= first or not math.isnan(record.error_signal))
     ]
 
 

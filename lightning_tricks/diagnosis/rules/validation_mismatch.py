@@ -219,8 +219,8 @@ def _of_loss(history: Sequence[Snapshot]) -> Finding | None:
 
     Not where the batch norms' statistics are to blame, nor where patterns came twice before the first validation.
     """
-    guess, known = guess_of(history), validations(history)
-    if math.isnan(guess) or len(known) < HYSTERESIS or not history[known[0]].epoch <= 1.0:
+    known = validations(history)
+    if len(known) < HYSTERESIS or not history[known[0]].epoch <= 1.0 or math.isnan(guess := guess_of(history)):
         return None
     losses, fresh = _since_begun(history, known, guess)
     if not _is_unlike(losses, fresh):

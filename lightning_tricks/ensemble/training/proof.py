@@ -40,7 +40,7 @@ def looped_outcome(stack: Stack, active: list[int], batch: Any, batch_idx: int) 
     losses: list[Tensor] = []
     with _repeatable(stack):
         for row, number in enumerate(active):
-            _seed()
+            _seed(stack)
             own, _ = looped_losses([stack.members[row]], [number], rows(batch, slice(row, row + 1)), batch_idx)
             if own is not None:
                 own.sum().backward()
@@ -64,7 +64,7 @@ def mapped_outcome(
         NotMappableError: With ``checked``, what the step does that mapping would lose in silence.
     """
     with _repeatable(stack):
-        _seed()
+        _seed(stack)
         before = _states_of_others()
         losses, _ = mapped_losses(stack, active, batch, batch_idx, batched=batched, checked=checked, same_draws=True)
         if checked and _states_of_others() != before:
@@ -150,10 +150,13 @@ def _repeatable(stack: Stack) -> Iterator[None]:
             parameter.grad = None
 
 
-def _seed() -> None:
+def _seed(stack: Stack) -> None:
     random.seed(0)
     np.random.seed(0)
-    torch.manual_seed(0)
+    if all(value.device.type == "cpu" for value in stack.parameters.values()):
+        torch.default_generator.manual_seed(0)  # torch.manual_seed keeps a traceback for every device not yet in use
+    else:
+        torch.manual_seed(0)
 
 
 def _states_of_others() -> tuple[Any, ...]:

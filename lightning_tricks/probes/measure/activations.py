@@ -11,7 +11,15 @@ from torch import Tensor
 from lightning_tricks._compat import torch_tensors
 from lightning_tricks.activations import BoundActivation
 from lightning_tricks.probes.measure.gradient_hooks import GradientHooks
-from lightning_tricks.probes.measure.tallies import ActivationTally, ErrorSignal, Tallies, WeightedTally, origin_of
+from lightning_tricks.probes.measure.tallies import (
+    ActivationTally,
+    ErrorSignal,
+    Tallies,
+    Unmeasured,
+    WeightedTally,
+    origin_of,
+)
+from lightning_tricks.probes.records.activations import UNKNOWN
 from lightning_tricks.stats import ActivationSums, Sample, sample
 
 
@@ -79,6 +87,22 @@ class ActivationCounter:
             tally.add(ActivationSums.of(g, before, after, output, slope))
         if overwritten:  # a hook on a view that is overwritten never fires: delta = g'(a) dLoss/dg
             self.hooks.attach(output, tally.signal, tally.axis, slope, before.dim)
+        return tally
+
+    def unknown(self, known: Unmeasured, output: Tensor) -> ActivationTally | None:
+        """Count what elementwise functions made of a pre-activation; None where the two do not belong together."""
+        weights, a = known.weights, known.entered
+        if a is None or tuple(output.shape) != known.shape or -weights.axis > output.dim():
+            return None
+        tally = self.tallies.activations.get(known.name)
+        if tally is None:
+            signal = weights.signal if known.direct else ErrorSignal()
+            tally = ActivationTally(known.name, UNKNOWN, self.tallies.next_order(), weights.axis, signal)
+            tally.weights, tally.behind = weights if known.direct else None, weights
+            self.tallies.activations[known.name] = tally
+        with torch.no_grad():
+            after = sample(output, weights.axis, self.max_patterns, dim=a.dim)
+            tally.add(ActivationSums.of_unknown(a, after, output))
         return tally
 
 

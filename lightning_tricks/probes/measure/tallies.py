@@ -16,7 +16,7 @@ from lightning_tricks.probes.measure.operations import WeightedCall
 from lightning_tricks.probes.measure.regularization import Dropped
 from lightning_tricks.probes.records.loss_and_norm import LossRecord, NormalizationRecord
 from lightning_tricks.probes.records.loss_path import BroadcastRecord, SoftmaxRecord
-from lightning_tricks.stats import ActivationSums, MomentSums, SquareSums, WeightedSums
+from lightning_tricks.stats import ActivationSums, MomentSums, Sample, SquareSums, WeightedSums
 
 
 @dataclass
@@ -127,9 +127,21 @@ class Derived:
 
 @dataclass(frozen=True)
 class Unmeasured:
-    """The annotation of what an elementwise function that is no known activation made of a pre-activation."""
+    """The annotation of what elementwise functions, of which none is a known activation, made of a pre-activation.
+
+    Args:
+        name: Of the latest of those calls; empty where up to now it was only scaled.
+        weights: The weighted operation that gave the pre-activation.
+        entered: The pre-activation; None where what became of it cannot be told from it alone.
+        shape: Its shape.
+        direct: Whether it is the output of ``weights`` itself, nothing between.
+    """
 
     name: str
+    weights: WeightedTally
+    entered: Sample | None = None
+    shape: tuple[int, ...] = ()
+    direct: bool = False
 
 
 def origin_of(annotation: Any) -> Any:

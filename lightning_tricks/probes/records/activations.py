@@ -13,6 +13,7 @@ from lightning_tricks.probes.records.record import StepRecord, measure
 from lightning_tricks.stats import ActivationSums, SquareSums
 
 LINEAR = 0.99  # a unit whose linearity is above this is counted in linear_share
+UNKNOWN = "unknown"  # the function of a nonlinearity that is no entry of the registry
 DEAD = 0.01  # a unit active on fewer patterns than this is counted in dead_share (SageMaker's rule)
 
 
@@ -22,7 +23,7 @@ class ActivationRecord(StepRecord):
 
     Args:
         name: ``"net.2"``, or ``"net.relu_2"`` for the second relu called by ``net`` itself.
-        function: The registry name of g.
+        function: The registry name of g; ``"unknown"`` of a nonlinearity that is told from its input and output alone.
         order: Position among all recorded calls of the step.
         gate: Whether the output multiplies something else or only leads to what does, or the input is a parameter.
         units: Number of units (channels).

@@ -15,8 +15,9 @@ from lightning_tricks.probes.measure.activations import ActivationCall
 from lightning_tricks.probes.measure.losses import LossFunction
 from lightning_tricks.probes.measure.operations import Operation
 from lightning_tricks.probes.measure.regularization import Dropped, carried
-from lightning_tricks.probes.measure.tallies import ActivationTally, Unmeasured, WeightedTally, origin_of
+from lightning_tricks.probes.measure.tallies import ActivationTally
 from lightning_tricks.probes.measure.targets import start_of
+from lightning_tricks.probes.watch import unknown
 from lightning_tricks.probes.watch.loss_path import depends_on_network, softmax_axis
 from lightning_tricks.probes.watch.observer import Observer
 
@@ -42,7 +43,7 @@ def weighted(operation: Operation, observer: Observer, func: Function, args: Arg
             y = output[0] if isinstance(output, tuple) else output
             observer.axis = call.output_axis
             if observer.can_count(name, y):
-                source = _list_unmeasured(observer, name, observer.annotations.read(call.input))
+                source = unknown.settle(observer, name, call.input)
                 tally = observer.weighted.count(name, operation, call, y, source, weight)
                 if not call.inner:  # what a recurrent kernel gives is no pre-activation: it has activations inside
                     observer.annotations.write(y, tally)
@@ -103,7 +104,7 @@ def batch_norm(observer: Observer, func: Function, args: Arguments, kwargs: Keyw
     source = None
     if observer.active and isinstance(x, Tensor) and x.dim() > 1:
         observer.axis = 1 - x.dim()
-        source = observer.annotations.read(x)
+        source = unknown.measured(observer, x)
         given = normalizations.arguments(args, kwargs)
         if observer.is_buffer(given["running_mean"]) and observer.is_buffer(given["running_var"]) and x.numel():
             name = observer.modules.name("normalization", "batch_norm")
@@ -129,7 +130,7 @@ def dropout(observer: Observer, func: Function, args: Arguments, kwargs: Keyword
     x = _input(args, kwargs)
     source, dropped = None, None
     if observer.active and isinstance(x, Tensor):
-        source = observer.annotations.read(x)
+        source = unknown.measured(observer, x)
         with observer.guard("dropout"):
             dropped = Dropped.of(observer.modules.name("dropout", func.__name__), func.__name__, args, kwargs)
     output = func(*args, **kwargs)
@@ -143,7 +144,8 @@ def linear(observer: Observer, func: Function, args: Arguments, kwargs: Keywords
     source = None
     if observer.active and args:
         tensors = [argument for argument in args if isinstance(argument, Tensor)]
-        source = observer.annotations.read(tensors[0]) if len(tensors) == 1 else None
+        read = unknown.measured if func.__name__ == "flatten" else _annotation
+        source = read(observer, tensors[0]) if len(tensors) == 1 else None
     output = func(*args, **kwargs)
     if source is not None:
         start = start_of(func.__name__, args, getattr(source, "start", (0, 0)))
@@ -155,26 +157,39 @@ def linear(observer: Observer, func: Function, args: Arguments, kwargs: Keywords
 
 def addition(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     """Linear, and elementwise."""
+    operands = unknown.operands(observer, func, args)
     output = linear(observer, func, args, kwargs)
+    unknown.go_on(observer, func, args, operands, output)
     _compare(observer, func, args, output)
     return output
 
 
 def elementwise(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     """Of its operands only the shapes are looked at, and whether it stands where an activation does."""
-    before = [_weighted_behind(observer, argument) for argument in args]
+    operands = unknown.operands(observer, func, args)
     output = func(*args, **kwargs)
-    _note_nonlinearity(observer, func, args, before, output)
+    unknown.note(observer, func, args, operands, output)
     _compare(observer, func, args, output)
     return output
 
 
 def division(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     """Elementwise; by a number it scales."""
-    output = elementwise(observer, func, args, kwargs)
+    operands = unknown.operands(observer, func, args)
+    output = func(*args, **kwargs)
+    by_number = len(args) > 1 and not isinstance(args[1], Tensor)
+    (unknown.go_on if by_number else unknown.note)(observer, func, args, operands, output)
+    _compare(observer, func, args, output)
     if observer.active:
         observer.loss_path.note_scale(args[:2], output, inverse=True)
     return output
+
+
+def pooling(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+    """An activation that nobody knows is told by what goes in here."""
+    if observer.active:
+        unknown.measured(observer, _input(args, kwargs))
+    return func(*args, **kwargs)
 
 
 def softmax(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
@@ -202,10 +217,9 @@ def multiplication(observer: Observer, func: Function, args: Arguments, kwargs: 
     if not observer.active or len(args) < 2:
         return func(*args, **kwargs)
     one, other = observer.activation_behind(args[0]), observer.activation_behind(args[1])
-    behind = [_weighted_behind(observer, argument) for argument in args[:2]]
+    operands = unknown.operands(observer, func, args)
     output = func(*args, **kwargs)
-    if behind[0] is not None and behind[0] is behind[1]:  # as in x * (x > 0)
-        _note_nonlinearity(observer, func, args, behind, output)
+    unknown.go_on(observer, func, args, operands, output)
     if one is not None or other is not None:
         with observer.guard("gates"):
             _multiply(observer, one, args[1], other, output)
@@ -213,37 +227,6 @@ def multiplication(observer: Observer, func: Function, args: Arguments, kwargs: 
     observer.loss_path.note_scale(args, output)
     _compare(observer, func, args, output)
     return output
-
-
-def _weighted_behind(observer: Observer, argument: Any) -> WeightedTally | None:
-    if not observer.active or not isinstance(argument, Tensor):
-        return None
-    origin = origin_of(observer.annotations.read(argument))
-    return origin if isinstance(origin, WeightedTally) else None
-
-
-def _note_nonlinearity(
-    observer: Observer, func: Function, args: Arguments, behind: list[WeightedTally | None], output: Any
-) -> None:
-    """Remember that an elementwise function took a pre-activation: if a weighted operation follows, it is listed."""
-    if not any(behind) or not isinstance(output, Tensor) or not output.requires_grad:
-        return
-    with observer.guard("nonlinearities"):
-        name = func.__name__.strip("_")
-        if any(tally and x.shape == output.shape for x, tally in zip(args, behind, strict=False)):
-            observer.annotations.write(output, Unmeasured(observer.modules.name("nonlinearity", name)))
-
-
-def _list_unmeasured(observer: Observer, name: str, source: Any) -> Any:
-    """What is known of the input of a weighted operation, without what is only known as not measured."""
-    origin = origin_of(source)
-    if not isinstance(origin, Unmeasured):
-        return source
-    observer.tallies.not_seen[origin.name] = (
-        f"a nonlinearity that is no known activation, between two weighted operations (before {name}): not measured; "
-        "lightning_tricks.activations.register makes it known"
-    )
-    return None
 
 
 def _compare(observer: Observer, func: Function, args: Arguments, output: Any) -> None:
@@ -271,6 +254,10 @@ def _multiply(
         return  # a learned scale, or a mask
     elif rival is None or properties_of(source.function).two_sided or not properties_of(rival.function).two_sided:
         source.become_gate(rival)
+
+
+def _annotation(observer: Observer, tensor: Tensor) -> Any:
+    return observer.annotations.read(tensor)
 
 
 def _input(args: Arguments, kwargs: Mapping[str, Any]) -> Any:

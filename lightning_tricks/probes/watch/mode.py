@@ -12,7 +12,7 @@ from lightning_tricks import activations
 from lightning_tricks._compat import torch_functions
 from lightning_tricks._compat.torch_optim import UNSCALING
 from lightning_tricks.probes.measure import losses, operations
-from lightning_tricks.probes.watch import attention, backward, handlers
+from lightning_tricks.probes.watch import backward, handlers
 from lightning_tricks.probes.watch.handlers import Arguments, Function, Handler, Keywords
 from lightning_tricks.probes.watch.observer import Observer
 
@@ -39,6 +39,7 @@ _OTHERS: tuple[tuple[Handler, str, str], ...] = (  # handler, places, names in e
     (handlers.linear, "functional", "adaptive_avg_pool2d"),
     (handlers.linear, "functional torch", "adaptive_avg_pool1d avg_pool1d"),
     (handlers.linear, "functional kernel", "avg_pool2d"),
+    (handlers.pooling, "functional", "max_pool1d max_pool2d adaptive_max_pool1d adaptive_max_pool2d"),
     (handlers.dropout, "functional", "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
     (handlers.dropout, "torch", "dropout feature_dropout"),
     (handlers.batch_norm, "functional", "batch_norm"),
@@ -96,7 +97,7 @@ def _call(observer: Observer, func: Function, args: Arguments, kwargs: Keywords)
 def _attention(observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
     if observer.closed or observer.mode is None:
         return func(*args, **kwargs)
-    inside = attention.opened(func) if torch_functions.is_torchs(func) else None
+    inside = torch_functions.opened(func) if torch_functions.is_torchs(func) else None
     if inside is None or observer.inside_attention:  # asked again from inside: it was not opened
         observer.tallies.not_seen[func.__name__] = "nothing inside of this function is seen: it is not as torch's was"
         return func(*args, **kwargs)

@@ -37,6 +37,7 @@ class ModuleStack:
     paused: bool = False  # what runs meanwhile neither counts as run nor as unseen
     forwards: int = 0  # calls of the model, or of a part of it, that the loop around it made
     fast: set[str] = field(default_factory=set)  # modules that nothing looked at, as torch's fast path bears no look
+    scripted: set[str] = field(default_factory=set)  # scripted modules that are no part of the model's tree
     step_aside: Callable[[bool], None] = lambda aside: None  # told at the beginning and at the end of such a module
 
     def __post_init__(self) -> None:
@@ -52,7 +53,7 @@ class ModuleStack:
             self._paths[id(module)] = (strip_wrappers(path), not children)
         self._taken = {known[0] for known in self._paths.values() if known is not None}
         self._stack: list[Frame | None] = []
-        self._root = Frame("", leaf=False)
+        self.root = Frame("", leaf=False)
         self._calls: Counter[tuple[str, str]] = Counter()
         self._handles: list[Any] = []
         self._aside: int | None = None  # where on the stack the module lies that takes torch's fast path
@@ -83,7 +84,7 @@ class ModuleStack:
     @property
     def current(self) -> Frame | None:
         """The running module of the model, its root between modules, or None inside something foreign."""
-        return self._stack[-1] if self._stack else self._root
+        return self._stack[-1] if self._stack else self.root
 
     @property
     def depth(self) -> int:
@@ -100,7 +101,7 @@ class ModuleStack:
 
         ``apart``: it is not what a leaf module is there for, and does not take its name.
         """
-        frame = self.current or self._root
+        frame = self.current or self.root
         base = frame.path if frame.leaf and frame.path and not apart else f"{frame.path}.{function}".lstrip(".")
         while True:
             self._calls[kind, base] += 1
@@ -123,6 +124,8 @@ class ModuleStack:
             frame = None  # a metric, or another network, such as a teacher
         else:
             frame = self.current  # made on the fly or kept in a plain list: part of whoever calls it
+            if isinstance(module, torch.jit.ScriptModule) and frame is not None and not self.paused:
+                self.scripted.add(f"{frame.path}.{module.original_name}".lstrip("."))
         if self._aside is None and may_take_the_fast_path(module, args):
             self._aside = len(self._stack)
             own = [known[0] for each in module.modules() if (known := self._paths.get(id(each)))]

@@ -64,6 +64,7 @@ class Observer:
         """See the calls of modules until the exits are closed."""
         exits.callback(self.modules.detach)
         self.modules.attach()
+        exits.callback(torch_functions.hear_scripted(self._list_scripted))
         if self.outermost is not None:
             exits.callback(self.outermost.detach)
             self.outermost.attach()
@@ -77,6 +78,11 @@ class Observer:
     def pause(self, paused: bool) -> None:
         """Look at nothing from here on, or look again."""
         self.paused = self.gradients.paused = self.modules.paused = paused
+
+    def _list_scripted(self, name: str) -> None:
+        if self.active:
+            path = (self.modules.current or self.modules.root).path
+            self.tallies.not_seen[f"{path}.{name}".lstrip(".")] = "scripted function: nothing inside it is seen"
 
     def close(self) -> None:
         self.closed = True

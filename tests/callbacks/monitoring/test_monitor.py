@@ -57,6 +57,32 @@ def test_a_value_is_logged_at_its_own_step(every, logs_at):
         assert not rows[step]["activations/linearity"]  # no value of another step
 
 
+def test_a_fit_that_ends_before_the_trainer_logs_has_its_numbers():
+    best = ModelCheckpoint("saved", monitor="gradients/norm", save_on_train_epoch_end=True)
+    stop = EarlyStopping("doctor/severity", patience=9, check_on_train_epoch_end=True)
+    looking = [lt.ActivationMonitor(), lt.GradientFlowMonitor(), lt.TrainingDoctor(on_problem="log", report=False)]
+    options = {"logger": CSVLogger("logs"), "log_every_n_steps": 50, "enable_checkpointing": True}
+    trainer = fit(Classifier(), [stop, best, *looking], batches(16), **options)
+    rows = table("logs")
+    assert [row["step"] for row in rows] == ["0", "1", "2", "4", "8"]
+    for key in ("activations/linearity", "gradients/norm", "doctor/severity", "doctor/healthy"):
+        assert all(row[key] for row in rows)
+        assert float(trainer.callback_metrics[key]) == pytest.approx(float(rows[-1][key]), rel=1e-5)
+    assert float(best.best_model_score) == pytest.approx(float(rows[-1]["gradients/norm"]), rel=1e-5)
+    assert float(stop.best_score) == float(rows[-1]["doctor/severity"])
+
+
+def test_the_row_of_a_step_that_ends_the_training_is_written():
+    doctor = lt.TrainingDoctor(on_problem="raise", report=False)
+    same = mlp()
+    for parameter in same.parameters():
+        torch.nn.init.constant_(parameter, 0.5)
+    with pytest.raises(lt.TrainingProblemError):
+        fit(Classifier(same), [doctor, lt.ActivationMonitor()], batches(4), logger=CSVLogger("logs"))
+    (row,) = table("logs")
+    assert (row["step"], row["doctor/severity"]) == ("0", "2.0")
+
+
 def test_a_trainer_that_logs_nothing_logs_nothing_of_a_monitor():
     fit(Classifier(), monitors(), logger=CSVLogger("logs"), log_every_n_steps=0)
     assert not list(pathlib.Path("logs").rglob("metrics.csv"))
@@ -295,3 +321,16 @@ def test_gan_summaries_have_numbers():
     trainer = fit(Gan(), looking)
     numbers = {key: float(value) for key, value in trainer.callback_metrics.items()}
     assert not [key for key, value in numbers.items() if math.isnan(value)]
+
+
+def test_its_key_is_made_once_a_fit(monkeypatch):
+    made = []
+    make = lt.TrainingDoctor.make_state_key
+    monkeypatch.setattr(lt.TrainingDoctor, "make_state_key", lambda self: made.append(1) or make(self))
+    doctor = lt.TrainingDoctor(every_n_steps=2, on_problem="log", report=False)
+    before = doctor.state_key
+    fit(Classifier(), [doctor])
+    assert len(made) == 2  # a Trainer asks for it several times a step
+    doctor.layers = "a.*"
+    fit(Classifier(), [doctor])
+    assert doctor.state_key != before

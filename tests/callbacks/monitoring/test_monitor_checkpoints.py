@@ -99,7 +99,7 @@ def test_checkpoint_after_an_exception_is_plain_data(tmp_path):
         (own,) = state["monitors"]
         assert set(own["state"]) == {"loss_history", "reported"}
         assert _builtin(own)
-        assert set(state["histories"]) == {"version", "header", "steps", "records"}
+        assert set(state["histories"]) == {"version", "header", "layouts", "steps", "records"}
     restored = lt.TrainingDoctor(every_n_steps=1, on_problem="log")
     restore([restored], state_of([doctor]))
     assert known_after_resuming(restored) == known_after_resuming(doctor)

@@ -304,3 +304,17 @@ def test_the_trial_leaves_no_trace():
     assert random.getstate() == shares
     assert all(torch.equal(value, before[name]) for name, value in stack.buffers.items())
     assert all(value.grad is None for value in stack.parameters.values())
+
+
+def test_the_proof_queues_nothing_for_devices_that_are_not_in_use(monkeypatch):
+    seed = torch.manual_seed
+    x, y = data(12).tensors
+    stack = Stack([member(lambda: nn.Linear(6, 3))() for _ in range(2)])
+    batch = (x.view(2, 6, 6), y.view(2, 6))
+    wanted = proof.looped_outcome(stack, [0, 1], batch, 0)
+    seed(7)
+    before = torch.get_rng_state()
+    monkeypatch.setattr(torch, "manual_seed", lambda number: pytest.fail("keeps a traceback for every such device"))
+    found = proof.looped_outcome(stack, [0, 1], batch, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(found.losses, wanted.losses)

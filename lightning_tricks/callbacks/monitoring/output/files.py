@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,36 @@ from lightning_tricks.report.figures.style import save
 
 _RUNS = "lightning_logs"  # as Lightning's own loggers name it, and most lists of what git is to ignore
 _IGNORED = "# made by lightning_tricks\n*\n"
+SECONDS, SHARE = 10.0, 0.05  # of the training's time: drawing takes the larger of both, and the picture begun
 Figures = Mapping[str, Callable[[list[Snapshot]], Any]]
 
 
 class FitFiles:
-    """What the monitors of a Trainer write in one fit: into one folder, each picture drawn once."""
+    """What the monitors of a Trainer write in one fit: into one folder, each picture drawn once, one row a step."""
 
     def __init__(self) -> None:
         self._run: Path | None = None
         self._drawn: dict[Any, Path] = {}
+        self._began = time.monotonic()  # the fit
+        self._drawing = 0.0  # seconds up to now
+        self.row: dict[str, float] = {}  # of the log, of a step after which the Trainer writes none
+        self._step = 0
+
+    def add_to_row(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers of one monitor, to be written with those of the others."""
+        self.row.update(values)
+        self._step = step
+
+    def take_row(self) -> tuple[dict[str, float], int]:
+        """All of them, and their step; a new row begins."""
+        row, self.row = self.row, {}
+        return row, self._step
+
+    @property
+    def _has_time(self) -> bool:
+        """Whether another picture is to be drawn: all together, a short training waits for seconds at most."""
+        training = time.monotonic() - self._began - self._drawing
+        return self._drawing < max(SECONDS, SHARE * training)
 
     def folder_of(self, trainer: Any, name: str) -> Path | None:
         """Where files of a callback go: beside the logger's, else in a version of its own under default_root_dir.
@@ -45,19 +67,25 @@ class FitFiles:
 
         What another monitor of the same fit has drawn of the same layers and steps is copied, and not logged again.
         Without matplotlib one warning says so and nothing is drawn. A figure that fails is a warning too: it is the end
-        of a training that may have taken days.
+        of a training that may have taken days. Once pictures have taken ``SECONDS``, and ``SHARE`` of the training's
+        time, those left are not drawn, and one warning says how to.
         """
         if importlib.util.find_spec("matplotlib") is None:
             warn_once("no pictures: install matplotlib, or pip install 'lightning-tricks[plots]'")
             return []
-        written = []
+        written, left = [], []
         for name, draw in figures.items():
             path, key = folder / f"{name}.png", (name, shown, tuple(snapshot.step for snapshot in history))
             try:
                 if key in self._drawn:
                     shutil.copyfile(self._drawn[key], path)
+                elif not self._has_time:
+                    left.append(name)
+                    continue
                 else:
+                    began = time.monotonic()
                     save(draw(history), path)
+                    self._drawing += time.monotonic() - began
                     self._drawn[key] = path
                     for logger in trainer.loggers:
                         log_image(logger, f"{folder.name}/{name}", path, history[-1].step)
@@ -66,6 +94,11 @@ class FitFiles:
                 raise  # nor can the next one be written
             except Exception as error:
                 rank_zero_warn(f"the picture {name} could not be made: {type(error).__name__}: {error}")
+        if left:
+            rank_zero_warn(
+                f"not drawn, as pictures took {self._drawing:.0f} s already: {', '.join(left)}. "
+                f"lightning_tricks.report.{left[0]}(history) draws it"
+            )
         return written
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import Any
 
@@ -10,7 +11,9 @@ from lightning_tricks._compat.trainer import set_progress_bar_entry
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, at
 from lightning_tricks.diagnosis.registry import wording
 
-_MOST = 40  # characters of a bar's entry: what rich and tqdm show of a line of 80 beside the rest
+_MOST = 40  # characters of a bar's entry
+_REST = 69  # characters that the rest of a bar takes, as rich and tqdm draw it with its name before the entry
+_LEAST = 11
 
 
 def show(trainer: Any, shown: Diagnosis | str) -> None:
@@ -28,18 +31,27 @@ def show(trainer: Any, shown: Diagnosis | str) -> None:
 
 
 def show_in_bar(trainer: Any, name: str, diagnosis: Diagnosis) -> None:
-    """How it stands, as an entry of the Trainer's progress bar."""
-    set_progress_bar_entry(trainer, name, in_few_words(diagnosis))
+    """How it stands, as an entry of the Trainer's progress bar, in as many words as a line of it has room for."""
+    console = getattr(getattr(getattr(trainer, "progress_bar_callback", None), "progress", None), "console", None)
+    width = getattr(console, "width", None) or shutil.get_terminal_size().columns
+    room = min(max(width - _REST, _LEAST), _MOST)
+    set_progress_bar_entry(trainer, name, in_few_words(diagnosis, room))
 
 
-def in_few_words(diagnosis: Diagnosis) -> str:
-    """The first problem and its layer, or that there is none.
+def in_few_words(diagnosis: Diagnosis, most: int = _MOST) -> str:
+    """The first problem and its layer, or that there is none, in at most so many characters.
 
-    >>> in_few_words(Diagnosis())
-    'no verdict yet'
+    >>> in_few_words(Diagnosis()), in_few_words(Diagnosis(), 11)
+    ('no verdict yet', 'no verdict')
     """
     if diagnosis.state in ("healthy", "unknown"):
-        return "healthy so far" if diagnosis.healthy else "no verdict yet"
+        words = ("healthy so far", "healthy") if diagnosis.healthy else ("no verdict yet", "no verdict")
+        return next((said for said in words if len(said) <= most), words[-1])
     first = next((each for each in diagnosis.findings if each.rank), diagnosis.findings[0])
-    said = f"{wording(first.problem).heading}{at(first.layer)}"
-    return said if len(said) <= _MOST else f"{said[: _MOST - 3]}..."
+    heading = wording(first.problem).heading
+    said = f"{heading}{at(first.layer)}"
+    if len(said) <= most:
+        return said
+    if most - len(heading) > len(" at ..."):
+        return f"{said[: most - 3]}..."
+    return heading if len(heading) <= most else "sick"

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers.logger import Logger
 
 import lightning_tricks as lt
 from lightning_tricks._compat import lightning as compat
+from lightning_tricks.callbacks.monitoring.output import files as files_of_fits
 from lightning_tricks.callbacks.monitoring.output.files import FitFiles
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from tests.callbacks.trainings import Classifier, Loader, batches, fit, monitors
@@ -156,3 +157,21 @@ def test_a_page_that_fails_is_a_warning(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="the page could not be made: ZeroDivisionError: my fault"):
         fit(Classifier(), [lt.TrainingDoctor(every_n_steps=1)])
     assert (tmp_path / RUN / "doctor" / "history.csv").exists()
+
+
+def test_drawing_has_an_end(drawn, tmp_path, monkeypatch):
+    clock = iter(range(0, 10**6, 6))  # seconds pass at every look at it
+    monkeypatch.setattr(files_of_fits.time, "monotonic", lambda: next(clock))
+    doctor = lt.TrainingDoctor(every_n_steps=1, on_problem="log", table=False)
+    with pytest.warns(UserWarning, match="not drawn, as pictures took 12 s already: dead_and_linear, gradient_flow"):
+        fit(Classifier(), [doctor])
+    assert {path.name for path in (RUN / "doctor").glob("*.png")} == {"ladder.png", "histograms_over_time.png"}
+    assert (RUN / "doctor" / "diagnosis.html").exists()
+
+
+def test_a_long_training_has_longer_to_draw(drawn, tmp_path):
+    made = FitFiles()
+    made._drawing = 60.0
+    assert not made._has_time
+    made._began -= 2000.0
+    assert made._has_time

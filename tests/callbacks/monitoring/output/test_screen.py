@@ -100,9 +100,17 @@ def test_the_table_after_an_exception(bar, terminal):
 @pytest.mark.parametrize("bar", BARS)
 def test_the_bar_tells_how_it_stands(bar, terminal):
     trained(terminal, BARS[bar](), report=False)
-    assert re.search(r"doctor[:=]\s?healthy so", " ".join(terminal.screen()))
+    assert re.search(r"doctor[:=]\s?healthy", " ".join(terminal.screen()))
     trained(terminal, BARS[bar](), symmetric(), report=False, on_problem="log")
-    assert re.search(r"doctor[:=]\s?symmetric", " ".join(terminal.screen()))
+    assert re.search(r"doctor[:=]\s?sick", " ".join(terminal.screen()))
+
+
+@pytest.mark.parametrize(("columns", "said"), [(80, "healthy"), (120, "healthy so far")])
+@pytest.mark.parametrize("bar", BARS)
+def test_what_it_tells_stays_on_the_line_of_the_bar(bar, columns, said, terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    trained(terminal, BARS[bar](), report=False)
+    assert any(re.search(rf"6/6 .*doctor[:=] ?{said}(,|\]|\s|$)", line) for line in terminal.screen())
 
 
 def test_a_warning_is_not_glued_to_the_bar_of_tqdm(terminal):
@@ -149,4 +157,6 @@ def test_few_words_are_few():
     long = Finding("vanishing_gradient", "encoder.layers.11.attention.output.dense", "critical", 4, {})
     quiet = Finding("linearity", "net.1", "info", 4, {})
     assert in_few_words(lt.Diagnosis([quiet, long])) == "vanishing gradient at encoder.layers...."
+    assert in_few_words(lt.Diagnosis([quiet, long]), 20) == "vanishing gradient"
+    assert in_few_words(lt.Diagnosis([quiet, long]), 11) == "sick"
     assert in_few_words(lt.Diagnosis([quiet])) == "no verdict yet"
