@@ -13,25 +13,18 @@ from lightning_tricks._compat.lightning_module import running_optimizers
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.experiments.arms import ARMS
-from lightning_tricks.experiments.arms.arm import SIMPLEST_FIRST, Group
 from lightning_tricks.experiments.arms.batches import Batches
-from lightning_tricks.experiments.arms.course import Deadline, seed_all
-from lightning_tricks.experiments.arms.network import DRAW_ANEW, draw_anew, is_finite
-from lightning_tricks.experiments.arms.trials import (
-    GAIN,
-    LEARNED,
-    NEARLY,
-    READING,
-    Notice,
-    Trial,
-    Trials,
-    prepared,
-    simplest,
-)
+from lightning_tricks.experiments.arms.course import seed_all
+from lightning_tricks.experiments.arms.kinds.network import DRAW_ANEW, draw_anew, is_finite
+from lightning_tricks.experiments.arms.prepared import READING, prepared
+from lightning_tricks.experiments.arms.trial import GAIN, LEAST, Trial, simplest
+from lightning_tricks.experiments.arms.trials import LEARNED, Notice, Trials
 from lightning_tricks.experiments.asking.asks import without_a_trace
 from lightning_tricks.experiments.changes import ordered
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
+from lightning_tricks.experiments.training.deadline import Deadline, TimeIsUpError
+from lightning_tricks.experiments.training.plan import planned_steps
 from lightning_tricks.model.arguments import check_module
 from lightning_tricks.surgery.replace import hand_over
 from lightning_tricks.treatment.saved import Saved
@@ -39,7 +32,6 @@ from lightning_tricks.treatment.treatment import Proven, Treatment
 
 ROUNDS = 3  # changes on top of each other
 TRAINED = 20  # steps after which weights are no longer those of a start
-_LEAST: dict[Group, float] = dict.fromkeys(SIMPLEST_FIRST, NEARLY)
 
 
 def treat(
@@ -93,13 +85,16 @@ def treat(
     deadline, treatment = Deadline(max_seconds), Treatment(dry_run=dry_run)
     with without_a_trace():
         try:
-            training = Training.of(model, loss_fn, optimizer)
+            training = Training.of(model, loss_fn, optimizer, planned_steps=planned_steps(model, data))
             batches = Batches.of(data, READING * max_seconds)
             if val_data is not None:
                 batches = batches.measured_on(val_data)
             course = _Rounds(training, batches, diagnosis, deadline, notice or _Line(deadline))
         except NotAskedError as reason:
             treatment.note = f"not judged: {reason}"
+            return treatment
+        except TimeIsUpError:
+            treatment.note = "cut short"
             return treatment
         try:
             course.run()
@@ -160,7 +155,10 @@ class _Rounds:
         seed_all(0)
         draw_anew(training.module)
         training.renew()
-        anew = prepared(training, self.batches, False, self.deadline, self.notice)
+        try:
+            anew = prepared(training, self.batches, False, self.deadline, self.notice)
+        except TimeIsUpError:
+            return
         self._rounds(anew)
         trial = Trial(DRAW_ANEW, anew.best - stuck, anew.best, stuck, declared=True, courses=dict(anew.bases))
         trial.proven = bool(self.winners) or trial.gain > GAIN["rebuild"]
@@ -171,8 +169,10 @@ class _Rounds:
         for _ in range(ROUNDS):
             self.rounds.append(trials)
             used = {trial.arm.name for _, trial in self.winners}
-            trials.run([arm for arm in self.arms if arm.name not in used])
-            winner = simplest(trials.trials, _LEAST)
+            rebuilt = any(trial.arm.group == "rebuild" for _, trial in self.winners)  # once is enough
+            arms = [arm for arm in self.arms if arm.name not in used and not (rebuilt and arm.group == "rebuild")]
+            trials.run(arms, enough=LEAST)
+            winner = simplest(trials.trials, LEAST)
             if winner is None:
                 return
             self.winners.append((trials, winner))
@@ -186,8 +186,7 @@ class _Rounds:
                 changed = next(iter(trial.courses.values())).training
                 advice = arm.advice(changed, trials.setting)
             in_model = arm.on_model is not None
-            layer = arm.layer(trials.setting)
-            treatment.remedies.append(Proven(arm.action, arm.text, layer, trial.gain, in_model))
+            treatment.remedies.append(Proven(arm.action, arm.text, trial.place, trial.gain, in_model))
             treatment.advice.update(advice)
             treatment.gains.update(dict.fromkeys(advice, trial.gain))
         treatment.trials = [told(t, k + 1) for k, trials in enumerate(self.rounds) for t in trials.trials]

@@ -64,6 +64,8 @@ def treated(case: Case, seconds: float) -> tuple[Setup, train.Training, lt.Treat
             gradient_clip_val=limit or None,
             gradient_clip_algorithm=algorithm,
             accumulate_grad_batches=case.accumulate,
+            max_epochs=-1 if case.loop == "epochs" else 1,
+            max_steps=case.steps,
         )
         treatment = lt.treat(module, None, train.loaders_of(setup)[0], max_seconds=seconds)
     follow(setup, treatment.advice)

@@ -13,9 +13,9 @@ from torch import nn
 
 from lightning_tricks.experiments.arms import ARMS
 from lightning_tricks.experiments.arms.batches import Batches
-from lightning_tricks.experiments.arms.course import Deadline
-from lightning_tricks.experiments.arms.trials import prepared
+from lightning_tricks.experiments.arms.prepared import prepared
 from lightning_tricks.experiments.training import Training
+from lightning_tricks.experiments.training.deadline import Deadline
 from lightning_tricks.nn.standardize import standardize_before
 from lightning_tricks.treatment.saved import Saved
 from tests.treatment.trained import (

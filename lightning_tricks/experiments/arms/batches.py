@@ -92,6 +92,17 @@ class Batches:
         train = [taken(whole, index) for index in order.split(sizes)]
         return replace(self, train=train, seen=train[: len(self.seen)], shuffles=True)
 
+    def joined(self, count: int) -> Batches:
+        """So many batches of the training as one.
+
+        Raises:
+            NotAskedError: As ``shuffled``, or there are fewer.
+        """
+        groups = [self.train[k : k + count] for k in range(0, len(self.train) - count + 1, count)]
+        if not groups:
+            raise NotAskedError(f"there are only {len(self.train)} batches")
+        return replace(self, train=[concatenated(group) for group in groups])
+
 
 def concatenated(batches: list[Any]) -> Any:
     """Batches as one.

@@ -19,6 +19,8 @@ from lightning_tricks.experiments.asking.asks import LossFunction, copied
 from lightning_tricks.experiments.asking.sampling import is_plain, spread
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
+from lightning_tricks.experiments.training.deadline import Deadline
+from lightning_tricks.experiments.training.plan import planned_steps
 from lightning_tricks.model.arguments import unknown_name
 
 LEARNED = 0.85  # share of the way from a guess to the floor at which no training has to be tried
@@ -59,7 +61,9 @@ class Subject:
         Raises:
             NotAskedError: It is no training that can be copied.
         """
-        return copied(self.model, self.loss_fn, self.optimizer)
+        training = copied(self.model, self.loss_fn, self.optimizer)
+        training.deadline, training.planned_steps = Deadline(self.seconds_left), planned_steps(self.model, self.data)
+        return training
 
     @functools.cached_property
     def trained(self) -> Training:
@@ -70,7 +74,9 @@ class Subject:
         """
         if self.after is None:
             raise NotAskedError("the model after the steps is not at hand")
-        return copied(self.after, self.loss_fn)
+        training = copied(self.after, self.loss_fn)
+        training.deadline = Deadline(self.seconds_left)
+        return training
 
     @functools.cached_property
     def drawn(self) -> list[Any]:

@@ -16,10 +16,13 @@ import lightning_tricks as lt
 from lightning_tricks.experiments.arms import ARMS
 from lightning_tricks.experiments.arms import trials as trials_module
 from lightning_tricks.experiments.arms.arm import Arm
-from lightning_tricks.experiments.arms.course import Deadline, Unit
-from lightning_tricks.experiments.arms.rates import rate
-from lightning_tricks.experiments.arms.trials import Trial, Trials, cause_of, prepared
+from lightning_tricks.experiments.arms.course import Unit
+from lightning_tricks.experiments.arms.kinds.rates import rate
+from lightning_tricks.experiments.arms.prepared import prepared
+from lightning_tricks.experiments.arms.trial import Trial, cause_of
+from lightning_tricks.experiments.arms.trials import Trials
 from lightning_tricks.experiments.training import Training
+from lightning_tricks.experiments.training.deadline import Deadline
 
 pytestmark = [pytest.mark.usefixtures("usual_trials"), pytest.mark.filterwarnings("ignore")]
 GENERATOR = torch.Generator().manual_seed(0)
