@@ -67,7 +67,7 @@ class Arm:
     @property
     def problem(self) -> str:
         """What is wrong where this change helps."""
-        return _PROBLEMS[self.action]
+        return problem_of(self.action)
 
 
 _PROBLEMS = {
@@ -96,6 +96,11 @@ _PROBLEMS = {
     "swap_activation": "poor_initialization",
     "insert_batch_norm": "poor_initialization",
 }
+
+
+def problem_of(action: str) -> str:
+    """What a remedy is for."""
+    return _PROBLEMS[action]
 
 
 def of_model(
