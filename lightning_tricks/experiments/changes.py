@@ -148,11 +148,10 @@ def _trials(subject: Subject) -> Answer:
     begun = time.perf_counter()
     if isinstance(subject.data, Iterator):
         raise NotAskedError("the data can be read only once")
-    deadline = Deadline(subject.seconds_left)
-    batches = Batches.of(subject.data, READING * deadline.seconds)
+    batches = Batches.of(subject.data, READING * subject.seconds_left)
     if not batches.apart:
         raise NotAskedError("of one batch nothing can be held back")
-    trials = prepared(subject.training.copy(), batches, False, deadline)
+    trials = prepared(subject.training.copy(), batches, False, subject.deadline)
     trials.run(ordered(ARMS, subject.diagnosis.findings))
     subject.notes["changes"] = cause_of(trials.trials)
     subject.notes["learned"] = trials.best >= LEARNED

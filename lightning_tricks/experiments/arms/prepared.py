@@ -24,6 +24,7 @@ def unit_of(training: Training, batches: Batches) -> Unit:
 
     Raises:
         NotAskedError: It has none: it is drawn at random, has no lower bound, or a guess is perfect.
+        TimeIsUpError: It is.
     """
     try:
         batch = concatenated(batches.held) if len(batches.held) > 1 else batches.held[0]
@@ -31,6 +32,8 @@ def unit_of(training: Training, batches: Batches) -> Unit:
         batch = batches.held[0]
     found = free_outputs(training, batch)
     if not found.conclusive:
+        if training.deadline is not None:
+            training.deadline.check()
         raise NotAskedError(f"how far it comes has no measure: {found.answer}")
     unit = Unit(found.numbers["guess"], found.numbers["floor"])
     if not math.isfinite(share(unit.guess, unit.guess, unit.floor)):

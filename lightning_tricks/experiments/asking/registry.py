@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -39,7 +38,7 @@ class Subject:
         diagnosis: What the rules say to these steps.
         after: The model of the diagnosis after its last step; None where that is not at hand.
         val_data: Batches of validation, or None.
-        deadline: When to end, by ``time.perf_counter()``.
+        deadline: When to end; copies compute no loss after it.
     """
 
     model: nn.Module
@@ -50,7 +49,7 @@ class Subject:
     diagnosis: Diagnosis
     after: nn.Module | None = None
     val_data: Any = None
-    deadline: float = math.inf
+    deadline: Deadline = dataclasses.field(default_factory=lambda: Deadline(math.inf))
     done: dict[str, Experiment] = dataclasses.field(default_factory=dict)
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)  # what an experiment keeps for what it brings
 
@@ -62,7 +61,7 @@ class Subject:
             NotAskedError: It is no training that can be copied.
         """
         training = copied(self.model, self.loss_fn, self.optimizer)
-        training.deadline, training.planned_steps = Deadline(self.seconds_left), planned_steps(self.model, self.data)
+        training.deadline, training.planned_steps = self.deadline, planned_steps(self.model, self.data)
         return training
 
     @functools.cached_property
@@ -75,7 +74,7 @@ class Subject:
         if self.after is None:
             raise NotAskedError("the model after the steps is not at hand")
         training = copied(self.after, self.loss_fn)
-        training.deadline = Deadline(self.seconds_left)
+        training.deadline = self.deadline
         return training
 
     @functools.cached_property
@@ -126,7 +125,7 @@ class Subject:
 
     @property
     def seconds_left(self) -> float:
-        return self.deadline - time.perf_counter()
+        return self.deadline.left
 
 
 def _all(findings: Iterable[Finding]) -> Iterator[Finding]:

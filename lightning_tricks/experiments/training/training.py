@@ -161,7 +161,10 @@ class Training:
             self.optimizer, self.schedules, self._configured = optimizer, schedules, True
             return
         trained = [p for p in self.module.parameters() if p.requires_grad]
-        self.optimizer, self.schedules = (torch.optim.Adam(trained, lr=1e-3) if trained else None), []
+        try:
+            self.optimizer, self.schedules = (torch.optim.Adam(trained, lr=1e-3) if trained else None), []
+        except ValueError as error:  # copies of scripted modules have none that an optimiser takes
+            raise NotAskedError(f"the parameters of a copy cannot be trained: {error}") from error
 
     def renew(self) -> None:
         """After the module has got other parameters or other values: an optimiser that begins with those.
