@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lightning_tricks.experiments.arms.arm import Arm, Group, Setting
-from lightning_tricks.experiments.arms.batches import Batches
-from lightning_tricks.experiments.arms.course import Course, Unit, seed_all
+from lightning_tricks.experiments.arms.course import Unit, seed_all
+from lightning_tricks.experiments.arms.courses import HANDICAP, Courses
 from lightning_tricks.experiments.arms.kinds.rates import FARTHEST, RATES, STEP, rate
 from lightning_tricks.experiments.arms.trial import ENOUGH, GAIN, NEARLY, Trial
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training.deadline import Deadline, TimeIsUpError
 from lightning_tricks.experiments.training.training import Training
 
-LOOK, SORT, DECLARE, HANDICAP = 20, 60, 200, 4  # steps to drop an arm, to sort those left, to declare one; x for base
+LOOK, SORT, DECLARE = 20, 60, 200  # steps to drop an arm, to sort those that are left, to declare one
 SHORTEST = 40  # steps after which anything is declared
 SEEDS = (0, 1)
 LEARNED = 0.85  # of the way: from here on no change has room to show itself
@@ -31,6 +31,7 @@ DECLARED = 3  # arms at most of a stage that are tried for longer
 # A gain so large is no lesser overfitting of a healthy network where it is measured on held-back batches alone, and
 # needs no longer trial where the unchanged training would not make up for it in as many steps as that would have.
 CLEAR, DOUBLINGS = 0.3, 2
+LEAD = 0.1  # of the way, over the unchanged training after as many steps: no gain yet, but one to be looked at
 STAGES: tuple[tuple[Group, ...], ...] = (("undo",), ("lower", "higher"), ("rebuild",))
 Notice = Callable[[str], None]
 
@@ -39,8 +40,8 @@ def silent(text: str) -> None:
     """Say nothing."""
 
 
-class Trials:
-    """Courses of the unchanged training, and of arms beside it.
+class Trials(Courses):
+    """Arms beside the unchanged training, in the order in which they save most.
 
     Args:
         training: The unchanged one; it is copied and stays.
@@ -58,21 +59,13 @@ class Trials:
         deadline: Deadline,
         notice: Notice = silent,
     ) -> None:
-        self.training, self.setting, self.unit, self.deadline, self.notice = training, setting, unit, deadline, notice
-        self.bases: dict[int, Course] = {}
-        self.trials: list[Trial] = []
-        self.complete = True
+        super().__init__(training, setting, unit, deadline)
+        self.notice, self.trials, self.complete = notice, list[Trial](), True
         # The unchanged training is compared as far as it is meant to go: what it would reach later helps nobody.
         planned = LOOK * math.ceil(training.planned_steps / (HANDICAP * LOOK))
         self.until = min(DECLARE, max(SHORTEST, planned))
         self.sort = min(SORT, self.until)
         self.look = min(LOOK, self.sort)
-
-    def base(self, seed: int = 0) -> Course:
-        """The unchanged training."""
-        if seed not in self.bases:
-            self.bases[seed] = self._course(self.training.copy(), self.setting.batches, seed)
-        return self.bases[seed]
 
     def run(
         self,
@@ -112,6 +105,7 @@ class Trials:
             self._declare(self.trials[begun:], everything=not enough)
             if any(trial.proven and self._is_enough(trial, enough) for trial in self.trials):
                 return
+        self._declare_late()
 
     def _settled(self, trial: Trial | None, enough: Mapping[Group, float]) -> bool:
         """Whether an arm is proven at once, and leaves no other of its kind room to be preferred."""
@@ -139,7 +133,7 @@ class Trials:
                 return None
             self.notice(arm.name)
             trial.place = arm.layer(self.setting)
-            self._reach(trial, 0, self.look)
+            self.reach(trial, 0, self.look)
         except NotAskedError as error:
             trial.reason = str(error)
         self.trials.append(trial)
@@ -154,11 +148,17 @@ class Trials:
         trial.dropped = not self._loss(trial) < self._worst
         try:
             if not trial.dropped:
-                self._reach(trial, 0, self.sort)
+                self.reach(trial, 0, self.sort)
         except NotAskedError as error:
             trial.reason = str(error)
-        if not trial.promises:
+        if not trial.promises and not self._leads(trial):
             trial.close()
+
+    def _leads(self, trial: Trial) -> bool:
+        """Whether it is ahead of the unchanged training after as many steps, not after four times as many."""
+        if trial.dropped or trial.reason:
+            return False
+        return trial.courses[0].held[self.sort] - self.base().held[self.sort] > LEAD
 
     def _loss(self, trial: Trial) -> float:
         return trial.courses[0].loss[self.look]
@@ -206,6 +206,22 @@ class Trials:
             if trial.proven and not everything:
                 break
         for trial in trials:
+            if not trial.proven and (trial.declared or not self._leads(trial)):
+                trial.close()
+
+    def _declare_late(self) -> None:
+        """Where nothing is proven, the arm that is farthest ahead after as many steps: it may need more of them."""
+        if any(trial.proven for trial in self.trials) or self.sort == self.until:
+            return
+        leading = [trial for trial in self.trials if not trial.declared and self._leads(trial)]
+        if leading:
+            first = max(leading, key=lambda trial: trial.share)
+            self.notice(f"{first.arm.name}, for longer")
+            try:
+                self.declare(first)
+            except NotAskedError as error:
+                first.reason = str(error)
+        for trial in leading:
             if not trial.proven:
                 trial.close()
 
@@ -219,7 +235,7 @@ class Trials:
             return
         needs, gains = GAIN[trial.arm.group], list[float]()
         for seed in SEEDS:
-            seen = self._reach(trial, seed, self.until, 2 * needs)
+            seen = self.reach(trial, seed, self.until, 2 * needs)
             gains.append(trial.gain)
             clear = trial.arm.group == "undo" or seen > needs or trial.gain > CLEAR
             if trial.gain <= needs or not clear:
@@ -230,7 +246,7 @@ class Trials:
     def _clear(self, trial: Trial) -> bool:
         gains = list[float]()
         for seed in SEEDS:
-            self._reach(trial, seed, self.sort)
+            self.reach(trial, seed, self.sort)
             gains.append(trial.gain)
             if trial.gain <= CLEAR + DOUBLINGS * self._growth():
                 trial.gain = min(gains)
@@ -242,43 +258,6 @@ class Trials:
         """What the unchanged training has gained in the second half of its steps."""
         base, last = self.base(), HANDICAP * self.sort
         return max(0.0, base.best(last // 2, last)[0] - base.best(self.look, last // 2)[0])
-
-    def _reach(self, trial: Trial, seed: int, steps: int, near: float = 0.0) -> float:
-        """Both trainings so far, and the gain there; the one on seen batches is returned.
-
-        Where the gain of another seed comes so near, the unchanged training is run with that one, too.
-        """
-        course = trial.courses.get(seed) or self._changed(trial.arm, seed)
-        trial.courses[seed] = course
-        course.run(steps)
-        if course.is_under_floor:
-            raise NotAskedError("with it the loss is no longer measured in the same unit")
-        bases = [self.base()]
-        while True:
-            for base in bases:
-                base.run(HANDICAP * steps)
-            best, seen = (max(pair) for pair in zip(*(b.best(steps, HANDICAP * steps) for b in bases), strict=True))
-            trial.share, trial.base = course.held[steps], best
-            trial.gain = trial.share - trial.base
-            if seed == 0 or trial.gain > near or len(bases) > 1:
-                return course.seen[steps] - seen
-            bases.append(self.base(seed))
-
-    def _changed(self, arm: Arm, seed: int) -> Course:
-        training = self.training.copy()
-        seed_all(seed)
-        arm.change(training, self.setting)
-        batches = self.setting.batches if arm.batches is None else arm.batches(self.setting.batches)
-        return self._course(training, batches, seed)
-
-    def _course(self, training: Training, batches: Batches, seed: int) -> Course:
-        self.deadline.check()
-        return Course(training, batches, self.unit, seed, self.deadline)
-
-    @property
-    def best(self) -> float:
-        """How far the unchanged training has come at its best."""
-        return max(self.bases[0].held.values()) if 0 in self.bases else 0.0
 
     def onto(self, trial: Trial) -> Trials:
         """Trials on top of an arm that was proven: its courses are those of the unchanged training."""

@@ -78,10 +78,10 @@ def follow(setup: Setup, advice: dict[str, Any]) -> None:
         setup.data = dataclasses.replace(data, y=(data.y - mean) / scale, y_val=(data.y_val - mean) / scale)
 
 
-def result_of(case: Case) -> float:
+def result_of(case: Case, callback: L.Callback | None = None) -> float:
     """Accuracy or R^2 after a whole training."""
     setup = planted(case)
-    return fitted(case, setup, train.Training(setup))
+    return fitted(case, setup, train.Training(setup), callback)
 
 
 def fitted(case: Case, setup: Setup, module: train.Training, callback: L.Callback | None = None) -> float:

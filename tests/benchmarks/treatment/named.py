@@ -11,10 +11,11 @@ import lightning_tricks as lt
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.experiments.arms import ARMS
 from lightning_tricks.experiments.arms.arm import problem_of
+from lightning_tricks.probes import Snapshot
 
 from ..clinic import train
 from ..clinic.case import Case
-from ..clinic.faults import KINDS, planted
+from ..clinic.faults import KINDS
 from .cured import begun
 
 
@@ -25,13 +26,6 @@ def checkup_of(case: Case, seconds: float) -> lt.Diagnosis:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return lt.checkup(module, loader, val_data=validation, max_seconds=seconds, progress=False)
-
-
-def doctors(case: Case) -> list[Finding]:
-    """The rules alone, after the whole training."""
-    setup, recorder = planted(case), train.Recorder(case.look)
-    train.fit(train.Training(setup), train.loaders_of(setup), case, recorder)
-    return loud(lt.diagnose(recorder.looks).findings) if recorder.looks else []
 
 
 def loud(findings: Sequence[Finding]) -> list[Finding]:
@@ -54,9 +48,10 @@ def of_experiments(diagnosis: lt.Diagnosis) -> list[str]:
     return list(dict.fromkeys([*found, *(problem_of(actions.get(name, name)) for name in names)]))
 
 
-def names(case: Case, diagnosis: lt.Diagnosis) -> dict[str, Any]:
-    """Of a sick case: who names its cause, first or at all."""
-    together, rules, tried = loud(diagnosis.findings), doctors(case), of_experiments(diagnosis)
+def names(case: Case, looks: Sequence[Snapshot], diagnosis: lt.Diagnosis) -> dict[str, Any]:
+    """Of a sick case, from the looks at its whole training and from a checkup: who names its cause, first or at all."""
+    rules = loud(lt.diagnose(looks).findings) if looks else []
+    together, tried = loud(diagnosis.findings), of_experiments(diagnosis)
     alone = loud(lt.diagnose(diagnosis.history).findings)
     return {
         "rules": first_and_any(case, [finding.problem for finding in rules]),

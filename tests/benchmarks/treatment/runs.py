@@ -16,7 +16,7 @@ import torch
 
 import lightning_tricks as lt
 
-from ..clinic import faults
+from ..clinic import faults, train
 from ..clinic.adversarial.case import HealthyCase
 from ..clinic.adversarial.cases import all_cases, all_kinds
 from ..clinic.adversarial.train import seed_all
@@ -58,8 +58,9 @@ def _of_clinic(case: Case, seconds: float) -> dict[str, Any]:
     row: dict[str, Any] = {"set": "sick" if case.sick else "healthy", **_shown(treatment, diagnosis, case.steps)}
     if case.sick:
         row["kind"], row["curable"] = case.faults[0].kind, case.faults[0].kind in CURABLE
-        row["before"], row["twin"] = result_of(case), result_of(case.twin)
-        row |= names(case, diagnosis)
+        recorder = train.Recorder(case.look)
+        row["before"], row["twin"] = result_of(case, recorder), result_of(case.twin)
+        row |= names(case, recorder.looks, diagnosis)
     elif treatment.remedies:
         row["before"] = result_of(case)
     if case.sick or treatment.remedies:
