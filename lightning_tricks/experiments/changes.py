@@ -135,8 +135,10 @@ def finding_of(trial: Trial, step: int) -> Finding:
         f"without it {trial.base:.0%} in four times as many steps."
     )
     why = Criterion("gain, as a share of the way", trial.gain, ">", GAIN[arm.group])
-    remedy = Remedy(arm.action, arm.text, trial.place)
-    return Finding(arm.problem, trial.place, "warning", step, evidence, text, (remedy,), decided_by=(why,))
+    layer = trial.place if arm.on_model is not None else None
+    todo = arm.text if layer == trial.place else f"{arm.text}: {trial.place}"
+    remedy = Remedy(arm.action, todo, layer)
+    return Finding(arm.problem, layer, "warning", step, evidence, text, (remedy,), decided_by=(why,))
 
 
 @tried("changes", "trainings", order=1, brings=_brings, proves=_proves)

@@ -48,8 +48,9 @@ def treat(
 ) -> Treatment:
     """Try what may cure a training on copies, and make the changes that are proven to help in the model, in place.
 
-    Each change is tried for a few steps against the unchanged training, which is given four times as many; it counts
-    where it gains on two seeds on batches that are held back. The least change with nine tenths of the best gain is
+    Each change is tried for a few steps against the unchanged training, which is given four times as many, as long as
+    its Trainer means it to be; it counts where it gains on two seeds on batches that are held back. The simplest are
+    tried first, and no others where one leaves nothing to gain. The least change with nine tenths of the best gain is
     taken, then the next on top of it, until nothing gains. The model is then at the start of a training, changed and
     not trained; what is no part of it (learning rate, clipping, targets) stands in ``treatment.advice``.
 

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.isolated import keep_random_numbers
 
 _SEED = 0
+_LARGE = 1_000_000  # numbers of a tensor: data, not a state
 
 
 def generators_of(data: Any) -> list[Generator]:
@@ -55,6 +56,8 @@ def _replaced_state(sampler: Any, dataset: Any) -> Iterator[None]:
     for value in kept.values():
         if isinstance(value, Generator):
             memo[id(value)] = _same_stream(value)
+        elif isinstance(value, Tensor) and value.numel() > _LARGE:
+            memo[id(value)] = value
     with contextlib.suppress(Exception):
         own.update(copy.deepcopy(kept, memo))
     try:

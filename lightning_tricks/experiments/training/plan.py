@@ -23,10 +23,11 @@ def planned_steps(model: Any, data: Any) -> int:
     if real is None:
         return PLANNED
     limits, epoch = [math.inf], _batches_in_epoch(real, data)
-    if (real.max_steps or -1) > 0:
-        limits.append(real.max_steps)
-    if (real.max_epochs or -1) > 0 and math.isfinite(epoch):
-        limits.append(real.max_epochs * math.ceil(epoch / max(1, real.accumulate_grad_batches)))
+    max_steps, max_epochs = (getattr(real, name, None) or -1 for name in ("max_steps", "max_epochs"))
+    if max_steps > 0:
+        limits.append(max_steps)
+    if max_epochs > 0 and math.isfinite(epoch):
+        limits.append(max_epochs * math.ceil(epoch / max(1, getattr(real, "accumulate_grad_batches", 1))))
     steps = min(limits)
     return int(steps) if 0 < steps < math.inf else PLANNED
 
