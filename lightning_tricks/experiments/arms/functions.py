@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +86,7 @@ def name_of(func: Any) -> str:
 
 def _line() -> str:
     """Where the user's code is on the way to here."""
-    frame: Any = sys._getframe(2)
+    frame = inspect.currentframe()
     while frame is not None:
         room = frame.f_globals.get("__name__", "").partition(".")[0]
         if room not in _OURS:

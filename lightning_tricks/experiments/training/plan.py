@@ -1,4 +1,4 @@
-"""How long a training is meant to be, as far as its Trainer tells."""
+"""What a Trainer means to do: for how long it trains, and how gradients are clipped."""
 
 from __future__ import annotations
 
@@ -41,3 +41,9 @@ def _batches_in_epoch(real: Any, data: Any) -> float:
         return float(len(data)) if isinstance(data, Sized) and not hasattr(data, "train_dataloader") else math.inf
     except (TypeError, NotImplementedError):  # a loader of an iterable data set without a length
         return math.inf
+
+
+def clipping_of(real: Any) -> tuple[float, str]:
+    """Limit and algorithm of a Trainer's gradient clipping; 0 for none."""
+    algorithm = getattr(real.gradient_clip_algorithm, "value", real.gradient_clip_algorithm)
+    return float(real.gradient_clip_val or 0.0), str(algorithm or "norm")

@@ -19,22 +19,24 @@ from lightning_tricks.experiments.training.copied import Copied
 from lightning_tricks.experiments.training.deadline import Deadline, TimeIsUpError
 from lightning_tricks.experiments.training.optimizers import (
     Schedule,
+    adam_of,
     begin_with,
     configured,
     scale_rates,
     schedule_of,
 )
-from lightning_tricks.experiments.training.plan import PLANNED
+from lightning_tricks.experiments.training.plan import PLANNED, clipping_of
 from lightning_tricks.experiments.training.stand_in import attach
 from lightning_tricks.experiments.training.steps import (
     begin,
     cloned,
     lightning_step,
     loss_of_step,
+    mean_loss,
     on_device,
     plain_step,
 )
-from lightning_tricks.model.batches import input_and_target, tensors_in
+from lightning_tricks.model.batches import input_and_target
 from lightning_tricks.model.isolated import isolated
 from lightning_tricks.probes.optimizers import check_optimizer_of
 
@@ -133,9 +135,7 @@ class Training:
         training.schedules, training._copied, training._real = schedules, copied, real
         training.planned_steps = planned_steps
         if real is not None:
-            algorithm = getattr(real.gradient_clip_algorithm, "value", real.gradient_clip_algorithm)
-            training.clip = float(real.gradient_clip_val or 0.0), str(algorithm or "norm")
-            training.accumulate = int(real.accumulate_grad_batches)
+            training.clip, training.accumulate = clipping_of(real), int(real.accumulate_grad_batches)
         for parameter in module.parameters():
             parameter.grad = None
         if not module.training:
@@ -160,11 +160,7 @@ class Training:
                 optimizer, schedules = self._copied.also(optimizer, schedules)
             self.optimizer, self.schedules, self._configured = optimizer, schedules, True
             return
-        trained = [p for p in self.module.parameters() if p.requires_grad]
-        try:
-            self.optimizer, self.schedules = (torch.optim.Adam(trained, lr=1e-3) if trained else None), []
-        except ValueError as error:  # copies of scripted modules have none that an optimiser takes
-            raise NotAskedError(f"the parameters of a copy cannot be trained: {error}") from error
+        self.optimizer, self.schedules = adam_of(self.module), []
 
     def renew(self) -> None:
         """After the module has got other parameters or other values: an optimiser that begins with those.
@@ -287,19 +283,10 @@ class Training:
         return math.nan if found is None else float(found.detach())
 
     def evaluate(self, batches: Iterable[Any]) -> float:
-        """Mean loss in evaluation mode, with the same random numbers whenever it is asked; the training stays as it is.
-
-        Every batch counts by its size.
-        """
-        total, count = 0.0, 0
+        """Mean loss over all patterns in evaluation mode, always with the same random numbers; nothing is changed."""
         with isolated(self.module):
             torch.manual_seed(0)
-            for batch in batches:
-                size = next((len(t) for t in tensors_in(batch) if t.dim()), 1)
-                loss = self._evaluated(batch)
-                if loss is not None:
-                    total, count = total + size * float(loss.detach()), count + size
-        return total / count if count else math.nan
+            return mean_loss(batches, self._evaluated)
 
     def _evaluated(self, batch: Any) -> Tensor | None:
         if not self._differentiates:
