@@ -99,6 +99,11 @@ def treat(
             return treatment
         try:
             course.run()
+        except NotAskedError as reason:
+            treatment.note = f"not judged: {reason}"
+            return treatment
+        except TimeIsUpError:
+            course.complete = False
         finally:
             course.notice("")
         course.tell(treatment)
@@ -136,6 +141,7 @@ class _Rounds:
             self.first = prepared(training, batches, self.was_trained, deadline, notice)
         self.rounds: list[Trials] = []
         self.winners: list[tuple[Trials, Trial]] = []
+        self.complete = True
 
     def run(self) -> None:
         """From the weights that are there; where they are ruins, whatever is changed, from new ones."""
@@ -156,10 +162,7 @@ class _Rounds:
         seed_all(0)
         draw_anew(training.module)
         training.renew()
-        try:
-            anew = prepared(training, self.batches, False, self.deadline, self.notice)
-        except TimeIsUpError:
-            return
+        anew = prepared(training, self.batches, False, self.deadline, self.notice)
         self._rounds(anew)
         trial = Trial(DRAW_ANEW, anew.best - stuck, anew.best, stuck, declared=True, courses=dict(anew.bases))
         trial.proven = bool(self.winners) or trial.gain > GAIN["rebuild"]
@@ -177,6 +180,8 @@ class _Rounds:
             if winner is None:
                 return
             self.winners.append((trials, winner))
+            if winner.share >= LEARNED:
+                return
             trials = trials.onto(winner)
 
     def tell(self, treatment: Treatment) -> None:
@@ -192,7 +197,9 @@ class _Rounds:
             treatment.gains.update(dict.fromkeys(advice, trial.gain))
         treatment.trials = [told(t, k + 1) for k, trials in enumerate(self.rounds) for t in trials.trials]
         treatment.before = 0.0 if self.first is None else self.first.best
-        treatment.after = self.rounds[-1].best if self.winners else treatment.before
+        treatment.after = treatment.before
+        if self.winners:
+            treatment.after = max(self.rounds[-1].best, *(c.share for c in self.winners[-1][1].courses.values()))
         for trials in self.rounds:
             if not treatment.curves:
                 treatment.curves["unchanged"] = [] if 0 not in trials.bases else list(trials.bases[0].held.items())
@@ -200,7 +207,7 @@ class _Rounds:
                 if 0 in trial.courses:
                     treatment.curves[trial.arm.name] = list(trial.courses[0].held.items())
         treatment.steps = _steps(self.rounds)
-        if not all(trials.complete for trials in self.rounds):
+        if not self.complete or not all(trials.complete for trials in self.rounds):
             treatment.note = "cut short"
         elif not self.winners and treatment.before >= LEARNED:
             treatment.note = "it learns as it is"

@@ -79,6 +79,13 @@ def test_a_treatment_keeps_it(clock: Clock, seconds: float) -> None:
     assert treatment.note == "cut short"
 
 
+def test_of_weights_that_are_no_numbers_too(clock: Clock) -> None:
+    net = stuck()
+    nn.init.constant_(net[2].weight, torch.nan)
+    assert lt.treat(net, None, BATCHES, clock.loss, max_seconds=5.0).note == "cut short"
+    assert "no gradient" in lt.treat(net, None, BATCHES, lambda output, y: output.detach().sum()).note
+
+
 def test_ctrl_c_ends_a_checkup_and_keeps_what_is_known() -> None:
     made = 0
 
