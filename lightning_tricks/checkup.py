@@ -18,6 +18,7 @@ from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.experiments.asking.registry import Subject, chosen
 from lightning_tricks.experiments.asking.sampling import untouched, validation_of
 from lightning_tricks.experiments.asking.trying import try_them
+from lightning_tricks.experiments.training.copied import graphs_cut
 from lightning_tricks.experiments.training.deadline import Deadline
 from lightning_tricks.experiments.training.steps import cloned
 from lightning_tricks.model.arguments import check_count, check_module
@@ -206,11 +207,10 @@ def copy_of(model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
     if optimizer is not None:
         check_optimizer_of(model, optimizer)
     try:
-        model_copy, optimizer_copy = copy.deepcopy((model, optimizer))
+        model_copy, optimizer_copy = copy.deepcopy((model, optimizer), graphs_cut(model.modules()))
     except Exception as error:
         raise RuntimeError(
-            f"{type(model).__name__} cannot be copied ({error}): a tensor with a graph, a file or a lock that it keeps "
-            "is to be dropped before a checkup"
+            f"{type(model).__name__} cannot be copied ({error}): a file or a lock that it keeps is to be dropped first"
         ) from error
     for parameter in model_copy.parameters():
         parameter.grad = None

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
@@ -151,6 +152,13 @@ def weight_normed() -> nn.Module:
     return model
 
 
+def pruned() -> nn.Module:
+    """Whose weights have a graph until the next forward."""
+    model = net()
+    prune.l1_unstructured(model[0], "weight", 0.3)
+    return model
+
+
 SHARED = nn.Linear(6, 8)
 
 
@@ -199,6 +207,7 @@ KINDS: dict[str, Make] = {
     "lock and generators": lambda: (Locked(), None),
     "open file": lambda: (Filed(), None),
     "weight norm of old": lambda: (weight_normed(), F.cross_entropy),
+    "pruned": lambda: (pruned(), F.cross_entropy),
     "shared with another": lambda: (shared(), F.cross_entropy),
     "hook of the user's": lambda: (watched(), F.cross_entropy),
     "compiled": lambda: (torch.compile(net(), backend="eager"), F.cross_entropy),
@@ -293,3 +302,11 @@ def test_changes_of_the_model_are_taken_back(kind: str, tmp_path: Path, monkeypa
                     arm.on_model(model, setting)
             saved.put_back()
     check(before, everything(model, data, tmp_path))
+
+
+def test_a_checkup_takes_what_keeps_a_graph() -> None:
+    module = KeepsGraph()
+    module.kept = module.net(torch.randn(8, 6)).sum()
+    for model, loss_fn in ((module, None), (pruned(), F.cross_entropy)):
+        assert lt.checkup(model, data_of("plain"), loss_fn, num_batches=2, experiments="none").history
+    assert module.kept.grad_fn is not None

@@ -27,7 +27,10 @@ def report(store: Path, failures: bool) -> None:
     for name in ("healthy", "adversarial"):
         those = [row for row in rows if row["set"] == name]
         if those:
-            print(f"{name}, a gain claimed by treat: {rate([bool(row['remedies']) for row in those])}")
+            claimed = [row for row in those if row["remedies"]]
+            true = [row for row in claimed if row.get("after", 0.0) - row.get("before", 0.0) >= GAP]
+            print(f"{name}, a gain claimed by treat: {rate([row in claimed for row in those])}", end="")
+            print(f", of these {len(true)} better by {GAP} after a whole training" if claimed else "")
             print(f"{name}, brought by experiments: {rate([bool(r['brought']) for r in those])}")
     for name in ("sick", "healthy", "adversarial"):
         _cost(name, [row for row in rows if row["set"] == name])
