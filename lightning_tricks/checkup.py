@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,12 +16,13 @@ from lightning_tricks.callbacks.monitoring.monitor import Monitor
 from lightning_tricks.diagnosis import Finding, Rule, diagnose, find
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.experiments.asking.registry import Subject, chosen
-from lightning_tricks.experiments.asking.sampling import generators_of, validation_of
+from lightning_tricks.experiments.asking.sampling import untouched, validation_of
 from lightning_tricks.experiments.asking.trying import try_them
+from lightning_tricks.experiments.training.copied import graphs_cut
+from lightning_tricks.experiments.training.deadline import Deadline
 from lightning_tricks.experiments.training.steps import cloned
 from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.model.batches import input_and_target, is_batch
-from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.optimizers import check_optimizer_of
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
@@ -73,7 +73,7 @@ def checkup(
             is not near its floor or a finding waits for a proof; ``"all"``, ``"none"``, or names of such
             (``lightning_tricks.experiments``).
         val_data: Batches of validation, as ``data``; default: those of a LightningDataModule.
-        max_seconds: After how long no further experiment is begun.
+        max_seconds: How long experiments may take; one that is being made then is cut short.
         progress: Whether a terminal shows what is being tried.
         treat: Whether to end with :func:`~lightning_tricks.treat`, which changes the model by what is proven to help;
             ``diagnosis.treatment.undo()`` takes it back.
@@ -103,7 +103,7 @@ def checkup(
     model = original_of(model)
     check_loss_fn(model, loss_fn)
     # A checkup draws random numbers (dropout, shuffling): all streams go on as if it had not.
-    with keep_random_numbers(generators=[*generators_of(data), *generators_of(val_data)]), torch.enable_grad():
+    with untouched(data, val_data), torch.enable_grad():
         own, own_optimizer = copy_of(model, getattr(optimizer, "optimizer", optimizer))
         if not own.training:
             own.train()
@@ -121,7 +121,7 @@ def checkup(
 
         others = validation_of(data) if val_data is None else validation_of(val_data) or val_data
         subject = Subject(model, loss_fn, optimizer, batches.data, batches.seen, diagnosis, own, others)
-        subject.deadline = time.perf_counter() + max_seconds
+        subject.deadline = Deadline(max_seconds)
         diagnosis = try_them(subject, wanted, again, auto=experiments == "auto", progress=progress)
     if not treat:
         return diagnosis
@@ -207,11 +207,10 @@ def copy_of(model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
     if optimizer is not None:
         check_optimizer_of(model, optimizer)
     try:
-        model_copy, optimizer_copy = copy.deepcopy((model, optimizer))
+        model_copy, optimizer_copy = copy.deepcopy((model, optimizer), graphs_cut(model.modules()))
     except Exception as error:
         raise RuntimeError(
-            f"{type(model).__name__} cannot be copied ({error}): a tensor with a graph, a file or a lock that it keeps "
-            "is to be dropped before a checkup"
+            f"{type(model).__name__} cannot be copied ({error}): a file or a lock that it keeps is to be dropped first"
         ) from error
     for parameter in model_copy.parameters():
         parameter.grad = None

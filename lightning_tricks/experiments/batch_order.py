@@ -19,10 +19,9 @@ from lightning_tricks.diagnosis.rules.unshuffled_data import LIMITS as OF_TRAINI
 from lightning_tricks.diagnosis.rules.unshuffled_data import SHUFFLE
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.asking.sampling import generators_of, is_plain, spread
+from lightning_tricks.experiments.asking.sampling import is_plain, spread, untouched
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import number_of_samples, tensors_in
-from lightning_tricks.model.isolated import keep_random_numbers
 
 QUESTION = "Do the batches of an epoch come sorted by their targets?"
 _BATCHES = 8
@@ -49,7 +48,7 @@ def batch_order(data: Any) -> Answer:
     """
     if not is_plain(data):
         raise NotAskedError("the data are no loader that draws all of a data set alike")
-    with keep_random_numbers(generators=generators_of(data)):
+    with untouched(data):
         came = list(itertools.islice(data, _BATCHES))
     return _compared(came, spread(data, _BATCHES))
 

@@ -12,13 +12,16 @@ from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.experiments.arms import ARMS, Arm
 from lightning_tricks.experiments.arms.batches import Batches
-from lightning_tricks.experiments.arms.course import Deadline
-from lightning_tricks.experiments.arms.rates import RATES
-from lightning_tricks.experiments.arms.trials import GAIN, LEARNED, READING, Trial, Trials, cause_of, prepared
+from lightning_tricks.experiments.arms.kinds.rates import RATES
+from lightning_tricks.experiments.arms.prepared import READING, prepared
+from lightning_tricks.experiments.arms.trial import GAIN, Trial, cause_of
+from lightning_tricks.experiments.arms.trials import LEARNED, Trials
 from lightning_tricks.experiments.asking.asks import Answer, LossFunction, WrongArgumentError, asks, copied
 from lightning_tricks.experiments.asking.registry import Subject, tried
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
+from lightning_tricks.experiments.training.deadline import Deadline
+from lightning_tricks.experiments.training.plan import planned_steps
 from lightning_tricks.model.arguments import unknown_name
 
 QUESTION = "Which one change makes it learn?"
@@ -69,7 +72,9 @@ def changes(
     unknown = [name for name in names or () if name not in (*_BY_NAME, *RATES)]
     if unknown:
         raise WrongArgumentError(unknown_name("change", unknown[0], (*_BY_NAME, *RATES)))
-    trials = prepared(copied(model, loss_fn, optimizer), data, False, Deadline(max_seconds))
+    training = copied(model, loss_fn, optimizer)
+    training.planned_steps = planned_steps(model, data)
+    trials = prepared(training, data, False, Deadline(max_seconds))
     arms = list(ARMS) if names is None else [_BY_NAME[name] for name in names if name in _BY_NAME]
     rates = RATES if names is None else [name for name in RATES if name in names]
     trials.run(arms, rates=rates, always=names is not None)
@@ -130,9 +135,10 @@ def finding_of(trial: Trial, step: int) -> Finding:
         f"without it {trial.base:.0%} in four times as many steps."
     )
     why = Criterion("gain, as a share of the way", trial.gain, ">", GAIN[arm.group])
-    return Finding(
-        arm.problem, None, "warning", step, evidence, text, (Remedy(arm.action, arm.text),), decided_by=(why,)
-    )
+    layer = trial.place if arm.on_model is not None else None
+    todo = arm.text if layer == trial.place else f"{arm.text}: {trial.place}"
+    remedy = Remedy(arm.action, todo, layer)
+    return Finding(arm.problem, layer, "warning", step, evidence, text, (remedy,), decided_by=(why,))
 
 
 @tried("changes", "trainings", order=1, brings=_brings, proves=_proves)
@@ -144,11 +150,10 @@ def _trials(subject: Subject) -> Answer:
     begun = time.perf_counter()
     if isinstance(subject.data, Iterator):
         raise NotAskedError("the data can be read only once")
-    deadline = Deadline(subject.seconds_left)
-    batches = Batches.of(subject.data, READING * deadline.seconds)
+    batches = Batches.of(subject.data, READING * subject.seconds_left)
     if not batches.apart:
         raise NotAskedError("of one batch nothing can be held back")
-    trials = prepared(subject.training.copy(), batches, False, deadline)
+    trials = prepared(subject.training.copy(), batches, False, subject.deadline)
     trials.run(ordered(ARMS, subject.diagnosis.findings))
     subject.notes["changes"] = cause_of(trials.trials)
     subject.notes["learned"] = trials.best >= LEARNED

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.rule import thresholds
-from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied
+from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied, same_draws
 from lightning_tricks.experiments.asking.least_loss import BoundlessError, Loss, Search, Values
 from lightning_tricks.experiments.asking.outputs import Caught, catch
 from lightning_tricks.experiments.asking.registry import Subject, tried
@@ -41,8 +41,9 @@ def free_outputs(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
     Returns:
         Numbers: ``guess``, ``floor`` (of free outputs), ``reachable`` (the floor through the last activation), ``loss``
         (the model's, in the mode it trains in), ``share`` (:func:`share`: 0 is a guess's, 1 the floor). A loss without
-        a lower bound has a floor of minus infinity, and no guess. Not conclusive where the loss draws random numbers
-        or is computed inside of the network.
+        a lower bound has a floor of minus infinity, and no guess. A loss that draws random numbers is given the same
+        ones for all outputs. Not conclusive where it draws them from a generator of its own, or is computed inside of
+        the network.
 
         How to read it: floor = guess: outputs and targets are broadcast, or a constant is right for all patterns; a
         floor far above ``reachable``'s: the last activation keeps the outputs from the targets; a floor over a third
@@ -62,7 +63,7 @@ def free_outputs(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
     if not math.isfinite(first):
         raise NotAskedError(f"the loss is {first}")
     if not abs(first - again) <= _SAME * max(abs(first), 1e-12):
-        raise NotAskedError("the loss draws random numbers")
+        raise NotAskedError("the loss draws random numbers of its own")
     search = Search(caught.outputs, Collation.of(batch), list(tensors_in(batch)), loss)
     try:
         guess, floor, reachable = search.constant(), search.free(), search.through_activation()
@@ -91,7 +92,7 @@ def share(loss: float, guess: float, floor: float) -> float:
 
 def _of_outputs(training: Training, caught: Caught, batch: Any) -> Loss:
     def loss(values: Values) -> Tensor:
-        with caught.replaced(values):
+        with same_draws(), caught.replaced(values):  # a loss that draws random numbers draws the same for all values
             return training.loss(batch)
 
     return loss

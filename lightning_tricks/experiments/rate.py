@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from lightning_tricks.experiments.arms.course import Deadline
-from lightning_tricks.experiments.arms.rates import RATES
-from lightning_tricks.experiments.arms.trials import cause_of, prepared
+from lightning_tricks.experiments.arms.kinds.rates import RATES
+from lightning_tricks.experiments.arms.prepared import prepared
+from lightning_tricks.experiments.arms.trial import cause_of
 from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied
 from lightning_tricks.experiments.training import Training
+from lightning_tricks.experiments.training.deadline import Deadline
 
 
 @asks("Is the learning rate too low or too high?")

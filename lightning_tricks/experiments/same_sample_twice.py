@@ -10,10 +10,9 @@ from torch import Tensor
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.asking.sampling import generators_of
+from lightning_tricks.experiments.asking.sampling import untouched
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import tensors_in
-from lightning_tricks.model.isolated import keep_random_numbers
 
 _ASKED = 8  # indices, spread over the data set
 
@@ -42,7 +41,7 @@ def same_sample_twice(data: Any) -> Answer:
     ):
         raise NotAskedError("the data are no data set with indices")
     indices = sorted({int(i) for i in torch.linspace(0, len(dataset) - 1, min(_ASKED, len(dataset))).round()})
-    with keep_random_numbers(generators=generators_of(data)):
+    with untouched(data):
         first = {i: _copied(dataset[i]) for i in indices}
         again = {i: _copied(dataset[i]) for i in reversed(indices)}
     changes = {i: _change(first[i], again[i]) for i in indices}

@@ -13,25 +13,18 @@ from lightning_tricks._compat.lightning_module import running_optimizers
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.experiments.arms import ARMS
-from lightning_tricks.experiments.arms.arm import SIMPLEST_FIRST, Group
 from lightning_tricks.experiments.arms.batches import Batches
-from lightning_tricks.experiments.arms.course import Deadline, seed_all
-from lightning_tricks.experiments.arms.network import DRAW_ANEW, draw_anew, is_finite
-from lightning_tricks.experiments.arms.trials import (
-    GAIN,
-    LEARNED,
-    NEARLY,
-    READING,
-    Notice,
-    Trial,
-    Trials,
-    prepared,
-    simplest,
-)
+from lightning_tricks.experiments.arms.course import seed_all
+from lightning_tricks.experiments.arms.kinds.network import DRAW_ANEW, draw_anew, is_finite
+from lightning_tricks.experiments.arms.prepared import READING, prepared
+from lightning_tricks.experiments.arms.trial import GAIN, LEAST, Trial, simplest
+from lightning_tricks.experiments.arms.trials import LEARNED, Notice, Trials
 from lightning_tricks.experiments.asking.asks import without_a_trace
 from lightning_tricks.experiments.changes import ordered
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
+from lightning_tricks.experiments.training.deadline import Deadline, TimeIsUpError
+from lightning_tricks.experiments.training.plan import planned_steps
 from lightning_tricks.model.arguments import check_module
 from lightning_tricks.surgery.replace import hand_over
 from lightning_tricks.treatment.saved import Saved
@@ -39,7 +32,6 @@ from lightning_tricks.treatment.treatment import Proven, Treatment
 
 ROUNDS = 3  # changes on top of each other
 TRAINED = 20  # steps after which weights are no longer those of a start
-_LEAST: dict[Group, float] = dict.fromkeys(SIMPLEST_FIRST, NEARLY)
 
 
 def treat(
@@ -56,8 +48,9 @@ def treat(
 ) -> Treatment:
     """Try what may cure a training on copies, and make the changes that are proven to help in the model, in place.
 
-    Each change is tried for a few steps against the unchanged training, which is given four times as many; it counts
-    where it gains on two seeds on batches that are held back. The least change with nine tenths of the best gain is
+    Each change is tried for a few steps against the unchanged training, which is given four times as many, as long as
+    its Trainer means it to be; it counts where it gains on two seeds on batches that are held back. The simplest are
+    tried first, and no others where one leaves nothing to gain. The least change with nine tenths of the best gain is
     taken, then the next on top of it, until nothing gains. The model is then at the start of a training, changed and
     not trained; what is no part of it (learning rate, clipping, targets) stands in ``treatment.advice``.
 
@@ -93,7 +86,7 @@ def treat(
     deadline, treatment = Deadline(max_seconds), Treatment(dry_run=dry_run)
     with without_a_trace():
         try:
-            training = Training.of(model, loss_fn, optimizer)
+            training = Training.of(model, loss_fn, optimizer, planned_steps=planned_steps(model, data))
             batches = Batches.of(data, READING * max_seconds)
             if val_data is not None:
                 batches = batches.measured_on(val_data)
@@ -101,8 +94,16 @@ def treat(
         except NotAskedError as reason:
             treatment.note = f"not judged: {reason}"
             return treatment
+        except TimeIsUpError:
+            treatment.note = "cut short"
+            return treatment
         try:
             course.run()
+        except NotAskedError as reason:
+            treatment.note = f"not judged: {reason}"
+            return treatment
+        except TimeIsUpError:
+            course.complete = False
         finally:
             course.notice("")
         course.tell(treatment)
@@ -140,6 +141,7 @@ class _Rounds:
             self.first = prepared(training, batches, self.was_trained, deadline, notice)
         self.rounds: list[Trials] = []
         self.winners: list[tuple[Trials, Trial]] = []
+        self.complete = True
 
     def run(self) -> None:
         """From the weights that are there; where they are ruins, whatever is changed, from new ones."""
@@ -171,11 +173,15 @@ class _Rounds:
         for _ in range(ROUNDS):
             self.rounds.append(trials)
             used = {trial.arm.name for _, trial in self.winners}
-            trials.run([arm for arm in self.arms if arm.name not in used])
-            winner = simplest(trials.trials, _LEAST)
+            rebuilt = any(trial.arm.group == "rebuild" for _, trial in self.winners)  # once is enough
+            arms = [arm for arm in self.arms if arm.name not in used and not (rebuilt and arm.group == "rebuild")]
+            trials.run(arms, enough=LEAST)
+            winner = simplest(trials.trials, LEAST)
             if winner is None:
                 return
             self.winners.append((trials, winner))
+            if winner.share >= LEARNED:
+                return
             trials = trials.onto(winner)
 
     def tell(self, treatment: Treatment) -> None:
@@ -186,13 +192,14 @@ class _Rounds:
                 changed = next(iter(trial.courses.values())).training
                 advice = arm.advice(changed, trials.setting)
             in_model = arm.on_model is not None
-            layer = arm.layer(trials.setting)
-            treatment.remedies.append(Proven(arm.action, arm.text, layer, trial.gain, in_model))
+            treatment.remedies.append(Proven(arm.action, arm.text, trial.place, trial.gain, in_model))
             treatment.advice.update(advice)
             treatment.gains.update(dict.fromkeys(advice, trial.gain))
         treatment.trials = [told(t, k + 1) for k, trials in enumerate(self.rounds) for t in trials.trials]
         treatment.before = 0.0 if self.first is None else self.first.best
-        treatment.after = self.rounds[-1].best if self.winners else treatment.before
+        treatment.after = treatment.before
+        if self.winners:
+            treatment.after = max(self.rounds[-1].best, *(c.share for c in self.winners[-1][1].courses.values()))
         for trials in self.rounds:
             if not treatment.curves:
                 treatment.curves["unchanged"] = [] if 0 not in trials.bases else list(trials.bases[0].held.items())
@@ -200,7 +207,7 @@ class _Rounds:
                 if 0 in trial.courses:
                     treatment.curves[trial.arm.name] = list(trial.courses[0].held.items())
         treatment.steps = _steps(self.rounds)
-        if not all(trials.complete for trials in self.rounds):
+        if not self.complete or not all(trials.complete for trials in self.rounds):
             treatment.note = "cut short"
         elif not self.winners and treatment.before >= LEARNED:
             treatment.note = "it learns as it is"

@@ -42,7 +42,7 @@ class Treatment(ShownAsText):
         gains: What each of these brought.
         trials: All that was tried, also what did not help.
         curves: Shares of the way over steps, by what was changed: pairs (step, share).
-        before, after: Shares of the way without and with the remedies, after as many steps.
+        before, after: Shares of the way, the best without the remedies and with them: the latter after fewer steps.
         steps: Optimiser steps of all trials together.
         note: Why nothing was tried, or what was cut short.
         dry_run: Whether the model was to stay as it is.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 
 import lightning.pytorch as L
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,6 +31,13 @@ def net(*tail: nn.Module, outputs: int = 3) -> nn.Sequential:
 
 def by_hand(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return -output.log()[torch.arange(len(target)), target].mean()
+
+
+STREAM = torch.Generator().manual_seed(0)
+
+
+def drawn_by_itself() -> torch.Tensor:
+    return torch.randn(60, 3, generator=STREAM)
 
 
 def guarded(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -70,10 +79,22 @@ def test_outputs_that_are_broadcast_can_do_no_better_than_a_guess():
     assert math.isnan(numbers["share"])
 
 
+def test_a_loss_that_draws_random_numbers_draws_the_same_for_all_outputs():
+    def loss_fn(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        share = random.random() * np.random.rand() * torch.rand(())
+        return (0.5 + share) * F.cross_entropy(output, target)
+
+    found = free_outputs(net(), (X, CLASSES), loss_fn)
+    assert found.conclusive
+    assert found.numbers["floor"] == pytest.approx(0, abs=1e-4)
+    assert 0.5 * math.log(3) < found.numbers["guess"] < 1.5 * math.log(3)
+    assert found.numbers["guess"] - found.numbers["floor"] > 0
+
+
 @pytest.mark.parametrize(
     ("model", "target", "loss_fn", "reason"),
     [
-        (net(), CLASSES, lambda o, y: F.cross_entropy(o + torch.randn_like(o), y), "random"),
+        (net(), CLASSES, lambda o, y: F.cross_entropy(o + 0.1 * drawn_by_itself(), y), "random"),
         (net(), CLASSES, lambda o, y: o.detach().sum(), "no gradient"),
         (net(), CLASSES, lambda o, y: o.sum() * math.nan, "nan"),
         (net(), CLASSES, lambda o, y: 1 / 0, "ZeroDivisionError"),

@@ -161,7 +161,10 @@ class InTheMiddle(L.Callback):
             self.answers.append(ask(self.name, pl_module, [batch], None))
 
 
-@pytest.mark.parametrize("name", ["free_outputs", "reach", "own_input", "evaluation_gap", "validation_like_training"])
+@pytest.mark.parametrize(
+    "name",
+    ["free_outputs", "reach", "own_input", "evaluation_gap", "validation_like_training", "memorise", "changes"],
+)
 def test_a_fit_goes_on_as_without(name, tmp_path):
     def weights(asked: str | None) -> tuple[list[torch.Tensor], list[Any]]:
         torch.manual_seed(0)

@@ -27,7 +27,7 @@ def test_what_can_be_learned_by_heart_is() -> None:
     found = lt.experiments.memorise(model, BATCHES[0], F.cross_entropy, adam)
     assert found.numbers["own"] > 0.8
     assert math.isnan(found.numbers["adam"])
-    assert found.steps == 200
+    assert found.steps < 200  # no longer than it takes
     assert not found.doubt
 
 

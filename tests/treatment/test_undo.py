@@ -13,9 +13,9 @@ from torch import nn
 
 from lightning_tricks.experiments.arms import ARMS
 from lightning_tricks.experiments.arms.batches import Batches
-from lightning_tricks.experiments.arms.course import Deadline
-from lightning_tricks.experiments.arms.trials import prepared
+from lightning_tricks.experiments.arms.prepared import prepared
 from lightning_tricks.experiments.training import Training
+from lightning_tricks.experiments.training.deadline import Deadline
 from lightning_tricks.nn.standardize import standardize_before
 from lightning_tricks.treatment.saved import Saved
 from tests.treatment.trained import (
@@ -33,6 +33,8 @@ CHANGED: list[tuple[str, Callable[[], nn.Module]]] = [
     ("train_mode", lambda: nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8).eval(), nn.Linear(8, 10))),
     ("unfreeze", lambda: nn.Sequential(nn.Linear(20, 8).requires_grad_(False), nn.Linear(8, 10))),
     ("raise_momentum", lambda: nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8, momentum=1e-4), nn.Linear(8, 10))),
+    ("average_statistics", lambda: nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))),
+    ("insert_activation", lambda: nn.Sequential(nn.Linear(20, 8), nn.Linear(8, 10))),
     ("standardize_input", mlp),
     ("no_last_activation", lambda: nn.Sequential(nn.Linear(20, 10), nn.ReLU())),
     ("reset_biases", mlp),

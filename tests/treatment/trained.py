@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tricks.experiments.arms import ARMS
-from lightning_tricks.experiments.arms.rates import RATES
+from lightning_tricks.experiments.arms.kinds.rates import RATES
 
 
 def digits() -> tuple[Tensor, Tensor]:

@@ -1,11 +1,17 @@
 """Arms: changes of a training, each tried on a copy for a few steps against the unchanged one."""
 
 from lightning_tricks.experiments.arms.arm import Arm
-from lightning_tricks.experiments.arms.data import DATA
-from lightning_tricks.experiments.arms.network import NETWORK
-from lightning_tricks.experiments.arms.rates import CLIP
-from lightning_tricks.experiments.arms.settings import SETTINGS
+from lightning_tricks.experiments.arms.kinds import (
+    ACTIVATION,
+    CLIP,
+    DATA,
+    FUNCTIONS,
+    NETWORK,
+    NORMALIZING,
+    SETTINGS,
+)
 
-ARMS: tuple[Arm, ...] = (*SETTINGS, *DATA, CLIP, *NETWORK)  # learning rates are climbed, not listed
+# Learning rates are climbed, not listed.
+ARMS: tuple[Arm, ...] = (*SETTINGS, *DATA, *FUNCTIONS, *NORMALIZING, CLIP, ACTIVATION, *NETWORK)
 
 __all__ = ["ARMS", "Arm"]

@@ -24,11 +24,15 @@ class Setting:
         batches: What it is fed.
         places: Where its modules are called.
         ruined: Whether the weights are those of a failed training: what changes the structure draws them anew.
+        leaps: Whether the loss of the unchanged training jumped; not known before it was run.
+        gap: How much less of the way it has come in evaluation mode than in training.
     """
 
     batches: Batches
     places: Places
     ruined: bool = False
+    leaps: bool = False
+    gap: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Arm:
         concerns: Whether there is anything to change.
         on_model: Makes it in a model in place; None where it concerns what is not in the model.
         advice: Values for what is not in the model, by name.
+        batches: From the batches to those that it is fed instead.
+        layer: Where, as far as that is known.
     """
 
     name: str
@@ -61,7 +67,7 @@ class Arm:
     @property
     def problem(self) -> str:
         """What is wrong where this change helps."""
-        return _PROBLEMS[self.action]
+        return problem_of(self.action)
 
 
 _PROBLEMS = {
@@ -74,6 +80,9 @@ _PROBLEMS = {
     "add_to_optimizer": "no_update",
     "unfreeze": "no_update",
     "raise_momentum": "batch_norm_mismatch",
+    "average_statistics": "batch_norm_mismatch",
+    "larger_batch": "batch_norm_mismatch",
+    "insert_activation": "linearity",
     "shuffle": "unshuffled_data",
     "standardize_input": "unnormalized_input",
     "scale_targets": "target_mismatch",
@@ -87,6 +96,11 @@ _PROBLEMS = {
     "swap_activation": "poor_initialization",
     "insert_batch_norm": "poor_initialization",
 }
+
+
+def problem_of(action: str) -> str:
+    """What a remedy is for."""
+    return _PROBLEMS[action]
 
 
 def of_model(

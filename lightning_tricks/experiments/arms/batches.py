@@ -14,10 +14,9 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
 from lightning_tricks._compat import lightning as compat
-from lightning_tricks.experiments.asking.sampling import generators_of
+from lightning_tricks.experiments.asking.sampling import untouched
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import is_batch, number_of_samples, tensors_in
-from lightning_tricks.model.isolated import keep_random_numbers
 
 MOST_BATCHES = 400
 MOST_BYTES = 256 * 2**20
@@ -51,7 +50,7 @@ class Batches:
             NotAskedError: There is no batch.
         """
         loader = compat.loader_of(data) if hasattr(data, "train_dataloader") else data
-        with keep_random_numbers(generators=generators_of(loader)):
+        with untouched(loader):
             batches = _read([loader] if is_batch(loader) else loader, seconds)
         if not batches:
             raise NotAskedError("the data hold no batch")
@@ -76,7 +75,7 @@ class Batches:
     def measured_on(self, data: Any) -> Batches:
         """The same, with other batches to measure on."""
         loader = compat.loader_of(data) if hasattr(data, "train_dataloader") else data
-        with keep_random_numbers(generators=generators_of(loader)):
+        with untouched(loader):
             found = _few(_read([loader] if is_batch(loader) else loader))
         return replace(self, held=found or self.held)
 
@@ -91,6 +90,17 @@ class Batches:
         whole = concatenated(self.train)
         train = [taken(whole, index) for index in order.split(sizes)]
         return replace(self, train=train, seen=train[: len(self.seen)], shuffles=True)
+
+    def joined(self, count: int) -> Batches:
+        """So many batches of the training as one.
+
+        Raises:
+            NotAskedError: As ``shuffled``, or there are fewer.
+        """
+        groups = [self.train[k : k + count] for k in range(0, len(self.train) - count + 1, count)]
+        if not groups:
+            raise NotAskedError(f"there are only {len(self.train)} batches")
+        return replace(self, train=[concatenated(group) for group in groups])
 
 
 def concatenated(batches: list[Any]) -> Any:

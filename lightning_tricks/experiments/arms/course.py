@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
+import statistics
 import time
 from typing import Any
 
@@ -12,34 +14,11 @@ import torch
 
 from lightning_tricks.experiments.arms.batches import Batches
 from lightning_tricks.experiments.free_outputs import share
+from lightning_tricks.experiments.training.deadline import Deadline
 from lightning_tricks.experiments.training.training import Training
 
 EVERY = 20  # steps between two looks
-
-
-class TimeIsUpError(Exception):
-    """The time that was given for experiments is over."""
-
-
-class Deadline:
-    """When to stop.
-
-    Args:
-        seconds: From now on.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.begun = time.perf_counter()
-        self.seconds = seconds
-
-    @property
-    def left(self) -> float:
-        return self.seconds - (time.perf_counter() - self.begun)
-
-    def check(self) -> None:
-        """TimeIsUpError where nothing is left."""
-        if self.left <= 0:
-            raise TimeIsUpError
+UNDER = 0.1  # of the way: the floor is that of a few batches
 
 
 class Unit:
@@ -97,7 +76,8 @@ class Course:
             count = min(EVERY, steps - self.steps)
             if not self._over:
                 seed_all(self.seed * 100_003 + self.steps)
-                self.losses += [self.training.step(next(self._stream)) for _ in range(count)]
+                for _ in range(count):
+                    self.losses.append(self.training.step(next(self._stream)))
             self.steps += count
             self._look()
             self.seconds += time.perf_counter() - begun
@@ -113,6 +93,23 @@ class Course:
         else:
             self.loss[self.steps] = math.inf
             self.held[self.steps] = self.seen[self.steps] = 0.0
+
+    @property
+    def leaps(self) -> bool:
+        """Whether the training's loss jumped once: by more than the way from a guess to the floor, or to no number."""
+        way = self.unit.guess - self.unit.floor
+        return any(not after - before <= way for before, after in itertools.pairwise(self.losses))
+
+    @property
+    def is_under_floor(self) -> bool:
+        """Whether a loss was less than the best outputs have."""
+        return any(loss < self.unit.floor - UNDER * (self.unit.guess - self.unit.floor) for loss in self.loss.values())
+
+    @property
+    def gap(self) -> float:
+        """How much less of the way has been come in evaluation mode than in the last steps of the training."""
+        last = [loss for loss in self.losses[-EVERY:] if math.isfinite(loss)]
+        return self.unit.share(statistics.fmean(last)) - self.seen[self.steps] if last else 0.0
 
     def close(self) -> None:
         """It is not gone on with: what it holds of the network is let go."""

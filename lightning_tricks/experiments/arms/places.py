@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from lightning_tricks._compat.torch_modules import hear_calls
+from lightning_tricks._compat.torch_modules import ConvNd, DropoutNd, hear_calls
 from lightning_tricks.activations import activation_of
+from lightning_tricks.experiments.arms.functions import Called, LastFunction
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training.steps import cloned
 from lightning_tricks.experiments.training.training import Training
@@ -20,6 +21,8 @@ from lightning_tricks.model.isolated import isolated
 from lightning_tricks.model.layers import is_weighted
 
 _PROBABILITIES = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d, nn.Sigmoid, nn.LogSigmoid)
+_LINEAR = (nn.Linear, ConvNd)
+_THROUGH = (nn.Identity, DropoutNd)
 
 
 @dataclass
@@ -31,19 +34,24 @@ class Places:
         last_activation: The path of an activation behind the last weighted layer; None where there is none.
         first_weighted: The first weighted layer that runs.
         output: What the last of the calls gave.
+        last_function: The activation that the network calls as a function behind its last weights.
+        joined: The paths of linear layers and convolutions whose output goes unchanged into another one.
     """
 
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     last_activation: str | None = None
     first_weighted: nn.Module | None = None
     output: Any = None
+    last_function: Called | None = None
+    joined: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, training: Training, batch: Any) -> Places:
         """Read them off a loss, computed in evaluation mode by a training of its own."""
         reader = _Reader(training)
-        with isolated(training.module), torch.enable_grad(), reader:
+        with isolated(training.module), torch.enable_grad(), reader, reader.functions:
             training.loss(batch)
+        reader.places.last_function = reader.functions.last
         return reader.places
 
     def forward(self, model: nn.Module, batch: Any = None) -> Any:
@@ -76,6 +84,8 @@ class _Reader:
         self._paths = {id(m): path for path, m in root.named_modules()}
         self._open: list[int] = []
         self._given: tuple[Any, ...] = ()
+        self.functions = LastFunction()
+        self._linear: dict[int, tuple[Tensor, str]] = {}  # outputs that are linear in a layer's input, by their ids
         self._ends: list[Callable[[], None]] = []
 
     def __enter__(self) -> None:
@@ -90,11 +100,14 @@ class _Reader:
             if not self._open:
                 self._given = tuple(_detached(list(args)))  # a forward may change it
             self._open.append(id(module))
-        self._note_weighted(module)
+            self.functions.is_inside = True
+        self._note_weighted(module, args)
 
-    def _note_weighted(self, module: nn.Module) -> None:
+    def _note_weighted(self, module: nn.Module, args: Any) -> None:
+        if isinstance(module, _LINEAR) and args and id(args[0]) in self._linear:
+            self.places.joined.append(self._linear[id(args[0])][1])
         if is_weighted(module):
-            self.places.last_activation = None
+            self.places.last_activation = self.functions.last = None
             if self.places.first_weighted is None:
                 self.places.first_weighted = module
 
@@ -102,9 +115,15 @@ class _Reader:
         path = self._paths.get(id(module))
         if self._open and self._open[-1] == id(module):
             self._open.pop()
+            self.functions.is_inside = bool(self._open)
             if not self._open and path is not None:
                 self.places.calls.append((path, self._given, _detached(dict(kwargs))))
                 self.places.output = output
+        if path and isinstance(output, Tensor):
+            if isinstance(module, _LINEAR):
+                self._linear[id(output)] = output, path
+            elif isinstance(module, _THROUGH) and args and id(args[0]) in self._linear:
+                self._linear[id(output)] = output, self._linear[id(args[0])][1]
         is_leaf = next(module.children(), None) is None
         if path and is_leaf and (activation_of(module) is not None or isinstance(module, _PROBABILITIES)):
             self.places.last_activation = path

@@ -2,73 +2,46 @@
 
 An arm counts only if after k steps it beats the best point of the unchanged training between k and 4 k steps, on two
 seeds, on batches that are held back; the ones that are not a mere undoing also on batches that were trained on.
+
+Steps are saved where they cannot change what is found: an arm that moves nothing is dropped at the first look, the
+simplest changes are tried first, and nothing further once one of them leaves no room for a better one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
-from lightning_tricks.experiments.arms.arm import SIMPLEST_FIRST, Arm, Group, Setting
-from lightning_tricks.experiments.arms.batches import Batches, concatenated
-from lightning_tricks.experiments.arms.course import Course, Deadline, TimeIsUpError, Unit, seed_all
-from lightning_tricks.experiments.arms.places import Places
-from lightning_tricks.experiments.arms.rates import FARTHEST, RATES, STEP, rate
-from lightning_tricks.experiments.free_outputs import free_outputs, share
+from lightning_tricks.experiments.arms.arm import Arm, Group, Setting
+from lightning_tricks.experiments.arms.course import Unit, seed_all
+from lightning_tricks.experiments.arms.courses import HANDICAP, Courses
+from lightning_tricks.experiments.arms.kinds.rates import FARTHEST, RATES, STEP, rate
+from lightning_tricks.experiments.arms.trial import ENOUGH, GAIN, NEARLY, Trial
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
+from lightning_tricks.experiments.training.deadline import Deadline, TimeIsUpError
 from lightning_tricks.experiments.training.training import Training
 
-SORT, DECLARE, HANDICAP = 60, 200, 4  # steps to sort arms, to declare one, and how many times longer the other may take
+LOOK, SORT, DECLARE = 20, 60, 200  # steps to drop an arm, to sort those that are left, to declare one
+SHORTEST = 40  # steps after which anything is declared
 SEEDS = (0, 1)
 LEARNED = 0.85  # of the way: from here on no change has room to show itself
-READING = 0.2  # of the time at most
 SAME = 1e-5  # of a loss: what changes by less does not change
-DECLARED = 5  # arms at most that are tried for longer
-# Healthy trainings fall short of these: lower rates and rebuilt networks win a little where one merely overfits.
-GAIN: dict[Group, float] = {"undo": 0.05, "lower": 0.10, "higher": 0.15, "rebuild": 0.10}
-# Held back alone: a gain so large is no lesser overfitting of a healthy network.
-CLEAR = 0.3
-NEARLY = 0.9  # of the best gain: the least change that brings so much is taken
-ENOUGH: dict[Group, float] = {"undo": 0.5, "lower": 0.75, "higher": 0.75, "rebuild": 1.0}  # of the best gain, to win
+DECLARED = 3  # arms at most of a stage that are tried for longer
+# A gain so large is no lesser overfitting of a healthy network where it is measured on held-back batches alone, and
+# needs no longer trial where the unchanged training would not make up for it in as many steps as that would have.
+CLEAR, DOUBLINGS = 0.3, 2
+LEAD = 0.1  # of the way, over the unchanged training after as many steps: no gain yet, but one to be looked at
+STAGES: tuple[tuple[Group, ...], ...] = (("undo",), ("lower", "higher"), ("rebuild",))
 Notice = Callable[[str], None]
 
 
-def _silent(text: str) -> None:
-    return None
+def silent(text: str) -> None:
+    """Say nothing."""
 
 
-@dataclass(eq=False)
-class Trial:
-    """An arm and what came of it.
-
-    Args:
-        arm: The change.
-        gain: In shares of the way over the handicapped unchanged training; of two seeds the smaller.
-        share, base: Of the arm, and the best of the unchanged training, where they were compared.
-        proven: Whether it passed.
-        declared: Whether it was tried on two seeds.
-        reason: Why it could not be tried.
-        courses: Of the arm, by seed.
-    """
-
-    arm: Arm
-    gain: float = 0.0
-    share: float = 0.0
-    base: float = 0.0
-    proven: bool = False
-    declared: bool = False
-    reason: str = ""
-    courses: dict[int, Course] = field(default_factory=dict)
-
-    @property
-    def steps(self) -> int:
-        return sum(course.steps for course in self.courses.values())
-
-
-class Trials:
-    """Courses of the unchanged training, and of arms beside it.
+class Trials(Courses):
+    """Arms beside the unchanged training, in the order in which they save most.
 
     Args:
         training: The unchanged one; it is copied and stays.
@@ -84,143 +57,207 @@ class Trials:
         setting: Setting,
         unit: Unit,
         deadline: Deadline,
-        notice: Notice = _silent,
+        notice: Notice = silent,
     ) -> None:
-        self.training, self.setting, self.unit, self.deadline, self.notice = training, setting, unit, deadline, notice
-        self.bases: dict[int, Course] = {}
-        self.trials: list[Trial] = []
-        self.complete = True
+        super().__init__(training, setting, unit, deadline)
+        self.notice, self.trials, self.complete = notice, list[Trial](), True
+        # The unchanged training is compared as far as it is meant to go: what it would reach later helps nobody.
+        planned = LOOK * math.ceil(training.planned_steps / (HANDICAP * LOOK))
+        self.until = min(DECLARE, max(SHORTEST, planned))
+        self.sort = min(SORT, self.until)
+        self.look = min(LOOK, self.sort)
 
-    def base(self, seed: int = 0) -> Course:
-        """The unchanged training."""
-        if seed not in self.bases:
-            self.bases[seed] = self._course(self.training.copy(), self.setting.batches, seed)
-        return self.bases[seed]
-
-    def run(self, arms: Iterable[Arm], rates: Sequence[str] | None = None, *, always: bool = False) -> list[Trial]:
+    def run(
+        self,
+        arms: Iterable[Arm],
+        rates: Sequence[str] | None = None,
+        *,
+        always: bool = False,
+        enough: Mapping[Group, float] = ENOUGH,
+    ) -> list[Trial]:
         """Sort the arms, try the best for longer; Ctrl-C and the end of the time keep what is known.
 
         Args:
             arms: The changes.
             rates: Which ways the learning rate is climbed; None for both.
-            always: Also where the unchanged training has learned what there is.
+            always: Also where the unchanged training has learned what there is, and all, whatever is proven.
+            enough: Of the best gain, for a change to be preferred to less simple ones.
         """
         try:
             self.notice("unchanged")
-            self.base().run(HANDICAP * SORT)
-            if always or self.base().best(SORT, HANDICAP * SORT)[0] < LEARNED:
-                self._sort(arms, RATES if rates is None else rates)
-                self._declare()
+            self.base().run(HANDICAP * self.sort)
+            if always or self.base().best(self.sort, HANDICAP * self.sort)[0] < LEARNED:
+                self._run(list(arms), RATES if rates is None else rates, {} if always else enough)
         except (TimeIsUpError, KeyboardInterrupt) as error:
             self.complete = False
             if isinstance(error, KeyboardInterrupt):
                 self.deadline.seconds = 0.0
         return self.trials
 
-    def _sort(self, arms: Iterable[Arm], rates: Sequence[str]) -> None:
-        """Half of the time is left for those that are promising."""
-        until = self.deadline.left / 2
-        for arm in arms:
-            if self.deadline.left > until:
-                self.try_arm(arm)
-            else:
-                self.complete = False
-        for name in rates:
-            self._climb(1 / STEP if name.startswith("lower") else STEP, until)
+    def _run(self, arms: Sequence[Arm], rates: Sequence[str], enough: Mapping[Group, float]) -> None:
+        for stage in STAGES:
+            begun = len(self.trials)
+            for arm in arms:
+                if arm.group in stage and self._settled(self.try_arm(arm), enough):
+                    return
+            for name in rates if "higher" in stage else ():
+                self._climb(1 / STEP if name.startswith("lower") else STEP)
+            self._declare(self.trials[begun:], everything=not enough)
+            if any(trial.proven and self._is_enough(trial, enough) for trial in self.trials):
+                return
+        self._declare_late()
+
+    def _settled(self, trial: Trial | None, enough: Mapping[Group, float]) -> bool:
+        """Whether an arm is proven at once, and leaves no other of its kind room to be preferred."""
+        if not enough or trial is None or not trial.promises or trial.share < LEARNED:
+            return False
+        self._declare([trial])
+        return trial.proven
+
+    def _is_enough(self, trial: Trial, enough: Mapping[Group, float]) -> bool:
+        most = max(1.0 - trial.base, trial.gain)
+        return bool(enough) and (trial.share >= LEARNED or trial.gain >= enough[trial.arm.group] * most)
 
     def try_arm(self, arm: Arm) -> Trial | None:
         """An arm after few steps, on one seed; None where it changes nothing here."""
+        trial = self._begun(arm)
+        if trial is not None and not trial.reason:
+            self._sort(trial)
+        return trial
+
+    def _begun(self, arm: Arm) -> Trial | None:
+        """As far as the first look."""
         trial = Trial(arm)
         try:
-            if not arm.concerns(self.training, self.setting):
+            if not arm.concerns(self.training, self._seen()):
                 return None
             self.notice(arm.name)
-            self._reach(trial, 0, SORT)
+            trial.place = arm.layer(self.setting)
+            self.reach(trial, 0, self.look)
         except NotAskedError as error:
             trial.reason = str(error)
         self.trials.append(trial)
-        if trial.gain <= 0:
-            self._close(trial)
         return trial
 
-    def _close(self, trial: Trial) -> None:
-        for course in trial.courses.values():
-            course.close()
+    def _seen(self) -> Setting:
+        """The setting with what the unchanged training shows."""
+        return replace(self.setting, leaps=self.base().leaps, gap=self.base().gap)
 
-    def _climb(self, step: float, until: float) -> None:
-        """Learning rates ever farther away, as long as the next one does better."""
-        factor, best = step, self.base().loss[SORT]
-        while 1 / FARTHEST <= factor <= FARTHEST and self.deadline.left > until:
-            trial = self.try_arm(rate(factor))
-            loss = math.inf if trial is None or trial.reason else trial.courses[0].loss[SORT]
-            on_the_way_down = step < 1 and not math.isfinite(loss)
-            if not loss < best - SAME * abs(best) and not on_the_way_down:
+    def _sort(self, trial: Trial) -> None:
+        """On, if it does better at the first look than the unchanged training at its worst until then."""
+        trial.dropped = not self._loss(trial) < self._worst
+        try:
+            if not trial.dropped:
+                self.reach(trial, 0, self.sort)
+        except NotAskedError as error:
+            trial.reason = str(error)
+        if not trial.promises and not self._leads(trial):
+            trial.close()
+
+    def _leads(self, trial: Trial) -> bool:
+        """Whether it is ahead of the unchanged training after as many steps, not after four times as many."""
+        if trial.dropped or trial.reason:
+            return False
+        return trial.courses[0].held[self.sort] - self.base().held[self.sort] > LEAD
+
+    def _loss(self, trial: Trial) -> float:
+        return trial.courses[0].loss[self.look]
+
+    @property
+    def _worst(self) -> float:
+        losses = [loss for step, loss in self.base().loss.items() if self.look <= step <= HANDICAP * self.look]
+        return max(loss - SAME * abs(loss) if math.isfinite(loss) else math.inf for loss in losses)
+
+    def _climb(self, step: float) -> None:
+        """Learning rates ever farther away, as long as the next one does better; the last two are sorted."""
+        factor, best, better = step, self._worst, list[Trial]()
+        while 1 / FARTHEST <= factor <= FARTHEST:
+            trial = self._begun(rate(factor))
+            if trial is None or trial.reason:
                 break
-            factor, best = factor * step, loss
+            loss = self._loss(trial)
+            if not loss < best:
+                trial.dropped = True
+                trial.close()
+                standing = step > 1 and not better and abs(loss - best) <= 2 * SAME * abs(best)
+                if not standing and not (step < 1 and not math.isfinite(loss)):
+                    break
+            else:
+                better.append(trial)
+                best = loss - SAME * abs(loss)
+            factor *= step
+        for trial in better[:-2]:
+            trial.dropped = True
+            trial.close()
+        for trial in better[-2:]:
+            self._sort(trial)
 
-    def _declare(self) -> None:
-        """The best arms again for longer and on two seeds; of the rates in one direction only the best."""
-        promising = self._promising()
-        for trial in self.trials:
-            if trial not in promising:
-                self._close(trial)
-        for trial in promising:
+    def _declare(self, trials: Sequence[Trial], *, everything: bool = False) -> None:
+        """The best arms for longer and on two seeds: nearly as good ones in their order, until one is proven."""
+        promising = [trial for trial in trials if trial.promises and not trial.declared]
+        best = max((trial.gain for trial in promising), default=0.0)
+        promising.sort(key=lambda trial: min(best * NEARLY, trial.gain), reverse=True)
+        for trial in promising if everything else promising[:DECLARED]:
             self.notice(f"{trial.arm.name}, for longer")
             try:
                 self.declare(trial)
             except NotAskedError as error:
                 trial.reason = str(error)
-            if not trial.proven:
-                self._close(trial)
+            if trial.proven and not everything:
+                break
+        for trial in trials:
+            if not trial.proven and (trial.declared or not self._leads(trial)):
+                trial.close()
 
-    def _promising(self) -> list[Trial]:
-        found, groups = list[Trial](), set[str]()
-        for trial in sorted(self.trials, key=lambda each: -each.gain):
-            group = trial.arm.group
-            if trial.reason or trial.gain <= 0 or (group in ("lower", "higher") and trial.arm.name in groups):
-                continue
-            groups.add(trial.arm.name)
-            found.append(trial)
-        return found[:DECLARED]
+    def _declare_late(self) -> None:
+        """Where nothing is proven, the arm that is farthest ahead after as many steps: it may need more of them."""
+        if any(trial.proven for trial in self.trials) or self.sort == self.until:
+            return
+        leading = [trial for trial in self.trials if not trial.declared and self._leads(trial)]
+        if leading:
+            first = max(leading, key=lambda trial: trial.share)
+            self.notice(f"{first.arm.name}, for longer")
+            try:
+                self.declare(first)
+            except NotAskedError as error:
+                first.reason = str(error)
+        for trial in leading:
+            if not trial.proven:
+                trial.close()
 
     def declare(self, trial: Trial) -> None:
-        """Whether an arm gains, by the rule."""
-        gains, needs = list[float](), GAIN[trial.arm.group]
+        """Whether an arm gains, by the rule: clearly after few steps, or after more."""
+        trial.declared = True
+        if self.until < SHORTEST:
+            return
+        if SHORTEST <= self.sort < self.until and self._clear(trial):
+            trial.proven = True
+            return
+        needs, gains = GAIN[trial.arm.group], list[float]()
         for seed in SEEDS:
-            self._reach(trial, seed, DECLARE)
+            seen = self.reach(trial, seed, self.until, 2 * needs)
             gains.append(trial.gain)
-            seen = trial.courses[seed].seen[DECLARE] - self.base(seed).best(DECLARE, HANDICAP * DECLARE)[1]
             clear = trial.arm.group == "undo" or seen > needs or trial.gain > CLEAR
             if trial.gain <= needs or not clear:
                 trial.gain = min(gains)
                 return
-        trial.gain, trial.declared, trial.proven = min(gains), True, True
+        trial.gain, trial.proven = min(gains), True
 
-    def _reach(self, trial: Trial, seed: int, steps: int) -> None:
-        """Both trainings so far, and the gain there."""
-        course = trial.courses.get(seed) or self._changed(trial.arm, seed)
-        trial.courses[seed] = course
-        course.run(steps)
-        base = self.base(seed)
-        base.run(HANDICAP * steps)
-        trial.share, trial.base = course.held[steps], base.best(steps, HANDICAP * steps)[0]
-        trial.gain = trial.share - trial.base
+    def _clear(self, trial: Trial) -> bool:
+        gains = list[float]()
+        for seed in SEEDS:
+            self.reach(trial, seed, self.sort)
+            gains.append(trial.gain)
+            if trial.gain <= CLEAR + DOUBLINGS * self._growth():
+                trial.gain = min(gains)
+                return False
+        trial.gain = min(gains)
+        return True
 
-    def _changed(self, arm: Arm, seed: int) -> Course:
-        training = self.training.copy()
-        seed_all(seed)
-        arm.change(training, self.setting)
-        batches = self.setting.batches if arm.batches is None else arm.batches(self.setting.batches)
-        return self._course(training, batches, seed)
-
-    def _course(self, training: Training, batches: Batches, seed: int) -> Course:
-        self.deadline.check()
-        return Course(training, batches, self.unit, seed, self.deadline)
-
-    @property
-    def best(self) -> float:
-        """How far the unchanged training has come at its best."""
-        return max(self.bases[0].held.values()) if 0 in self.bases else 0.0
+    def _growth(self) -> float:
+        """What the unchanged training has gained in the second half of its steps."""
+        base, last = self.base(), HANDICAP * self.sort
+        return max(0.0, base.best(last // 2, last)[0] - base.best(self.look, last // 2)[0])
 
     def onto(self, trial: Trial) -> Trials:
         """Trials on top of an arm that was proven: its courses are those of the unchanged training."""
@@ -232,58 +269,3 @@ class Trials:
         other = Trials(training, setting, self.unit, self.deadline, self.notice)
         other.bases = dict(trial.courses)
         return other
-
-
-def cause_of(trials: Sequence[Trial]) -> Trial | None:
-    """The simplest proven change: an undoing with half of the best gain, before rates, before what is rebuilt."""
-    return simplest(trials, ENOUGH)
-
-
-def simplest(trials: Sequence[Trial], enough: Mapping[Group, float]) -> Trial | None:
-    """The first change of the first group that has enough of the best gain of all, and nearly the best of its group."""
-    proven = [trial for trial in trials if trial.proven]
-    best = max((trial.gain for trial in proven), default=0.0)
-    for group in SIMPLEST_FIRST:
-        those = [trial for trial in proven if trial.arm.group == group and trial.gain >= enough[group] * best]
-        if those:
-            most = max(trial.gain for trial in those)
-            return next(trial for trial in those if trial.gain >= NEARLY * most)
-    return None
-
-
-def unit_of(training: Training, batches: Batches) -> Unit:
-    """Guess and floor of the training's loss, on batches that are held back.
-
-    Raises:
-        NotAskedError: It has none: it is drawn at random, has no lower bound, or a guess is perfect.
-    """
-    try:
-        batch = concatenated(batches.held) if len(batches.held) > 1 else batches.held[0]
-    except NotAskedError:
-        batch = batches.held[0]
-    found = free_outputs(training, batch)
-    if not found.conclusive:
-        raise NotAskedError(f"how far it comes has no measure: {found.answer}")
-    unit = Unit(found.numbers["guess"], found.numbers["floor"])
-    if not math.isfinite(share(unit.guess, unit.guess, unit.floor)):
-        raise NotAskedError("a guess loses no more than the best outputs")
-    return unit
-
-
-def prepared(
-    training: Training,
-    data: Any,
-    ruined: bool,
-    deadline: Deadline,
-    notice: Notice = _silent,
-    unit: Mapping[str, float] | None = None,
-) -> Trials:
-    """Trials of a training on data that are read once; ``guess`` and ``floor`` of its loss where they are known.
-
-    Raises:
-        NotAskedError: It cannot be tried.
-    """
-    batches = data if isinstance(data, Batches) else Batches.of(data, READING * deadline.seconds)
-    places = Places.of(training.copy(), batches.train[0])
-    known = Unit(unit["guess"], unit["floor"]) if unit else unit_of(training.copy(), batches)
-    return Trials(training, Setting(batches, places, ruined), known, deadline, notice)

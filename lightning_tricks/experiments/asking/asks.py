@@ -18,6 +18,7 @@ from lightning_tricks.diagnosis.experiment import Example, Experiment
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.preflight.replay import quiet
 from lightning_tricks.experiments.training import Training
+from lightning_tricks.experiments.training.deadline import TimeIsUpError
 from lightning_tricks.model.isolated import keep_random_numbers
 
 LossFunction = Callable[[Any, Any], Tensor]
@@ -56,7 +57,7 @@ def asks(question: str, name: str = "") -> Callable[[Callable[P, Answer]], Calla
                     found = function(*args, **kwargs)
             except WrongArgumentError as error:
                 raise TypeError(str(error)) from None
-            except NotAskedError as reason:
+            except (NotAskedError, TimeIsUpError) as reason:
                 return Experiment(called, question, str(reason), seconds=time.perf_counter() - begun, conclusive=False)
             except Exception as error:  # a forward or a loss may do anything
                 text = f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -19,6 +18,8 @@ from lightning_tricks.experiments.asking.asks import LossFunction, copied
 from lightning_tricks.experiments.asking.sampling import is_plain, spread
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
+from lightning_tricks.experiments.training.deadline import Deadline
+from lightning_tricks.experiments.training.plan import planned_steps
 from lightning_tricks.model.arguments import unknown_name
 
 LEARNED = 0.85  # share of the way from a guess to the floor at which no training has to be tried
@@ -37,7 +38,7 @@ class Subject:
         diagnosis: What the rules say to these steps.
         after: The model of the diagnosis after its last step; None where that is not at hand.
         val_data: Batches of validation, or None.
-        deadline: When to end, by ``time.perf_counter()``.
+        deadline: When to end; copies compute no loss after it.
     """
 
     model: nn.Module
@@ -48,7 +49,7 @@ class Subject:
     diagnosis: Diagnosis
     after: nn.Module | None = None
     val_data: Any = None
-    deadline: float = math.inf
+    deadline: Deadline = dataclasses.field(default_factory=lambda: Deadline(math.inf))
     done: dict[str, Experiment] = dataclasses.field(default_factory=dict)
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)  # what an experiment keeps for what it brings
 
@@ -59,7 +60,9 @@ class Subject:
         Raises:
             NotAskedError: It is no training that can be copied.
         """
-        return copied(self.model, self.loss_fn, self.optimizer)
+        training = copied(self.model, self.loss_fn, self.optimizer)
+        training.deadline, training.planned_steps = self.deadline, planned_steps(self.model, self.data)
+        return training
 
     @functools.cached_property
     def trained(self) -> Training:
@@ -70,7 +73,9 @@ class Subject:
         """
         if self.after is None:
             raise NotAskedError("the model after the steps is not at hand")
-        return copied(self.after, self.loss_fn)
+        training = copied(self.after, self.loss_fn)
+        training.deadline = self.deadline
+        return training
 
     @functools.cached_property
     def drawn(self) -> list[Any]:
@@ -120,7 +125,7 @@ class Subject:
 
     @property
     def seconds_left(self) -> float:
-        return self.deadline - time.perf_counter()
+        return self.deadline.left
 
 
 def _all(findings: Iterable[Finding]) -> Iterator[Finding]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import itertools
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.isolated import keep_random_numbers
 
 _SEED = 0
+_LARGE = 1_000_000  # numbers of a tensor: data, not a state
 
 
 def generators_of(data: Any) -> list[Generator]:
@@ -21,6 +24,53 @@ def generators_of(data: Any) -> list[Generator]:
     samplers = [getattr(data, "sampler", None), getattr(getattr(data, "batch_sampler", None), "sampler", None)]
     sources = [getattr(each, "generator", None) for each in (data, *samplers)]
     return [generator for generator in sources if isinstance(generator, Generator)]
+
+
+@contextlib.contextmanager
+def untouched(*loaders: Any) -> Iterator[None]:
+    """A block that may read loaders: their random numbers and samplers go on from where they were, as do the others."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(keep_random_numbers(generators=[each for data in loaders for each in generators_of(data)]))
+        for data in loaders:
+            for sampler in _samplers_of(data):
+                stack.enter_context(_replaced_state(sampler, getattr(data, "dataset", None)))
+        yield
+
+
+def _samplers_of(data: Any) -> list[Any]:
+    """Those that may keep more than a stream of random numbers."""
+    batch_sampler = getattr(data, "batch_sampler", None)
+    found = [getattr(data, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
+    of_user = [each for each in found if each is not None and not type(each).__module__.startswith("torch.")]
+    return list({id(each): each for each in of_user}.values())
+
+
+@contextlib.contextmanager
+def _replaced_state(sampler: Any, dataset: Any) -> Iterator[None]:
+    """A block in which an object has copies of what it holds, but for the data; what has no copy is left as it is."""
+    own = getattr(sampler, "__dict__", None)
+    if own is None:
+        yield
+        return
+    kept, memo = dict(own), {id(dataset): dataset}
+    for value in kept.values():
+        if isinstance(value, Generator):
+            memo[id(value)] = _same_stream(value)
+        elif isinstance(value, Tensor) and value.numel() > _LARGE:
+            memo[id(value)] = value
+    with contextlib.suppress(Exception):
+        own.update(copy.deepcopy(kept, memo))
+    try:
+        yield
+    finally:
+        own.clear()
+        own.update(kept)
+
+
+def _same_stream(generator: Generator) -> Generator:
+    other = Generator(generator.device)
+    other.set_state(generator.get_state())
+    return other
 
 
 def validation_of(data: Any) -> Any:
@@ -49,7 +99,7 @@ def spread(data: Any, count: int, size: int | None = None) -> list[Any]:
     >>> [int(batch.max() - batch.min()) > 20 for batch in spread(loader, 3)]
     [True, True, True]
     """
-    with keep_random_numbers(generators=generators_of(data)):
+    with untouched(data):
         found = list(itertools.islice(drawn(data, size) if is_plain(data) else _batches(data), count))
     if not found:
         raise NotAskedError("the data holds no batch")

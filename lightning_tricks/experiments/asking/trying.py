@@ -16,6 +16,7 @@ from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.experiments.asking.registry import Entry, Subject
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.preflight.replay import LARGEST_COPY
+from lightning_tricks.experiments.training.deadline import TimeIsUpError
 
 Judge = Callable[[Sequence[Finding]], Diagnosis]  # the rules again, with findings that experiments brought
 
@@ -59,7 +60,7 @@ def _run(entry: Entry, subject: Subject) -> Experiment:
         if _is_large(subject.model):
             raise NotAskedError("the model is too large to be copied")
         return entry.run(subject)
-    except NotAskedError as reason:
+    except (NotAskedError, TimeIsUpError) as reason:
         text = str(reason)
     except Exception as error:  # a copy of someone's training may fail in any way
         text = f"{type(error).__name__}: {error}".partition("\n")[0]

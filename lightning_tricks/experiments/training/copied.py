@@ -37,7 +37,7 @@ class Copied:
         for module in modules:
             values = [value for entry in attributes_of(module) for value in _with_parts(entry)]
             self._memo |= {id(value): value for value in values if isinstance(value, SHARED)}
-            self._memo |= {id(x): x.detach().clone() for x in tensors_in(values) if x.grad_fn is not None}
+        self._memo |= graphs_cut(modules)
         self._memo |= {id(each): _same_stream(each) for each in generators_of(modules)}
         watched = [] if hooks else _watched(modules)
         try:
@@ -92,6 +92,12 @@ class Copied:
         found = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
         if any(gradient is not None for gradient in found):
             raise NotAskedError("the loss of a copy is computed from parameters of the original, such as by a closure")
+
+
+def graphs_cut(modules: Iterable[nn.Module]) -> dict[int, Any]:
+    """For ``copy.deepcopy``, which refuses them: tensors with a graph that modules keep, without it."""
+    values = [value for module in modules for entry in attributes_of(module) for value in _with_parts(entry)]
+    return {id(x): x.detach().clone() for x in tensors_in(values) if x.grad_fn is not None}
 
 
 def _with_parts(value: Any) -> Iterator[Any]:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
@@ -40,6 +41,19 @@ def configured(answer: Any) -> tuple[Any, list[Schedule]]:
     if len(optimizers) > 1:
         raise NotAskedError(f"it has {len(optimizers)} optimisers")
     return (optimizers[0] if optimizers else None), [schedule_of(each) for each in schedulers if each is not None]
+
+
+def adam_of(module: nn.Module) -> Any:
+    """For what is trained, where nobody gave another; None where nothing is.
+
+    Raises:
+        NotAskedError: Copies of scripted modules have no parameters that an optimiser takes.
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
+    try:
+        return torch.optim.Adam(trained, lr=1e-3) if trained else None
+    except ValueError as error:
+        raise NotAskedError(f"the parameters of a copy cannot be trained: {error}") from error
 
 
 def schedule_of(given: Any) -> Schedule:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
+from lightning_tricks.model.batches import tensors_in
 
 
 def begin(module: Any) -> None:
@@ -90,6 +93,17 @@ def loss_of_step(module: Any, batch: Any, index: int) -> Tensor | None:
     free = [p for p in taken if p.name not in keywords and p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     found = module.training_step(*([batch, index][: max(1, len(free))]), **named)
     return found.get("loss") if isinstance(found, dict) else found
+
+
+def mean_loss(batches: Iterable[Any], loss_of: Callable[[Any], Tensor | None]) -> float:
+    """Over all patterns of the batches; NaN where every one is skipped."""
+    total, count = 0.0, 0
+    for batch in batches:
+        size = next((len(t) for t in tensors_in(batch) if t.dim()), 1)
+        loss = loss_of(batch)
+        if loss is not None:
+            total, count = total + size * float(loss.detach()), count + size
+    return total / count if count else math.nan
 
 
 def on_device(module: Any, batch: Any, device: torch.device) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterable
@@ -15,27 +16,30 @@ from lightning_tricks._compat.compiled import original_of
 from lightning_tricks._compat.lightning_module import is_running, trainer_of
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training.copied import Copied
+from lightning_tricks.experiments.training.deadline import Deadline, TimeIsUpError
 from lightning_tricks.experiments.training.optimizers import (
     Schedule,
+    adam_of,
     begin_with,
     configured,
     scale_rates,
     schedule_of,
 )
+from lightning_tricks.experiments.training.plan import PLANNED, clipping_of
 from lightning_tricks.experiments.training.stand_in import attach
 from lightning_tricks.experiments.training.steps import (
     begin,
     cloned,
     lightning_step,
     loss_of_step,
+    mean_loss,
     on_device,
     plain_step,
 )
-from lightning_tricks.model.batches import input_and_target, tensors_in
+from lightning_tricks.model.batches import input_and_target
 from lightning_tricks.model.isolated import isolated
 from lightning_tricks.probes.optimizers import check_optimizer_of
 
-PLANNED = 1000  # steps that a schedule is made for where nobody knows how long the fit shall be
 LossFunction = Callable[[Any, Any], Tensor]
 
 
@@ -55,7 +59,9 @@ class Training:
         lr_factor: What the learning rates were multiplied with; see ``scale_lr``.
         clears: Whether gradients are cleared whatever the module's own hook does.
         prepare: From a batch to the one that is trained on; evaluation sees it as it is.
+        around: What every loss is computed within.
         steps, planned_steps: Batches so far; optimiser steps that the schedules are made for.
+        deadline: After which no loss is computed any more, in this one and its copies.
 
     >>> net = nn.Linear(4, 1)
     >>> training = Training.of(net, nn.functional.mse_loss, torch.optim.SGD(net.parameters(), 0.1))
@@ -77,6 +83,8 @@ class Training:
         self.lr_factor = 1.0
         self.prepare: Callable[[Any], Any] | None = None
         self.steps, self.planned_steps = 0, PLANNED
+        self.around: Callable[[], Any] = contextlib.nullcontext
+        self.deadline: Deadline | None = None
         self._real: Any = None  # the Trainer whose numbers the stand-in hands on
         self._copied: Copied | None = None  # until the first loss has shown that the copy stands alone
         self._differentiates = False  # whether its loss asks for gradients itself
@@ -127,9 +135,7 @@ class Training:
         training.schedules, training._copied, training._real = schedules, copied, real
         training.planned_steps = planned_steps
         if real is not None:
-            algorithm = getattr(real.gradient_clip_algorithm, "value", real.gradient_clip_algorithm)
-            training.clip = float(real.gradient_clip_val or 0.0), str(algorithm or "norm")
-            training.accumulate = int(real.accumulate_grad_batches)
+            training.clip, training.accumulate = clipping_of(real), int(real.accumulate_grad_batches)
         for parameter in module.parameters():
             parameter.grad = None
         if not module.training:
@@ -154,8 +160,7 @@ class Training:
                 optimizer, schedules = self._copied.also(optimizer, schedules)
             self.optimizer, self.schedules, self._configured = optimizer, schedules, True
             return
-        trained = [p for p in self.module.parameters() if p.requires_grad]
-        self.optimizer, self.schedules = (torch.optim.Adam(trained, lr=1e-3) if trained else None), []
+        self.optimizer, self.schedules = adam_of(self.module), []
 
     def renew(self) -> None:
         """After the module has got other parameters or other values: an optimiser that begins with those.
@@ -236,13 +241,16 @@ class Training:
         return found
 
     def _run(self, batch: Any) -> Tensor | None:
+        if self.deadline is not None:
+            self.deadline.check()
         batch = cloned(batch)
         try:
-            if self.loss_fn is None:
-                found = loss_of_step(self.module, on_device(self.module, batch, self.device), self.steps)
-            else:
-                x, y = input_and_target(compat.move_data_to_device(batch, self.device))
-                found = self.loss_fn(self.module(x), y)
+            with self.around():
+                if self.loss_fn is None:
+                    found = loss_of_step(self.module, on_device(self.module, batch, self.device), self.steps)
+                else:
+                    x, y = input_and_target(compat.move_data_to_device(batch, self.device))
+                    found = self.loss_fn(self.module(x), y)
         except NotAskedError:
             raise
         except Exception as error:
@@ -256,6 +264,7 @@ class Training:
 
         Raises:
             NotAskedError: As ``loss``.
+            TimeIsUpError: It is; the update may be missing.
         """
         batch = batch if self.prepare is None else self.prepare(batch)
         if self.clears and self.steps % self.accumulate == 0:
@@ -263,7 +272,7 @@ class Training:
                 parameter.grad = None
         try:
             found = lightning_step(self, batch) if self.uses_own_step else plain_step(self, batch)
-        except NotAskedError:
+        except (NotAskedError, TimeIsUpError):
             raise
         except Exception as error:
             raise NotAskedError(f"a copy of its step fails: {type(error).__name__}: {error}") from error
@@ -274,19 +283,10 @@ class Training:
         return math.nan if found is None else float(found.detach())
 
     def evaluate(self, batches: Iterable[Any]) -> float:
-        """Mean loss in evaluation mode, with the same random numbers whenever it is asked; the training stays as it is.
-
-        Every batch counts by its size.
-        """
-        total, count = 0.0, 0
+        """Mean loss over all patterns in evaluation mode, always with the same random numbers; nothing is changed."""
         with isolated(self.module):
             torch.manual_seed(0)
-            for batch in batches:
-                size = next((len(t) for t in tensors_in(batch) if t.dim()), 1)
-                loss = self._evaluated(batch)
-                if loss is not None:
-                    total, count = total + size * float(loss.detach()), count + size
-        return total / count if count else math.nan
+            return mean_loss(batches, self._evaluated)
 
     def _evaluated(self, batch: Any) -> Tensor | None:
         if not self._differentiates:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
@@ -16,10 +18,14 @@ import lightning_tricks as lt
 from lightning_tricks.experiments.arms import ARMS
 from lightning_tricks.experiments.arms import trials as trials_module
 from lightning_tricks.experiments.arms.arm import Arm
-from lightning_tricks.experiments.arms.course import Deadline, Unit
-from lightning_tricks.experiments.arms.rates import rate
-from lightning_tricks.experiments.arms.trials import Trial, Trials, cause_of, prepared
+from lightning_tricks.experiments.arms.course import Unit
+from lightning_tricks.experiments.arms.kinds.rates import rate
+from lightning_tricks.experiments.arms.prepared import prepared
+from lightning_tricks.experiments.arms.trial import Trial, cause_of
+from lightning_tricks.experiments.arms.trials import Trials
 from lightning_tricks.experiments.training import Training
+from lightning_tricks.experiments.training.deadline import Deadline
+from lightning_tricks.experiments.training.plan import planned_steps
 
 pytestmark = [pytest.mark.usefixtures("usual_trials"), pytest.mark.filterwarnings("ignore")]
 GENERATOR = torch.Generator().manual_seed(0)
@@ -97,6 +103,19 @@ def frozen(net: nn.Module) -> nn.Module:
     return net
 
 
+class WithFunction(nn.Module):
+    """Calls the softmax in front of its loss as a function, behind others that belong there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.gate, self.last = nn.Linear(12, 24), nn.Linear(24, 24), nn.Linear(24, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.first(x))
+        return self.last(24 * hidden * torch.softmax(self.gate(hidden), 1)).softmax(dim=-1)
+
+
 def constant(net: nn.Module) -> nn.Module:
     with torch.no_grad():
         for parameter in net.parameters():
@@ -117,6 +136,7 @@ PLANTED: dict[str, tuple[Callable[[], Lit], Callable[[], Any]]] = {
     "standardize_input": (lambda: Lit(mlp(), lr=1e-3), lambda: loader(1e-3 * X + 1.0)),
     "standardize_targets": (lambda: Lit(mlp(outputs=1)), lambda: loader(X, X[:, :1] * 4 + 300.0)),
     "no_last_activation": (lambda: Lit(with_bias(mlp().append(nn.ReLU()), -10.0, 4)), loader),
+    "no_last_function": (lambda: Lit(WithFunction()), loader),
     "reset_biases": (lambda: Lit(with_bias(mlp(), -30.0)), loader),
     "initialize": (lambda: Lit(constant(mlp())), loader),
 }
@@ -135,6 +155,83 @@ def test_what_is_planted_is_undone(name: str) -> None:
     _, trial = run(name, arm)
     assert not trial.reason
     assert trial.proven, f"{trial.base:.2f} -> {trial.share:.2f}"
+
+
+def test_the_line_of_a_function_is_named() -> None:
+    _, trial = run("no_last_function", next(arm for arm in ARMS if arm.name == "no_last_function"))
+    assert trial.place is not None
+    assert re.fullmatch(r"softmax in test_trials\.py:\d+", trial.place)
+    lines = Path(__file__).read_text().splitlines()
+    assert "softmax(dim=-1)" in lines[int(trial.place.rpartition(":")[2]) - 1]
+
+
+def test_what_moves_nothing_is_dropped_at_the_first_look() -> None:
+    still = Arm("still", "rebuild", "initialize", "", lambda training, setting: training.scale_lr(0.0))
+    trials = prepared(Training.of(Lit(mlp())), loader(), False, Deadline(60))
+    trials.look = 10
+    trials.run([still], (), always=True)
+    (trial,) = trials.trials
+    assert trial.dropped
+    assert trial.steps == 10
+    assert not trial.promises
+
+
+def test_nothing_further_is_tried_where_a_simple_change_leaves_no_room() -> None:
+    make, data = PLANTED["no_decay"]
+    trials = prepared(Training.of(make()), data(), False, Deadline(60))
+    trials.run(ARMS)
+    cause = cause_of(trials.trials)
+    assert cause is not None
+    assert cause.arm.name == "no_decay"
+    assert {trial.arm.group for trial in trials.trials} == {"undo"}
+
+
+def test_clipping_is_tried_only_where_the_loss_leaps() -> None:
+    clip = next(arm for arm in ARMS if arm.name == "clip")
+    calm = prepared(Training.of(Lit(mlp())), loader(), False, Deadline(60))
+    calm.run([clip], (), always=True)
+    assert calm.trials == []
+    wild = prepared(Training.of(Lit(mlp(), lr=1000.0)), loader(), False, Deadline(60))
+    wild.run([clip], (), always=True)
+    assert [trial.arm.name for trial in wild.trials] == ["clip"]
+
+
+def test_trials_are_no_longer_than_the_training_is_meant_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials_module, "DECLARE", 200)
+    lengths = {}
+    for epochs in (1, 4, 10, 1000):
+        module = Lit(mlp())
+        module.trainer = L.Trainer(max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False)
+        training = Training.of(module, planned_steps=planned_steps(module, loader()))
+        lengths[epochs] = prepared(training, loader(), False, Deadline(60)).until
+    assert lengths == {1: 40, 4: 40, 10: 60, 1000: 200}  # epochs of 24 batches, a quarter of them all
+    assert planned_steps(mlp(), loader()) == 1000
+
+
+def test_a_clear_gain_needs_no_longer_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials_module, "SORT", 60)
+    monkeypatch.setattr(trials_module, "DECLARE", 200)
+    _, trial = run("initialize", next(arm for arm in ARMS if arm.name == "initialize"))
+    assert trial.proven
+    assert trial.steps == 120
+
+
+def test_short_trials_claim_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials_module, "DECLARE", 20)
+    _, trial = run("initialize", next(arm for arm in ARMS if arm.name == "initialize"))
+    assert trial.gain > 0.05
+    assert not trial.proven
+
+
+def test_a_loss_that_measures_something_else_is_no_gain() -> None:
+    def loss_of_raw(training: Training, setting: Any) -> None:
+        training.loss_fn = lambda output, y: F.cross_entropy(output, y) - 10.0
+
+    other = Arm("other", "undo", "initialize", "", loss_of_raw)
+    training = Training.of(mlp(), F.cross_entropy)
+    trials = prepared(training, loader(), False, Deadline(60))
+    trials.run([other], (), always=True)
+    assert "same unit" in trials.trials[0].reason
 
 
 @pytest.mark.parametrize(("lr", "named"), [(1e-6, "raise_learning_rate"), (30.0, "lower_learning_rate")])

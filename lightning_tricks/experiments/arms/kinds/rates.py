@@ -45,6 +45,6 @@ CLIP = Arm(
     "clip_gradients",
     "clip the gradient: Trainer(gradient_clip_val=1.0)",
     _clip,
-    lambda training, setting: training.clip[0] == 0.0,
+    lambda training, setting: training.clip[0] == 0.0 and setting.leaps,
     advice=lambda training, setting: {"gradient_clip_val": 1.0},
 )

@@ -23,7 +23,7 @@ IN_GROUP = 4  # channels at least
 
 
 @contextlib.contextmanager
-def _asked() -> Iterator[None]:
+def asked() -> Iterator[None]:
     """Surgery that changes nothing, or cannot, is no arm."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -54,7 +54,7 @@ def is_finite(model: nn.Module) -> bool:
 
 
 def _initialize(model: nn.Module, setting: Setting) -> None:
-    with _asked():
+    with asked():
         init.initialize(model, "auto", 0, forward=setting.places.forward)
         _reset_norms(model)
 
@@ -62,7 +62,7 @@ def _initialize(model: nn.Module, setting: Setting) -> None:
 def _lsuv(model: nn.Module, setting: Setting) -> None:
     if setting.ruined or not is_finite(model):
         draw_anew(model)
-    with _asked():
+    with asked():
         init.lsuv_(model, 0, forward=setting.places.forward)
         _reset_norms(model)
 
@@ -128,19 +128,19 @@ def _swap(model: nn.Module, setting: Setting, old: Any, new: str) -> None:
 
 
 def _self_normalize(model: nn.Module, setting: Setting) -> None:
-    with _asked():
+    with asked():
         _swap(model, setting, lambda entry: entry.name != "selu", "selu")
         init.initialize(model, "auto", 0, forward=setting.places.forward)
 
 
 def _relu(model: nn.Module, setting: Setting) -> None:
-    with _asked():
+    with asked():
         _swap(model, setting, lambda entry: not entry.rectifier, "relu")
         init.initialize(model, "auto", 0, forward=setting.places.forward)
 
 
 def _leaky(model: nn.Module, setting: Setting) -> None:
-    with _asked():
+    with asked():
         _swap(model, setting, lambda entry: entry.name == "relu", "leaky_relu")
         _begin(model, setting)
 
@@ -162,7 +162,7 @@ def _hidden(wanted: Any) -> Any:
 
 
 def _insert_batch_norm(model: nn.Module, setting: Setting) -> None:
-    with _asked():
+    with asked():
         surgery.insert_batch_norm(model, 0, forward=setting.places.forward)
         _begin(model, setting)
 
@@ -179,7 +179,7 @@ def _group_norm(model: nn.Module, setting: Setting) -> None:
                 getattr(made, key).copy_(getattr(module, key))
         return made
 
-    with _asked():
+    with asked():
         surgery.replace_modules(model, policy)
 
 
@@ -189,7 +189,7 @@ def _has_batch_norm(training: Training, setting: Setting) -> bool:
 
 def _remove_last_activation(model: nn.Module, setting: Setting) -> None:
     path = setting.places.last_activation
-    with _asked():
+    with asked():
         surgery.replace_modules(model, lambda name, module: nn.Identity() if name == path else None)
 
 

@@ -1,0 +1,71 @@
+"""Courses of the unchanged training and of arms, run as far as they are compared."""
+
+from __future__ import annotations
+
+from lightning_tricks.experiments.arms.arm import Arm, Setting
+from lightning_tricks.experiments.arms.batches import Batches
+from lightning_tricks.experiments.arms.course import Course, Unit, seed_all
+from lightning_tricks.experiments.arms.trial import Trial
+from lightning_tricks.experiments.preflight.patterns import NotAskedError
+from lightning_tricks.experiments.training.deadline import Deadline
+from lightning_tricks.experiments.training.training import Training
+
+HANDICAP = 4  # times as many steps as an arm has the unchanged training
+
+
+class Courses:
+    """One of the unchanged training for every seed that is asked for, and one of an arm for every seed of a trial.
+
+    Args:
+        training: The unchanged one; it is copied and stays.
+        setting: What arms know of it.
+        unit: Of its loss.
+        deadline: When to stop.
+    """
+
+    def __init__(self, training: Training, setting: Setting, unit: Unit, deadline: Deadline) -> None:
+        self.training, self.setting, self.unit, self.deadline = training, setting, unit, deadline
+        self.bases: dict[int, Course] = {}
+
+    def base(self, seed: int = 0) -> Course:
+        """The unchanged training."""
+        if seed not in self.bases:
+            self.bases[seed] = self._course(self.training.copy(), self.setting.batches, seed)
+        return self.bases[seed]
+
+    @property
+    def best(self) -> float:
+        """How far the unchanged training has come at its best."""
+        return max(self.bases[0].held.values()) if 0 in self.bases else 0.0
+
+    def reach(self, trial: Trial, seed: int, steps: int, near: float = 0.0) -> float:
+        """Both trainings so far, and the gain there; the one on seen batches is returned.
+
+        Where the gain of another seed comes so near, the unchanged training is run with that one, too.
+        """
+        course = trial.courses.get(seed) or self._changed(trial.arm, seed)
+        trial.courses[seed] = course
+        course.run(steps)
+        if course.is_under_floor:
+            raise NotAskedError("with it the loss is no longer measured in the same unit")
+        bases = [self.base()]
+        while True:
+            for base in bases:
+                base.run(HANDICAP * steps)
+            best, seen = (max(pair) for pair in zip(*(b.best(steps, HANDICAP * steps) for b in bases), strict=True))
+            trial.share, trial.base = course.held[steps], best
+            trial.gain = trial.share - trial.base
+            if seed == 0 or trial.gain > near or len(bases) > 1:
+                return course.seen[steps] - seen
+            bases.append(self.base(seed))
+
+    def _changed(self, arm: Arm, seed: int) -> Course:
+        training = self.training.copy()
+        seed_all(seed)
+        arm.change(training, self.setting)
+        batches = self.setting.batches if arm.batches is None else arm.batches(self.setting.batches)
+        return self._course(training, batches, seed)
+
+    def _course(self, training: Training, batches: Batches, seed: int) -> Course:
+        self.deadline.check()
+        return Course(training, batches, self.unit, seed, self.deadline)
