@@ -19,7 +19,7 @@ from .table import markdown
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
-    parser.add_argument("--only", default="*", help="glob of 'group/name'")
+    parser.add_argument("--only", nargs="*", default=["*"], help="globs of 'group/name', in the order to run them")
     parser.add_argument("--store", type=Path, default=Path("outputs/zoo.jsonl"), help="what is in it is not run again")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one model")
     parser.add_argument("--report", action="store_true", help="only write RESULTS.md from the store")
@@ -27,11 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     entries, store = all_entries(), options.store.absolute()
     if not options.report:
-        run([entry for entry in entries if fnmatch(f"{entry.group}/{entry.name}", options.only)], store, options.limit)
+        chosen = [entry for glob in options.only for entry in entries if fnmatch(f"{entry.group}/{entry.name}", glob)]
+        run(chosen, store, options.limit)
     order = {(entry.group, entry.name): i for i, entry in enumerate(entries)}
-    rows = sorted(
-        (row for row in load(store) if (row.group, row.name) in order), key=lambda row: order[row.group, row.name]
-    )
+    known = [row for row in load(store) if (row.group, row.name) in order]
+    rows = sorted(known, key=lambda row: order[row.group, row.name])
     why = {(entry.group, entry.name): entry.differs for entry in entries if entry.differs}
     Path(__file__).with_name("RESULTS.md").write_text(markdown(rows, why))
 

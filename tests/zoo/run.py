@@ -30,6 +30,7 @@ def run(entries: Iterable[Entry], store: Path, limit: float) -> None:
         row = _apart(entry, limit)
         with store.open("a") as file:
             file.write(json.dumps(dataclasses.asdict(row)) + "\n")
+        known.add((entry.group, entry.name))
         print(
             f"{row.group:28} {row.name:44} {row.seconds:6.1f} s  {'; '.join(row.wrong) or 'as it has to be'}",
             flush=True,
