@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
 from torch.utils.data import DataLoader, IterableDataset
 
-from tests.callbacks.trainings import Classifier, Gan, Loader, Scheduled, Skipping, batches, cnn, fit, lbfgs, mlp
+from tests.callbacks.trainings import Classifier, Gan, Loader, Scheduled, Skipping, batches, cnn, fit, lbfgs
 
 Callbacks = list[Any]
 Scenario = Callable[[Callbacks], Any]
@@ -262,9 +262,7 @@ SCENARIOS: dict[str, Scenario] = {
     "MLflow on files": needing("mlflow", logging_to("MLFlowLogger", save_dir="mlruns")),
     "W&B offline": needing("wandb", logging_to("WandbLogger", offline=True)),
     "accumulation": plain(accumulate_grad_batches=3),
-    "scheduler of accumulation": plain(
-        more=lambda: [others.GradientAccumulationScheduler({0: 1, 1: 2})], max_epochs=2
-    ),
+    "scheduler of accumulation": plain(more=lambda: [others.GradientAccumulationScheduler({0: 1, 1: 2})], max_epochs=2),
     "clipping by norm": plain(gradient_clip_val=0.1),
     "clipping by value": plain(gradient_clip_val=0.01, gradient_clip_algorithm="value"),
     "two optimisers by hand": plain(Gan),

@@ -46,7 +46,7 @@ class Entry:
         batch: Makes what ``loss`` is given: a tuple of arguments or a dictionary of them.
         loss: The loss of a batch.
         optimizer: Makes the optimiser of the parameters.
-        differs: Why the probe does not see as many calls as the dispatcher; where it sees fewer, it has to list something.
+        differs: Why the probe does not see as many calls as the dispatcher; where it sees fewer, it has to list that.
         options: For the Trainer.
         fast: Whether it is part of every run of the suite.
     """

@@ -384,7 +384,12 @@ WAYS = [
     entry("vmap", _on(_vmap), differs="transformed tensors"),
     entry("jacrev under vmap", _on(_jacobian), differs="transformed tensors"),
     entry("gradient penalty", mlp, loss=_penalty),
-    entry("second order, as MAML", mlp, loss=_second_order, differs="the dispatcher cannot tell weights that depend on data"),
+    entry(
+        "second order, as MAML",
+        mlp,
+        loss=_second_order,
+        differs="the dispatcher cannot tell weights that depend on data",
+    ),
     entry("checkpoint", _on(lambda net, x: checkpoint(net.net, x, use_reentrant=False))),
     entry("checkpoint, reentrant", _on(lambda net, x: checkpoint(net.net, x.requires_grad_(), use_reentrant=True))),
     entry("checkpoint_sequential", _on(lambda net, x: checkpoint_sequential(net.net, 2, x, use_reentrant=False))),
@@ -392,8 +397,11 @@ WAYS = [
     entry("hooks on saved tensors", mlp, loss=_under_saved_hooks),
     entry("threads", _on(_threads), differs="a function mode is one thread's own"),
     entry("tensor subclass", _on(_subclass)),
-    entry("complex numbers", lambda: Called(_complex, one=nn.Linear(6, 8, dtype=torch.cfloat), two=nn.Linear(8, 3)),
-          differs="complex values"),
+    entry(
+        "complex numbers",
+        lambda: Called(_complex, one=nn.Linear(6, 8, dtype=torch.cfloat), two=nn.Linear(8, 3)),
+        differs="complex values",
+    ),
     entry("sparse product", _hidden(_sparse)),
     entry("nested tensors", _on(_nested), differs="nested values"),
     entry("derivative by hand", _hidden(lambda net, x: net.two(OwnFunction.apply(net.one(x))))),
@@ -429,7 +437,7 @@ WAYS = [
     entry("bfloat16", lambda: mlp().bfloat16(), lambda: (torch.randn(8, 6, dtype=torch.bfloat16),)),
     entry("autocast", mlp, options={"precision": "bf16-mixed"}),
     entry("one pattern", mlp, vectors(1, 6)),
-]  # fmt: skip
+]
 
 
 # --- optimisers -------------------------------------------------------------------------------------------------
@@ -468,9 +476,12 @@ def _optimized(name: str, optimizer: Callable[[Any], torch.optim.Optimizer]) -> 
 def _optimizers() -> list[Entry]:
     plain = {n: functools.partial(getattr(torch.optim, n), lr=0.01) for n in OPTIMIZERS if hasattr(torch.optim, n)}
     sparse = entry(
-        "SparseAdam", lambda: nn.Sequential(nn.Embedding(12, 3, sparse=True), nn.Tanh()), TOKENS,
-        optimizer=lambda p: torch.optim.SparseAdam(list(p), 0.01), group="torch optimisers",
-    )  # fmt: skip
+        "SparseAdam",
+        lambda: nn.Sequential(nn.Embedding(12, 3, sparse=True), nn.Tanh()),
+        TOKENS,
+        optimizer=lambda p: torch.optim.SparseAdam(list(p), 0.01),
+        group="torch optimisers",
+    )
     return [*(_optimized(name, made) for name, made in {**plain, **MORE}.items()), sparse]
 
 

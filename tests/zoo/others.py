@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .entry import Entry, missing
+from .entry import Entry, missing, vectors
 
 # --- graphs: each layer is given the nodes' features and the edges --------------------------------------------
 
@@ -118,9 +118,10 @@ def _diffuser(kind: str, options: dict[str, Any]) -> nn.Module:
 
 def _noise(*shape: int, **more: tuple[int, ...]) -> Callable[[], dict[str, Any]]:
     return lambda: {
-        "sample": torch.randn(shape), "timestep": torch.tensor([3] * shape[0]),
+        "sample": torch.randn(shape),
+        "timestep": torch.tensor([3] * shape[0]),
         **{name: torch.randn(size) for name, size in more.items()},
-    }  # fmt: skip
+    }
 
 
 def diffusers() -> list[Entry]:
@@ -138,21 +139,58 @@ def diffusers() -> list[Entry]:
     text = {"encoder_hidden_states": (2, 5, 12)}
     kinds: dict[str, tuple[str, dict[str, Any], Callable[[], Any]]] = {
         "UNet2DModel": ("UNet2DModel", {**SMALL, "down_block_types": down, "up_block_types": up}, _noise(2, 3, 16, 16)),
-        "UNet2DConditionModel": ("UNet2DConditionModel", {**SMALL, **crossed, **CONDITIONED}, _noise(2, 4, 16, 16, **text)),
-        "UNet3DConditionModel": ("UNet3DConditionModel", {**SMALL, **deep, **CONDITIONED}, _noise(1, 4, 2, 16, 16, encoder_hidden_states=(1, 5, 12))),
-        "UNet1DModel": ("UNet1DModel", {"sample_size": 64, "block_out_channels": (8, 16), "layers_per_block": 1,
-                                        "in_channels": 2, "out_channels": 2, "extra_in_channels": 16,
-                                        "down_block_types": ("DownBlock1DNoSkip", "AttnDownBlock1D"),
-                                        "up_block_types": ("AttnUpBlock1D", "UpBlock1DNoSkip")}, _noise(2, 2, 64)),
-        "DiTTransformer2DModel": ("DiTTransformer2DModel", {"num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 4,
-                                                            "num_layers": 2, "sample_size": 8, "norm_num_groups": 4},
-                                  lambda: {"hidden_states": torch.randn(2, 4, 8, 8), "timestep": torch.tensor([3, 3]),
-                                           "class_labels": torch.tensor([0, 1])}),
-        "AutoencoderKL": ("AutoencoderKL", {"sample_size": 16, "block_out_channels": (8, 16), "norm_num_groups": 4,
-                                            "down_block_types": ("DownEncoderBlock2D",) * 2,
-                                            "up_block_types": ("UpDecoderBlock2D",) * 2},
-                          lambda: {"sample": torch.randn(2, 3, 16, 16)}),
-    }  # fmt: skip
+        "UNet2DConditionModel": (
+            "UNet2DConditionModel",
+            {**SMALL, **crossed, **CONDITIONED},
+            _noise(2, 4, 16, 16, **text),
+        ),
+        "UNet3DConditionModel": (
+            "UNet3DConditionModel",
+            {**SMALL, **deep, **CONDITIONED},
+            _noise(1, 4, 2, 16, 16, encoder_hidden_states=(1, 5, 12)),
+        ),
+        "UNet1DModel": (
+            "UNet1DModel",
+            {
+                "sample_size": 64,
+                "block_out_channels": (8, 16),
+                "layers_per_block": 1,
+                "in_channels": 2,
+                "out_channels": 2,
+                "extra_in_channels": 16,
+                "down_block_types": ("DownBlock1DNoSkip", "AttnDownBlock1D"),
+                "up_block_types": ("AttnUpBlock1D", "UpBlock1DNoSkip"),
+            },
+            _noise(2, 2, 64),
+        ),
+        "DiTTransformer2DModel": (
+            "DiTTransformer2DModel",
+            {
+                "num_attention_heads": 2,
+                "attention_head_dim": 8,
+                "in_channels": 4,
+                "num_layers": 2,
+                "sample_size": 8,
+                "norm_num_groups": 4,
+            },
+            lambda: {
+                "hidden_states": torch.randn(2, 4, 8, 8),
+                "timestep": torch.tensor([3, 3]),
+                "class_labels": torch.tensor([0, 1]),
+            },
+        ),
+        "AutoencoderKL": (
+            "AutoencoderKL",
+            {
+                "sample_size": 16,
+                "block_out_channels": (8, 16),
+                "norm_num_groups": 4,
+                "down_block_types": ("DownEncoderBlock2D",) * 2,
+                "up_block_types": ("UpDecoderBlock2D",) * 2,
+            },
+            lambda: {"sample": torch.randn(2, 3, 16, 16)},
+        ),
+    }
     return [Entry(n, "diffusers", functools.partial(_diffuser, k, o), batch) for n, (k, o, batch) in kinds.items()]
 
 
@@ -182,8 +220,11 @@ def adapters() -> list[Entry]:
         "OFT": ("OFTConfig", {"oft_block_size": 2, "r": 0}),
         "VeRA": ("VeraConfig", {"r": 2}),
     }
+    why = {"VeRA": "weights that are buffers, which the dispatcher's count does not take for weights"}
+    batch = vectors(8, 6)
     return [
-        Entry(n, "peft", functools.partial(_adapted, k, o), lambda: (torch.randn(8, 6),)) for n, (k, o) in kinds.items()
+        Entry(n, "peft", functools.partial(_adapted, k, o), batch, differs=why.get(n, ""))
+        for n, (k, o) in kinds.items()
     ]
 
 

@@ -11,13 +11,14 @@ from .harness import Row
 PACKAGES = ("torch", "lightning", "torchvision", "timm", "transformers", "diffusers", "peft")
 HEAD = """# The zoo
 
-Each model makes one step of its own by a Trainer plain and one with all three monitors, from the same random numbers. *equal*:
-how many things are the same bit for bit: losses, gradients, parameters after the step, buffers, states of the random number
-generators; in brackets those that two plain steps leave different already. *calls*: activations and
-weighted operations in the snapshot, of those that torch's dispatcher counts in a forward pass of its own. A model is green
-where nothing differs, all calls are seen (or what is not is listed, with the reason), names are unique, every rule has run and
-JSON gives the snapshot again. *time*: a probed step as a multiple of a plain one, interleaved, medians of two, on a machine
-that did other things beside; *memory*: MB that the peak of a probed step is higher by.
+Each model makes one step by a Trainer plain and one with all three monitors, from the same random numbers. *equal*:
+how many things are the same bit for bit: losses, gradients, parameters after the step, buffers, states of the random
+number generators; in brackets those that two plain steps leave different already. Calls of activations and of
+weighted operations: those in the snapshot, of those that torch's dispatcher counts in a forward pass of its own. A
+model is green where nothing differs, all calls are seen (or what is not is listed, with the reason), names are
+unique, every rule has run, and JSON gives the snapshot again. *time*: a probed step as a multiple of a plain one, each
+the second of its kind, on a machine that did other things beside (no figure where a model takes long); *memory*: MB
+that its peak is higher by.
 
 Made by `python -m tests.zoo`, with {versions}.
 """

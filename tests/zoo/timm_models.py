@@ -113,7 +113,7 @@ MODELS = {
 def entries() -> Iterator[Entry]:
     import timm
 
-    for module, (name, size) in MODELS.items():
+    for name, size in sorted(MODELS.values(), key=lambda model: model[1]):
         make = functools.partial(timm.create_model, name, pretrained=False, num_classes=5)
         yield Entry(name, "timm", make, images(size))
 

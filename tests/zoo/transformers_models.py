@@ -11,20 +11,20 @@ from torch import nn
 
 from .entry import Entry, missing
 
-VOCABULARY, WIDTH, LENGTH = 64, 32, 12
+WORDS, WIDTH, LENGTH = 64, 32, 12
 USUAL = {
-    "vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "vocab_size": WORDS, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2,
     "intermediate_size": 48, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 SEQ2SEQ = {
-    "vocab_size": VOCABULARY, "d_model": WIDTH, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
+    "vocab_size": WORDS, "d_model": WIDTH, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
     "decoder_attention_heads": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 64,
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2,
 }  # fmt: skip
 T5 = {
     "decoder_start_token_id": 0,
     "pad_token_id": 0,
-    "vocab_size": VOCABULARY,
+    "vocab_size": WORDS,
     "d_model": WIDTH,
     "d_kv": 16,
     "d_ff": 48,
@@ -39,7 +39,7 @@ SPEECH = {
 
 
 def tokens() -> dict[str, Any]:
-    ids = torch.randint(3, VOCABULARY, (2, LENGTH))
+    ids = torch.randint(3, WORDS, (2, LENGTH))
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
@@ -77,11 +77,11 @@ def speech() -> dict[str, Any]:
 
 
 def spelled() -> dict[str, Any]:
-    return {"input_values": torch.randn(2, 1600), "labels": torch.randint(3, VOCABULARY, (2, 4))}
+    return {"input_values": torch.randn(2, 1600), "labels": torch.randint(3, WORDS, (2, 4))}
 
 
 def spectrum() -> dict[str, Any]:
-    return {"input_features": torch.randn(2, 16, 32), "labels": torch.randint(3, VOCABULARY, (2, 6))}
+    return {"input_features": torch.randn(2, 16, 32), "labels": torch.randint(3, WORDS, (2, 6))}
 
 
 def pairs() -> dict[str, Any]:
@@ -126,12 +126,13 @@ RESNET = {"embedding_size": 8, "hidden_sizes": [8, 12, 16, 24], "depths": [1, 1,
 MODELS: dict[str, tuple[Any, ...]] = {
     "BertForSequenceClassification": (USUAL, classes),
     "BertForMaskedLM": (USUAL, language),
-    "RobertaForTokenClassification": ({**USUAL, "num_labels": VOCABULARY}, language),
-    "DistilBertForQuestionAnswering": ({"vocab_size": VOCABULARY, "dim": WIDTH, "n_layers": 2, "n_heads": 2,
+    "RobertaForTokenClassification": ({**USUAL, "num_labels": WORDS}, language),
+    "DistilBertForQuestionAnswering": ({"vocab_size": WORDS, "dim": WIDTH, "n_layers": 2, "n_heads": 2,
                                         "hidden_dim": 48}, spans),
     "AlbertForMaskedLM": ({**USUAL, "embedding_size": 16}, language),
     "ElectraForMaskedLM": ({**USUAL, "embedding_size": 16}, language),
-    "DebertaForSequenceClassification": ({**USUAL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}, classes),
+    "DebertaForSequenceClassification": ({**USUAL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}, classes
+    ),
     "DebertaV2ForSequenceClassification": (
         {**USUAL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}, classes),
     "MPNetForMaskedLM": (USUAL, language),
@@ -141,16 +142,16 @@ MODELS: dict[str, tuple[Any, ...]] = {
     "ConvBertForMaskedLM": ({**USUAL, "embedding_size": 16}, language),
     "LongformerForMaskedLM": ({**USUAL, "attention_window": 4}, language),
     "BigBirdForMaskedLM": ({**USUAL, "attention_type": "original_full"}, language),
-    "FunnelForMaskedLM": ({"vocab_size": VOCABULARY, "block_sizes": [1, 1], "d_model": WIDTH, "n_head": 2, "d_head": 16,
+    "FunnelForMaskedLM": ({"vocab_size": WORDS, "block_sizes": [1, 1], "d_model": WIDTH, "n_head": 2, "d_head": 16,
                            "d_inner": 48, "num_decoder_layers": 1}, language),
-    "GPT2LMHeadModel": ({"vocab_size": VOCABULARY, "n_embd": WIDTH, "n_layer": 2, "n_head": 2, "n_positions": 64},
+    "GPT2LMHeadModel": ({"vocab_size": WORDS, "n_embd": WIDTH, "n_layer": 2, "n_head": 2, "n_positions": 64},
                         causal),
     "GPTNeoForCausalLM": ({**USUAL, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]]},
                           causal),
     "GPTNeoXForCausalLM": (USUAL, causal),
-    "GPTJForCausalLM": ({"vocab_size": VOCABULARY, "n_embd": WIDTH, "n_layer": 2, "n_head": 2, "rotary_dim": 4}, causal),
+    "GPTJForCausalLM": ({"vocab_size": WORDS, "n_embd": WIDTH, "n_layer": 2, "n_head": 2, "rotary_dim": 4}, causal),
     "OPTForCausalLM": ({**USUAL, "ffn_dim": 48, "word_embed_proj_dim": WIDTH}, causal),
-    "BloomForCausalLM": ({"vocab_size": VOCABULARY, "hidden_size": WIDTH, "n_layer": 2, "n_head": 2}, causal),
+    "BloomForCausalLM": ({"vocab_size": WORDS, "hidden_size": WIDTH, "n_layer": 2, "n_head": 2}, causal),
     "LlamaForCausalLM": (MODERN, causal),
     "MistralForCausalLM": (MODERN, causal),
     "MixtralForCausalLM": ({**MIXED, "head_dim": 16}, causal),
@@ -165,12 +166,12 @@ MODELS: dict[str, tuple[Any, ...]] = {
     "FalconForCausalLM": (USUAL, causal),
     "StableLmForCausalLM": ({**USUAL, "num_key_value_heads": 2}, causal),
     "OlmoForCausalLM": (USUAL, causal),
-    "MambaForCausalLM": ({"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": 2, "state_size": 4},
+    "MambaForCausalLM": ({"vocab_size": WORDS, "hidden_size": WIDTH, "num_hidden_layers": 2, "state_size": 4},
                          causal),
-    "Mamba2ForCausalLM": ({"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": 2, "state_size": 4,
+    "Mamba2ForCausalLM": ({"vocab_size": WORDS, "hidden_size": WIDTH, "num_hidden_layers": 2, "state_size": 4,
                            "num_heads": 4, "head_dim": 16, "n_groups": 1, "chunk_size": 4}, causal),
     "RwkvForCausalLM": ({**USUAL, "attention_hidden_size": WIDTH, "context_length": 64}, causal),
-    "XLNetLMHeadModel": ({"vocab_size": VOCABULARY, "d_model": WIDTH, "n_layer": 2, "n_head": 2, "d_inner": 48}, language),
+    "XLNetLMHeadModel": ({"vocab_size": WORDS, "d_model": WIDTH, "n_layer": 2, "n_head": 2, "d_inner": 48}, language),
     "T5ForConditionalGeneration": (T5, language),
     "MT5ForConditionalGeneration": (T5, language),
     "SwitchTransformersForConditionalGeneration": ({**T5, "num_experts": 4}, language),
