@@ -61,6 +61,11 @@ class Validated(Classifier):
         return torch.optim.Adam(self.parameters(), lr=self.lr)
 
 
+class Tuned(Validated):
+    def val_dataloader(self) -> Any:
+        return Loader(batches(1))
+
+
 def sanity_check(callbacks: Callbacks) -> Any:
     module = Validated()
     return ended(fit(module, callbacks, batches(3), validation=batches(2), num_sanity_val_steps=2), module)
@@ -175,9 +180,9 @@ def averaged_by_hand(callbacks: Callbacks) -> Any:
 def tuned(method: str, **options: Any) -> Scenario:
     def run(callbacks: Callbacks) -> Any:
         torch.manual_seed(0)
-        module = Validated()
+        module = Tuned()
         trainer = L.Trainer(
-            accelerator="cpu", devices=1, max_epochs=1, logger=False, callbacks=callbacks, enable_progress_bar=False,
+            accelerator="cpu", devices=1, max_epochs=1, logger=False, callbacks=list(callbacks), enable_progress_bar=False,
             enable_model_summary=False,
         )  # fmt: skip
         getattr(Tuner(trainer), method)(module, **options)
@@ -289,7 +294,7 @@ SCENARIOS: dict[str, Scenario] = {
     "Tuner's batch scaler": tuned("scale_batch_size", max_trials=2, steps_per_trial=1, init_val=2),
     "bf16-mixed": plain(lambda: Classifier(cnn()), precision="bf16-mixed"),
     "16-mixed": on_a_gpu,
-    "16-true": plain(precision="16-true"),
+    "16-true": plain(lambda: Classifier(optimizer=torch.optim.SGD), precision="16-true"),
     "bf16-true": plain(precision="bf16-true"),
     "64-true": plain(precision="64-true"),
     **{f"compiled: {place}": plain(compiled(place)) for place in ("network", "in place", "layer", "loss")},
