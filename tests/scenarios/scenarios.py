@@ -181,10 +181,8 @@ def tuned(method: str, **options: Any) -> Scenario:
     def run(callbacks: Callbacks) -> Any:
         torch.manual_seed(0)
         module = Tuned()
-        trainer = L.Trainer(
-            accelerator="cpu", devices=1, max_epochs=1, logger=False, callbacks=list(callbacks), enable_progress_bar=False,
-            enable_model_summary=False,
-        )  # fmt: skip
+        quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+        trainer = L.Trainer(accelerator="cpu", devices=1, max_epochs=1, callbacks=list(callbacks), **quiet)
         getattr(Tuner(trainer), method)(module, **options)
         trainer.fit(module)
         return module.lr, module.batch_size, *ended(trainer, module)

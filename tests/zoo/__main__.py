@@ -32,8 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     order = {(entry.group, entry.name): i for i, entry in enumerate(entries)}
     known = [row for row in load(store) if (row.group, row.name) in order]
     rows = sorted(known, key=lambda row: order[row.group, row.name])
+    missing = sorted(set(order) - {(row.group, row.name) for row in rows}, key=lambda entry: order[entry])
     why = {(entry.group, entry.name): entry.differs for entry in entries if entry.differs}
-    Path(__file__).with_name("RESULTS.md").write_text(markdown(rows, why))
+    Path(__file__).with_name("RESULTS.md").write_text(markdown(rows, why, missing))
 
 
 if __name__ == "__main__":

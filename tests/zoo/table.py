@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from importlib import metadata
 
@@ -16,17 +17,18 @@ how many things are the same bit for bit: losses, gradients, parameters after th
 number generators; in brackets those that two plain steps leave different already. Calls of activations and of
 weighted operations: those in the snapshot, of those that torch's dispatcher counts in a forward pass of its own. A
 model is green where nothing differs, all calls are seen (or what is not is listed, with the reason), names are
-unique, every rule has run, and JSON gives the snapshot again. *time*: a probed step as a multiple of a plain one, each
-the second of its kind, on a machine that did other things beside (no figure where a model takes long); *memory*: MB
+unique, every rule has run, and JSON gives the snapshot again. *time*: processor
+time of a probed step as a multiple of a plain one, medians of three that take turns; empty where it was not taken (a model that takes long, a busy machine).
+*memory*: MB
 that its peak is higher by.
 
 Made by `python -m tests.zoo`, with {versions}.
 """
 
 
-def markdown(rows: Sequence[Row], why: dict[tuple[str, str], str]) -> str:
+def markdown(rows: Sequence[Row], why: dict[tuple[str, str], str], missing: Sequence[tuple[str, str]]) -> str:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES if _there(name))
-    text = [HEAD.format(versions=versions), *_sums(rows), "", *_notes(rows, why)]
+    text = [HEAD.format(versions=versions), *_sums(rows), "", *_notes(rows, why), *_left(missing)]
     for group in dict.fromkeys(row.group for row in rows):
         text += [
             "",
@@ -51,6 +53,12 @@ def _sums(rows: Sequence[Row]) -> list[str]:
         green = sum(not row.wrong for row in some)
         lines.append(f"| {name} | {len(some)} | {green} | {calls[0]} | {calls[1]} | {ratio} |")
     return lines
+
+
+def _left(missing: Sequence[tuple[str, str]]) -> list[str]:
+    groups = Counter(group for group, _ in missing)
+    listed = ", ".join(f"{count} of {group}" for group, count in groups.items())
+    return ["", f"In the table of models and not run yet: {listed}."] if groups else []
 
 
 def _notes(rows: Sequence[Row], why: dict[tuple[str, str], str]) -> list[str]:
