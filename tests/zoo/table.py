@@ -17,10 +17,9 @@ how many things are the same bit for bit: losses, gradients, parameters after th
 number generators; in brackets those that two plain steps leave different already. Calls of activations and of
 weighted operations: those in the snapshot, of those that torch's dispatcher counts in a forward pass of its own. A
 model is green where nothing differs, all calls are seen (or what is not is listed, with the reason), names are
-unique, every rule has run, and JSON gives the snapshot again. *time*: processor
-time of a probed step as a multiple of a plain one, medians of three that take turns; empty where it was not taken (a model that takes long, a busy machine).
-*memory*: MB
-that its peak is higher by.
+unique, every rule has run, and JSON gives the snapshot again. *time*:
+processor time of a probed step as a multiple of a plain one, medians of three that take turns; empty where it was not
+taken (a model that takes long, a busy machine). *memory*: MB that its peak is higher by.
 
 Made by `python -m tests.zoo`, with {versions}.
 """
