@@ -87,7 +87,7 @@ class BatchAugmentation(Callback):
             generator_seed: Numbers that the draws come from.
         """
         for place, transform in enumerate(self.transforms):
-            seed = int(np.random.SeedSequence([*generator_seed, place]).generate_state(1, np.uint64)[0] >> 1)
+            seed = int(np.random.SeedSequence([*generator_seed, place]).generate_state(1, np.uint64)[0]) >> 1
             if is_torchvisions(transform) and mixes_samples(transform):  # these need the labels too
                 with seeded(seed):
                     batch = transform(batch)

@@ -135,7 +135,12 @@ class BaggingEnsemble(EpochHooks):
             self.stopping.load_state_dict({"best": {}, "waited": {}, "weights": {}})
         count = len(self.networks)
         if self.parallel == "members":
-            self.local_members = members_of_process(count, *_lightning.rank_and_world(self.trainer))
+            rank, world = _lightning.rank_and_world(self.trainer)
+            if count < world:
+                raise ValueError(
+                    f'{count} members cannot be shared by {world} processes: use fewer devices, or parallel="data"'
+                )
+            self.local_members = members_of_process(count, rank, world)
         else:
             self.local_members = range(count)
         self.active = [number for number in self.active if number in self.local_members]

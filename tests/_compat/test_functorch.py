@@ -57,6 +57,8 @@ def test_rows_and_random_numbers():
 
 @pytest.mark.parametrize(("owner", "name"), NAMES, ids=[name for _, name in NAMES])
 def test_each_name_taken_away(without, owner, name):
+    if name == "is_batchedtensor" and not hasattr(torch.func, "debug_unwrap"):
+        pytest.skip("the public counterpart came after torch 2.6")
     without([(owner, name)])
     found = []
     x, y = torch.randn(3, 4), torch.randn(3, 4)

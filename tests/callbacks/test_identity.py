@@ -23,6 +23,7 @@ from tests.callbacks.trainings import (
     same,
     transformer,
 )
+from tests.versions import LIGHTNING
 
 
 class CompiledInside(Classifier):
@@ -129,6 +130,8 @@ def test_same_bit_for_bit(case):
 @pytest.mark.filterwarnings("ignore:.*will be deprecated", "ignore:.*torch.jit")
 def test_compiled_module_keeps_its_graph():
     """The steps between two probed ones run the compiled graph, which is not compiled again."""
+    if LIGHTNING < (2, 5):
+        pytest.skip("with Lightning 2.4 a module that was compiled in place is not run compiled")
     compiled, ran = [], []
 
     def backend(graph, inputs):

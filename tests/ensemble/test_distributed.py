@@ -1,11 +1,11 @@
-"""Two processes, by the members' batches or by the members: the weights that one process gives."""
+"""Several processes, by the members' batches or by the members: the weights that one process gives."""
 
 import pytest
 import torch
 
 from lightning_tricks.ensemble import BaggingEnsemble, BootstrapDataModule
 from tests.ensemble.trainings import Plain, data, difference, trainer
-from tests.two_processes import run_two
+from tests.two_processes import run_group, run_two
 
 SCRIPT = """
 import os, warnings, torch
@@ -33,10 +33,10 @@ class Smooth(Plain):
         )
 
 
-def train(backend, parallel, make, **options):
+def train(backend, parallel, make, members=3, **options):
     """Three members, sets of 41 draws in batches of 16: the last batch has an odd number."""
-    ensemble = BaggingEnsemble(make, 3, task="classification", backend=backend, seed=5, parallel=parallel)
-    module = BootstrapDataModule(data(41), 3, 16, seed=2, parallel=parallel)
+    ensemble = BaggingEnsemble(make, members, task="classification", backend=backend, seed=5, parallel=parallel)
+    module = BootstrapDataModule(data(41), members, 16, seed=2, parallel=parallel)
     run = trainer(max_epochs=3, gradient_clip_val=0.2, **options)
     run.fit(ensemble, module)
     return ensemble, run
@@ -67,3 +67,26 @@ def test_statistics_of_batch_norm_are_the_same_in_both(folder):
     for here, there in zip(one, two, strict=True):
         assert all(torch.equal(value, there[name]) for name, value in here.items())
         assert float(here["net.1.running_var"].sub(1).abs().max()) > 0.01
+
+
+FOUR = """
+import os, warnings, pytest, torch
+warnings.simplefilter("ignore")
+from tests.ensemble.test_distributed import Smooth, train
+
+options = {"devices": 4, "strategy": "ddp", "use_distributed_sampler": False}
+ensemble, run = train("vmap", "members", Smooth, members=6, **options)
+torch.save([member.state_dict() for member in ensemble.networks], f"four_{os.environ['LOCAL_RANK']}.pt")
+with pytest.raises(ValueError, match="3 members cannot be shared by 4 processes"):
+    train("vmap", "members", Smooth, members=3, **options)
+"""
+
+
+def test_four_processes_are_one_and_need_a_member_each(tmp_path):
+    run_group(FOUR, tmp_path, 4)
+    alone, _ = train("loop", "members", Smooth, members=6)
+    for rank in range(4):
+        members = [Smooth() for _ in alone.networks]
+        for member, state in zip(members, torch.load(tmp_path / f"four_{rank}.pt", weights_only=True), strict=True):
+            member.load_state_dict(state)
+        assert difference(members, alone.networks) < 1e-12

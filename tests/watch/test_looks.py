@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import lightning_tricks as lt
+from tests.versions import TORCH
 from tests.watch.loops import backward, batch, left_behind, network, quiet, sgd, train
 
 
@@ -117,6 +118,8 @@ def test_every_loop_is_the_same_with_and_without(loop, every):
 
 @pytest.mark.parametrize("loop", [plain, accumulating, scaled, validating, by_parts])
 def test_losses_between_looks_are_those_of_the_loop(loop):
+    if loop is by_parts and TORCH < (2, 7):
+        pytest.skip("torch 2.6 tells nobody of autograd.backward with a list of losses")
     net = network()
     optimizer = sgd(net)
     doctor = quiet(net, optimizer, every_n_steps=100)

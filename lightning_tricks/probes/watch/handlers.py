@@ -29,16 +29,16 @@ Handler = Callable[[Observer, Function, Arguments, Keywords], Any]
 
 
 def weighted(operation: Operation, observer: Observer, func: Function, args: Arguments, kwargs: Keywords) -> Any:
-    call = None
+    call = weight = None
     if observer.active:
         with observer.guard(operation.name):
             call = operation.read(args, kwargs, observer.is_parameter)
+            weight = None if call is None else observer.parameter_name(call.weight)
     output = func(*args, **kwargs)
     if call is not None:
-        weight = observer.parameter_name(call.weight)
         # What a hook makes the layer's weight of, as the old spectral_norm does, is not used by the layer itself.
         apart = weight is not None and weight.endswith("_orig")
-        name = observer.modules.name("weighted", operation.name, apart=apart)
+        name = observer.name("weighted", operation.name, apart=apart)
         with observer.guard(name):
             y = output[0] if isinstance(output, tuple) else output
             observer.axis = call.output_axis
@@ -60,7 +60,7 @@ def activation(entry: Activation, observer: Observer, func: Function, args: Argu
     g = entry.bind(*args[1:], **kwargs)
     if g.parameters == _RELU6:  # nn.ReLU6 is a hardtanh
         g = by_name("relu6").bind()
-    name = observer.modules.name("activation", g.name)
+    name = observer.name("activation", g.name)
     call: ActivationCall | None = None
     with observer.guard(name):
         if observer.can_count(name, a):
@@ -79,7 +79,7 @@ def loss(kind: LossFunction, observer: Observer, func: Function, args: Arguments
     x = _input(args, kwargs)
     output = func(*args, **kwargs)
     if observer.active and torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad and x.numel():
-        name = observer.modules.name("loss", kind.name)
+        name = observer.name("loss", kind.name)
         with observer.guard(name), torch.no_grad():
             if observer.readable(name, x):
                 given, source = losses.arguments(func, args, kwargs), observer.annotations.read(x)
@@ -107,7 +107,7 @@ def batch_norm(observer: Observer, func: Function, args: Arguments, kwargs: Keyw
         source = unknown.measured(observer, x)
         given = normalizations.arguments(args, kwargs)
         if observer.is_buffer(given["running_mean"]) and observer.is_buffer(given["running_var"]) and x.numel():
-            name = observer.modules.name("normalization", "batch_norm")
+            name = observer.name("normalization", "batch_norm")
             with observer.guard(name), torch.no_grad():
                 if observer.can_count(name, x):
                     normalizations.count(name, observer.tallies, x, source, given, observer.max_patterns)
@@ -132,7 +132,7 @@ def dropout(observer: Observer, func: Function, args: Arguments, kwargs: Keyword
     if observer.active and isinstance(x, Tensor):
         source = unknown.measured(observer, x)
         with observer.guard("dropout"):
-            dropped = Dropped.of(observer.modules.name("dropout", func.__name__), func.__name__, args, kwargs)
+            dropped = Dropped.of(observer.name("dropout", func.__name__), func.__name__, args, kwargs)
     output = func(*args, **kwargs)
     if dropped is not None or source is not None:
         observer.derive(output, source, dropped, getattr(source, "start", (0, 0)))
@@ -196,7 +196,7 @@ def softmax(observer: Observer, func: Function, args: Arguments, kwargs: Keyword
     output = func(*args, **kwargs)
     x = _input(args, kwargs)
     if observer.active and isinstance(x, Tensor) and x.requires_grad and x.dim():
-        name = observer.modules.name("softmax", func.__name__)
+        name = observer.name("softmax", func.__name__)
         with observer.guard(name):
             axis = softmax_axis(x, args, kwargs)
             observer.loss_path.softmax(name, func.__name__, x, axis, observer.annotations.read(x))
@@ -234,13 +234,14 @@ def _compare(observer: Observer, func: Function, args: Arguments, output: Any) -
     pair = args[-2:]
     if len(pair) < 2 or not observer.active or not observer.loss_path.may_cross(*pair):
         return
-    for x, target in (pair, pair[::-1]):
-        given = (target, torch_tensors.base(target))
-        fixed = any(observer.is_buffer(tensor) or observer.is_parameter(tensor) for tensor in given)
-        if depends_on_network(x) and not target.requires_grad and not fixed:
-            function = func.__name__.strip("_")
-            name, source = observer.modules.name("broadcast", function), observer.annotations.read(x)
-            observer.loss_path.cross(name, function, x, target, source, output)
+    with observer.guard("broadcasts"):
+        for x, target in (pair, pair[::-1]):
+            given = (target, torch_tensors.base(target))
+            fixed = any(observer.is_buffer(tensor) or observer.is_parameter(tensor) for tensor in given)
+            if depends_on_network(x) and not target.requires_grad and not fixed:
+                function = func.__name__.strip("_")
+                name, source = observer.name("broadcast", function), observer.annotations.read(x)
+                observer.loss_path.cross(name, function, x, target, source, output)
 
 
 def _multiply(

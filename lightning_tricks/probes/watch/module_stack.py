@@ -39,6 +39,7 @@ class ModuleStack:
     fast: set[str] = field(default_factory=set)  # modules that nothing looked at, as torch's fast path bears no look
     scripted: set[str] = field(default_factory=set)  # scripted modules that are no part of the model's tree
     step_aside: Callable[[bool], None] = lambda aside: None  # told at the beginning and at the end of such a module
+    on_error: Callable[[Exception], None] = lambda error: None  # a hook must not end the call that it only looks at
 
     def __post_init__(self) -> None:
         self._paths: dict[int, tuple[str, bool] | None] = {}
@@ -60,9 +61,23 @@ class ModuleStack:
 
     def attach(self) -> None:
         self._handles = [
-            register_module_forward_pre_hook(self.enter),
-            register_module_forward_hook(self._leave, always_call=True),
+            register_module_forward_pre_hook(self._entered),
+            register_module_forward_hook(self._left, always_call=True),
         ]
+
+    def _entered(self, module: nn.Module, args: Any) -> None:
+        depth = len(self._stack)
+        try:
+            self.enter(module, args)
+        except Exception as error:
+            self.on_error(error)
+            self._stack[depth:] = [None]  # nothing inside of it is looked at
+
+    def _left(self, module: nn.Module, args: Any, output: Any) -> None:
+        try:
+            self._leave(module, args, output)
+        except Exception as error:
+            self.on_error(error)
 
     def detach(self) -> None:
         for handle in self._handles:

@@ -37,8 +37,8 @@ class Observer:
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str], max_patterns: int | None) -> None:
-        self.modules = ModuleStack(model)
         self.tallies = Tallies()
+        self.modules = ModuleStack(model, on_error=self._modules_failed)
         self.gradients = GradientHooks(self.guard, max_patterns)
         self.activations = ActivationCounter(self.tallies, self.gradients, max_patterns)
         self.weighted = WeightedCounter(self.tallies, self.gradients, max_patterns)
@@ -100,6 +100,17 @@ class Observer:
         if self.closed or self.paused or self.modules.current is None or torch_functions.in_backward():
             return False
         return torch.is_grad_enabled() or not self.modules.outside  # the loop's own metrics are no part of the network
+
+    def name(self, kind: str, function: str, *, apart: bool = False) -> str:
+        """The name of the next call of a function; where even that cannot be told, the function's own."""
+        try:
+            return self.modules.name(kind, function, apart=apart)
+        except Exception as error:
+            self._modules_failed(error)
+            return function
+
+    def _modules_failed(self, error: Exception) -> None:
+        self.tallies.not_seen["modules"] = f"could not be read: {type(error).__name__}: {error}"
 
     def can_count(self, name: str, tensor: Tensor) -> bool:
         """Whether a layer is one of those to look at and its tensor has values."""

@@ -43,7 +43,7 @@ def note(observer: Observer, func: Callable[..., Any], args: Sequence[Any], give
         alone = all(
             each is not None or not getattr(x, "requires_grad", False) for x, each in zip(args, given, strict=True)
         )
-        name = observer.modules.name("nonlinearity", func.__name__.strip("_"))
+        name = observer.name("nonlinearity", func.__name__.strip("_"))
         made = dataclasses.replace(known[0], name=name, entered=None)
         if alone and len({id(each.weights) for each in known}) == 1:
             found = [_entered(observer, x, each) for x, each in fitting]

@@ -17,8 +17,11 @@ from lightning_tricks._compat.messages import above_bars
 from lightning_tricks.callbacks.monitoring.output.screen import in_few_words
 from lightning_tricks.diagnosis.finding import Finding
 from tests.callbacks.trainings import Classifier, batches, fit, mlp
+from tests.versions import LIGHTNING
 
 BARS = {"rich": RichProgressBar, "tqdm": TQDMProgressBar}
+if LIGHTNING < (2, 5):  # whose bar ends in an IndexError with the rich of today
+    del BARS["rich"]
 
 
 class Terminal(io.StringIO):

@@ -1,0 +1,72 @@
+"""Runs entries one by one in a process of its own each, which is ended where it takes too long."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import multiprocessing
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .entry import Entry
+from .harness import Row, check
+
+PROCESSES = multiprocessing.get_context("fork")  # what is imported already need not be imported again
+
+
+def run(entries: Iterable[Entry], store: Path, limit: float) -> None:
+    """Check entries that the store does not hold yet."""
+    store.parent.mkdir(parents=True, exist_ok=True)
+    known = {(row.group, row.name) for row in load(store)}
+    for entry in entries:
+        if (entry.group, entry.name) in known:
+            continue
+        row = _apart(entry, limit)
+        with store.open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(row)) + "\n")
+        known.add((entry.group, entry.name))
+        print(
+            f"{row.group:28} {row.name:44} {row.seconds:6.1f} s  {'; '.join(row.wrong) or 'as it has to be'}",
+            flush=True,
+        )
+
+
+def load(store: Path) -> list[Row]:
+    return [Row(**json.loads(line)) for line in store.read_text().splitlines()] if store.exists() else []
+
+
+def _apart(entry: Entry, limit: float) -> Row:
+    here, there = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=_work, args=(entry, there))
+    process.start()
+    there.close()
+    try:
+        if not here.poll(limit):
+            return Row(entry.group, entry.name, [f"not done after {limit:.0f} s"], seconds=limit)
+        return here.recv()
+    except EOFError:
+        return Row(entry.group, entry.name, ["its process ended"])
+    finally:
+        process.kill()
+        process.join()
+
+
+def _work(entry: Entry, pipe: Any) -> None:
+    warnings.simplefilter("ignore")
+    for name in ("lightning.pytorch", "lightning_tricks", "transformers", "diffusers"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+        os.chdir(folder)
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            try:
+                row = check(entry, measured=True)
+            except Exception as error:
+                row = Row(entry.group, entry.name, [f"{type(error).__name__}: {str(error)[:200]}"])
+        pipe.send(row)
+        os.chdir("/")
