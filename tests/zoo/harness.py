@@ -25,7 +25,7 @@ import lightning_tricks as lt
 from tests.callbacks.trainings import Loader, monitors
 
 from .dispatch import counting
-from .entry import Entry
+from .models.entry import Entry
 
 LONG = 20.0  # seconds; after such a check nothing is timed
 Left = dict[str, Any]  # what a step leaves behind, by name

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .entry import Entry
 from .harness import Row, check
+from .models.entry import Entry
 
 PROCESSES = multiprocessing.get_context("fork")  # what is imported already need not be imported again
 
