@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,6 +20,8 @@ from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.report.files import replaced
 from lightning_tricks.treatment import Treatment
 
+Structure = tuple[dict[str, torch.Size], list[type[nn.Module]]]
+
 
 def run(options: argparse.Namespace) -> int:
     if options.accept and not options.accepted:
@@ -28,17 +29,17 @@ def run(options: argparse.Namespace) -> int:
     if options.save and not options.treat:
         raise CommandError("--save writes the state of the treated model: give --treat too")
     accepted = testing.Accepted()
-    if options.accepted and not options.accept:
-        if not pathlib.Path(options.accepted).exists():
-            raise CommandError(f"there is no file {options.accepted}; --accept writes it")
+    if options.accepted and not options.accept and pathlib.Path(options.accepted).exists():
         accepted = testing.Accepted.read(options.accepted)
+    elif options.accepted and not options.accept:
+        _say(f"nothing is accepted: there is no file {options.accepted}; --accept writes it")
     begin_random_numbers(options.seed)
     model, place = model_of(options.model)
     data, loss = data_of(options.data), loss_of(options.loss)
     if loss is None and not is_lightning_module(model):
         raise CommandError(f"{options.model} gives no LightningModule: give its loss, such as --loss cross_entropy")
     val_data = None if options.val_data is None else data_of(options.val_data)
-    names, keys = options.experiments.split(","), {key: value.shape for key, value in model.state_dict().items()}
+    names, before = options.experiments.split(","), structure(model)
     diagnosis = checkup(
         model,
         data,
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     )
     output.show(options, diagnosis.to_dict, diagnosis.show)
     if options.save:
-        _save(model, keys, diagnosis.treatment, options)
+        _save(model, before, diagnosis.treatment, options)
     if options.html:
         diagnosis.to_html(options.html)
     if options.accept:
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     return _status(diagnosis, accepted, options)
 
 
-def _save(model: nn.Module, before: Mapping[str, torch.Size], treatment: Treatment, options: Any) -> None:
+def _save(model: nn.Module, before: Structure, treatment: Treatment, options: Any) -> None:
     """The state of the treated model, and what it fits: a network of other layers has other names."""
     if not treatment.applied:
         _say(f"nothing was changed in the model, so {options.save} is not written")
@@ -71,11 +72,16 @@ def _save(model: nn.Module, before: Mapping[str, torch.Size], treatment: Treatme
     state = model.state_dict()
     with replaced(options.save) as part:
         torch.save(state, part)
-    if before == {key: value.shape for key, value in state.items()}:
-        _say(f"{options.save}: the state of the treated model, not trained yet; it fits what {options.model} gives")
-        return
-    changes = "; ".join(remedy.text for remedy in treatment.applied)
-    _say(f"{options.save}: the state of the treated model, not trained yet; it fits the model after: {changes}")
+    fits = f"what {options.model} gives"
+    if before != structure(model):
+        fits = f"the model after: {'; '.join(remedy.text for remedy in treatment.applied)}"
+    _say(f"{options.save}: the state of the treated model, not trained yet; it fits {fits}")
+
+
+def structure(model: nn.Module) -> Structure:
+    """What a state dict has to fit, and what it does not tell: the names with their shapes, and the kinds of modules."""
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    return shapes, [type(module) for module in model.modules()]
 
 
 def _status(diagnosis: Diagnosis, accepted: testing.Accepted, options: Any) -> int:

@@ -90,11 +90,16 @@ class _Attribution:
             if not causes:
                 tops.append(finding)
                 continue
-            top = max(causes, key=lambda top: (top.rank > 0, self.order.get(top.layer, 0)))
+            top = max(causes, key=lambda top: (top.rank > 0, *self._nearness(top, finding)))
             severity = max(top.severity, finding.severity, key=SEVERITIES.index)
             whole = dataclasses.replace(top, severity=severity, consequences=(*top.consequences, finding))
             tops = [whole if each is top else each for each in tops]
         return tuple(sorted(tops, key=lambda top: (-top.rank, Trait.SLOW not in top.traits)))
+
+    def _nearness(self, cause: Finding, finding: Finding) -> tuple[bool, int]:
+        """Where a cause lies: what shows in one layer comes from before it, if anything there brings it about."""
+        order = self.order.get(cause.layer, 0)
+        return finding.problem not in _LOCAL or order <= self.order.get(finding.layer, 0), order
 
     def _precedence(self, finding: Finding) -> tuple[int, int, int]:
         stage = "depth" if self._leads(finding) else self._stage(finding)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.finding import Remedy
 from lightning_tricks.diagnosis.history.layers import input_layer
@@ -11,6 +13,16 @@ OFF = 0.5  # of a mean or a standard deviation: within this it is about 0 or 1
 STANDARDIZE = Remedy("standardize_input", "normalise the input: put lt.nn.Standardize.fit(train_loader) first")
 LOWER_LR = Remedy("lower_learning_rate", "lower the learning rate, by a factor of 3 to 10")
 CLIP = Remedy("clip_gradients", "clip the gradient: Trainer(gradient_clip_val=1.0)")
+
+
+def written(name: str) -> str:
+    """The name of a module or parameter as a line of Python has it.
+
+    >>> written("network.6.bias"), written("2.bias"), written("encoder.layers.0.linear1")
+    ('network[6].bias', 'model[2].bias', 'encoder.layers[0].linear1')
+    """
+    indexed = re.sub(r"(?:^|\.)(\d+)(?=\.|$)", r"[\1]", name)
+    return f"model{indexed}" if indexed.startswith("[") else indexed
 
 
 def initialize(layer: str | None = None) -> Remedy:

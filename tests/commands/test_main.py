@@ -13,6 +13,7 @@ import torch
 from lightning_tricks import testing
 from lightning_tricks.commands import main
 from lightning_tricks.commands.arguments import FAIL_ON
+from lightning_tricks.commands.checkup import structure
 from lightning_tricks.commands.status import OF_STATE
 from lightning_tricks.diagnosis import PROBLEMS
 from lightning_tricks.diagnosis.diagnosis import State
@@ -94,8 +95,8 @@ def test_json_on_the_terminal_is_nothing_else(capsys):
 
 
 def test_what_is_accepted_does_not_count(tmp_path, capsys):
-    assert checkup("sick", "--accepted", "ok.json") == 2
-    assert "--accept writes it" in capsys.readouterr().err
+    assert checkup("sick", "--accepted", "ok.json") == 1
+    assert "nothing is accepted: there is no file ok.json; --accept writes it" in capsys.readouterr().err
     assert checkup("sick", "--accept") == 2
     capsys.readouterr()
     assert checkup("sick", "--accepted", "ok.json", "--accept") == 0
@@ -234,6 +235,13 @@ def test_it_runs_as_a_module(monkeypatch, capsys):
 def test_what_stands_in_the_arguments_is_what_the_package_knows():
     assert FAIL_ON == testing.FAIL_ON
     assert set(OF_STATE) == set(get_args(State))
+
+
+def test_a_state_that_loads_may_still_need_other_units():
+    plain = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Sigmoid())
+    other = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.SELU())
+    assert structure(plain) != structure(other)
+    assert structure(plain) == structure(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Sigmoid()))
 
 
 @pytest.mark.usefixtures("usual_trials")

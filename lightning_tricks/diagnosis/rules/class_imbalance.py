@@ -13,6 +13,7 @@ from lightning_tricks.diagnosis.history.constant_answer import ConstantAnswer, b
 from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, LITTLE, SURE, TOLD_AFTER, at_full_rate, had_its_time
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
+from lightning_tricks.diagnosis.remedies import written
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import LossRecord, Snapshot
 
@@ -159,7 +160,7 @@ def _remedies(record: LossRecord, constant: ConstantAnswer) -> tuple[Remedy, ...
     if len(constant.counts) == 2 and _is_binary(record):
         odds = constant.counts[1] / constant.counts[0]
         metric = "BinaryF1Score()" if not dense else "BinaryJaccardIndex()"
-        bias = f"nn.init.constant_({record.weighted or 'last layer'}.bias, {math.log(odds):.2f})"
+        bias = f"nn.init.constant_({written(record.weighted or 'last_layer')}.bias, {math.log(odds):.2f})"
     else:
         metric = f"MulticlassRecall({len(constant.counts)}, average=None)"
         bias = "the log of the shares of the classes"

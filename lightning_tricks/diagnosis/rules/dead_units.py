@@ -78,7 +78,8 @@ def _reset_bias(snapshot: Snapshot, layer: str | None, mean: float) -> Iterator[
     """Where biases hold the units under zero, and no large input."""
     for bias in snapshot.parameters:
         if layer is not None and bias.name == f"{layer}.bias" and bias.weight > 0.5 * abs(mean):
-            text = f"set the biases to 0, nn.init.zeros_({bias.name}): they hold these units under zero"
+            zeros = f"nn.init.zeros_({remedies.written(bias.name)})"
+            text = f"set the biases to 0, {zeros}: they hold these units under zero"
             yield Remedy("reset_bias", text, layer)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import nn
@@ -51,6 +51,7 @@ class Arm:
         advice: Values for what is not in the model, by name.
         batches: From the batches to those that it is fed instead.
         layer: Where, as far as that is known.
+        swapped: Names of the activations that it replaces, ``{old}`` in the text.
     """
 
     name: str
@@ -63,6 +64,14 @@ class Arm:
     advice: Callable[[Training, Setting], dict[str, Any]] = lambda training, setting: {}
     batches: Callable[[Batches], Batches] | None = None
     layer: Callable[[Setting], str | None] = field(default=lambda setting: None)
+    swapped: Callable[[Training, Setting], list[str]] | None = None
+
+    def worded(self, training: Training, setting: Setting) -> Arm:
+        """The same, its text as it has to be written for this network."""
+        if self.swapped is None:
+            return self
+        names = self.swapped(training, setting)
+        return replace(self, text=self.text.format(old=repr(names[0] if len(names) == 1 else tuple(names))))
 
     @property
     def problem(self) -> str:
@@ -113,6 +122,7 @@ def of_model(
     *,
     renews: bool = True,
     layer: Callable[[Setting], str | None] = lambda setting: None,
+    swapped: Callable[[Training, Setting], list[str]] | None = None,
 ) -> Arm:
     """An arm that changes the network; an optimiser for its new parameters follows."""
 
@@ -121,4 +131,4 @@ def of_model(
         if renews:
             training.renew()
 
-    return Arm(name, group, action, text, change, concerns, on_model, layer=layer)
+    return Arm(name, group, action, text, change, concerns, on_model, layer=layer, swapped=swapped)

@@ -81,4 +81,4 @@ def test_only_biases_that_hold_the_units_are_to_be_reset() -> None:
     by_biases = train(held_down(64), steps=5, optimizer=sgd(1e-6), every=1)
     (one,), (other,) = find_dead_units(by_input), find_dead_units(by_biases)
     assert "reset_bias" not in [remedy.action for remedy in one.remedies]
-    assert other.remedies[0].text.startswith("set the biases to 0, nn.init.zeros_(2.bias)")
+    assert other.remedies[0].text.startswith("set the biases to 0, nn.init.zeros_(model[2].bias)")

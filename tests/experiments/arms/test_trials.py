@@ -208,12 +208,23 @@ def test_trials_are_no_longer_than_the_training_is_meant_to_be(monkeypatch: pyte
     assert planned_steps(mlp(), loader()) == 1000
 
 
-def test_a_clear_gain_needs_no_longer_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "steps"), [("reset_biases", 120), ("initialize", 400)])
+def test_a_clear_gain_needs_no_longer_trial_where_nothing_moves(
+    name: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dead units stand still; equal weights are on their way, if slowly, and are compared for longer."""
     monkeypatch.setattr(trials_module, "SORT", 60)
     monkeypatch.setattr(trials_module, "DECLARE", 200)
-    _, trial = run("initialize", next(arm for arm in ARMS if arm.name == "initialize"))
+    _, trial = run(name, next(arm for arm in ARMS if arm.name == name))
     assert trial.proven
-    assert trial.steps == 120
+    assert trial.steps == steps
+
+
+def test_the_text_names_the_units_that_are_swapped() -> None:
+    arm = next(arm for arm in ARMS if arm.name == "self_normalize")
+    trials = prepared(Training.of(Lit(mlp(activation=nn.Sigmoid))), loader(), False, Deadline(60))
+    trials.run([arm], (), always=True)
+    assert trials.trials[0].arm.text.endswith("lt.surgery.self_normalize(model, old='sigmoid')")
 
 
 def test_short_trials_claim_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from lightning_tricks import init, surgery
 from lightning_tricks.activations import Activation, activation_of, by_name
-from lightning_tricks.experiments.arms.arm import Setting, of_model
+from lightning_tricks.experiments.arms.arm import Arm, Setting, of_model
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training.training import Training
 from lightning_tricks.model.layers import is_batch_norm, is_normalization, is_weighted
@@ -151,14 +151,24 @@ def _entry(module: nn.Module) -> Activation | None:
 
 
 def _hidden(wanted: Any) -> Any:
-    """Whether there is such an activation that does not end the network."""
+    """The names of such activations that do not end the network."""
+
+    def names(training: Training, setting: Setting) -> list[str]:
+        last = setting.places.last_activation
+        found = ((name, _entry(module)) for name, module in training.module.named_modules())
+        return sorted({each.name for name, each in found if each is not None and name != last and wanted(each)})
+
+    return names
+
+
+def _swapping(name: str, text: str, on_model: Any, wanted: Any) -> Arm:
+    """Other activations in place of the hidden ones that are wanted."""
+    names = _hidden(wanted)
 
     def concerns(training: Training, setting: Setting) -> bool:
-        last = setting.places.last_activation
-        named = [(name, _entry(m)) for name, m in training.module.named_modules()]
-        return any(entry is not None and name != last and wanted(entry) for name, entry in named)
+        return bool(names(training, setting))
 
-    return concerns
+    return of_model(name, "rebuild", "swap_activation", text, on_model, concerns, swapped=names)
 
 
 def _insert_batch_norm(model: nn.Module, setting: Setting) -> None:
@@ -251,29 +261,23 @@ NETWORK = (
         _lsuv,
         _is_rebuilt,
     ),
-    of_model(
+    _swapping(
         "relu",
-        "rebuild",
-        "swap_activation",
-        "use rectifiers: lt.surgery.swap_activation(model, old, 'relu'), and lt.init.initialize(model)",
+        "use rectifiers: lt.surgery.swap_activation(model, {old}, 'relu'), and lt.init.initialize(model)",
         _relu,
-        _hidden(lambda entry: not entry.rectifier),
+        lambda entry: not entry.rectifier,
     ),
-    of_model(
+    _swapping(
         "leaky_relu",
-        "rebuild",
-        "swap_activation",
         "let no unit die: lt.surgery.swap_activation(model, 'relu', 'leaky_relu')",
         _leaky,
-        _hidden(lambda entry: entry.name == "relu"),
+        lambda entry: entry.name == "relu",
     ),
-    of_model(
+    _swapping(
         "self_normalize",
-        "rebuild",
-        "swap_activation",
-        "use self-normalising units: lt.surgery.self_normalize(model)",
+        "use self-normalising units: lt.surgery.self_normalize(model, old={old})",
         _self_normalize,
-        _hidden(lambda entry: entry.name != "selu"),
+        lambda entry: entry.name != "selu",
     ),
     of_model(
         "insert_batch_norm",
