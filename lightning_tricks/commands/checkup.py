@@ -79,7 +79,7 @@ def _save(model: nn.Module, before: Structure, treatment: Treatment, options: An
 
 
 def structure(model: nn.Module) -> Structure:
-    """What a state dict has to fit, and what it does not tell: the names with their shapes, and the kinds of modules."""
+    """What a state dict has to fit, its names and shapes, and what it does not tell, the kinds of modules."""
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     return shapes, [type(module) for module in model.modules()]
 

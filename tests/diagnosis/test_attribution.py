@@ -122,3 +122,12 @@ def test_attribution_reads_no_word_of_the_evidence(name: str, monkeypatch: pytes
     monkeypatch.setattr(Rule, "__call__", scrambled)
     assert all("number 0" in finding.evidence for finding in find(history))
     assert names(find(history)) == as_it_is
+
+
+def test_what_shows_in_a_layer_comes_from_what_lies_before_it() -> None:
+    """The raw input saturates the first layer; the output that does not fit the loss lies behind it."""
+    tops = fold([found("unnormalized_input", "0"), found("output_mismatch", "8"), found("saturation", "1")], SNAPSHOT)
+    assert {top.problem: [each.problem for each in top.consequences] for top in tops} == {
+        "unnormalized_input": ["saturation"],
+        "output_mismatch": [],
+    }
