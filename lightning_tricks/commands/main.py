@@ -23,6 +23,20 @@ def _is_ours(error: Exception) -> bool:
     return isinstance(error, (CommandError, OSError)) or (ours and isinstance(error, (TypeError, ValueError)))
 
 
+def _in_layer(error: Exception) -> str:
+    """The innermost module whose forward failed, and what it was given; empty where it was none."""
+    from torch import Tensor, nn
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "forward"]
+    modules = [each for frame in frames if isinstance(each := frame.f_locals.get("self"), nn.Module)]
+    if not modules:
+        return ""
+    name = next((name for name, module in modules[0].named_modules() if module is modules[-1]), "")
+    given = [value for frame in frames[-1:] for value in frame.f_locals.values() if isinstance(value, Tensor)]
+    shapes = f", given {tuple(given[0].shape)}" if given else ""
+    return f" (in {name or 'the model'}: {type(modules[-1]).__name__}{shapes})"
+
+
 def _command(name: str) -> Callable[[Any], int]:
     """What runs it, with all that it needs."""
     run: Callable[[Any], int] = importlib.import_module(f"lightning_tricks.commands.{name}").run
@@ -46,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.traceback:
             traceback.print_exc()
-        said = str(error) if _is_ours(error) else f"{type(error).__name__}: {error}"
+        said = str(error) if _is_ours(error) else f"{type(error).__name__}: {error}{_in_layer(error)}"
         print(f"lightning-tricks {options.command}: error: {said}", file=sys.stderr)
         return ERROR
     return status

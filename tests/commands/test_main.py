@@ -143,6 +143,12 @@ def test_data_of_another_form(data, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("model", "layer"), [("plain", "0"), ("Own", "net.0")])
+def test_data_that_do_not_fit_are_told_with_the_layer(model, layer, capsys):
+    assert checkup(model, data="narrow") == 2
+    assert capsys.readouterr().err.rstrip().endswith(f"(in {layer}: Linear, given (8, 5))")
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [
