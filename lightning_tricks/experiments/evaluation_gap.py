@@ -59,7 +59,8 @@ def _gap(training: Training, batch: Any, way: Mapping[str, float]) -> Answer:
     if way:
         gap = share(trained, way["guess"], way["floor"]) - share(evaluated, way["guess"], way["floor"])
     numbers = {"training": trained, "evaluation": evaluated, "gap": gap, "settled": settled}
-    text = "yes" if evaluated == trained else "no" if abs(gap) > _NEARLY or math.isnan(gap) else "nearly"
+    differ = "not " if abs(gap) > _NEARLY or math.isnan(gap) else "nearly "
+    text = f"{'' if evaluated == trained else differ}the same"
     return Answer(f"{text}: {trained:.4g} in training mode, {evaluated:.4g} in evaluation mode", numbers)
 
 

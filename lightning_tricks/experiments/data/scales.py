@@ -71,7 +71,7 @@ def _measured(data: Data) -> tuple[Answer, Unit | None, np.ndarray]:
     broken = not_finite(train)
     unit = unit_of(train)
     numbers = {"others": 0.0, "factor": 1.0, "not_finite": float(len(broken))}
-    text, shown = "no", []
+    text, shown = "no, all in one unit", []
     if unit is not None:
         numbers |= {"others": float(len(unit.places)), "factor": unit.factor}
         named = f"{listed(train, unit.places)}: {train.numbering}"
