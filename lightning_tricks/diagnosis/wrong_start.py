@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from lightning_tricks.diagnosis.finding import SEVERITIES, Finding, Trait
+from lightning_tricks.diagnosis.finding import SEVERITIES, Criterion, Finding, Trait
 
 ALONG_THE_WAY = ("exploding_gradient", "vanishing_gradient")  # of all layers together, not of one
 AT_ONCE = 2  # optimiser steps within which the consequences of a start show
@@ -24,7 +24,7 @@ def name_by_effect(findings: Sequence[Finding]) -> list[Finding]:
     effect = None if start is None else _effect(start, findings)
     if start is None or effect is None:
         return findings
-    weights, there = {Trait.ORDINARY_WEIGHTS, Trait.SLOW}, f" at {start.layer}" if start.layer else ""
+    weights = {Trait.ORDINARY_WEIGHTS, Trait.SLOW}
     named = dataclasses.replace(
         effect,
         severity=max(start.severity, effect.severity, key=SEVERITIES.index),
@@ -32,9 +32,15 @@ def name_by_effect(findings: Sequence[Finding]) -> list[Finding]:
         evidence={**effect.evidence, **{k: v for k, v in start.evidence.items() if k not in _OF_A_START}},
         remedies=start.remedies,
         traits=(effect.traits - weights) | (start.traits & weights),
-        decided_by=(*effect.decided_by, *(dataclasses.replace(c, name=f"{c.name}{there}") for c in start.decided_by)),
+        decided_by=(*effect.decided_by, *(_placed(each, start.layer) for each in start.decided_by)),
     )
     return [named if finding is effect else finding for finding in findings if finding is not start]
+
+
+def _placed(criterion: Criterion, layer: str | None) -> Criterion:
+    """With the layer whose number it is, unless it says so."""
+    known = layer is None or " at " in criterion.name
+    return criterion if known else dataclasses.replace(criterion, name=f"{criterion.name} at {layer}")
 
 
 def _effect(start: Finding, findings: Sequence[Finding]) -> Finding | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -39,7 +40,7 @@ class LIMITS:
 
 
 _STD, _JUMP = "pre-activation std", "std over that of the layer before"
-_LAST = f"last {_STD}"
+_LAST, _FAINT = f"last {_STD}", f"{_STD} over the input's"  # where that is under 1
 
 
 class Layer(NamedTuple):
@@ -180,12 +181,17 @@ def _first_faulty(hidden: Sequence[Layer]) -> Fault | None:
     if why.name == _JUMP:
         first, verb = _first_alike(hidden, layer), "shrink" if why.comparison == "<" else "grow"
         what = f"{verb} suddenly" if first is layer else f"{verb} from layer to layer, beginning"
-        return Fault(first, what, first is layer, why)
+        return Fault(first, what, first is layer, why if first is layer else _shown_at(layer, why))
     if why.comparison == "<":
-        return Fault(_origin(hidden, layer), "fade away", False, why)
+        return Fault(_origin(hidden, layer), "fade away", False, _shown_at(layer, why))
     if why.name == _LAST:
-        return Fault(hidden[0], "grow from layer to layer, beginning", False, why)
+        return Fault(hidden[0], "grow from layer to layer, beginning", False, _shown_at(layer, why))
     return Fault(layer, "are far too large", True, why)
+
+
+def _shown_at(layer: Layer, why: Criterion) -> Criterion:
+    """It begins at one layer and shows at another."""
+    return dataclasses.replace(why, name=f"{why.name} at {layer.weighted.name}")
 
 
 def _first_sign(hidden: Iterable[Layer]) -> tuple[Layer, Criterion] | None:
@@ -198,7 +204,7 @@ def _first_sign(hidden: Iterable[Layer]) -> tuple[Layer, Criterion] | None:
             bound = 1.0 / LIMITS.jump if shrinks else LIMITS.jump
             return layer, Criterion(_JUMP, factor, "<" if shrinks else ">", bound)
         if layer.std < LIMITS.faint:
-            return layer, Criterion(_STD, layer.std, "<", LIMITS.faint)
+            return layer, Criterion(_FAINT, layer.std, "<", LIMITS.faint)
         loud, gain = layer.activation.std, layer.weighted.std / max(layer.weighted.input_std, 1e-30)
         if loud > LIMITS.loud and gain > LIMITS.jump:
             return layer, Criterion(_STD, loud, ">", LIMITS.loud)

@@ -76,3 +76,14 @@ def test_a_training_that_still_stands_is_not_slow_but_sick() -> None:
     found = find(train(small(3), steps=260, optimizer=sgd(1e-3)))
     assert found[0].rank
     assert all(Trait.SLOW not in finding.traits for finding in found)
+
+
+def test_a_number_says_at_which_layer_it_is_where_that_is_not_the_first_faulty_one() -> None:
+    torch.manual_seed(0)
+    history = train(deep(nn.ReLU, 8))
+    (finding,) = find_poor_initialization(history)
+    (shown,) = (each for each in finding.decided_by if each.name.startswith("pre-activation std over the input's at "))
+    layer = shown.name.rpartition(" ")[2]
+    assert layer != finding.layer
+    (after,) = (each for each in history[0].activations if each.name == str(int(layer) + 1))
+    assert after.std / history[0].weighted[0].input_std == pytest.approx(shown.value, rel=0.01)
