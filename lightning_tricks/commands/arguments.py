@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from lightning_tricks.commands.status import version
+
 STDOUT = "-"
 FAIL_ON = ("warning", "critical")
 _MODEL = "module:name of a factory without arguments, a class or a model; file.py:name too"
@@ -21,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="lightning-tricks", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    whole.add_argument("--version", action="version", version=f"%(prog)s {version()}")
     commands = whole.add_subparsers(dest="command", metavar="command", required=True)
     for fill in (_checkup, _report, _compare, _summary, _problems):
         said = fill.__doc__ or ""

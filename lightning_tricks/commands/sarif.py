@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lightning_tricks.commands.problems import explanation
+from lightning_tricks.commands.status import version
 from lightning_tricks.commands.target import Place
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.finding import Finding
@@ -31,7 +31,7 @@ def sarif(diagnosis: Diagnosis, place: Place | None = None, accepted: Accepted |
     results = [
         _result(each, problems.index(each.problem), place, accepted or Accepted()) for each in diagnosis.findings
     ]
-    driver = {"name": "lightning_tricks", "version": _version(), "rules": [_rule(problem) for problem in problems]}
+    driver = {"name": "lightning_tricks", "version": version(), "rules": [_rule(problem) for problem in problems]}
     invocation = {"executionSuccessful": True}
     properties = {"state": diagnosis.state, "verdict": diagnosis.verdict}
     run = {"tool": {"driver": driver}, "invocations": [invocation], "results": results, "properties": properties}
@@ -88,10 +88,3 @@ def _following(findings: Sequence[Finding]) -> Iterator[Finding]:
     for finding in findings:
         yield finding
         yield from _following(finding.consequences)
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("lightning-tricks")
-    except importlib.metadata.PackageNotFoundError:  # run from a folder
-        return "0"

@@ -10,6 +10,7 @@ from typing import get_args
 import pytest
 import torch
 
+import lightning_tricks
 from lightning_tricks import testing
 from lightning_tricks.commands import main
 from lightning_tricks.commands.arguments import FAIL_ON
@@ -276,3 +277,10 @@ def test_where_nothing_was_changed_nothing_is_saved(tmp_path, capsys, monkeypatc
     assert not (tmp_path / "a.pt").exists()
     assert checkup("plain", "--save", "a.pt") == 2
     assert "give --treat" in capsys.readouterr().err
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"lightning-tricks {lightning_tricks.__version__}\n"
