@@ -39,34 +39,32 @@ def test_every_example_is_run() -> None:
     assert sorted(path.name for path in EXAMPLES.glob("[0-9]*.py")) == sorted([*FAST, COMMAND_LINE])
 
 
-def run(name: str, folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> None:
-    arguments, said = FAST[name]
-    runpy.run_path(str(EXAMPLES / name))["main"]([*arguments, *more, "--output", str(folder / "pictures")])
-    printed = " ".join(capsys.readouterr().out.split())
-    assert [text for text in said if text not in printed] == []
-    assert list((folder / "pictures").rglob("*.png"))
+ON = [
+    "auto",
+    pytest.param(
+        "gpu",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+        ],
+    ),
+]
 
 
 @pytest.mark.filterwarnings("ignore")  # a script shows Lightning's advice to its reader
 @pytest.mark.usefixtures("usual_trials")
+@pytest.mark.parametrize("accelerator", ON)
 @pytest.mark.parametrize("name", FAST)
 def test_example(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str, accelerator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run(name, tmp_path, capsys)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("usual_trials")
-@pytest.mark.parametrize("name", FAST)
-def test_example_on_a_gpu(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    run(name, tmp_path, capsys, "--accelerator", "gpu")
+    arguments, said = FAST[name]
+    arguments = [*arguments, "--accelerator", accelerator, "--output", str(tmp_path / "pictures")]
+    runpy.run_path(str(EXAMPLES / name))["main"](arguments)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert [text for text in said if text not in printed] == []
+    assert list((tmp_path / "pictures").rglob("*.png"))
 
 
 @pytest.mark.filterwarnings("ignore")

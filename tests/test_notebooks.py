@@ -53,7 +53,7 @@ def test_it_runs(name: str, tmp_path: Path) -> None:
     assert sum("image/png" in each.get("data", {}) for each in outputs) >= pictures
     if name.startswith("13"):
         _the_line_of_the_training(outputs)
-        assert sorted(path.name for path in (tmp_path / "pages").iterdir()) == ["comparison.html", "sick.html"]
+        assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["comparison.html", "sick.html"]
 
 
 def _the_line_of_the_training(outputs: list[Any]) -> None:

@@ -227,7 +227,7 @@ def told(trial: Trial, number: int) -> Experiment:
     if trial.reason:
         return Experiment(arm.name, question, trial.reason, seconds=seconds, conclusive=False)
     numbers = {"gain": trial.gain, "share": trial.share, "unchanged": trial.base, "proven": float(trial.proven)}
-    numbers["round"] = number
+    numbers |= {"after": trial.reached, "round": number}
     ends = f"from {trial.base:.0%} to {trial.share:.0%} of the way"
     answer = f"yes, {ends}" if trial.proven else f"no, {ends}" if trial.gain <= 0 else f"not proven, {ends}"
     curves = {"share": list(trial.courses[0].held.values())} if 0 in trial.courses else {}

@@ -109,21 +109,23 @@ def _shown(value: Any) -> str:
 
 def _table(trials: Sequence[Experiment]) -> list[str]:
     """Round after round, in each the best first; of a learning rate's steps the best in each direction."""
-    rows, more = [("changed one thing", "share of the way", "unchanged", "gain")], 0
+    rows, more = list[list[str]](), 0
+    rows.append(["changed one thing", "share of the way", "unchanged", "gain", "after steps"])
     for number in sorted({trial.numbers["round"] for trial in trials}):
         ranked = sorted((t for t in trials if t.numbers["round"] == number), key=lambda t: -t.numbers["gain"])
         best = list({trial.name: trial for trial in reversed(ranked)}.values())[::-1]
         best = sorted(best, key=lambda trial: -trial.numbers["gain"])
         if number > 1:
-            rows.append(("then, on top of it", "", "", ""))
+            rows.append(["then, on top of it", *[""] * 4])
         for trial in best[:_MOST_SHOWN]:
             numbers, mark = trial.numbers, " *" if trial.numbers["proven"] else ""
-            shown = f"{numbers['share']:.0%}", f"{numbers['unchanged']:.0%}", f"{numbers['gain']:+.0%}"
-            rows.append((trial.name + mark, *shown))
+            shares = f"{numbers['share']:.0%}", f"{numbers['unchanged']:.0%}", f"{numbers['gain']:+.0%}"
+            rows.append([trial.name + mark, *shares, f"{numbers['after']:.0f}"])
         more += len(ranked) - len(best[:_MOST_SHOWN])
-    widths = [max(len(row[k]) for row in rows) for k in range(4)]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = []
     for name, *cells in rows:
         columns = [text.rjust(width) for text, width in zip(cells, widths[1:], strict=True)]
         lines.append("  ".join([name.ljust(widths[0]), *columns]).rstrip())
-    return [*lines, "* proven on two seeds", *([f"and {more} more, which gained less"] if more > 0 else [])]
+    note = "* proven on two seeds; unchanged: the best in four times as many steps"
+    return [*lines, note, *([f"and {more} more, which gained less"] if more > 0 else [])]

@@ -47,6 +47,11 @@ class Trial:
         return sum(course.steps for course in self.courses.values())
 
     @property
+    def reached(self) -> int:
+        """The steps after which it was compared, with the best of the unchanged training in four times as many."""
+        return max((course.steps for course in self.courses.values()), default=0)
+
+    @property
     def promises(self) -> bool:
         """Whether it is worth a longer trial."""
         return not self.reason and not self.dropped and self.gain > 0

@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
+from lightning_tricks.experiments.asking.streams import own_streams_kept
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.isolated import keep_random_numbers
 
@@ -28,8 +29,10 @@ def generators_of(data: Any) -> list[Generator]:
 
 @contextlib.contextmanager
 def untouched(*loaders: Any) -> Iterator[None]:
-    """A block that may read loaders: their random numbers and samplers go on from where they were, as do the others."""
+    """A block that may read loaders: random numbers, theirs, their data sets' and others, and samplers go on from where
+    they were."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(own_streams_kept(*(getattr(data, "dataset", data) for data in loaders)))
         stack.enter_context(keep_random_numbers(generators=[each for data in loaders for each in generators_of(data)]))
         for data in loaders:
             for sampler in _samplers_of(data):

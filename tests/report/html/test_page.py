@@ -165,7 +165,7 @@ def test_a_treatment_is_shown_by_its_curves(two_faults):
 def test_the_treatment_of_a_diagnosis_is_on_its_page(two_faults):
     """What was changed stands in the open, once, with its gain; what was tried besides can be unfolded."""
     change = Proven("initialize", "start every layer anew", "net.0", 0.5)
-    numbers = {"round": 1, "share": 0.6, "unchanged": 0.1, "gain": 0.5, "proven": 1}
+    numbers = {"round": 1, "share": 0.6, "unchanged": 0.1, "gain": 0.5, "proven": 1, "after": 200}
     treatment = Treatment(
         [change],
         [change],

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
-import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,18 +14,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from lightning_tricks._compat import lightning as compat
-from lightning_tricks.experiments.asking.sampling import generators_of, is_plain, validation_of
+from lightning_tricks.experiments.asking.sampling import is_plain, untouched, validation_of
 from lightning_tricks.experiments.data.patterns.fields import Column, columns_of
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import is_batch, number_of_samples
-from lightning_tricks.model.isolated import keep_random_numbers
 
 MOST = 20_000  # patterns
 MOST_BYTES = 256 * 2**20
 SECONDS = 20.0  # for reading, where nothing else is asked for
 _TOGETHER = 61  # patterns: no other axis is likely to be as long, so that this one is known
 _SEED = 0
-_DEEP = 4  # attributes of attributes of a data set in which its own random numbers are looked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +69,13 @@ def read(data: Any, seconds: float = SECONDS, most: int = MOST) -> Patterns:
     """Read patterns of a loader, a data set, a LightningDataModule, an iterable of batches or one batch.
 
     Of a loader over a data set with numbers patterns are asked of the data set itself, in the main process, evenly from
-    all of its length; the loader's and the global streams of random numbers are afterwards as they were.
+    all of its length; all streams of random numbers and samplers are afterwards as they were.
 
     Raises:
         NotAskedError: There is nothing to read, or it could be read only once.
     """
     data = compat.loader_of(data) if hasattr(data, "train_dataloader") else data
-    source = getattr(data, "dataset", data)
-    with keep_random_numbers(generators=generators_of(data)), _own_random_numbers_kept(source):
+    with untouched(data):
         if is_batch(data):
             return _of_batches([data], seconds, most)
         if _has_numbers(data):
@@ -146,7 +140,7 @@ def _numbers(data: Any, length: int, most: int) -> tuple[np.ndarray, np.ndarray 
     if not isinstance(data, DataLoader) or is_plain(data):
         numbers, counts = np.arange(length), None
     else:
-        sampler: Any = _copied(data.batch_sampler, data.dataset)
+        sampler: Any = data.batch_sampler
         batches = itertools.islice(sampler, 10 * most)
         drawn = list(itertools.islice((int(i) for batch in batches for i in batch), 10 * most))
         numbers, counts = np.unique(np.array(drawn, int), return_counts=True)
@@ -154,14 +148,6 @@ def _numbers(data: Any, length: int, most: int) -> tuple[np.ndarray, np.ndarray 
         return numbers, counts, True
     some = np.sort(np.random.default_rng(_SEED).choice(len(numbers), most, replace=False))
     return numbers[some], None if counts is None else counts[some], False
-
-
-def _copied(sampler: Any, dataset: Any) -> Any:
-    """A copy that can be iterated without a trace in a sampler that counts its epochs; the data set is not copied."""
-    try:
-        return copy.deepcopy(sampler, {id(dataset): dataset})
-    except Exception:  # it holds what cannot be copied: then as a training would
-        return sampler
 
 
 def _of_batches(batches: Iterable[Any], seconds: float, most: int) -> Patterns:
@@ -194,45 +180,3 @@ def _joined(
     if not inputs:
         raise NotAskedError("a batch has no input")
     return Patterns(inputs, targets[0] if len(targets) == 1 else None, index, of_data_set, complete, source, drawn)
-
-
-@contextmanager
-def _own_random_numbers_kept(source: Any) -> Iterator[None]:
-    """Streams that a data set, or a transform in it, draws from go on as if nothing had been read."""
-    streams = list(_streams(source, _DEEP, set()))
-    before = [_state(stream) for stream in streams]
-    try:
-        yield
-    finally:
-        for stream, state in zip(streams, before, strict=True):
-            _set_state(stream, state)
-
-
-def _streams(thing: Any, deep: int, seen: set[int]) -> Iterator[Any]:
-    if id(thing) in seen or deep < 0 or isinstance(thing, (Tensor, np.ndarray, str, bytes, int, float, type)):
-        return
-    seen.add(id(thing))
-    if isinstance(thing, (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)):
-        yield thing
-        return
-    if isinstance(thing, (list, tuple)):
-        parts: Iterable[Any] = thing[:64]
-    else:
-        parts = list(getattr(thing, "__dict__", {}).values())
-    for part in parts:
-        yield from _streams(part, deep - 1, seen)
-
-
-def _state(stream: Any) -> Any:
-    if isinstance(stream, np.random.Generator):
-        return copy.deepcopy(stream.bit_generator.state)
-    return stream.getstate() if isinstance(stream, random.Random) else stream.get_state()
-
-
-def _set_state(stream: Any, state: Any) -> None:
-    if isinstance(stream, np.random.Generator):
-        stream.bit_generator.state = state
-    elif isinstance(stream, random.Random):
-        stream.setstate(state)
-    else:
-        stream.set_state(state)

@@ -64,10 +64,7 @@ def sum_over_batch(setup: Setup, place: int, strength: float) -> None:
 
 
 class OverBatch(nn.Module):
-    """A function of the batch in which every pattern depends on the others."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+    """A function of the batch in which every pattern depends on the others; its forward says how."""
 
 
 class Normalized(OverBatch):
