@@ -15,7 +15,7 @@ from lightning_tricks._compat.compiled import eagerly
 from lightning_tricks._compat.torch_modules import buffers_of
 from lightning_tricks.model.layers import has_running_statistics
 
-__all__ = ["isolated", "keep_random_numbers", "keep_training_flags", "random_streams"]
+__all__ = ["isolated", "keep_random_numbers", "keep_training_flags", "random_streams", "same_stream"]
 
 
 @contextlib.contextmanager
@@ -98,6 +98,13 @@ def random_streams(devices: Iterable[torch.device]) -> list[Tensor]:
     """The states of torch's random numbers on the CPU and on these devices: equal as long as none was drawn."""
     others = sorted({device for device in devices if device.type not in ("cpu", "meta")}, key=str)
     return [torch.get_rng_state(), *map(_stream_of, others)]
+
+
+def same_stream(generator: Generator) -> Generator:
+    """Another generator that draws the same numbers from here on; ``copy.deepcopy`` knows none."""
+    other = Generator(generator.device)
+    other.set_state(generator.get_state())
+    return other
 
 
 def _stream_of(device: torch.device) -> Tensor:

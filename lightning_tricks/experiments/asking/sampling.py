@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 
 from lightning_tricks.experiments.asking.streams import own_streams_kept
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
-from lightning_tricks.model.isolated import keep_random_numbers
+from lightning_tricks.model.isolated import keep_random_numbers, same_stream
 
 _SEED = 0
 _LARGE = 1_000_000  # numbers of a tensor: data, not a state
@@ -58,7 +58,7 @@ def _replaced_state(sampler: Any, dataset: Any) -> Iterator[None]:
     kept, memo = dict(own), {id(dataset): dataset}
     for value in kept.values():
         if isinstance(value, Generator):
-            memo[id(value)] = _same_stream(value)
+            memo[id(value)] = same_stream(value)
         elif isinstance(value, Tensor) and value.numel() > _LARGE:
             memo[id(value)] = value
     with contextlib.suppress(Exception):
@@ -68,12 +68,6 @@ def _replaced_state(sampler: Any, dataset: Any) -> Iterator[None]:
     finally:
         own.clear()
         own.update(kept)
-
-
-def _same_stream(generator: Generator) -> Generator:
-    other = Generator(generator.device)
-    other.set_state(generator.get_state())
-    return other
 
 
 def validation_of(data: Any) -> Any:

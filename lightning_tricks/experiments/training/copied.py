@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from lightning_tricks._compat.torch_modules import forward_hooks_of, forward_pre_hooks_of
 from lightning_tricks.experiments.preflight.kept import SHARED, attributes_of, generators_of, is_torchs
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import tensors_in
+from lightning_tricks.model.isolated import same_stream
 
 _WATCHERS = ("lightning_tricks", "lightning", "pytorch_lightning", "wandb", "torchinfo")  # their hooks change nothing
 
@@ -38,7 +39,7 @@ class Copied:
             values = [value for entry in attributes_of(module) for value in _with_parts(entry)]
             self._memo |= {id(value): value for value in values if isinstance(value, SHARED)}
         self._memo |= graphs_cut(modules)
-        self._memo |= {id(each): _same_stream(each) for each in generators_of(modules)}
+        self._memo |= {id(each): same_stream(each) for each in generators_of(modules)}
         watched = [] if hooks else _watched(modules)
         try:
             self.parts = copy.deepcopy(parts, self._memo)
@@ -106,12 +107,6 @@ def _with_parts(value: Any) -> Iterator[Any]:
         yield from value
     elif isinstance(value, dict):
         yield from value.values()
-
-
-def _same_stream(generator: Generator) -> Generator:
-    other = Generator(generator.device)
-    other.set_state(generator.get_state())
-    return other
 
 
 def _watched(modules: list[nn.Module]) -> list[nn.Module]:
