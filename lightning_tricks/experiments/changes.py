@@ -12,10 +12,11 @@ from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.experiments.arms import ARMS, Arm
 from lightning_tricks.experiments.arms.batches import Batches
+from lightning_tricks.experiments.arms.courses import HANDICAP
 from lightning_tricks.experiments.arms.kinds.rates import RATES
 from lightning_tricks.experiments.arms.prepared import READING, prepared
 from lightning_tricks.experiments.arms.trial import GAIN, Trial, cause_of
-from lightning_tricks.experiments.arms.trials import LEARNED, Trials
+from lightning_tricks.experiments.arms.trials import LEARNED, SHORTEST, STILL, Trials
 from lightning_tricks.experiments.asking.asks import Answer, LossFunction, WrongArgumentError, asks, copied
 from lightning_tricks.experiments.asking.registry import Subject, tried
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
@@ -99,7 +100,11 @@ def answer(trials: Trials) -> Answer:
         text = f"{cause.arm.text}: from {cause.base:.0%} to {cause.share:.0%} of the way{cut}"
         others = [t.arm.name for t in trials.trials if t.proven and t is not cause]
         return Answer(text + (f" (also {', '.join(dict.fromkeys(others))})" if others else ""), numbers, curves, steps)
-    return Answer(f"none of {len(trials.trials)}; it comes {trials.best:.0%} of the way{cut}", numbers, curves, steps)
+    text = f"none of {len(trials.trials)}; it comes {trials.best:.0%} of the way{cut}"
+    made = trials.bases[0].steps if trials.bases else 0
+    stands = made >= HANDICAP * SHORTEST and trials.best < STILL
+    doubt = f"no fault was seen, but in {made} steps the loss on held-back data stays at that of a guess"
+    return Answer(text, numbers, curves, steps, doubt=doubt if stands else "")
 
 
 def _proven_arms(found: Experiment) -> list[str]:
@@ -154,7 +159,8 @@ def _trials(subject: Subject) -> Answer:
     if not batches.apart:
         raise NotAskedError("of one batch nothing can be held back")
     trials = prepared(subject.training.copy(), batches, False, subject.deadline)
-    trials.run(ordered(ARMS, subject.diagnosis.findings))
+    advised = advice_of(subject.diagnosis.findings)
+    trials.run(ordered(ARMS, advised), advised=advised)
     subject.notes["changes"] = cause_of(trials.trials)
     subject.notes["learned"] = trials.best >= LEARNED
     if not trials.bases:
@@ -165,9 +171,13 @@ def _trials(subject: Subject) -> Answer:
 _asked = asks(QUESTION, "changes")(_trials)
 
 
-def ordered(arms: Sequence[Arm], findings: Sequence[Finding]) -> list[Arm]:
-    """What the findings advise first; the order of the arms else."""
-    advised = [remedy.action for finding in findings for each in _tree(finding) for remedy in each.remedies]
+def advice_of(findings: Sequence[Finding]) -> list[str]:
+    """The actions that findings advise, in their order."""
+    return [remedy.action for finding in findings for each in _tree(finding) for remedy in each.remedies]
+
+
+def ordered(arms: Sequence[Arm], advised: Sequence[str]) -> list[Arm]:
+    """What is advised first; the order of the arms else."""
     rank = {action: index for index, action in reversed(list(enumerate(advised)))}
     return sorted(arms, key=lambda arm: rank.get(arm.action, len(advised)))
 
