@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, TOLD_AFTER, level
+from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, TOLD_AFTER, guess_on_validation, level
 from lightning_tricks.probes import ParameterRecord, Snapshot
 
 _SEEN: Mapping[str, Callable[[Snapshot], bool]] = {
@@ -108,8 +108,9 @@ def doubt(history: Sequence[Snapshot]) -> str | None:
         return f"not yet better than a guess {numbers}"
     if now.may_be_at_a_guess:
         return f"not surely better than a guess {numbers}"
-    if validation >= AT_A_GUESS * now.guess:
-        return f"on validation not better than a guess (loss {validation:.4g}, a guess has {now.guess:.4g})"
+    guess = guess_on_validation(history, now.guess)
+    if validation >= AT_A_GUESS * guess:
+        return f"on validation not better than a guess (loss {validation:.4g}, a guess has {guess:.4g})"
     return None
 
 
