@@ -118,11 +118,11 @@ class Course:
 
     def best(self, first: int, last: int) -> tuple[float, float]:
         """The best shares, held back and seen, between two steps; of a training that falls apart what it keeps."""
-        return self._between(self._end(last) if self.falls_apart(first, last) else first, last)
+        return self._between(self._end(last) if self.falls_apart(last) else first, last)
 
-    def falls_apart(self, first: int, last: int) -> bool:
-        """Whether in the last quarter of these steps it is nowhere near its best any more."""
-        best, kept = self._between(first, last), self._between(self._end(last), last)
+    def falls_apart(self, last: int) -> bool:
+        """Whether in the last quarter of so many steps it is nowhere near its best any more."""
+        best, kept = self._between(0, last), self._between(self._end(last), last)
         return min(before - after for before, after in zip(best, kept, strict=True)) > LOST
 
     @staticmethod

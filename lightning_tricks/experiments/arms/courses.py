@@ -62,7 +62,7 @@ class Courses:
     def hold(self, trial: Trial, seed: int, steps: int, near: float = 0.0) -> float:
         """The same; where the unchanged training falls apart after a while, the change has to hold for as long."""
         gain_seen, last = self.reach(trial, seed, steps, near), HANDICAP * steps
-        if not self.base().falls_apart(steps, last):
+        if not self.base().falls_apart(last):
             return gain_seen
         course = trial.courses[seed]
         course.run(last)

@@ -262,7 +262,7 @@ class Trials(Courses):
 
     @property
     def _stands_still(self) -> bool:
-        return self._growth() <= STILL and not self.base().falls_apart(self.sort, HANDICAP * self.sort)
+        return self._growth() <= STILL and not self.base().falls_apart(HANDICAP * self.sort)
 
     def _growth(self) -> float:
         """What the unchanged training has gained in the second half of its steps, on its way to a guess as well."""
