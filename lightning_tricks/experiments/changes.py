@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.registry import PROBLEMS
 from lightning_tricks.experiments.arms import ARMS, Arm
 from lightning_tricks.experiments.arms.batches import Batches
 from lightning_tricks.experiments.arms.courses import HANDICAP
@@ -26,6 +27,7 @@ from lightning_tricks.experiments.training.plan import planned_steps
 from lightning_tricks.model.arguments import unknown_name
 
 QUESTION = "Which one change makes it learn?"
+MOST = 0.5  # of the input, and the training stands at a guess's loss: the other half would have told
 _BY_NAME = {arm.name: arm for arm in ARMS}
 
 
@@ -123,12 +125,33 @@ def _proves(found: Experiment, finding: Finding) -> bool:
 def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
     """What the simplest proven change stands for, where the rules say nothing of the kind."""
     cause: Trial | None = subject.notes.get("changes")
-    if cause is None or subject.knows(cause.arm.problem):
+    if cause is None:
+        yield from _unread(subject, found)
+        return
+    if subject.knows(cause.arm.problem):
         return
     remedies = [remedy for finding in subject.diagnosis.findings if finding.rank for remedy in finding.remedies]
     if cause.arm.action in {remedy.action for remedy in remedies}:
         return
     yield finding_of(cause, subject.diagnosis.history[-1].step)
+
+
+def _unread(subject: Subject, found: Experiment) -> Iterator[Finding]:
+    """Where the loss stays at that of a guess whatever is changed, and most of the input has no influence."""
+    read = subject.done.get("never_read")
+    if not found.doubt or read is None or not read.conclusive or subject.knows(*PROBLEMS):
+        return
+    share = read.numbers["never_read"] / max(read.numbers["features"], 1.0)
+    most = Criterion("share of the input features without any influence", share, ">=", MOST)
+    if not most.holds or share >= 1.0:
+        return
+    explanation = (
+        f"The loss stays at that of a guess, and {share:.0%} of the input have exactly no influence on the outputs "
+        f"({read.answer}): what would tell the targets may be there."
+    )
+    todo = Remedy("read_input", "look at the index by which an output or a part of the input is taken, as out[:, 0]")
+    step = subject.diagnosis.history[-1].step
+    yield Finding("not_learning", None, "warning", step, {most.name: share}, explanation, (todo,), decided_by=(most,))
 
 
 def finding_of(trial: Trial, step: int) -> Finding:

@@ -59,7 +59,7 @@ def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
         Criterion("training loss, by the validation loss", train, "<", LIMITS.below * now),
         Criterion("training loss, by that at the minimum", train, "<", LIMITS.still_falling * train_then),
         Criterion("training loss, by that of a guess", train, "<", STUCK * start),
-        *_mixture(history, start, now),
+        *_mixture(history, start, now - lowest),
     )
     if not all(criterion.holds for criterion in why) or is_unlike(history, known, start):
         return
@@ -81,11 +81,11 @@ def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
     yield Finding("overfitting", None, severity, step, evidence, explanation, todo, decided_by=why)
 
 
-def _mixture(history: Sequence[Snapshot], guess: float, now: float) -> tuple[Criterion, ...]:
+def _mixture(history: Sequence[Snapshot], guess: float, risen: float) -> tuple[Criterion, ...]:
     """Where other classes are frequent on validation, to learn what is frequent in the training costs as much there."""
-    there = guess_on_validation(history, guess)
+    of_mixture = guess_on_validation(history, guess) - guess
     return (
-        (Criterion("validation loss, by that of the training's guess there", now, ">", there),) if there > guess else ()
+        (Criterion("its rise, by what other shares of the classes cost", risen, ">", of_mixture),) if of_mixture else ()
     )
 
 
