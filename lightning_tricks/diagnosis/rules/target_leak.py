@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
@@ -54,17 +55,22 @@ def find_target_leak(history: Sequence[Snapshot]) -> Iterator[Finding]:
 
 
 def _never_shifted(first: int, record: PreflightRecord) -> Iterator[Finding]:
-    """Every output of a network that sees nothing later is to give what it was just given."""
+    """Every output of a network that sees nothing later is to give what it was just given, and sees that.
+
+    Not of one that sees nothing at all, as behind dead units, or only what lies before (Germain et al. 2015, MADE).
+    """
     blind = Criterion("change by later tokens, over std", record.later, "<=", LIMITS.sees)
     own = Criterion("targets that are the token at their own place", record.unshifted, ">=", LIMITS.unshifted)
-    if blind.holds and own.holds:
+    sees = Criterion("change by its own token, over std", record.here, ">", LIMITS.sees)
+    decided = (own, blind, *([sees] if sees.holds else []))
+    if blind.holds and own.holds and (sees.holds or math.isnan(record.here)):
         explanation = (
             "Every target is the token that the network is given at the same position, and no output depends on later "
             "ones: it is to copy what it has just read. Its loss falls to nothing and says nothing of how it generates."
         )
         todo = Remedy("shift_targets", "ask for the next token: x, y = ids[:, :-1], ids[:, 1:]")
         evidence = {own.name: own.value, "change by later tokens": record.later}
-        yield Finding(PROBLEM, None, "critical", first, evidence, explanation, (todo,), decided_by=(own, blind))
+        yield Finding(PROBLEM, None, "critical", first, evidence, explanation, (todo,), decided_by=decided)
 
 
 def _remedies(place: Place | None) -> tuple[Remedy, ...]:

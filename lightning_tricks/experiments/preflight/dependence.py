@@ -92,7 +92,7 @@ def dependence(
     ]
     if not measured:
         raise NotAskedError("no output has an axis of the patterns")
-    unequal, mixing, own, later = torch.stack(measured).amax(0).tolist()
+    unequal, mixing, own, later, here = torch.stack(measured).amax(0).tolist()
     if not unequal <= UNEQUAL:
         raise NotAskedError("the same arguments give different outputs")
     if tokens is not None and size < 3:
@@ -109,6 +109,7 @@ def dependence(
         other.place(1) if tokens is not None and independent and later > UNEQUAL else None,
         tokens.share if tokens is not None and tokens.shift else math.nan,
         unshifted=tokens.share if tokens is not None and not tokens.shift else math.nan,
+        here=here if tokens is not None else math.nan,
         collated=collation.collated,
     )
     return Answer(record, base)
@@ -166,7 +167,7 @@ def _axes(x: Tensor, size: int) -> list[int]:
 
 
 def _changes(base: Tensor, again: Tensor, other: Tensor, exchange: Exchange, tokens: NextTokens | None) -> Tensor:
-    """Change when repeated, of the kept, of the exchanged patterns, and of earlier positions."""
+    """Change when repeated, of the kept, of the exchanged patterns, of earlier positions, of the first exchanged."""
     if tokens is not None:
         return _along(0, base, again, other, exchange, tokens)
     axes = _axes(base, exchange.size)
@@ -189,12 +190,13 @@ def _along(
     nothing = torch.zeros((), device=base.device)
     mixing = by_pattern[kept].amax() / unit
     own = by_pattern[others].amax() / unit if len(others) else nothing
-    later = nothing
-    if tokens is not None and exchange.size > 2:
-        later = _later((other - base)[others], tokens.read[others], tokens.cut) / unit
-    elif tokens is not None:
-        later = _later(other - base, tokens.read, tokens.cut) / unit
-    return torch.stack([(again - base).square().mean().sqrt() / unit, mixing, own, later])
+    later, here = nothing, nothing
+    if tokens is not None:
+        rows = others if exchange.size > 2 else slice(None)
+        difference = (other - base)[rows]
+        later = _later(difference, tokens.read[rows], tokens.cut) / unit
+        here = difference[:, tokens.cut].square().mean(-1).sqrt().amax() / unit
+    return torch.stack([(again - base).square().mean().sqrt() / unit, mixing, own, later, here])
 
 
 def _later(difference: Tensor, read: Tensor, cut: int) -> Tensor:

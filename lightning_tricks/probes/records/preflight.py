@@ -74,6 +74,7 @@ class PreflightRecord:
         next_tokens: Share of the targets that are the element one later in the input, of those where that can be told.
         draw_correlation: Correlation over patterns of two draws of the output in training mode; NaN where nothing is
             drawn.
+        here: Change of the outputs at the first token that is exchanged, with all before it as they were.
         unshifted: The same of the element at their own place, where nearly all are.
         alike: Whether what the call was given is the same for all patterns; then nothing was asked.
         same_target: Whether the batch brings one target for all patterns, and nothing else is wanted of the outputs.
@@ -91,6 +92,7 @@ class PreflightRecord:
     next_tokens: float = math.nan
     draw_correlation: float = math.nan
     unshifted: float = math.nan
+    here: float = math.nan
     alike: bool = False
     same_target: bool = False
     collated: bool = False

@@ -71,6 +71,8 @@ def test_targets_that_were_never_shifted_are_named() -> None:
     (found,) = find_target_leak([Snapshot(preflight=copied)])
     assert said([found]) == [("critical", None)]
     assert "ids[:, :-1], ids[:, 1:]" in found.remedies[0].text
+    assert find(dataclasses.replace(copied, here=0.5)) != []
+    assert find(dataclasses.replace(copied, here=0.0)) == []  # sees nothing of what it is to copy
     assert find(dataclasses.replace(copied, later=0.3)) == []  # an autoencoder
     assert find(dataclasses.replace(copied, unshifted=math.nan)) == []
     assert find(dataclasses.replace(copied, later=math.nan)) == []

@@ -196,6 +196,17 @@ def test_targets_that_are_not_shifted_are_told_from_those_of_an_autoencoder(caus
     assert (record.later > 0.01) == sees
 
 
+@pytest.mark.parametrize(("diagonal", "sees"), [(0, True), (-1, False), (-T, False)])
+def test_whether_an_output_sees_its_own_place(diagonal: int, sees: bool) -> None:
+    """Of places up to its own, of those before (as in MADE), of none at all."""
+    x = torch.randn(N, T)
+    weight = torch.randn(T, T).tril(diagonal)
+
+    record = dependence(lambda x: x @ weight.T, (x,), {}, Collation.of((x, x)), (Wanted(x),)).record
+    assert (record.unshifted, record.later) == (1.0, 0.0)
+    assert (record.here > 0.01) == sees
+
+
 class Values(nn.Module):
     """Of values, ``[patterns, positions, channels]``, so many of the next."""
 
