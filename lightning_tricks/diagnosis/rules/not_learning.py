@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
 from lightning_tricks.diagnosis.history import learning
 from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, FALLING, LITTLE, SURE
@@ -23,6 +25,7 @@ class LIMITS:
 
     error: float = 0.01  # standard error of the level, of the guess's loss
     full_rate: int = 100  # steps at the full rate before it can be told
+    chance: float = 3.0  # standard errors: the lowest of several validations
     of_highest: float = 0.5  # a rate that counts as full, of the highest
 
 
@@ -79,16 +82,29 @@ def _standing(now: learning.Level) -> Finding:
     return Finding("not_learning", None, severity, now.since, evidence, explanation, decided_by=tuple(why))
 
 
+def _by_chance(history: Sequence[Snapshot]) -> float:
+    """How far outputs that know nothing may come under a guess on n patterns.
+
+    Of log-likelihood ratios with standard deviation s the mean is -s^2 / 2 (s^2 / n its variance), and the most that
+    they reach with so many standard errors z is z^2 / 2n, where s = z / sqrt(n).
+    """
+    counts = next((s.validation.class_counts for s in history if s.validation is not None), ())
+    return LIMITS.chance**2 / (2.0 * sum(counts)) if counts else 0.0
+
+
 def _by_heart(history: Sequence[Snapshot], now: learning.Level) -> Iterator[Finding]:
-    """No validation was ever under a guess's loss, and the less so the further the training fell under it."""
+    """No validation was ever really under a guess's loss, and the less so the further the training fell under it."""
     known = validations(history)
     guess = learning.guess_on_validation(history, now.guess)
     losses = [history[index].validation_loss / guess for index in known]
     if len(losses) < HYSTERESIS:
         return
+    half, by_chance = len(losses) // 2, _by_chance(history) / guess
+    risen = float(np.mean(losses[half:]) / np.mean(losses[:half]))
     why = (
-        Criterion("lowest validation loss over that of a guess", min(losses), ">=", 1.0),
+        Criterion("lowest validation loss over that of a guess", min(losses), ">=", 1.0 - by_chance),
         Criterion("the latest over the first", losses[-1] / losses[0], ">=", 1.0),
+        Criterion("the later half over the earlier", risen, ">=", 1.0),
         Criterion("training loss over that of a guess", now.share, "<", AT_A_GUESS),
     )
     if not all(each.holds for each in why):
