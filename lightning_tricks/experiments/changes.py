@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from lightning_tricks.diagnosis.experiment import Experiment
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.registry import PROBLEMS
 from lightning_tricks.experiments.arms import ARMS, Arm
 from lightning_tricks.experiments.arms.batches import Batches
@@ -27,6 +27,8 @@ from lightning_tricks.experiments.training.plan import planned_steps
 from lightning_tricks.model.arguments import unknown_name
 
 QUESTION = "Which one change makes it learn?"
+# What these say of the first steps is wrong where the training has learned; other faults are there all the same.
+SLOWED = ("output_mismatch", "learning_rate_too_low", "vanishing_gradient", "poor_initialization")
 MOST = 0.5  # of the input, and the training stands at a guess's loss: the other half would have told
 _BY_NAME = {arm.name: arm for arm in ARMS}
 
@@ -122,6 +124,14 @@ def _proves(found: Experiment, finding: Finding) -> bool:
     return bool(finding.rank and _actions(found) & {remedy.action for remedy in finding.remedies})
 
 
+def _refutes(found: Experiment, finding: Finding) -> bool:
+    """Whether it says that the training is slowed, and the training learned what there is without any change."""
+    learned = found.numbers["unchanged"] >= LEARNED
+    return (
+        learned and finding.severity == "warning" and finding.problem in SLOWED and Trait.IN_CODE not in finding.traits
+    )
+
+
 def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
     """What the simplest proven change stands for, where the rules say nothing of the kind."""
     cause: Trial | None = subject.notes.get("changes")
@@ -169,7 +179,7 @@ def finding_of(trial: Trial, step: int) -> Finding:
     return Finding(arm.problem, layer, "warning", step, evidence, text, (remedy,), decided_by=(why,))
 
 
-@tried("changes", "trainings", order=1, brings=_brings, proves=_proves)
+@tried("changes", "trainings", order=1, brings=_brings, proves=_proves, refutes=_refutes)
 def _in_checkup(subject: Subject) -> Experiment:
     return _asked(subject)
 

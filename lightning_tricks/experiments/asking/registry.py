@@ -147,6 +147,7 @@ class Entry:
         wanted: Whether it can be asked of a subject at all, such as one with validation data.
         brings: Findings that the rules cannot see.
         proves: Whether it shows what a finding says.
+        refutes: Whether it shows that what a finding says does no harm: then it is no more than information.
     """
 
     name: str
@@ -156,6 +157,7 @@ class Entry:
     wanted: Callable[[Subject], bool] = lambda subject: True
     brings: Callable[[Subject, Experiment], Iterable[Finding]] = lambda subject, tried: ()
     proves: Callable[[Experiment, Finding], bool] = lambda tried, finding: False
+    refutes: Callable[[Experiment, Finding], bool] = lambda tried, finding: False
 
 
 _ENTRIES: dict[str, Entry] = {}

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from torch import nn
 
@@ -74,15 +74,22 @@ def _is_large(model: nn.Module) -> bool:
 def _with(subject: Subject, wanted: Sequence[Entry]) -> Diagnosis:
     """The diagnosis with what was tried, and the proofs at the findings."""
     made = list(subject.done.values())
-    proofs = [(entry.proves, subject.done[entry.name]) for entry in wanted if entry.name in subject.done]
-    proofs = [(proves, experiment) for proves, experiment in proofs if experiment.conclusive]
+    tried = [(entry, subject.done[entry.name]) for entry in wanted if entry.name in subject.done]
+    tried = [(entry, experiment) for entry, experiment in tried if experiment.conclusive]
 
-    def proven(finding: Finding) -> Finding:
-        shown = [experiment for proves, experiment in proofs if proves(experiment, finding)]
-        proof = finding.proof or next(iter(shown), None)
-        return dataclasses.replace(finding, proof=proof, consequences=tuple(map(proven, finding.consequences)))
+    def judged(finding: Finding) -> Finding:
+        against = next((experiment for entry, experiment in tried if entry.refutes(experiment, finding)), None)
+        shown = next((experiment for entry, experiment in tried if entry.proves(experiment, finding)), against)
+        changed: dict[str, Any] = {
+            "proof": finding.proof or shown,
+            "consequences": tuple(map(judged, finding.consequences)),
+        }
+        if against is not None:
+            text = f"{finding.explanation} Tried, it does no harm: {against.answer}."
+            changed |= {"severity": "info", "explanation": text}
+        return dataclasses.replace(finding, **changed)
 
-    findings = [proven(finding) for finding in subject.diagnosis.findings]
+    findings = [judged(finding) for finding in subject.diagnosis.findings]
     return dataclasses.replace(subject.diagnosis, findings=findings, experiments=made)
 
 

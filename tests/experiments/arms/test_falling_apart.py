@@ -110,3 +110,29 @@ def test_a_loss_that_stays_at_a_guess_is_not_called_healthy(learns: bool, monkey
     assert (found.state == "healthy") == learns
     if not learns:
         assert "the loss on held-back data stays at that of a guess" in found.verdict
+
+
+@pytest.mark.parametrize("rate", [3e-3, 1e-5])
+def test_a_finding_of_the_first_steps_is_information_where_the_training_learns_as_it_is(
+    rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Targets that lie far off are reached all the same; at a low rate they are not."""
+    monkeypatch.setattr(trials_module, "SORT", 60)
+
+    class Scaled(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return 50.0 + 50.0 * super().forward(x)
+
+    y = 50.0 + 9.0 * X[:, :1] / X[:, :1].std()
+    net = Scaled(nn.Linear(12, 24), nn.Tanh(), nn.Linear(24, 1))
+    optimizer = torch.optim.Adam(net.parameters(), rate)
+    data = [(X[i : i + 32], y[i : i + 32]) for i in range(0, 768, 32)]
+    rules = lt.checkup(net, data, F.mse_loss, optimizer, experiments="none")
+    (said,) = [finding for finding in rules.findings if finding.rank]
+    assert said.problem == "output_mismatch"
+    found = lt.checkup(net, data, F.mse_loss, optimizer, experiments=["free_outputs", "changes"])
+    (same,) = [finding for finding in found.findings if finding.problem == "output_mismatch"]
+    assert (same.severity == "info") == (rate == 3e-3)
+    if rate == 3e-3:
+        assert "Tried, it does no harm" in same.explanation
+        assert found.healthy
