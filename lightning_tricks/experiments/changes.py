@@ -23,6 +23,7 @@ from lightning_tricks.experiments.training import Training
 from lightning_tricks.experiments.training.deadline import Deadline
 from lightning_tricks.experiments.training.plan import planned_steps
 from lightning_tricks.model.arguments import unknown_name
+from lightning_tricks.report.words import rounded
 
 QUESTION = "Which one change makes it learn?"
 _BY_NAME = {arm.name: arm for arm in ARMS}
@@ -86,7 +87,7 @@ def answer(trials: Trials) -> Answer:
     cause, numbers = cause_of(trials.trials), {"unchanged": trials.best}
     curves = {"unchanged": list(trials.base().held.values())} if trials.bases else {}
     steps = sum(course.steps for course in trials.bases.values())
-    for trial in sorted(trials.trials, key=lambda each: (each.proven, each.gain)):
+    for trial in sorted(trials.trials, key=lambda each: (not each.proven, -each.gain)):
         steps += sum(course.steps for course in trial.courses.values())
         if trial.reason or 0 not in trial.courses:
             continue
@@ -96,10 +97,12 @@ def answer(trials: Trials) -> Answer:
             numbers[f"gain of {trial.arm.name}"] = trial.gain
     cut = "" if trials.complete else "; cut short"
     if cause is not None:
-        text = f"{cause.arm.text}: from {cause.base:.0%} to {cause.share:.0%} of the way{cut}"
+        text = f"{cause.arm.text}: from {rounded(cause.base)} to {rounded(cause.share)} of the way{cut}"
         others = [t.arm.name for t in trials.trials if t.proven and t is not cause]
         return Answer(text + (f" (also {', '.join(dict.fromkeys(others))})" if others else ""), numbers, curves, steps)
-    return Answer(f"none of {len(trials.trials)}; it comes {trials.best:.0%} of the way{cut}", numbers, curves, steps)
+    return Answer(
+        f"none of {len(trials.trials)}; it comes {rounded(trials.best)} of the way{cut}", numbers, curves, steps
+    )
 
 
 def _proven_arms(found: Experiment) -> list[str]:
@@ -131,8 +134,8 @@ def finding_of(trial: Trial, step: int) -> Finding:
     arm = trial.arm
     evidence = {"gain": trial.gain, "share": trial.share, "unchanged": trial.base}
     text = (
-        f"With one change the loss comes {trial.share:.0%} of the way from a guess to the floor, "
-        f"without it {trial.base:.0%} in four times as many steps."
+        f"With one change the loss comes {rounded(trial.share)} of the way from a guess to the floor, "
+        f"without it {rounded(trial.base)} in four times as many steps."
     )
     why = Criterion("gain, as a share of the way", trial.gain, ">", GAIN[arm.group])
     layer = trial.place if arm.on_model is not None else None

@@ -10,6 +10,7 @@ import numpy as np
 from lightning_tricks.diagnosis.rules import exploding_gradient, vanishing_gradient
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report.figures import depth, healthy, style
+from lightning_tricks.report.words import rounded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,4 +108,4 @@ def no_finding(layers: int) -> tuple[depth.Values, depth.Values]:
 
 def slope_text(fit: depth.Slope | None) -> str:
     """``": +0.79"``, or nothing where no line fits."""
-    return "" if fit is None else f": {fit.per_layer:+.2f}"
+    return "" if fit is None else f": {rounded(fit.per_layer, '+.2f')}"
