@@ -30,6 +30,8 @@ def plain(): return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
 def sick(): return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3), nn.Softmax(dim=1))
 def frozen(): return plain().requires_grad_(False)
 def broken(): raise RuntimeError("no weights here")
+def leaves(): raise SystemExit(0)
+ready = plain()
 def batch():
     x = torch.randn(64, 6)
     return x, x[:, :3].argmax(1)
@@ -118,6 +120,7 @@ def test_what_was_not_seen_is_unknown():
     [
         (("broken",), "shop_of_tests:broken() raised RuntimeError: no weights here"),
         (("nothing",), "shop_of_tests has no 'nothing'"),
+        (("leaves",), "shop_of_tests:leaves() raised SystemExit: 0"),
         (("number",), "shop_of_tests:number is int: give a factory"),
         (("batch",), "gives tuple, which is no model"),
         (("plain", "--val-data", "shop_of_tests:broken"), "no weights here"),
@@ -167,6 +170,49 @@ def test_a_wrong_path(target, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_known_names_are_the_users_own(capsys):
+    """Neither what a module imports nor its constants; of a class what it defines, not what it inherits."""
+    assert checkup("plane") == 2
+    told = capsys.readouterr().err.partition("known are ")[2].strip().split(", ")
+    assert {"plain", "Own", "Faint", "batch", "ready"} <= set(told)
+    assert not {"torch", "nn", "L", "number"} & set(told)
+    assert checkup("Own.nothing") == 2
+    known = capsys.readouterr().err.partition("known are ")[2].strip()
+    assert known == "forward, training_step, configure_optimizers"
+
+
+def test_of_a_module_that_defines_nothing_nothing_is_known(tmp_path, capsys):
+    (tmp_path / "shop_without.py").write_text("import torch")
+    assert main(["checkup", "shop_without:make", "--data", "shop_of_tests:batch"]) == 2
+    assert "shop_without has no 'make': nothing is defined there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "more", "said"),
+    [
+        ("broken", "batch", (), "RuntimeError: no weights here"),
+        ("leaves", "batch", (), "SystemExit"),
+        ("plain", "narrow", (), "mat1 and mat2"),
+        ("plain", "batch", ("--ignore", "dead_unit"), "did you mean 'dead_units'"),
+    ],
+)
+def test_an_error_writes_a_log_of_a_run_that_failed(model, data, more, said, tmp_path, capsys):
+    (tmp_path / "a.sarif").write_text("of an older run")
+    assert checkup(model, "--sarif", "a.sarif", *more, data=data) == 2
+    (run,) = json.loads((tmp_path / "a.sarif").read_text())["runs"]
+    (invocation,) = run["invocations"]
+    assert (invocation["executionSuccessful"], invocation["exitCode"], run["results"]) == (False, 2, [])
+    (notification,) = invocation["toolExecutionNotifications"]
+    assert said in notification["message"]["text"]
+    assert said in capsys.readouterr().err
+
+
+def test_a_log_that_cannot_be_written_is_the_error(tmp_path, capsys):
+    (tmp_path / "a.sarif").mkdir()
+    assert checkup("plain", "--sarif", "a.sarif") == 2
+    assert "a.sarif" in capsys.readouterr().err
+
+
 def test_a_model_without_a_loss_is_told_how_to_give_one(capsys):
     assert main(["checkup", "shop_of_tests:plain", "--data", "shop_of_tests:batch"]) == 2
     assert "--loss cross_entropy" in capsys.readouterr().err
@@ -201,7 +247,13 @@ def test_compare(tmp_path, capsys):
     assert main(["compare", "0.csv", "2.csv", "--json", "-"]) == 1
     first = json.loads(capsys.readouterr().out)["partings"][0]
     assert (first["measure"], first["layer"], first["step"]) == ("std", "2", 0)
-    assert main(["compare", "0.csv", "nowhere.csv"]) == 2
+    capsys.readouterr()
+    assert main(["compare", "0.csv", "3.csv"]) == 2
+    assert (
+        capsys.readouterr()
+        .err.rstrip()
+        .endswith("there is no file 3.csv: did you mean 0.csv? in .: 0.csv, 1.csv, 2.csv")
+    )
 
 
 def loud(line):
