@@ -43,7 +43,7 @@ _NO_NUMBERS = (
     Word("pattern", "one entry of batch x space x time"),
     Word("pre-activation", "what enters an activation"),
     Word("probed step", "an optimiser step that is looked at"),
-    Word("reachable", "the least loss that outputs of this form can have, where a softmax or a bound keeps them"),
+    Word("reachable", "the least loss that outputs of this form can have, as behind a softmax or within a bound"),
     Word("rectifier", "an activation that is zero on one side, such as ReLU"),
     Word("severity", "info: worth knowing; warning: it costs; critical: it stops the training from working"),
     Word("share of the way", "from the loss of a guess, 0 %, to the floor, 100 %; to 0 where no floor is known"),
