@@ -110,7 +110,8 @@ def chart(
     beside = [tag("span", each.name, style=f"top:{100 * axis.down(each.y):.1f}%") for each in within]
     names = [tag("li", tag("i", class_=f"line {each.look}"), each.name) for each in series if each.name]
     names += [tag("li", tag("i", class_="line level"), _named(level, axis, axes.percent)) for level in levels]
-    titles = [tag("span", f"{axes.y}{', logarithmic' * axis.log}"), tag("span", axes.right if within else "")]
+    upwards = ", ".join(filter(None, (axes.y, "logarithmic" * axis.log)))
+    titles = [tag("span", upwards), tag("span", axes.right if within else "")]
     return tag(
         "div",
         tag("div", titles, class_="titles", aria_hidden="true"),
