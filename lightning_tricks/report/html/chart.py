@@ -21,6 +21,7 @@ _DECADES = 1.0  # from where on the numbers need a log axis
 _FEW_DECADES = 2.5  # of which 2 and 5 times a power of ten are named too
 _LETTERS = 34  # below a picture, on a phone
 _MOST_ROWS = 12  # of a table
+_NEAR = 0.07  # of the height, which a word takes
 
 
 class Series(NamedTuple):
@@ -119,6 +120,7 @@ def chart(
         tag("div", at, class_="heights", aria_hidden="true"),
         drawn,
         tag("div", beside, class_="rights", aria_hidden="true") if beside else None,
+        tag("div", _on_the_lines(levels, axis, known), class_="levels", aria_hidden="true") if levels else None,
         tag("div", steps, class_="steps", aria_hidden="true"),
         tag("div", axes.x, class_="across", aria_hidden="true"),
         tag("ul", names, class_="key", aria_label="Lines"),
@@ -195,7 +197,7 @@ class _Axis(NamedTuple):
         return list(zip(ticks, texts, strict=True))
 
 
-def even(low: float, high: float, count: int = 5) -> list[float]:
+def even(low: float, high: float, count: int = 7) -> list[float]:
     """Round numbers, about as many."""
     apart = (high - low) / count
     base = 10.0 ** math.floor(math.log10(apart))
@@ -207,6 +209,19 @@ def even(low: float, high: float, count: int = 5) -> list[float]:
 def _room(high: float) -> int:
     """How many steps can stand below a picture that is as narrow as a phone."""
     return max(3, _LETTERS // (len(f"{high:g}") + 1))
+
+
+def _on_the_lines(levels: Sequence[Level], axis: _Axis, numbers: Sequence[float]) -> list[Markup]:
+    """The names of levels right above their lines; below, where the numbers or another name stand there."""
+    names: list[Markup] = []
+    taken = [axis.down(y) for y in numbers]
+    for level in levels:
+        if axis.holds(level.y):
+            down = axis.down(level.y)
+            near = sum(0 < down - other < _NEAR for other in taken) > sum(0 < other - down < _NEAR for other in taken)
+            taken.append(down + _NEAR / 2 if near else down - _NEAR / 2)
+            names.append(tag("span", level.name, style=f"top:{100 * down:.1f}%", class_="below" if near else None))
+    return names
 
 
 def _named(level: Level, axis: _Axis, percent: bool) -> str:

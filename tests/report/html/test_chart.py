@@ -125,3 +125,12 @@ def test_even_numbers_are_about_as_many_as_asked_for(low, high):
         found = even(low, high, count)
         assert count / 2.5 <= len(found) <= count + 2
         assert low - 1e-12 <= found[0] <= found[-1] <= high + 1e-12
+
+
+def test_the_names_of_lines_that_are_near_do_not_cover_each_other():
+    levels = [Level("a guess", 2.3), Level("the floor", 0.0), Level("reachable", 2.25)]
+    shown = chart([Series("loss", [0, 1], [2.3, 2.2])], "x", levels)
+    names = re.findall(
+        r'<span style="top:[\d.]+%"( class="below")?>([^<]+)</span>', shown.partition('class="levels"')[2]
+    )
+    assert names[:3] == [("", "a guess"), ("", "the floor"), (' class="below"', "reachable")]
