@@ -83,7 +83,9 @@ def _marks(happened: Sequence[Event]) -> list[Mark]:
 
 def _levels(way: Way) -> list[Level]:
     """The ends of the way, and what the outputs can reach of it."""
-    named = {"a guess": way.guess, "the floor": way.floor, "the least that these outputs can reach": way.reachable}
+    named = {"a guess": way.guess, "the floor": way.floor}
+    if way.reachable > way.end:
+        named["the least that these outputs can reach"] = way.reachable
     return [Level(name, y) for name, y in named.items() if math.isfinite(y)]
 
 
@@ -93,10 +95,10 @@ def _ways(way: Way) -> Callable[[float, float], list[Level]] | None:
         return None
 
     def told(low: float, high: float) -> list[Level]:
-        ends = max(way.share(high), 0.0), way.share(low)
+        ends = max(way.share(high), 0.0), min(way.share(low), 1.0)
         many = low > way.end and (way.guess - way.end) / (low - way.end) > _MANY
         shares = _SHARES if many or not ends[0] < ends[1] else even(*ends)
-        return [Level(rounded(share), way.loss(share)) for share in shares if 0 <= share <= 1]
+        return [Level(rounded(share), way.loss(share)) for share in shares]
 
     return told
 
