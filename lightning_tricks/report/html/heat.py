@@ -13,7 +13,8 @@ from lightning_tricks.report.html.markup import Markup, join, tag
 
 _TALLEST, _ROW, _NARROWEST = 420, 18, 1.4  # pixels: of a picture, of a layer at most, and at least
 _MOST_NAMES = 24
-_LETTERS = 32  # below a picture, on a phone
+_LETTERS = 27  # below a picture, on a phone
+_BROAD = 6  # columns up to which each has room for its step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,7 @@ def picture(cells: Cells, name: str, marks: Sequence[int], why: str = "a finding
     ]
     signs = [tag("i", style=f"top:{100 * (j + 0.5) / rows:.2f}%", title=why) for j in sick]
     fit = max(_LETTERS // (max(len(str(step)) for step in grid.steps) + 1), 2)
-    below = [tag("span", grid.steps[i], style=f"left:{100 * (i + 0.5) / columns:.2f}%") for i in ticks(columns, fit)]
+    below = [_step(grid.steps[i], i, columns) for i in ticks(columns, fit)]
     return tag(
         "div",
         tag("div", "layer", class_="down", aria_hidden="true"),
@@ -110,6 +111,13 @@ def picture(cells: Cells, name: str, marks: Sequence[int], why: str = "a finding
         tag("div", "probed step", class_="across", aria_hidden="true"),
         class_="heat",
     )
+
+
+def _step(step: int, i: int, columns: int) -> Markup:
+    """Below its column; the last of many columns, which are narrower than a number, ends with the picture."""
+    if columns > _BROAD and i == columns - 1:
+        return tag("span", step, class_="end")
+    return tag("span", step, style=f"left:{100 * (i + 0.5) / columns:.2f}%")
 
 
 def table(cells: Cells, caption: str) -> Markup:
