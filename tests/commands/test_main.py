@@ -125,11 +125,7 @@ def test_compare(tmp_path, capsys):
     assert (first["measure"], first["layer"], first["step"]) == ("std", "2", 0)
     capsys.readouterr()
     assert main(["compare", "0.csv", "3.csv"]) == 2
-    assert (
-        capsys.readouterr()
-        .err.rstrip()
-        .endswith("there is no file 3.csv: did you mean 0.csv? in .: 0.csv, 1.csv, 2.csv")
-    )
+    assert "there is no file 3.csv: did you mean 2.csv? in .: 0.csv, 1.csv, 2.csv" in capsys.readouterr().err
 
 
 def loud(line):

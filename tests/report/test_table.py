@@ -99,10 +99,10 @@ def test_what_was_tried_is_said_whole(sigmoids):
 
 
 def test_the_loss_is_told_as_a_share_of_the_way(sigmoids):
-    loss = sigmoids[-1].loss
-    way = {"guess": 2 * loss, "floor": 0.0}
-    known = Diagnosis([], sigmoids, experiments=[Experiment("free_outputs", "?", "!", way)])
-    assert "50.0 % of the way" in " ".join(table.text(known).split())
+    history = [dataclasses.replace(snapshot, loss=1.0, losses=()) for snapshot in sigmoids]
+    way = {"guess": 2.0, "floor": 0.0}
+    known = Diagnosis([], history, experiments=[Experiment("free_outputs", "?", "!", way)])
+    assert "(a guess has 2.00, the floor is 0: 50.0 % of the way)" in " ".join(table.text(known).split())
     boundless = {"guess": float("nan"), "floor": float("-inf")}
     unknown = Diagnosis([], sigmoids, experiments=[Experiment("free_outputs", "?", "!", boundless)])
     assert "of the way" not in table.text(unknown)

@@ -61,7 +61,7 @@ def test_layers_with_a_finding_have_a_sign_and_their_name(rectifiers):
 
 def test_it_says_what_it_shows(rectifiers):
     label = re.search('aria-label="(.*?)"', picture(cells(rectifiers, [[0.2, 0.7, 0.2, 0.2, 0.2]] * 4), "std", []))[1]
-    assert label == "std: 4 rows by 5 looks, from 0.2 to 0.7; the same numbers are in the table below"
+    assert label == "std: 4 rows by 5 probed steps, from 0.2 to 0.7; the same numbers are in the table below"
 
 
 def test_the_last_of_many_steps_ends_with_the_picture():
