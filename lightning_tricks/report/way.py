@@ -37,8 +37,8 @@ class Way(NamedTuple):
                 guess, floor = found if math.isnan(guess) else guess, least
         if math.isinf(floor):
             return cls()  # a loss without a lower bound has no way to go
-        reached = (finding.evidence.get("reachable", math.nan) for finding in diagnosis.findings)
-        return cls(guess, floor, next((each for each in reached if isinstance(each, float)), math.nan))
+        reached = (finding.evidence["reachable"] for finding in diagnosis.findings if "reachable" in finding.evidence)
+        return cls(guess, floor, next(reached, math.nan))
 
     @property
     def end(self) -> float:

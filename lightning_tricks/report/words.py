@@ -82,7 +82,7 @@ def _value(key: str, value: Any) -> str:
         size = float(value)
         if math.isnan(size) and "loss" in key:
             return "NaN"  # a loss was seen, and this is what it was; another measure that is NaN was not taken
-        share = any(word in key for word in _SHARES) and 0 <= size <= 1
+        share = any(word in key for word in _SHARES) and abs(size) <= 1
         return percent(size) if share else number(size)
     if isinstance(value, Mapping):
         return _joined([f"{words(k)} {_value(str(k), v)}" for k, v in value.items()])

@@ -70,7 +70,8 @@ def test_a_floor_that_is_not_known_is_not_told(sigmoids):
 
 def test_what_the_outputs_can_reach_is_drawn(sigmoids):
     finding = Finding("output_mismatch", "12", "critical", 0, {"reachable": 0.74})
-    page = html(Diagnosis([finding], sigmoids))
+    other = Finding("saturation", "2", "critical", 0, {"saturation": 0.9})
+    page = html(Diagnosis([other, finding], sigmoids))
     assert "the least that these outputs can reach: 0.740" in page
     assert "the floor: 0</li>" in page
     assert "can reach" not in html(Diagnosis([], sigmoids))

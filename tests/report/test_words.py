@@ -35,10 +35,11 @@ def test_evidence_of_any_kind_can_be_read(value, shown):
 
 
 def test_only_shares_are_percentages():
-    assert evidence({"dead_share": 0.5, "saturation": 1.0, "share": 7.0, "linearity": 0.5}) == [
+    assert evidence({"dead_share": 0.5, "saturation": 1.0, "share": 7.0, "share_2": -0.04, "linearity": 0.5}) == [
         "dead share 50.0 %",
         "saturation 100 %",
         "share 7.00",
+        "share 2 -4.00 %",
         "linearity 0.500",
     ]
 
