@@ -46,7 +46,9 @@ def gradient_flow(history: Sequence[Snapshot]) -> Figure:
         figure,
         "The way back: error signal and gradient by depth",
         f"Green: 9 in 10 healthy {healthy.NAMES[kind]}. Below the lower dots the signal vanishes, above the upper "
-        "one it explodes.",
+        "one it explodes."
+        if len(layers) > 1
+        else "Of one layer: nothing is lost on a way to it.",
     )
     above, below = figure.subplots(2, 1, sharex=True)
     x = np.arange(len(layers))
@@ -72,7 +74,7 @@ def gradient_flow(history: Sequence[Snapshot]) -> Figure:
         depth.mark_nonfinite(axes, shown[-1], layers)
         style.log_axis(axes)
         axes.set_ylabel(name)
-    if np.isfinite(last).any():
+    if np.isfinite(last).any() and len(layers) > 1:
         _bounds(above, kind, len(layers))
     above.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="slope: log10 per layer" if plain else None)
     below.set_xlabel("layer, in the order of execution")
