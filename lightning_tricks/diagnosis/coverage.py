@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, TOLD_AFTER, level
+from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, LEARNED, TOLD_AFTER, guess_on_validation, level
 from lightning_tricks.probes import ParameterRecord, Snapshot
 
 _SEEN: Mapping[str, Callable[[Snapshot], bool]] = {
@@ -20,6 +20,7 @@ _SEEN: Mapping[str, Callable[[Snapshot], bool]] = {
     "batch norms": lambda s: bool(s.normalizations),
     "preflight": lambda s: s.preflight is not None,
 }
+RISES = 5.0  # standard errors within the later half
 _FEW = 10  # looks under which experts that no pattern went to, and heads of other tasks, are named and not judged
 
 
@@ -108,8 +109,11 @@ def doubt(history: Sequence[Snapshot]) -> str | None:
         return f"not yet better than a guess {numbers}"
     if now.may_be_at_a_guess:
         return f"not surely better than a guess {numbers}"
-    if validation >= AT_A_GUESS * now.guess:
-        return f"on validation not better than a guess (loss {validation:.4g}, a guess has {now.guess:.4g})"
+    if now.share > LEARNED and now.fall < -RISES:
+        return f"the loss rises again {numbers}"
+    guess = guess_on_validation(history, now.guess)
+    if validation >= AT_A_GUESS * guess:
+        return f"on validation not better than a guess (loss {validation:.4g}, a guess has {guess:.4g})"
     return None
 
 

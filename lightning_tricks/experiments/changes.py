@@ -10,12 +10,14 @@ from torch import nn
 
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
+from lightning_tricks.diagnosis.registry import PROBLEMS
 from lightning_tricks.experiments.arms import ARMS, Arm
 from lightning_tricks.experiments.arms.batches import Batches
+from lightning_tricks.experiments.arms.courses import HANDICAP
 from lightning_tricks.experiments.arms.kinds.rates import RATES
 from lightning_tricks.experiments.arms.prepared import READING, prepared
 from lightning_tricks.experiments.arms.trial import GAIN, Trial, cause_of
-from lightning_tricks.experiments.arms.trials import LEARNED, Trials
+from lightning_tricks.experiments.arms.trials import LEARNED, SHORTEST, STILL, Trials
 from lightning_tricks.experiments.asking.asks import Answer, LossFunction, WrongArgumentError, asks, copied
 from lightning_tricks.experiments.asking.registry import Subject, tried
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
@@ -26,6 +28,7 @@ from lightning_tricks.model.arguments import unknown_name
 from lightning_tricks.report.words import rounded
 
 QUESTION = "Which one change makes it learn?"
+MOST = 0.5  # of the input, and the training stands at a guess's loss: the other half would have told
 _BY_NAME = {arm.name: arm for arm in ARMS}
 
 
@@ -100,9 +103,11 @@ def answer(trials: Trials) -> Answer:
         text = f"{cause.arm.text}: from {rounded(cause.base)} to {rounded(cause.share)} of the way{cut}"
         others = [t.arm.name for t in trials.trials if t.proven and t is not cause]
         return Answer(text + (f" (also {', '.join(dict.fromkeys(others))})" if others else ""), numbers, curves, steps)
-    return Answer(
-        f"none of {len(trials.trials)}; it comes {rounded(trials.best)} of the way{cut}", numbers, curves, steps
-    )
+    text = f"none of {len(trials.trials)}; it comes {rounded(trials.best)} of the way{cut}"
+    made = trials.bases[0].steps if trials.bases else 0
+    stands = made >= HANDICAP * SHORTEST and trials.best < STILL
+    doubt = f"no fault was seen, but in {made} steps the loss on held-back data stays at that of a guess"
+    return Answer(text, numbers, curves, steps, doubt=doubt if stands else "")
 
 
 def _proven_arms(found: Experiment) -> list[str]:
@@ -121,12 +126,33 @@ def _proves(found: Experiment, finding: Finding) -> bool:
 def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
     """What the simplest proven change stands for, where the rules say nothing of the kind."""
     cause: Trial | None = subject.notes.get("changes")
-    if cause is None or subject.knows(cause.arm.problem):
+    if cause is None:
+        yield from _unread(subject, found)
+        return
+    if subject.knows(cause.arm.problem):
         return
     remedies = [remedy for finding in subject.diagnosis.findings if finding.rank for remedy in finding.remedies]
     if cause.arm.action in {remedy.action for remedy in remedies}:
         return
     yield finding_of(cause, subject.diagnosis.history[-1].step)
+
+
+def _unread(subject: Subject, found: Experiment) -> Iterator[Finding]:
+    """Where the loss stays at that of a guess whatever is changed, and most of the input has no influence."""
+    read = subject.done.get("never_read")
+    if not found.doubt or read is None or not read.conclusive or subject.knows(*PROBLEMS):
+        return
+    share = read.numbers["never_read"] / max(read.numbers["features"], 1.0)
+    most = Criterion("share of the input features without any influence", share, ">=", MOST)
+    if not most.holds or share >= 1.0:
+        return
+    explanation = (
+        f"The loss stays at that of a guess, and {share:.0%} of the input have exactly no influence on the outputs "
+        f"({read.answer}): what would tell the targets may be there."
+    )
+    todo = Remedy("read_input", "look at the index by which an output or a part of the input is taken, as out[:, 0]")
+    step = subject.diagnosis.history[-1].step
+    yield Finding("not_learning", None, "warning", step, {most.name: share}, explanation, (todo,), decided_by=(most,))
 
 
 def finding_of(trial: Trial, step: int) -> Finding:
@@ -157,7 +183,8 @@ def _trials(subject: Subject) -> Answer:
     if not batches.apart:
         raise NotAskedError("of one batch nothing can be held back")
     trials = prepared(subject.training.copy(), batches, False, subject.deadline)
-    trials.run(ordered(ARMS, subject.diagnosis.findings))
+    advised = advice_of(subject.diagnosis.findings)
+    trials.run(ordered(ARMS, advised), advised=advised)
     subject.notes["changes"] = cause_of(trials.trials)
     subject.notes["learned"] = trials.best >= LEARNED
     if not trials.bases:
@@ -168,9 +195,13 @@ def _trials(subject: Subject) -> Answer:
 _asked = asks(QUESTION, "changes")(_trials)
 
 
-def ordered(arms: Sequence[Arm], findings: Sequence[Finding]) -> list[Arm]:
-    """What the findings advise first; the order of the arms else."""
-    advised = [remedy.action for finding in findings for each in _tree(finding) for remedy in each.remedies]
+def advice_of(findings: Sequence[Finding]) -> list[str]:
+    """The actions that findings advise, in their order."""
+    return [remedy.action for finding in findings for each in _tree(finding) for remedy in each.remedies]
+
+
+def ordered(arms: Sequence[Arm], advised: Sequence[str]) -> list[Arm]:
+    """What is advised first; the order of the arms else."""
     rank = {action: index for index, action in reversed(list(enumerate(advised)))}
     return sorted(arms, key=lambda arm: rank.get(arm.action, len(advised)))
 

@@ -80,13 +80,25 @@ def _unread(training: Training, batch: Any, loader: Any = None) -> Answer:
         return Answer(f"none: all {features} have", numbers)
     which = torch.cat([each.flatten() for each in silent]).nonzero().flatten().tolist()
     listed = ", ".join(map(str, which[:_NAMED])) + (", ..." if len(which) > _NAMED else "")
-    return Answer(f"{unread} of {features}: {listed}", numbers)
+    along = "".join(f"; {text}" for text in map(_along, silent) if text)
+    return Answer(f"{unread} of {features}: {listed}{along}", numbers)
 
 
 def _silent(x: Tensor, gradient: Tensor, collation: Collation) -> Tensor:
     """Per feature whether no pattern's gradient is anything but zero."""
     axis = collation.axis(x)
     return ~(gradient != 0).any(0 if axis is None else axis)
+
+
+def _along(silent: Tensor) -> str:
+    """Which few places along an axis of the patterns are read, where that is all that tells them apart."""
+    for axis in range(silent.dim()):
+        places = silent.movedim(axis, 0).flatten(1)
+        read = (~places).any(1).nonzero().flatten().tolist()
+        if 0 < len(read) <= len(places) // 2 and bool((places == places[:, :1]).all()):
+            few = ", ".join(map(str, read[:_NAMED])) + (", ..." if len(read) > _NAMED else "")
+            return f"along axis {axis + 1} only {few} of {len(places)} is read"
+    return ""
 
 
 @tried("never_read", order=4)

@@ -20,7 +20,7 @@ from lightning_tricks.experiments.arms.prepared import READING, prepared
 from lightning_tricks.experiments.arms.trial import GAIN, LEAST, Trial, simplest
 from lightning_tricks.experiments.arms.trials import LEARNED, Notice, Trials
 from lightning_tricks.experiments.asking.asks import without_a_trace
-from lightning_tricks.experiments.changes import ordered
+from lightning_tricks.experiments.changes import advice_of, ordered
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.experiments.training.deadline import Deadline, TimeIsUpError
@@ -135,7 +135,8 @@ class _Rounds:
     ) -> None:
         history = [] if diagnosis is None else diagnosis.history
         self.training, self.batches, self.deadline, self.notice = training, batches, deadline, notice
-        self.arms = ordered(ARMS, [] if diagnosis is None else diagnosis.findings)
+        self.advised = advice_of([] if diagnosis is None else diagnosis.findings)
+        self.arms = ordered(ARMS, self.advised)
         self.was_trained = training.begun >= TRAINED or (bool(history) and history[-1].step >= TRAINED)
         self.first: Trials | None = None  # from the weights that are there
         if is_finite(training.module):
@@ -176,7 +177,7 @@ class _Rounds:
             used = {trial.arm.name for _, trial in self.winners}
             rebuilt = any(trial.arm.group == "rebuild" for _, trial in self.winners)  # once is enough
             arms = [arm for arm in self.arms if arm.name not in used and not (rebuilt and arm.group == "rebuild")]
-            trials.run(arms, enough=LEAST)
+            trials.run(arms, enough=LEAST, advised=self.advised)
             winner = simplest(trials.trials, LEAST)
             if winner is None:
                 return

@@ -5,7 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from lightning_tricks.experiments.preflight.preflight import Collation, NotAskedError, PreflightRecord, preflight
+from lightning_tricks.experiments.preflight.preflight import (
+    Collation,
+    NotAskedError,
+    PreflightRecord,
+    has_one_target,
+    preflight,
+)
 from lightning_tricks.probes import Probe, Snapshot
 
 _KEY = "preflight"
@@ -47,10 +53,11 @@ class FirstStep:
         try:
             if call is None:
                 raise NotAskedError("no call of the model was seen that leads to the loss")
+            same_target = has_one_target(call, collation)
             if not collation.tensors:
                 given = (call.args, call.kwargs, [targets.numbers for targets in call.targets])
                 collation = Collation.of(given, self._loader)
-            self._record = preflight(call, collation)
+            self._record = dataclasses.replace(preflight(call, collation), same_target=same_target)
         except NotAskedError as reason:
             self._reason = f"not asked: {reason}"
         except Exception as error:  # a forward may do anything

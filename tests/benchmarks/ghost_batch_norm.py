@@ -29,6 +29,9 @@ CASES = [
     ("image", (128, 256, 8, 8), 16),
     ("image, remainder", (250, 64, 16, 16), 32),
     ("image, channels last", (256, 64, 16, 16), 32),
+    ("image, channels last", (64, 32, 16, 16), 16),
+    ("image, channels last", (64, 32, 8, 8), 32),
+    ("image, channels last", (32, 16, 8, 8), 8),
 ]
 
 

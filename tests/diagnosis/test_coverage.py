@@ -11,6 +11,7 @@ from torch import nn
 import lightning_tricks as lt
 from lightning_tricks.diagnosis import PROBLEMS
 from lightning_tricks.diagnosis.coverage import coverage, doubt
+from lightning_tricks.probes import Snapshot
 
 from .custom import fit
 from .trainings import deep, sgd, train
@@ -105,6 +106,19 @@ def test_a_validation_at_a_guess_is_no_health() -> None:
     diagnosis = lt.diagnose([dataclasses.replace(s, validation_loss=2.31) for s in history])
     assert diagnosis.state == "unknown"
     assert diagnosis.verdict == "Unknown: on validation not better than a guess (loss 2.31, a guess has 2.301)."
+
+
+def test_a_loss_that_rises_again_is_no_health() -> None:
+    history = train(deep(nn.ReLU, 2), steps=130, every=10)
+
+    def ending(*losses: float) -> list[Snapshot]:
+        whole = [2.3 - 0.1 * k for k in range(len(history) - 6)] + list(losses)
+        return [dataclasses.replace(s, loss=x, recent_losses=()) for s, x in zip(history, whole, strict=True)]
+
+    assert lt.diagnose(ending(1.5, 1.51, 1.5, 1.51, 1.5, 1.51)).healthy
+    assert lt.diagnose(ending(0.1, 0.11, 0.5, 0.51, 0.52, 0.53)).healthy  # far under a guess
+    verdict = lt.diagnose(ending(1.3, 1.31, 1.9, 1.91, 1.92, 1.93)).verdict
+    assert verdict.startswith("Unknown: the loss rises again after 1")
 
 
 def test_a_loss_that_cannot_be_told_from_a_guess_is_no_health() -> None:

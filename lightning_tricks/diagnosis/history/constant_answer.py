@@ -40,9 +40,13 @@ class ConstantAnswer:
     def loss_on(self, record: LossRecord) -> float:
         """What it loses on the targets of one step."""
         weighted = np.array(record.wanted) * self.weights
+        return self.loss_among(record.wanted) * _per_element(record, weighted.sum() / sum(record.wanted))
+
+    def loss_among(self, counts: Sequence[int]) -> float:
+        """The mean of what it loses where the classes are wanted so often; infinite if one was never wanted before."""
+        weighted = np.array(counts) * self.weights
         with np.errstate(divide="ignore", invalid="ignore"):
-            lost = -np.where(weighted > 0, weighted * np.log(self.shares), 0.0).sum() / weighted.sum()
-        return float(lost) * _per_element(record, weighted.sum() / sum(record.wanted))
+            return float(-np.where(weighted > 0, weighted * np.log(self.shares), 0.0).sum() / weighted.sum())
 
 
 def best_constant(records: Sequence[LossRecord]) -> ConstantAnswer | None:

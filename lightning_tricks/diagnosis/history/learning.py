@@ -127,6 +127,16 @@ def guess_of(history: Sequence[Snapshot]) -> float:
     return min(guess, _of_the_best_constant(records) if constant is None else constant.loss)
 
 
+def guess_on_validation(history: Sequence[Snapshot], guess: float) -> float:
+    """What the training's guess loses on validation: more, where other classes are frequent there."""
+    counts = next((s.validation.class_counts for s in history if s.validation is not None), ())
+    records = [record for snapshot in history for record in snapshot.losses[:1]]
+    constant = best_constant(records) if counts and records else None
+    if constant is None or len(constant.counts) != len(counts):
+        return guess
+    return max(guess, constant.loss_among(counts))
+
+
 def _pooled_variance(records: Sequence[LossRecord]) -> float:
     """That of the targets of all looks together: small batches differ in their means as well."""
     weights = _patterns(records)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
-from lightning_tricks.diagnosis.history.constant_answer import ConstantAnswer, best_constant
+from lightning_tricks.diagnosis.history.constant_answer import ConstantAnswer, best_constant, entropy
 from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, LITTLE, SURE, TOLD_AFTER, at_full_rate, had_its_time
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
+from lightning_tricks.diagnosis.history.progress import validations
 from lightning_tricks.diagnosis.remedies import written
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import LossRecord, Snapshot
@@ -48,9 +49,14 @@ def find_class_imbalance(history: Sequence[Snapshot]) -> Iterator[Finding]:
         constant = best_constant(calls.records)
         if constant is None:
             continue
-        found = _pushed(calls, constant) or _one_answer(history, calls, constant)
-        if found is not None:
-            yield found
+        found = [
+            _pushed(calls, constant),
+            _one_answer(history, calls, constant),
+            _mixture(history, calls, constant),
+        ]
+        known = sorted((each for each in found if each is not None), key=lambda each: -each.rank)
+        if known:
+            yield known[0]
             return
 
 
@@ -120,6 +126,46 @@ def _one_answer(history: Sequence[Snapshot], calls: LossCalls, constant: Constan
     return Finding(
         *(PROBLEM, None, severity, history[0].step, evidence, explanation, _remedies(calls.latest, constant)),
         decided_by=(*why, *([sure] if sure.holds else [])),
+    )
+
+
+def _mixture(history: Sequence[Snapshot], calls: LossCalls, constant: ConstantAnswer) -> Finding | None:
+    """Where the classes are even on validation, no better there than the same answer for all: the frequent one is."""
+    record = next((s.validation for s in history if s.validation is not None), None)
+    lately = validations(history)[-HYSTERESIS:]
+    if record is None or record.resampled or not record.whole or len(record.class_counts) != len(constant.counts):
+        return None
+    if constant.imbalance < LIMITS.factor or len(lately) < HYSTERESIS:
+        return None
+    if not had_its_time(history) or not at_full_rate(history):
+        return None
+    shares = np.array(record.class_counts) / sum(record.class_counts)
+    guess, there = float(entropy(shares)), constant.loss_among(record.class_counts)
+    losses = [history[index].validation_loss for index in lately]
+    others = (1.0 - shares[constant.frequent]) / (1.0 - constant.shares[constant.frequent])
+    why = (
+        Criterion("share of the other classes on validation, over that in training", others, ">", LIMITS.factor),
+        Criterion("lowest of the last validation losses, over a guess's there", min(losses) / guess, ">=", 1.0),
+    )
+    if not all(each.holds for each in why):
+        return None
+    name = _name(calls.latest, constant.frequent)
+    evidence = {
+        "frequent class": constant.frequent,
+        "its share in training": float(constant.shares[constant.frequent]),
+        "its share on validation": float(shares[constant.frequent]),
+        "validation loss": losses[-1],
+        "loss of a guess there": guess,
+        "loss there of the training's shares": there,
+    }
+    explanation = (
+        f"{evidence['its share in training']:.3g} of the training's targets are {name}, on validation "
+        f"{evidence['its share on validation']:.3g}. There the loss is {losses[-1]:.3g}, where a guess has {guess:.3g} "
+        f"and one that knows the training's shares only {there:.3g}: what is learned is how frequent the classes are."
+    )
+    return Finding(
+        *(PROBLEM, None, "warning", history[0].step, evidence, explanation, _remedies(calls.latest, constant)),
+        decided_by=why,
     )
 
 

@@ -11,6 +11,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Sever
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence
 from lightning_tricks.diagnosis.history.traces import Trace, has_stepped, lacks, traces_of, went_back
 from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.diagnosis.rules.disconnected_parameters_loss import weightless
 from lightning_tricks.probes import Snapshot
 
 PROBLEM = "disconnected_parameters"
@@ -59,6 +60,7 @@ def find_disconnected_parameters(history: Sequence[Snapshot]) -> list[Finding]:
     silent = [trace for trace in traces if trace.silent and trace.record.optimized]
     kinds = _cut(traces, silent), _never_run(snapshots, silent), _unheld(snapshots, traces), _none_held(snapshots)
     found = list(filter(None, (*kinds, _loose(snapshots))))
+    found += weightless(history, PROBLEM) if history else ()
     return [_unused(silent)] if silent and not found else found
 
 

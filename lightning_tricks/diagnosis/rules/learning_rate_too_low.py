@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
-from lightning_tricks.diagnosis.history import progress
+from lightning_tricks.diagnosis.history import learning, progress
 from lightning_tricks.diagnosis.history.clipping import Clipping
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY
 from lightning_tricks.diagnosis.history.remembered import remembered
@@ -32,6 +32,8 @@ class LIMITS:
     sensitive: float = 0.01  # abs(gradient x weights) over loss, median: .02 to 100 in nets that learn, .004 vanishing
     good_start: float = 0.5  # first loss over that of a guess: a network that is fine-tuned has less to learn
     aim: float = 0.001  # ratio to come up to: safe from above
+    gone: float = 0.01  # of the highest rate: what is left by then moves nothing that the rest has not moved
+    early: float = 0.5  # of the training: schedules that are usual come there at its end
     most: float = 1e6  # factor by which the learning rate is raised
 
 
@@ -47,6 +49,9 @@ def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]
     """Updates that never were more than tiny though the loss depends on the weights, and a loss that hardly falls."""
     slow = slow_steps(history)
     if slow is None or slow.clips_most:
+        gone = None if slow is not None else _taken_away(history)
+        if gone is not None:
+            yield gone
         return
     first, latest = history[0], history[-1]
     reason = "The gradients reach the weights; at this pace the training takes hundreds of times too long."
@@ -57,6 +62,37 @@ def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]
         todo = Remedy("shorten_warm_up", f"let the warm-up end within the first {within} steps")
     numbers = (slow.severity, first.step, slow.evidence, slow.explanation + reason, (todo,))
     yield Finding("learning_rate_too_low", None, *numbers, decided_by=slow.why)
+
+
+def _taken_away(history: Sequence[Snapshot]) -> Finding | None:
+    """A schedule that has brought the rate down before anything was learned, and long before the end."""
+    known = [(snapshot.step, snapshot.learning_rate) for snapshot in history if snapshot.learning_rate > 0]
+    now = learning.level(history)
+    if not known or now is None or not now.told:
+        return None
+    highest, (begun, last) = max(rate for _, rate in known), (history[0].step, history[-1].step)
+    fallen = next((step for step, rate in known if rate <= LIMITS.gone * highest), last)
+    late = [progress.typical_ratio(s) for s in history if s.step >= fallen]
+    why = (
+        Criterion("learning rate over its highest", known[-1][1] / highest, "<=", LIMITS.gone),
+        Criterion("share of the steps until then", (fallen - begun) / max(last - begun, 1), "<", LIMITS.early),
+        Criterion("steps since", last - fallen, ">=", RECOVERY),
+        Criterion("loss over that of a guess", now.share, ">=", progress.STUCK),
+        Criterion("update ratio since, median", progress.median(late), "<", LIMITS.small),
+    )
+    if not all(each.holds for each in why) or now.fall >= learning.FALLING:
+        return None
+    evidence = {"highest learning rate": highest, "learning rate": known[-1][1], **{c.name: c.value for c in why[2:]}}
+    explanation = (
+        f"The schedule has brought the learning rate from {highest:.2g} to {known[-1][1]:.2g}, under a hundredth after "
+        f"{fallen - begun} steps, when nothing was learned yet: the loss is {now.share:.2f} of a guess's and stands."
+    )
+    text = (
+        "let the schedule go on once an epoch, not once a batch: scheduler.step() behind the loop over batches, or "
+        '{"scheduler": ..., "interval": "epoch"}; else a slower one'
+    )
+    todo = (Remedy("mend_schedule", text),)
+    return Finding("learning_rate_too_low", None, "warning", fallen, evidence, explanation, todo, decided_by=why)
 
 
 @dataclass(frozen=True)

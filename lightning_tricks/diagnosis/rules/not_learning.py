@@ -82,7 +82,8 @@ def _standing(now: learning.Level) -> Finding:
 def _by_heart(history: Sequence[Snapshot], now: learning.Level) -> Iterator[Finding]:
     """No validation was ever under a guess's loss, and the less so the further the training fell under it."""
     known = validations(history)
-    losses = [history[index].validation_loss / now.guess for index in known]
+    guess = learning.guess_on_validation(history, now.guess)
+    losses = [history[index].validation_loss / guess for index in known]
     if len(losses) < HYSTERESIS:
         return
     why = (
@@ -94,8 +95,8 @@ def _by_heart(history: Sequence[Snapshot], now: learning.Level) -> Iterator[Find
         return
     evidence = {
         "loss": now.mean,
-        "lowest validation loss": min(losses) * now.guess,
-        "validation loss": losses[-1] * now.guess,
+        "lowest validation loss": min(losses) * guess,
+        "validation loss": losses[-1] * guess,
         "loss of a guess": now.guess,
         "steps": now.steps,
     }

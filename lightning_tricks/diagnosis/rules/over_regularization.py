@@ -26,6 +26,7 @@ class LIMITS:
     outweighs: float = 1.0  # decay over gradient, median: .02 usual, .9 where labels are noise, 4 and more where fatal
     balances: float = 0.5  # at every look: weights that have shrunk until their gradient is a match still show .9
     shrunk: float = 0.2  # weights over their largest; .4 where only noise is to be learned
+    halved: float = 0.5  # the same where decay outweighs the gradient at every look, as it does not there
     usual: float = 0.02  # share of the decay that harms nothing
     penalty: float = 1.0  # what a loss has beside that of the targets, over that
     noise: float = 0.8  # share of a layer's variance: .5 to .77 before p = .5 learns, .85 at .8, .92 and more at .9
@@ -64,9 +65,10 @@ def _decay(history: Sequence[Snapshot]) -> Finding | None:
         return None  # before the sizes of all looks are read
     size = shrunk(history, {record.name for record in held})
     factor = progress.median(_factor(latest, record) for record in held)
+    always = min(map(decay_share, history)) >= LIMITS.outweighs
     why = (
         Criterion("weight decay over the gradient, median over weights", share, ">=", LIMITS.outweighs),
-        Criterion("size of the weights over their largest", size, "<=", LIMITS.shrunk),
+        Criterion("size of the weights over their largest", size, "<=", LIMITS.halved if always else LIMITS.shrunk),
         Criterion("recent loss over that of a guess", loss, ">", LEARNED),
     )
     if not all(each.holds for each in why):

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
+from lightning_tricks.diagnosis.history.learning import guess_on_validation
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
 from lightning_tricks.diagnosis.history.progress import STUCK, guess_loss, recent_loss, validations
 from lightning_tricks.diagnosis.rule import rule, thresholds
@@ -58,6 +59,7 @@ def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
         Criterion("training loss, by the validation loss", train, "<", LIMITS.below * now),
         Criterion("training loss, by that at the minimum", train, "<", LIMITS.still_falling * train_then),
         Criterion("training loss, by that of a guess", train, "<", STUCK * start),
+        *_mixture(history, start, now - lowest),
     )
     if not all(criterion.holds for criterion in why) or is_unlike(history, known, start):
         return
@@ -77,6 +79,14 @@ def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
     severity: Severity = "critical" if now >= LIMITS.far * lowest or now > guess else "warning"
     todo = _remedies(history[-1], step)
     yield Finding("overfitting", None, severity, step, evidence, explanation, todo, decided_by=why)
+
+
+def _mixture(history: Sequence[Snapshot], guess: float, risen: float) -> tuple[Criterion, ...]:
+    """Where other classes are frequent on validation, to learn what is frequent in the training costs as much there."""
+    of_mixture = guess_on_validation(history, guess) - guess
+    return (
+        (Criterion("its rise, by what other shares of the classes cost", risen, ">", of_mixture),) if of_mixture else ()
+    )
 
 
 def _came_back(history: Sequence[Snapshot], known: Sequence[int], best: int) -> float:

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
+from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
 from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.diagnosis.rules.batch_mixing import preflight
 from lightning_tricks.probes import LossRecord, Snapshot
 
 PROBLEM = "target_mismatch"
@@ -18,6 +20,7 @@ _SIGNED = ("soft_margin_loss", "hinge_embedding_loss")
 class LIMITS:
     outside: float = 0.5  # from [0, 1]: halfway to the next label; noisy labels of GANs go from -.3 to 1.2
     several: float = 0.3  # share of the rows that name several classes
+    patterns: int = 64  # that all have the same target
     shifted: float = 2.0  # positions: a language model predicts the next one
 
 
@@ -45,6 +48,31 @@ def find_target_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
         if found is not None:
             evidence = {"loss function": calls.latest.function, **found.evidence}
             yield Finding(**{**vars(found), "evidence": evidence})
+    if len(every) == 1 and all_the_same(history, every[0]):
+        yield _one_target(every[0])
+
+
+def all_the_same(history: Sequence[Snapshot], calls: LossCalls) -> bool:
+    """Whether the data bring one and the same target for every pattern of every look."""
+    _, asked = preflight(history)
+    low, high = calls.target_range
+    known = asked is not None and asked.same_target and len(calls.records) >= HYSTERESIS
+    return known and low == high and calls.pooled.patterns >= LIMITS.patterns
+
+
+def _one_target(calls: LossCalls) -> Finding:
+    value, patterns = calls.target_range[0], calls.pooled.patterns
+    explanation = (
+        f"All {patterns} targets that came in are {value:.4g}. One constant output has the best loss there is, and "
+        "that is what is learned, whatever the input."
+    )
+    text = "look where the targets are made: a cast to integers of values in [0, 1], a filter, an index that stands"
+    why = Criterion("targets that are the same", patterns, ">=", LIMITS.patterns)
+    evidence, todo = (
+        {"loss function": calls.latest.function, "target": value, "patterns": patterns},
+        [Remedy("check_targets", text)],
+    )
+    return calls.all().finding(PROBLEM, calls.latest.weighted, "warning", evidence, explanation, todo, [why])
 
 
 def out_of_range(calls: LossCalls) -> Finding | None:

@@ -101,7 +101,8 @@ def _constant(history: Sequence[Snapshot], found: Persistence, layer: WeightedRe
     )
     evidence = {"patterns looked at": patterns, "input std, within a feature": layer.input_std}
     why = [Criterion("input std, within a feature", layer.input_std, "<=", LIMITS.rounding * _size(layer))]
-    severity = found.severity() if is_stuck(history) else "info"  # a code that is decoded may be constant by design
+    one_target = asked is not None and asked.same_target  # else it may be a code that is decoded, constant by design
+    severity = found.severity() if one_target or is_stuck(history) else "info"
     traits = [Trait.SAME_INPUT]
     return found.finding("unnormalized_input", layer.name, severity, evidence, explanation, [SAME], why, traits)
 

@@ -12,7 +12,14 @@ import numpy as np
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
 from lightning_tricks.diagnosis.history.constant_answer import entropy
-from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, TOLD_AFTER, guess_of, later_losses, level
+from lightning_tricks.diagnosis.history.learning import (
+    AT_A_GUESS,
+    TOLD_AFTER,
+    guess_of,
+    guess_on_validation,
+    later_losses,
+    level,
+)
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
@@ -116,7 +123,7 @@ def _harm(history: Sequence[Snapshot]) -> tuple[Criterion | None, float]:
     stands = Criterion("loss over that of a guess", now.share, ">=", AT_A_GUESS)
     over = float((later_losses(history) > guess).mean())
     leaps = Criterion("share of the steps over a guess", over, ">", LIMITS.jumps)
-    unseen = history[-1].validation_loss / guess
+    unseen = history[-1].validation_loss / guess_on_validation(history, guess)
     forgets = Criterion("validation loss over that of a guess", unseen, ">", LIMITS.validation)
     harms = (leaps, *([forgets] if 2.0 * now.share < unseen else []))
     told = next((each for each in harms if each.holds), None) if now.told else None

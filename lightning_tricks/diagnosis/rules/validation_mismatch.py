@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
-from lightning_tricks.diagnosis.history.learning import guess_of
+from lightning_tricks.diagnosis.history.learning import guess_of, guess_on_validation
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
 from lightning_tricks.diagnosis.history.progress import recent_loss, validations
 from lightning_tricks.diagnosis.rule import rule, thresholds
@@ -60,8 +60,10 @@ class LIMITS:
 def find_validation_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """Validation data are of another scale, of other classes, or numbered in another order than in training."""
     known = next(((s.step, s.validation) for s in history if s.validation is not None), None)
-    found = None if known is None else _of_input(*known) or _of_classes(*known, history)
-    found = found if found is not None and found.rank else _of_loss(history) or found
+    of_classes = None if known is None else _of_classes(*known, history)
+    found = (None if known is None else _of_input(*known)) or of_classes
+    if of_classes is None:  # where other classes are frequent, the loss says so and nothing else
+        found = found if found is not None and found.rank else _of_loss(history) or found
     if found is not None:
         yield found
 
@@ -239,15 +241,16 @@ def _of_loss(history: Sequence[Snapshot]) -> Finding | None:
     )
     if not all(each.holds for each in why) or any(each.rank for each in find_batch_norm_mismatch(history)):
         return None
+    on_validation = guess_on_validation(history, guess)
     evidence = {
-        "validation loss": now * guess,
+        "validation loss": now * on_validation,
         "training loss": train * guess,
         "loss of a guess": guess,
-        "first validation loss": first * guess,
+        "first validation loss": first * on_validation,
     }
     explanation = (
         f"The training loss is {train * guess:.3g}, far under the {guess:.3g} of a guess; the validation loss is "
-        f"{now * guess:.3g}, and was over a guess's from the first validation on ({first * guess:.3g}). What the "
+        f"{now * on_validation:.3g}, and was over a guess's from the first on ({first * on_validation:.3g}). What the "
         "network learns is wrong there: classes are numbered otherwise, or inputs and targets do not belong together."
     )
     pairs = Remedy("check_targets", "show ten examples of both loaders, each with the name of its class")
@@ -271,7 +274,8 @@ def _since_begun(
 
     Within the first epoch they begin where the training is first found under a guess.
     """
-    losses = [(recent_loss(history[: index + 1]) / guess, history[index].validation_loss / guess) for index in known]
+    there = guess_on_validation(history, guess)
+    losses = [(recent_loss(history[: index + 1]) / guess, history[index].validation_loss / there) for index in known]
     for begun, (index, (train, _)) in enumerate(zip(known, losses, strict=True)):
         if history[index].epoch <= 1.0 and train < 1.0 - LIMITS.apart:
             return losses[begun:], True

@@ -19,6 +19,7 @@ from lightning_tricks.experiments.training.training import Training
 
 EVERY = 20  # steps between two looks
 UNDER = 0.1  # of the way: the floor is that of a few batches
+LOST = 0.3  # of the way, on batches that were trained on as well: no overfitting, the training falls apart
 
 
 class Unit:
@@ -116,7 +117,19 @@ class Course:
         self.training = None
 
     def best(self, first: int, last: int) -> tuple[float, float]:
-        """The best shares, held back and seen, between two steps."""
+        """The best shares, held back and seen, between two steps; of a training that falls apart what it keeps."""
+        return self._between(self._end(last) if self.falls_apart(last) else first, last)
+
+    def falls_apart(self, last: int) -> bool:
+        """Whether in the last quarter of so many steps it is nowhere near its best any more."""
+        best, kept = self._between(0, last), self._between(self._end(last), last)
+        return min(before - after for before, after in zip(best, kept, strict=True)) > LOST
+
+    @staticmethod
+    def _end(last: int) -> int:
+        return last - last // 4
+
+    def _between(self, first: int, last: int) -> tuple[float, float]:
         at = [step for step in self.held if first <= step <= last]
         return max(self.held[step] for step in at), max(self.seen[step] for step in at)
 

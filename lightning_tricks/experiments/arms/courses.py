@@ -35,8 +35,8 @@ class Courses:
 
     @property
     def best(self) -> float:
-        """How far the unchanged training has come at its best."""
-        return max(self.bases[0].held.values()) if 0 in self.bases else 0.0
+        """How far the unchanged training has come at its best, or what it keeps of that."""
+        return self.bases[0].best(0, self.bases[0].steps)[0] if 0 in self.bases else 0.0
 
     def reach(self, trial: Trial, seed: int, steps: int, near: float = 0.0) -> float:
         """Both trainings so far, and the gain there; the one on seen batches is returned.
@@ -58,6 +58,18 @@ class Courses:
             if seed == 0 or trial.gain > near or len(bases) > 1:
                 return course.seen[steps] - seen
             bases.append(self.base(seed))
+
+    def hold(self, trial: Trial, seed: int, steps: int, near: float = 0.0) -> float:
+        """The same; where the unchanged training falls apart after a while, the change has to hold for as long."""
+        gain_seen, last = self.reach(trial, seed, steps, near), HANDICAP * steps
+        if not self.base().falls_apart(last):
+            return gain_seen
+        course = trial.courses[seed]
+        course.run(last)
+        held, seen = course.best(steps, last)
+        trial.gain += held - trial.share
+        trial.share = held
+        return gain_seen + seen - course.seen[steps]
 
     def _changed(self, arm: Arm, seed: int) -> Course:
         training = self.training.copy()

@@ -10,7 +10,7 @@ simplest changes are tried first, and nothing further once one of them leaves no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lightning_tricks.experiments.arms.arm import Arm, Group, Setting
@@ -62,6 +62,7 @@ class Trials(Courses):
     ) -> None:
         super().__init__(training, setting, unit, deadline)
         self.notice, self.trials, self.complete = notice, list[Trial](), True
+        self.advised: Collection[str] = ()
         # The unchanged training is compared as far as it is meant to go: what it would reach later helps nobody.
         planned = LOOK * math.ceil(training.planned_steps / (HANDICAP * LOOK))
         self.until = min(DECLARE, max(SHORTEST, planned))
@@ -75,6 +76,7 @@ class Trials(Courses):
         *,
         always: bool = False,
         enough: Mapping[Group, float] = ENOUGH,
+        advised: Collection[str] = (),
     ) -> list[Trial]:
         """Sort the arms, try the best for longer; Ctrl-C and the end of the time keep what is known.
 
@@ -83,7 +85,9 @@ class Trials(Courses):
             rates: Which ways the learning rate is climbed; None for both.
             always: Also where the unchanged training has learned what there is, and all, whatever is proven.
             enough: Of the best gain, for a change to be preferred to less simple ones.
+            advised: Actions that are not dropped at the first look: what is right may begin slower.
         """
+        self.advised = advised
         try:
             self.notice("unchanged")
             self.base().run(HANDICAP * self.sort)
@@ -147,7 +151,7 @@ class Trials(Courses):
 
     def _sort(self, trial: Trial) -> None:
         """On, if it does better at the first look than the unchanged training at its worst until then."""
-        trial.dropped = not self._loss(trial) < self._worst
+        trial.dropped = not self._loss(trial) < self._worst and trial.arm.action not in self.advised
         try:
             if not trial.dropped:
                 self.reach(trial, 0, self.sort)
@@ -237,7 +241,7 @@ class Trials(Courses):
             return
         needs, gains = GAIN[trial.arm.group], list[float]()
         for seed in SEEDS:
-            seen = self.reach(trial, seed, self.until, 2 * needs)
+            seen = self.hold(trial, seed, self.until, 2 * needs)
             gains.append(trial.gain)
             clear = trial.arm.group == "undo" or seen > needs or trial.gain > CLEAR
             if trial.gain <= needs or not clear:
@@ -250,11 +254,15 @@ class Trials(Courses):
         for seed in SEEDS:
             self.reach(trial, seed, self.sort)
             gains.append(trial.gain)
-            if trial.gain <= CLEAR or self._growth() > STILL:
+            if trial.gain <= CLEAR or not self._stands_still:
                 trial.gain = min(gains)
                 return False
         trial.gain = min(gains)
         return True
+
+    @property
+    def _stands_still(self) -> bool:
+        return self._growth() <= STILL and not self.base().falls_apart(HANDICAP * self.sort)
 
     def _growth(self) -> float:
         """What the unchanged training has gained in the second half of its steps, on its way to a guess as well."""

@@ -3,6 +3,7 @@
 from lightning_tricks.experiments.data.classes import classes
 from lightning_tricks.experiments.data.constant_features import constant_features
 from lightning_tricks.experiments.data.duplicates import duplicates
+from lightning_tricks.experiments.data.finite_values import finite_values
 from lightning_tricks.experiments.data.leaking_features import leaking_features
 from lightning_tricks.experiments.data.paired_transforms import paired_transforms
 from lightning_tricks.experiments.data.scales import scales
@@ -12,6 +13,7 @@ __all__ = [
     "classes",
     "constant_features",
     "duplicates",
+    "finite_values",
     "leaking_features",
     "paired_transforms",
     "scales",

@@ -53,8 +53,8 @@ def scales(data: Any, val_data: Any = None) -> Answer:
         val_data: The same for validation.
 
     Returns:
-        Numbers: ``others``: patterns in another unit, and the ``factor`` to the most; ``not_finite``: patterns with NaN
-        or infinite numbers; of validation ``off``: the share of features whose median or quartile range is another.
+        Numbers: ``others``: patterns in another unit, and the ``factor`` to the most; of validation ``off``: the share
+        of features whose median or quartile range is another.
 
         How to read it: images read by two ways, one of which divides by 255; a source that measures in metres.
 
@@ -66,33 +66,22 @@ def scales(data: Any, val_data: Any = None) -> Answer:
     return _measured(Data(data, val_data))[0]
 
 
-def _measured(data: Data) -> tuple[Answer, Unit | None, np.ndarray]:
+def _measured(data: Data) -> tuple[Answer, Unit | None]:
     train = data.train
-    broken = not_finite(train)
     unit = unit_of(train)
-    numbers = {"others": 0.0, "factor": 1.0, "not_finite": float(len(broken))}
+    numbers = {"others": 0.0, "factor": 1.0}
     text, shown = "no, all in one unit", []
     if unit is not None:
         numbers |= {"others": float(len(unit.places)), "factor": unit.factor}
         named = f"{listed(train, unit.places)}: {train.numbering}"
         text = f"{len(unit.places)} of {len(train)}, a factor of {unit.factor:.3g} in {unit.name} ({named})"
         shown = examples_of(train, ((int(i), f"{unit.factor:.3g} times the size in {unit.name}") for i in unit.places))
-    if len(broken):
-        text += f"; {len(broken)} hold NaN or infinite numbers ({listed(train, broken)}: {train.numbering})"
     if data.validation is not None:
         off = off_scale(train, data.validation)
         if off is not None:
             numbers["off"] = off
             text += f"; in validation {off:.0%} of the features are off"
-    return Answer(text, numbers, examples=shown), unit, broken
-
-
-def not_finite(patterns: Patterns) -> np.ndarray:
-    """Places of patterns with NaN or infinity."""
-    bad = np.zeros(len(patterns), bool)
-    for column in patterns.inputs:
-        bad |= ~column.flat().isfinite().all(1).numpy()
-    return np.flatnonzero(bad)
+    return Answer(text, numbers, examples=shown), unit
 
 
 def unit_of(patterns: Patterns) -> Unit | None:
@@ -272,7 +261,7 @@ def _in_checkup(subject: Subject) -> Experiment:
 
 
 def _of_subject(subject: Subject) -> Answer:
-    answer, subject.notes["scales"], _ = _measured(read_once(subject))
+    answer, subject.notes["scales"] = _measured(read_once(subject))
     return answer
 
 

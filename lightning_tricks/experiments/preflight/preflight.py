@@ -43,6 +43,22 @@ def preflight(call: OutermostCall, collation: Collation) -> PreflightRecord:
         return dataclasses.replace(answer.record, draw_correlation=correlation)
 
 
+def has_one_target(call: OutermostCall, collation: Collation) -> bool:
+    """Whether a tensor of the batch is one number throughout, and that is all that the losses want.
+
+    Ones that are made in the step, as for a discriminator, or zeros for a residual, are no part of the batch.
+    """
+    given = {tensor.untyped_storage().data_ptr() for tensor in tensors_in((call.args, call.kwargs))}
+    brought = [x for x in collation.tensors if x.numel() and x.untyped_storage().data_ptr() not in given]
+    wanted = [each.numbers for each in call.targets if each.numbers.numel()]
+    if not wanted or not (collation.size or 0) > 1:
+        return False
+    value = wanted[0].flatten()[0]
+    if not all(bool((numbers == value).all()) for numbers in wanted):
+        return False
+    return any(bool((x == value).all()) for x in brought)
+
+
 def _draw_correlation(module: nn.Module, run: Callable[..., Any], call: OutermostCall, base: list[Tensor]) -> float:
     """Of two draws: the square of that of a draw and their mean, which evaluation mode gives."""
     for each in module.modules():
@@ -70,4 +86,4 @@ def correlation(mean: Tensor, draw: Tensor) -> Tensor:
     return square.where(~constant, math.nan)
 
 
-__all__ = ["Collation", "NotAskedError", "PreflightRecord", "correlation", "preflight"]
+__all__ = ["Collation", "NotAskedError", "PreflightRecord", "correlation", "has_one_target", "preflight"]

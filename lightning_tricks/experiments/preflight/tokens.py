@@ -71,7 +71,7 @@ def next_tokens(args: Any, kwargs: Any, targets: Sequence[Wanted]) -> NextTokens
     found: list[_Match] = []
     for ids in tensors_in((args, kwargs)):
         if ids.dim() in (2, 3) and ids.dtype != torch.bool and (ids.is_floating_point() or ids.dim() == 2):
-            found += [match for wanted in targets for match in _matches(ids, wanted)]
+            found += [match for wanted in targets if wanted.elements for match in _matches(ids, wanted)]
     if not found:
         return None
     first = max(found, key=lambda match: match.shift)

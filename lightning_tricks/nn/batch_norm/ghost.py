@@ -17,6 +17,10 @@ from lightning_tricks.nn.batch_norm.running import RunningStatistics, accumulati
 __all__ = ["GhostBatchNorm1d", "GhostBatchNorm2d", "GhostBatchNorm3d", "ghost_batch_norm", "ghost_groups"]
 
 
+# Elements of a batch of channels-last images up to which split and cat are faster than writing each group in its place.
+SMALL = 2**19
+
+
 def ghost_groups(num_samples: int, ghost_size: int, values_per_sample: int = 1) -> list[tuple[int, int, int]]:
     """How a batch falls into groups: blocks ``(start, stop, groups)`` of equally large groups.
 
@@ -95,7 +99,8 @@ def ghost_batch_norm(
         output, means, variances = _all_groups(input, blocks[0][2], weight, bias, eps)
         return output, *_average((means, variances), blocks, input.shape)
     if can_write_in_place(input):
-        output, means, variances = NormalizeBlocks.apply(input, weight, bias, eps, blocks)
+        in_calls = _one_by_one if _is_small(input, blocks) else NormalizeBlocks.apply
+        output, means, variances = in_calls(input, weight, bias, eps, blocks)
         return output, *_average((means, variances), blocks, input.shape)
     parts = input.split([stop - start for start, stop, _ in blocks])
     outputs, all_means, all_variances = zip(
@@ -103,6 +108,25 @@ def ghost_batch_norm(
         strict=True,
     )
     return torch.cat(outputs), *_average((torch.cat(all_means), torch.cat(all_variances)), blocks, input.shape)
+
+
+def _is_small(input: Tensor, blocks: Sequence[Block]) -> bool:
+    """Whether calls cost more than copies, where every group has a call of its own anyway."""
+    return input.numel() <= SMALL and all(groups == 1 for _, _, groups in blocks)
+
+
+def _one_by_one(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, blocks: Sequence[Block]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The groups one after the other, in as few calls as that takes."""
+    shape = 2, len(blocks), input.shape[1]
+    means, variances = torch.zeros(shape, dtype=accumulation_dtype(input.dtype), device=input.device)
+    parts = input.split([stop - start for start, stop, _ in blocks])
+    outputs = [
+        torch.batch_norm(part, weight, bias, mean, variance, True, 1.0, eps, False)
+        for part, mean, variance in zip(parts, means.unbind(), variances.unbind(), strict=True)
+    ]
+    return torch.cat(outputs), means, variances
 
 
 def _average(statistics: tuple[Tensor, Tensor], blocks: Sequence[Block], shape: torch.Size) -> tuple[Tensor, Tensor]:

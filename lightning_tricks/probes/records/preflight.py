@@ -76,6 +76,7 @@ class PreflightRecord:
             drawn.
         unshifted: The same of the element at their own place, where nearly all are.
         alike: Whether what the call was given is the same for all patterns; then nothing was asked.
+        same_target: Whether the batch brings one target for all patterns, and nothing else is wanted of the outputs.
         collated: Whether the loader put the batch together of single patterns, of which any may meet any.
     """
 
@@ -91,6 +92,7 @@ class PreflightRecord:
     draw_correlation: float = math.nan
     unshifted: float = math.nan
     alike: bool = False
+    same_target: bool = False
     collated: bool = False
 
     def to_dict(self) -> dict[str, Any]:

@@ -91,10 +91,10 @@ def loss(kind: LossFunction, observer: Observer, func: Function, args: Arguments
                 if kind.outputs == "classes":
                     ignored, weight = given.get("ignore_index", -100), given.get("weight")
                     path.note_classes(name, given["target"], tally.outputs, ignored, weight)
-                if observer.outermost is not None and losses.by_number(kind, given["target"]):
-                    observer.outermost.note_targets(given, tally.outputs)
-                elif observer.outermost is not None and kind.outputs == "values" and kind.chance is None:
-                    observer.outermost.note_targets(given, 0)
+                if observer.outermost is not None:
+                    by_number = losses.by_number(kind, given["target"])
+                    values = kind.outputs == "values" and kind.chance is None
+                    observer.outermost.note_targets(given, tally.outputs if by_number else 0, by_number or values)
     return output
 
 

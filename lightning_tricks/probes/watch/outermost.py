@@ -29,11 +29,13 @@ class Wanted:
         numbers: As the loss was given them: numbers of classes, or values.
         ignored: The number that is none of a class.
         classes: How many classes there are; 0 where the targets are values.
+        elements: Whether they may be elements of a sequence: not where each output says yes or no.
     """
 
     numbers: Tensor
     ignored: int | None = None
     classes: int = 0
+    elements: bool = True
 
 
 @dataclass
@@ -81,10 +83,10 @@ class OutermostCalls:
         self._ends = []
         self._calls, self._targets, self._before = [], [], []
 
-    def note_targets(self, given: dict[str, Any], classes: int) -> None:
+    def note_targets(self, given: dict[str, Any], classes: int, elements: bool) -> None:
         """A loss is given numbers of so many classes; values, where there are none."""
         if self.found is None:
-            self._targets.append(Wanted(given["target"].detach(), given.get("ignore_index"), classes))
+            self._targets.append(Wanted(given["target"].detach(), given.get("ignore_index"), classes, elements))
 
     def before_backward(self, loss: Tensor) -> None:
         """A loss goes backward: the first call that it depends on is the one."""

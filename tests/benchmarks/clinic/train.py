@@ -8,7 +8,7 @@ import math
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import lightning.pytorch as L
@@ -192,6 +192,8 @@ def loaders_of(setup: Setup) -> list[Iterable[Any]]:
     if case.loop == "epochs":
         order = torch.arange(len(data.x)) if setup.sorted_by is None else setup.sorted_by.argsort(stable=True)
         patterns = TensorDataset(data.x[order], data.y[order])
+        if setup.apart:
+            return [Apart(data, setup.batch), validation]
         return [DataLoader(patterns, setup.batch, shuffle=setup.sorted_by is None, drop_last=True), validation]
     stream = datasets.batches(data, setup.batch, case.steps * case.accumulate, case.seed)
     if setup.apart:
@@ -200,6 +202,21 @@ def loaders_of(setup: Setup) -> list[Iterable[Any]]:
     if setup.spoiled is not None:  # a missing value comes in from some step on
         stream = [(setup.spoiled(step, x), y) for step, (x, y) in enumerate(stream)]
     return [loader_of(stream), validation]
+
+
+class Apart:
+    """A loader of the patterns and one of the labels, each of which shuffles."""
+
+    def __init__(self, data: Any, batch: int) -> None:
+        self._loaders = [
+            DataLoader(TensorDataset(each), batch, shuffle=True, drop_last=True) for each in (data.x, data.y)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._loaders[0])
+
+    def __iter__(self) -> Iterator[Any]:
+        return ((x, y) for (x,), (y,) in zip(*self._loaders, strict=True))
 
 
 def fit(module: L.LightningModule, loaders: Sequence[Iterable[Any]], case: Case, callback: L.Callback) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from lightning_tricks.diagnosis import find
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.rules.class_imbalance import find_class_imbalance
-from lightning_tricks.probes import Probe, Snapshot
+from lightning_tricks.diagnosis.rules.overfitting import find_overfitting
+from lightning_tricks.diagnosis.rules.validation_mismatch import find_validation_mismatch
+from lightning_tricks.probes import Probe, Snapshot, ValidationRecord
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -152,3 +155,42 @@ def test_an_old_record_says_nothing() -> None:
         for each in fit(F.binary_cross_entropy_with_logits, binary(0.1), rate=0.03)
     ]
     assert find_class_imbalance(history) == []
+
+
+def validated(history: Sequence[Snapshot], losses: Sequence[float], counts: tuple[int, ...]) -> list[Snapshot]:
+    """The same with validations of that mixture at the last looks."""
+    record, first = ValidationRecord(looks=3, class_counts=counts), len(history) - len(losses)
+    return [
+        replace(s, validation_loss=losses[i - first], validation=record if i == first else None) if i >= first else s
+        for i, s in enumerate(history)
+    ]
+
+
+@pytest.fixture(scope="module")
+def rare() -> list[Snapshot]:
+    """A training with 2 % of one class that learns some of it."""
+    torch.manual_seed(0)
+    return fit(F.cross_entropy, labels(0.98, 0.02), signal=4.0)
+
+
+def test_even_validation_at_a_guess_shows_that_only_the_shares_are_learned(rare: list[Snapshot]) -> None:
+    found = only(list(find_class_imbalance(validated(rare, [1.2, 1.5, 1.6, 1.7], (500, 500)))))
+    assert found.severity == "warning"
+    assert (found.evidence["frequent class"], found.evidence["its share on validation"]) == (0, 0.5)
+    assert found.evidence["loss of a guess there"] == pytest.approx(math.log(2.0))
+
+
+@pytest.mark.parametrize(
+    ("losses", "counts"),
+    [([0.8, 0.7, 0.6, 0.5], (500, 500)), ([0.3, 0.25, 0.2, 0.2], (980, 20)), ([1.2, 1.5, 1.6, 1.7], ())],
+    ids=["better than a guess there", "of the same shares", "nothing known of the classes"],
+)
+def test_validation_that_shows_no_imbalance(rare: list[Snapshot], losses: list[float], counts: tuple[int, ...]) -> None:
+    assert not [found for found in find_class_imbalance(validated(rare, losses, counts)) if found.rank]
+
+
+def test_other_shares_on_validation_are_no_overfitting_and_no_other_labels(rare: list[Snapshot]) -> None:
+    sick = validated([replace(s, epoch=1.0) for s in rare], [0.6, 1.2, 1.5, 1.6, 1.7], (500, 500))
+    assert not [f for f in (*find_overfitting(sick), *find_validation_mismatch(sick)) if f.rank]
+    alike = validated([replace(s, epoch=1.0) for s in rare], [0.6, 1.2, 1.5, 1.6, 1.7], (980, 20))
+    assert [f for f in (*find_overfitting(alike), *find_validation_mismatch(alike)) if f.rank]

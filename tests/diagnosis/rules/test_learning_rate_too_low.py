@@ -120,3 +120,26 @@ def test_tiny_updates_of_tiny_gradients_are_no_matter_of_the_learning_rate(make:
     history = train(make(), sgd(0.1))
     assert not typical_ratio(history[-1]) > 1e-5
     assert alarms(history) == []
+
+
+def scheduled(rate_at: Callable[[int], float], steps: int = 301) -> list[Snapshot]:
+    torch.manual_seed(0)
+    network = deep(nn.ReLU, 2)
+    return watched(network, sgd(0.1)(list(network.parameters())), classify(network), steps, 25, rate_at)
+
+
+def test_a_schedule_that_takes_the_rate_away_before_anything_is_learned() -> None:
+    """Decay of .8 that is meant for an epoch and comes with every batch."""
+    history = scheduled(lambda step: 0.01 * 0.8**step)
+    (finding,) = find_learning_rate_too_low(history)
+    assert (finding.severity, finding.remedies[0].action) == ("warning", "mend_schedule")
+    assert finding.evidence["highest learning rate"] == pytest.approx(0.01)
+    assert finding.step < 50
+    assert alarms(history[:9]) == []
+
+
+@pytest.mark.parametrize("rate_at", [
+    lambda step: 0.1 * 0.98**step, lambda step: 0.1 * (1 - step / 301), lambda step: 0.1 if step < 150 else 1e-4,
+], ids=["slowly", "to nothing at the end", "when it has learned"])  # fmt: skip
+def test_schedules_that_let_it_learn_first(rate_at: Callable[[int], float]) -> None:
+    assert alarms(scheduled(rate_at)) == []

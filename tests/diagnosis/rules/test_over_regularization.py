@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 from collections.abc import Callable
 
@@ -18,6 +19,8 @@ from lightning_tricks.diagnosis.rules.over_regularization import find_over_regul
 from lightning_tricks.probes import Snapshot
 from tests.diagnosis.trainings import Optimizer, deep, sgd
 from tests.diagnosis.watching import adam, classify, clipped, momentum, train, watched
+
+rule = importlib.import_module("lightning_tricks.diagnosis.rules.over_regularization")
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +64,24 @@ def test_decay_that_outweighs_the_gradient(optimizer: Optimizer) -> None:
     again = train(deep(nn.ReLU, 3), weaker, 180, every=50)
     assert recent_loss(again) < 0.5 * again[0].loss
     assert alarms(again) == []
+
+
+def test_decay_that_always_outweighs_the_gradient_needs_not_take_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the size, as where steps of Adam hold against it; where only noise is learned it is .9 of a gradient."""
+    history = train(deep(nn.ReLU, 3), decaying(ADAMW, 1e-3, 50.0), 201, every=50)
+    held = max(s.parameters[0].weight for s in history)
+
+    def at(first: float, then: float, size: float) -> list[Finding]:
+        monkeypatch.setattr(rule, "decay_share", lambda s: first if s.step == 0 else then)
+        weights = [held, *[size * held] * (len(history) - 1)]
+        parts = [
+            [dataclasses.replace(r, weight=w) for r in s.parameters] for s, w in zip(history, weights, strict=True)
+        ]
+        return alarms([dataclasses.replace(s, parameters=part) for s, part in zip(history, parts, strict=True)])
+
+    assert at(1.5, 1.5, 0.4)
+    assert not at(1.5, 0.9, 0.4)
+    assert not at(1.5, 1.5, 0.6)
 
 
 def test_weights_that_decay_has_taken_altogether() -> None:

@@ -80,7 +80,7 @@ def read(data: Any, seconds: float = SECONDS, most: int = MOST) -> Patterns:
             return _of_batches([data], seconds, most)
         if _has_numbers(data):
             return _of_data_set(data, seconds, most)
-        return _of_batches(_again(data), seconds, most)
+        return _of_batches(again(data), seconds, most)
 
 
 def read_validation(data: Any, seconds: float = SECONDS) -> Patterns | None:
@@ -97,7 +97,7 @@ def _has_numbers(data: Any) -> bool:
     return isinstance(data, Dataset) or (isinstance(data, DataLoader) and data.batch_sampler is not None)
 
 
-def _again(data: Any) -> Iterable[Any]:
+def again(data: Any) -> Iterable[Any]:
     """Batches that can be read once more."""
     if isinstance(data, Iterator) or not isinstance(data, Iterable):
         raise NotAskedError(
@@ -117,7 +117,7 @@ def _of_data_set(data: Any, seconds: float, most: int) -> Patterns:
     order = np.random.default_rng(_SEED).permutation(len(blocks))  # evenly spread, wherever the time ends
     found, taken, begun = dict[int, Any](), 0, time.perf_counter()
     for k in order:
-        columns = columns_of(collate(_items(source, blocks[k])), len(blocks[k]))
+        columns = columns_of(collate(items(source, blocks[k])), len(blocks[k]))
         found[int(k)] = columns
         taken += sum(column.nbytes for column in columns)
         if time.perf_counter() - begun > seconds or taken > MOST_BYTES:
@@ -128,7 +128,8 @@ def _of_data_set(data: Any, seconds: float, most: int) -> Patterns:
     return _joined([found[k] for k in kept], index, True, complete and len(kept) == len(blocks), source, drawn)
 
 
-def _items(source: Any, numbers: Sequence[int]) -> list[Any]:
+def items(source: Any, numbers: Iterable[int]) -> list[Any]:
+    """Patterns of a data set by their numbers."""
     wanted = [int(i) for i in numbers]
     if callable(getattr(source, "__getitems__", None)):
         return list(source.__getitems__(wanted))

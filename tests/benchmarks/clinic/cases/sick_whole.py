@@ -47,6 +47,7 @@ BOUNDED = (
     "transformer_post-relu pixels adam",
 )
 SORTED = {"loop": "epochs", "batch": 32}
+PASSES = {"loop": "epochs", "steps": 200}  # to be told after passes over the data, not after steps
 SHORT = {"steps": 150}  # a fault in the code shows at once
 SPOKEN = {"steps": 200}
 MANUAL = {"loop": "manual"}
@@ -114,7 +115,7 @@ WHOLE: tuple[Row, ...] = (
             "functional5-relu rings adam",
         ),
         (0.01, 0.03),
-        settings={"steps": 150},
+        settings=PASSES,
     ),
     Row(
         "weights forgotten",
@@ -124,7 +125,7 @@ WHOLE: tuple[Row, ...] = (
             "linear_bn-none overlap sgd",
             "linear_bn-none overlap adam",
         ),
-        settings=RARE,
+        settings={**RARE, **PASSES},
     ),
     Row(
         "weights the wrong way round",
@@ -137,7 +138,11 @@ WHOLE: tuple[Row, ...] = (
         ),
         settings=RARE,
     ),
-    Row("weights forgotten", ("masks-relu spots adam", "masks_bn-relu spots adam"), settings={"loss": "weighted"}),
+    Row(
+        "weights forgotten",
+        ("masks-relu spots adam", "masks_bn-relu spots adam"),
+        settings={"loss": "weighted", **PASSES},
+    ),
     Row(
         "weights the wrong way round",
         ("masks-relu spots adam", "masks_bn-relu spots adam"),
@@ -251,7 +256,7 @@ WHOLE: tuple[Row, ...] = (
             "linear_bn-none digits adam",
             "lenet-relu pixels adam",
         ),
-        settings={"loop": "epochs", "steps": 200},  # to be told after passes over the data, not after steps
+        settings=PASSES,
     ),
     Row(
         "shuffled apart",
@@ -262,6 +267,7 @@ WHOLE: tuple[Row, ...] = (
             "mlp_ln-relu friedman adam",
             "next_lstm-gelu words adam",
         ),
+        settings=PASSES,
     ),
     # steps
     Row("rate of zero", (*DENSE, "cnn_bn-relu digits adam", "gru-relu digits adamw"), settings=SHORT),

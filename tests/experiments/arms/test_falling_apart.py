@@ -1,0 +1,112 @@
+"""A training that falls apart has what it keeps; a change has to hold as long; what is advised may begin slower."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from typing import Any
+
+import lightning.pytorch as L
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lightning_tricks as lt
+from lightning_tricks.experiments.arms import trials as trials_module
+from lightning_tricks.experiments.arms.arm import Arm
+from lightning_tricks.experiments.arms.prepared import prepared
+from lightning_tricks.experiments.arms.trials import Trials
+from lightning_tricks.experiments.training import Training
+from lightning_tricks.experiments.training.deadline import Deadline
+
+pytestmark = [pytest.mark.usefixtures("usual_trials"), pytest.mark.filterwarnings("ignore")]
+changes_module = importlib.import_module("lightning_tricks.experiments.changes")
+Y = torch.arange(768) % 6
+X = 1.2 * torch.randn(6, 12, generator=torch.Generator().manual_seed(0))[Y]
+X = X + torch.randn(768, 12, generator=torch.Generator().manual_seed(1))
+APART = 45  # steps
+
+
+def batches(y: Tensor = Y) -> list[tuple[Tensor, Tensor]]:
+    order = torch.randperm(768, generator=torch.Generator().manual_seed(2))
+    return [(X[some], y[some]) for some in order.split(32)]
+
+
+@pytest.fixture(autouse=True)
+def _shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials_module, "SORT", 20)
+    monkeypatch.setattr(trials_module, "DECLARE", 60)
+    torch.manual_seed(0)
+
+
+class FallsApart(L.LightningModule):
+    """Learns, until after some steps its rate jumps."""
+
+    def __init__(self, apart: float = APART) -> None:
+        super().__init__()
+        self.apart = apart
+        self.net = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 6))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), 0.3)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 if step < self.apart else 1e4)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def drop_schedule(training: Any, setting: Any) -> None:
+    training.schedules = []
+
+
+def tried(*arms: Arm, advised: tuple[str, ...] = (), apart: float = APART) -> Trials:
+    trials = prepared(Training.of(FallsApart(apart)), batches(), False, Deadline(60))
+    trials.run(arms, (), always=True, advised=advised)
+    return trials
+
+
+def test_what_keeps_the_training_is_proven_and_what_falls_as_well_is_not() -> None:
+    keeps = Arm("keeps", "undo", "mend_schedule", "", drop_schedule)
+    falls = Arm("falls", "undo", "mend_schedule", "", lambda training, setting: training.scale_lr(1.5))
+    trials = tried(keeps, falls)
+    base = trials.base()
+    assert base.held[40] > 0.5
+    assert base.falls_apart(240)
+    assert base.best(60, 240)[0] < 0.2
+    kept, fallen = trials.trials
+    assert (kept.proven, kept.reached) == (True, 240)
+    assert kept.gain > 0.5
+    assert not fallen.proven
+
+
+def test_a_training_that_only_overfits_keeps_its_best() -> None:
+    course = tried().base()
+    steps = range(20, 260, 20)
+    course.held = {step: 0.8 if step < 120 else 0.1 for step in steps}
+    course.seen = dict.fromkeys(steps, 0.9)
+    assert not course.falls_apart(240)
+    assert course.best(20, 240) == (0.8, 0.9)
+    course.seen = {step: 0.9 if step < 120 else 0.2 for step in steps}
+    assert course.best(20, 240) == (0.1, 0.2)
+
+
+@pytest.mark.parametrize("advised", [(), ("initialize",)])
+def test_what_is_advised_is_not_dropped_at_the_first_look(advised: tuple[str, ...]) -> None:
+    slow = Arm("slow", "rebuild", "initialize", "", lambda training, setting: training.scale_lr(1e-3))
+    (trial,) = tried(slow, advised=advised, apart=math.inf).trials
+    assert trial.dropped != bool(advised)
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_loss_that_stays_at_a_guess_is_not_called_healthy(learns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes_module, "SHORTEST", 20)
+    y = Y if learns else Y[torch.randperm(768, generator=torch.Generator().manual_seed(3))]
+    net = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 6))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    found = lt.checkup(net, batches(y), F.cross_entropy, optimizer, experiments=["free_outputs", "changes"])
+    assert found.experiments[1].conclusive
+    assert (found.state == "healthy") == learns
+    if not learns:
+        assert "the loss on held-back data stays at that of a guess" in found.verdict
