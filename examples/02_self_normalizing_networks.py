@@ -32,16 +32,18 @@ from torch import Tensor, nn
 
 import lightning_tricks.init as lt_init
 from lightning_tricks.nn import SelfNormalizingMLP, Standardize
+from lightning_tricks.report.figures import style
 
 WIDTH = 64
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
 COLOURS = {
-    "SELU, LeCun": "#0f766e",
-    "ReLU, He": "#c2410c",
-    "ReLU, batch norm": "#4f46e5",
-    "ReLU, torch default": "#db2777",
-    "SELU, torch default": "#9ca3af",
+    "SELU, LeCun": style.GREEN,
+    "ReLU, He": style.VERMILLION,
+    "ReLU, batch norm": style.BLUE,
+    "ReLU, torch default": style.PURPLE,
+    "SELU, torch default": style.GREY,
 }
+SELU = COLOURS["SELU, LeCun"]
 
 
 def stack(depth: int, activation: Callable[[], nn.Module], norm: bool = False) -> nn.Sequential:
@@ -214,14 +216,14 @@ def draw_selu_map(axes: Axes) -> None:
         means, variances, new_mean.numpy() - means, new_variance.numpy() - variances,
         angles="xy", scale_units="xy", scale=4.5, width=0.003, headwidth=4, color="#a3aebd",
     )  # fmt: skip
-    axes.add_patch(Rectangle((-0.1, 0.8), 0.2, 0.7, facecolor="#0f766e", alpha=0.14, edgecolor="none"))
+    axes.add_patch(Rectangle((-0.1, 0.8), 0.2, 0.7, facecolor=SELU, alpha=0.14, edgecolor="none"))
     label = {"fontsize": 8.5, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.9}}
-    axes.text(0.12, 1.36, "theorem 1 holds:\nsteps get shorter", color="#0f766e", va="center", **label)
+    axes.text(0.12, 1.36, "theorem 1 holds:\nsteps get shorter", color=SELU, va="center", **label)
     for start in ((-0.45, 2.1), (0.45, 2.0), (0.42, 0.4), (-0.4, 0.45)):
         path = [start]
         for _ in range(25):
             path.append(tuple(float(t) for t in lt_init.selu_moments(*path[-1], omega, tau)))
-        axes.plot(*zip(*path, strict=True), color=COLOURS["SELU, LeCun"], linewidth=1.4, marker="o", markersize=2.5)
+        axes.plot(*zip(*path, strict=True), color=SELU, linewidth=1.4, marker="o", markersize=2.5)
     point = lt_init.selu_fixed_point(omega, tau)
     axes.plot(*point, marker="o", markersize=9, color=INK, markerfacecolor="white", markeredgewidth=2)
     axes.text(point.mean - 0.04, point.variance + 0.09, "fixed point", color=INK, ha="right", va="center", **label)
@@ -235,15 +237,15 @@ def draw_second_moments(axes: Axes) -> None:
     """q' over q for activations at the gain that keeps q = 1, and for SELU as torch starts it."""
     q = np.linspace(0.02, 2.5, 80)
     lines = {
-        "SELU, gain 1": ("selu", 1.0, "#0f766e", "-"),
-        "ReLU, gain 1.414": ("relu", lt_init.gain("relu"), "#c2410c", "-"),
-        "GELU, gain 1.468": ("gelu", lt_init.gain("gelu"), "#4f46e5", "-"),
-        "SELU, torch's default": ("selu", 3**-0.5, "#9ca3af", "--"),
+        "SELU, gain 1": ("selu", 1.0, SELU, "-"),
+        "ReLU, gain 1.414": ("relu", lt_init.gain("relu"), style.VERMILLION, "-"),
+        "GELU, gain 1.468": ("gelu", lt_init.gain("gelu"), style.BLUE, "-"),
+        "SELU, torch's default": ("selu", 3**-0.5, style.GREY, "--"),
     }
     axes.plot([0, 2.5], [0, 2.5], color=GRID, linewidth=3, zorder=1)
-    for label, (name, factor, colour, style) in lines.items():
+    for label, (name, factor, colour, stroke) in lines.items():
         values = [lt_init.moments(name, 0.0, factor**2 * value).second_moment for value in q]
-        axes.plot(q, values, color=colour, linewidth=2, linestyle=style, label=label)
+        axes.plot(q, values, color=colour, linewidth=2, linestyle=stroke, label=label)
     axes.plot(1, 1, marker="o", markersize=9, color=INK, markerfacecolor="white", markeredgewidth=2, zorder=5)
     slopes = {name: lt_init.stability(name).slope for name in ("selu", "relu", "gelu")}
     shown = {"selu": "SELU", "relu": "ReLU", "gelu": "GELU"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pathlib
@@ -16,14 +17,14 @@ from lightning_tricks.commands.status import ERROR, CommandError
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
-def _is_ours(error: Exception) -> bool:
+def _is_ours(error: BaseException) -> bool:
     """Whether the message is one of the package's, which says what is wrong by itself; another's needs its kind."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = bool(frames) and pathlib.Path(frames[-1].filename).is_relative_to(_PACKAGE)
     return isinstance(error, (CommandError, OSError)) or (ours and isinstance(error, (TypeError, ValueError)))
 
 
-def _in_layer(error: Exception) -> str:
+def _in_layer(error: BaseException) -> str:
     """The innermost module whose forward failed, and what it was given; empty where it was none."""
     from torch import Tensor, nn
 
@@ -57,10 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as by `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ERROR
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a factory that leaves the program has made nothing
         if options.traceback:
             traceback.print_exc()
         said = str(error) if _is_ours(error) else f"{type(error).__name__}: {error}{_in_layer(error)}"
         print(f"lightning-tricks {options.command}: error: {said}", file=sys.stderr)
+        if getattr(options, "sarif", None):
+            _write_failed(options.sarif, error, said)
         return ERROR
     return status
+
+
+def _write_failed(path: str, error: BaseException, said: str) -> None:
+    """The log that who reads SARIF waits for; where it cannot be written, that may be the error that was told."""
+    from lightning_tricks.commands import output, sarif
+
+    with contextlib.suppress(OSError):
+        output.write_json(path, sarif.failed(error, said, ERROR))

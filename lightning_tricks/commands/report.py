@@ -40,9 +40,8 @@ def _unjudged(history: list[Snapshot], options: argparse.Namespace) -> int:
         )
     first, last = history[0], history[-1]
     print(f"Not judged: {options.source} is a table of measures, without all that the rules ask for.")
-    print(
-        f"{len(history)} looks from step {first.step} to {last.step}, loss {number(first.loss)} to {number(last.loss)}."
-    )
+    losses = f"loss {number(first.loss)} to {number(last.loss)}"
+    print(f"{len(history)} probed steps, from step {first.step} to {last.step}, {losses}.")
     print(layers_text(Diagnosis(history=history)))
     print("\nA checkpoint of the training, or diagnosis.to_dict() as JSON, can be judged.", file=sys.stderr)
     return UNKNOWN

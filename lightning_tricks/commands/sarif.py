@@ -31,10 +31,25 @@ def sarif(diagnosis: Diagnosis, place: Place | None = None, accepted: Accepted |
     results = [
         _result(each, problems.index(each.problem), place, accepted or Accepted()) for each in diagnosis.findings
     ]
-    driver = {"name": "lightning_tricks", "version": version(), "rules": [_rule(problem) for problem in problems]}
-    invocation = {"executionSuccessful": True}
     properties = {"state": diagnosis.state, "verdict": diagnosis.verdict}
-    run = {"tool": {"driver": driver}, "invocations": [invocation], "results": results, "properties": properties}
+    made = _log({"executionSuccessful": True}, [_rule(problem) for problem in problems], results)
+    made["runs"][0]["properties"] = properties
+    return made
+
+
+def failed(error: BaseException, said: str, status: int) -> dict[str, Any]:
+    """The log of a checkup that could not be made: a run without results that tells why."""
+    notification = {
+        "level": "error",
+        "message": {"text": said},
+        "exception": {"kind": type(error).__name__, "message": str(error)},
+    }
+    return _log({"executionSuccessful": False, "exitCode": status, "toolExecutionNotifications": [notification]})
+
+
+def _log(invocation: dict[str, Any], rules: Sequence[Any] = (), results: Sequence[Any] = ()) -> dict[str, Any]:
+    driver = {"name": "lightning_tricks", "version": version(), "rules": list(rules)}
+    run = {"tool": {"driver": driver}, "invocations": [invocation], "results": list(results)}
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 

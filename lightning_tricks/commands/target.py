@@ -21,6 +21,7 @@ from torch import nn
 from lightning_tricks._compat.lightning import LightningDataModule
 from lightning_tricks.commands.status import CommandError
 from lightning_tricks.model.arguments import unknown_name
+from lightning_tricks.report.files import missing
 
 
 class Place(NamedTuple):
@@ -89,9 +90,23 @@ def _found(target: str, what: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError:
-            names = [each for each in dir(found) if not each.startswith("_")]
-            raise CommandError(f"{path} has no {name!r}: {unknown_name('name', part, names)}") from None
+            names = _own_names(found)
+            known = unknown_name("name", part, names) if names else "nothing is defined there"
+            raise CommandError(f"{path} has no {name!r}: {known}") from None
     return found
+
+
+def _own_names(thing: Any) -> list[str]:
+    """What a module or a class defines itself, and models and data that stand in it; not what it imports."""
+    home = getattr(thing, "__name__", "") if isinstance(thing, ModuleType) else getattr(thing, "__module__", "")
+    return [name for name, value in vars(thing).items() if not name.startswith("_") and _is_own(value, home)]
+
+
+def _is_own(value: Any, home: str) -> bool:
+    if isinstance(value, type) or inspect.isroutine(value):
+        return f"{getattr(value, '__module__', '')}.".startswith(f"{home}.")
+    is_data = hasattr(value, "__iter__") or hasattr(value, "__getitem__") or isinstance(value, LightningDataModule)
+    return isinstance(value, nn.Module) or (is_data and not isinstance(value, (str, ModuleType)))
 
 
 def _module(path: str) -> ModuleType:
@@ -100,7 +115,7 @@ def _module(path: str) -> ModuleType:
         sys.path.insert(0, os.getcwd())
     is_file = path.endswith(".py")
     if is_file and not pathlib.Path(path).is_file():
-        raise CommandError(f"there is no file {path}")
+        raise CommandError(missing(path))
     try:
         if not is_file:
             return importlib.import_module(path)
@@ -112,7 +127,7 @@ def _module(path: str) -> ModuleType:
                 f"there is no module {error.name!r} in {os.getcwd()} or among what is installed"
             ) from None
         raise CommandError(_failed(f"importing {path}", error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CommandError(_failed(f"importing {path}", error)) from error
 
 
@@ -121,11 +136,11 @@ def _called(found: Any, target: str) -> Any:
         raise CommandError(f"{target} is {_kind(found)}: give a factory, a function without arguments")
     try:
         return found()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CommandError(_failed(f"{target}()", error)) from error
 
 
-def _failed(what: str, error: Exception) -> str:
+def _failed(what: str, error: BaseException) -> str:
     """With the innermost line of the traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]

@@ -100,8 +100,8 @@ class Comparison(ShownAsText):
             if whole and self.partings:
                 yield f"No more apart than two seeds: {', '.join(whole)}."
             between = f"from step {self.steps[0]} to {self.steps[1]}"
-            yield f"Compared: {self.layers} layers {between}; {self.looks[0]} looks at {self.names[0]}, " + (
-                f"{self.looks[1]} at {self.names[1]}."
+            yield f"Compared: {self.layers} layers {between}; {self.looks[0]} probed steps of {self.names[0]}, " + (
+                f"{self.looks[1]} of {self.names[1]}."
             )
         for name, layers in zip(self.names, self.only, strict=True):
             if layers:

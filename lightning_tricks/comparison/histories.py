@@ -18,10 +18,12 @@ from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.packed import unpack
 from lightning_tricks.probes.records.record import StepRecord
 from lightning_tricks.probes.snapshot import KINDS
+from lightning_tricks.report.files import missing
 from lightning_tricks.report.history import COLUMNS
 
 _KINDS = {"activation": "activations", "weighted": "weighted", "parameter": "parameters", "loss": "losses",
           "normalization": "normalizations"}  # fmt: skip
+_SUFFIXES = (".csv", ".json", ".ckpt", ".pt", ".pth")
 _CALLED = {"activations": "function", "weighted": "operation", "losses": "function"}
 
 
@@ -58,7 +60,7 @@ def history_of(source: Any) -> list[Snapshot]:
 
 def _in_file(path: pathlib.Path) -> list[Snapshot]:
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise FileNotFoundError(missing(path, _SUFFIXES))
     if path.suffix == ".csv":
         with path.open(newline="", encoding="utf-8") as file:
             return read_csv(file, str(path))

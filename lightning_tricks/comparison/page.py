@@ -100,9 +100,10 @@ def _losses(found: Found) -> list[Markup]:
         runs.append(chart.Series(f"loss of {name}", steps.tolist(), values.tolist(), look))
     marks = [] if found.first is None else [chart.Mark("they part", found.first.step, str(found.first))]
     known = [run for run in runs if len(run.y)]
-    return (
-        [chart.chart(known, f"The losses of both runs over the steps. {found.verdict}", marks=marks)] if known else []
-    )
+    if not known:
+        return []
+    label = f"The losses of both runs over the steps. {found.verdict}"
+    return [chart.chart(known, label, marks=marks, axes=chart.Axes("loss"))]
 
 
 def _layers(found: Found, measured: Sequence[Both], guess: float) -> list[Markup]:

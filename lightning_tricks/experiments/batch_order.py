@@ -22,6 +22,7 @@ from lightning_tricks.experiments.asking.registry import Subject, tried
 from lightning_tricks.experiments.asking.sampling import is_plain, spread, untouched
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import number_of_samples, tensors_in
+from lightning_tricks.report.words import rounded
 
 QUESTION = "Do the batches of an epoch come sorted by their targets?"
 _BATCHES = 8
@@ -62,9 +63,8 @@ def _compared(first: Sequence[Any], random: Sequence[Any]) -> Answer:
         within = _ratio(_variance, one, other)
         return Answer(f"{'yes' if within < LIMITS.within else 'no'}: {within:.2g} of the variance", {"within": within})
     lacking = 1 - _ratio(_entropy, one, other)
-    text = (
-        f"{'yes' if lacking > LIMITS.lacking else 'no'}: batches lack {max(lacking, 0.0):.0%} of the classes' entropy"
-    )
+    told = "yes" if lacking > LIMITS.lacking else "no"
+    text = f"{told}: batches lack {rounded(max(lacking, 0.0))} of the classes' entropy"
     return Answer(text, {"lacking": lacking})
 
 

@@ -25,6 +25,7 @@ from lightning_tricks.experiments.training import Training
 from lightning_tricks.experiments.training.deadline import Deadline
 from lightning_tricks.experiments.training.plan import planned_steps
 from lightning_tricks.model.arguments import unknown_name
+from lightning_tricks.report.words import rounded
 
 QUESTION = "Which one change makes it learn?"
 # What these say of the first steps is wrong where the training has learned; other faults are there all the same.
@@ -91,7 +92,7 @@ def answer(trials: Trials) -> Answer:
     cause, numbers = cause_of(trials.trials), {"unchanged": trials.best}
     curves = {"unchanged": list(trials.base().held.values())} if trials.bases else {}
     steps = sum(course.steps for course in trials.bases.values())
-    for trial in sorted(trials.trials, key=lambda each: (each.proven, each.gain)):
+    for trial in sorted(trials.trials, key=lambda each: (not each.proven, -each.gain)):
         steps += sum(course.steps for course in trial.courses.values())
         if trial.reason or 0 not in trial.courses:
             continue
@@ -101,10 +102,10 @@ def answer(trials: Trials) -> Answer:
             numbers[f"gain of {trial.arm.name}"] = trial.gain
     cut = "" if trials.complete else "; cut short"
     if cause is not None:
-        text = f"{cause.arm.text}: from {cause.base:.0%} to {cause.share:.0%} of the way{cut}"
+        text = f"{cause.arm.text}: from {rounded(cause.base)} to {rounded(cause.share)} of the way{cut}"
         others = [t.arm.name for t in trials.trials if t.proven and t is not cause]
         return Answer(text + (f" (also {', '.join(dict.fromkeys(others))})" if others else ""), numbers, curves, steps)
-    text = f"none of {len(trials.trials)}; it comes {trials.best:.0%} of the way{cut}"
+    text = f"none of {len(trials.trials)}; it comes {rounded(trials.best)} of the way{cut}"
     made = trials.bases[0].steps if trials.bases else 0
     stands = made >= HANDICAP * SHORTEST and trials.best < STILL
     doubt = f"no fault was seen, but in {made} steps the loss on held-back data stays at that of a guess"
@@ -169,8 +170,8 @@ def finding_of(trial: Trial, step: int) -> Finding:
     arm = trial.arm
     evidence = {"gain": trial.gain, "share": trial.share, "unchanged": trial.base}
     text = (
-        f"With one change the loss comes {trial.share:.0%} of the way from a guess to the floor, "
-        f"without it {trial.base:.0%} in four times as many steps."
+        f"With one change the loss comes {rounded(trial.share)} of the way from a guess to the floor, "
+        f"without it {rounded(trial.base)} in four times as many steps."
     )
     why = Criterion("gain, as a share of the way", trial.gain, ">", GAIN[arm.group])
     layer = trial.place if arm.on_model is not None else None

@@ -26,7 +26,7 @@ _SAME = 1e-6  # two runs of one loss, relative to it
 _SECONDS = 5.0  # for a look at all targets, which ends with the first that differs
 
 
-@asks("What would a guess lose, and what the best outputs of all?")
+@asks("What would a guess lose on this batch, and what the best outputs of all?")
 def free_outputs(model: nn.Module | Training, batch: Any, loss_fn: LossFunction | None = None) -> Answer:
     """The loss of a guess and the floor of the loss, found by minimising the model's own loss over its outputs.
 

@@ -14,6 +14,7 @@ from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import tensors_in
+from lightning_tricks.report.words import rounded
 
 QUESTION = "Do the inputs tell anything of the targets?"
 TOLD = 0.1  # of what there is to tell
@@ -67,7 +68,7 @@ def learnable(data: Any) -> Answer:
             for guess in (targets[nearest], predicted)
         )
     best = max(neighbour, ridge)
-    text = f"yes: {best:.0%} of what there is to tell" if best > TOLD else "not to these two"
+    text = f"yes: {rounded(best)} of what there is to tell" if best > TOLD else "not to these two"
     return Answer(text, {"neighbour": neighbour, "ridge": ridge})
 
 

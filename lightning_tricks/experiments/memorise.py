@@ -18,6 +18,7 @@ from lightning_tricks.experiments.free_outputs import free_outputs, share
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.batches import number_of_samples, tensors_in
+from lightning_tricks.report.words import rounded
 
 QUESTION = "Can a few patterns be learned by heart?"
 PATTERNS = 32
@@ -87,8 +88,8 @@ def _memorised(training: Training, batch: Any) -> Answer:
             adam, steps = max(adam, reached(losses_of_adam)), steps + len(losses_of_adam)
             if adam >= LEARNED:
                 break
-    by_adam = "" if math.isnan(adam) else f", by Adam {adam:.0%}"
-    text = f"{'yes: ' if own >= LEARNED else ''}{own:.0%} of the way{by_adam}"
+    by_adam = "" if math.isnan(adam) else f", by Adam {rounded(adam)}"
+    text = f"{'yes: ' if own >= LEARNED else ''}{rounded(own)} of the way{by_adam}"
     fails = own < NOT_LEARNED and not adam >= LEARNED
     doubt = "no fault was seen, but not even a few patterns can be learned by heart" if fails else ""
     return Answer(text, {"own": own, "adam": adam}, {"own": losses}, steps, doubt=doubt)

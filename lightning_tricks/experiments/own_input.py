@@ -75,7 +75,8 @@ def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
         "In evaluation mode every pattern was given another's input, and its output stayed what it was: the network is "
         f"a constant after {len(subject.diagnosis.history)} steps."
     )
-    yield Finding("collapsed_output", None, "warning", last.step, dict(found.numbers), explanation, decided_by=(why,))
+    evidence = {why.name: why.value, "patterns": found.numbers["patterns"]}
+    yield Finding("collapsed_output", None, "warning", last.step, evidence, explanation, decided_by=(why,))
 
 
 def _proves(found: Experiment, finding: Finding) -> bool:

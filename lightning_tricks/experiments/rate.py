@@ -13,6 +13,7 @@ from lightning_tricks.experiments.arms.trial import cause_of
 from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.experiments.training.deadline import Deadline
+from lightning_tricks.report.words import rounded
 
 
 @asks("Is the learning rate too low or too high?")
@@ -54,5 +55,5 @@ def rate(
     better = lr * best.courses[0].training.lr_factor
     numbers = {"lr": better, "unchanged": best.base, "share": best.share}
     direction = "too high" if better < lr else "too low"
-    text = f"{direction}: {better:.2g} comes {best.share:.0%} of the way, {lr:.2g} {best.base:.0%}"
+    text = f"{direction}: {better:.2g} comes {rounded(best.share)} of the way, {lr:.2g} {rounded(best.base)}"
     return Answer(text, numbers, curves, steps)

@@ -20,6 +20,7 @@ from lightning_tricks.experiments.data.patterns.reading import Patterns
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.model.batches import number_of_samples
+from lightning_tricks.report.words import rounded
 
 QUESTION = "Do the ids fit the embedding, in training and validation?"
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
@@ -94,7 +95,7 @@ def _counted(data: Data, fed: dict[str, int]) -> Answer:
         outside = sum(int(((ids < 0) | (ids >= fed[name])).sum()) for name, ids in others.items())
         new = sum(int((~torch.isin(ids, read[name])).sum()) for name, ids in others.items())
         numbers |= {"outside": float(outside), "new": new / max(sum(len(ids) for ids in others.values()), 1)}
-        text += f"; of validation {outside} ids are outside, {numbers['new']:.1%} new"
+        text += f"; of validation {outside} ids are outside, {rounded(numbers['new'], '.1%')} new"
     return Answer(text, numbers)
 
 

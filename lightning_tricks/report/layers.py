@@ -12,7 +12,7 @@ from lightning_tricks.diagnosis.history.error_signal import ErrorSignalByLayer
 from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord
 from lightning_tricks.probes.records.record import Measure, StepRecord
 from lightning_tricks.report.glossary import SIGNAL, Word, of_measure
-from lightning_tricks.report.words import number
+from lightning_tricks.report.words import number, rounded
 
 _WHOLE, _HEAD, _FAULTY, _TAIL = 24, 8, 6, 5
 
@@ -35,7 +35,7 @@ def _scientific(value: float) -> str:
 
 
 def _factor(value: float) -> str:
-    return _first_that_fits(6, [f"{value:.3f}", number(value)], value)
+    return _first_that_fits(6, [rounded(value, ".3f"), number(value)], value)
 
 
 def _powers(value: float) -> Iterator[str]:
@@ -62,7 +62,7 @@ def columns_of(records: Iterable[type[StepRecord]]) -> dict[str, Measure]:
 
 
 def _column(name: str, measure: Measure) -> Column:
-    write = _WRITERS.get(measure.format, lambda value: format(value, measure.format))
+    write = _WRITERS.get(measure.format, lambda value: rounded(value, measure.format))
     return Column(measure.heading, measure.width, write, of_measure(name, measure))
 
 

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, at
-from lightning_tricks.diagnosis.history.learning import guess_of
 from lightning_tricks.diagnosis.history.progress import recent_loss
 from lightning_tricks.diagnosis.registry import wording
-from lightning_tricks.report.html.loss import share_of_the_way
 from lightning_tricks.report.notebook import coloured
 from lightning_tricks.report.table import Line
-from lightning_tricks.report.words import number
+from lightning_tricks.report.way import Way
+from lightning_tricks.report.words import number, rounded
 
 _STATES = {"healthy": "healthy", "sick": "critical", "not_learning": "critical", "unknown": "info"}
 
@@ -61,11 +60,11 @@ def row(diagnosis: Diagnosis) -> Iterator[Line]:
     history = diagnosis.history
     state = diagnosis.verdict.partition(":")[0]
     parts = [state, f"step {history[-1].step}"] if history else [state]
-    loss, guess = recent_loss(history) if history else math.nan, guess_of(history) if history else math.nan
+    loss, way = recent_loss(history) if history else math.nan, Way.of(diagnosis)
     if not math.isnan(loss):
         parts.append(f"loss {number(loss)}")
-        if guess > 0:
-            parts.append(f"{max(share_of_the_way(loss, guess), 0.0):.0%} of the way from a guess")
+        if way.known:
+            parts.append(f"{rounded(max(way.share(loss), 0.0))} of the way from a guess")
     first = next((each for each in diagnosis.findings if each.rank), None)
     yield Line("  ".join(parts), _STATES[diagnosis.state], len(state))
     if first is not None:

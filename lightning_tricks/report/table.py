@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, TextIO
 
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, at, view
 from lightning_tricks.diagnosis.finding import Finding
-from lightning_tricks.diagnosis.history.progress import guess_loss
 from lightning_tricks.diagnosis.registry import wording
 from lightning_tricks.report.glossary import WORDS
 from lightning_tricks.report.layers import COLUMNS, LEAST_NEEDED, Row, choose, layer_rows
 from lightning_tricks.report.names import distinct, shared_path
+from lightning_tricks.report.way import Way
 from lightning_tricks.report.words import evidence, number, percent, words
 
 NARROW, WIDE = 40, 100
@@ -99,12 +99,13 @@ def lines_of(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
 
 
 def _tried(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
-    """Every experiment in a line, and behind them those without an answer."""
+    """Every experiment with its answer, and behind them those without one."""
     if diagnosis.experiments:
         yield Line("")
         yield Line("What was tried", "quiet")
-    answered = [f"   {words(each.name)}: {each.answer}" for each in diagnosis.experiments if each.conclusive]
-    yield from (Line(_clip(text, width)) for text in answered)
+    for each in diagnosis.experiments:
+        if each.conclusive:
+            yield from map(Line, _wrap(f"{words(each.name)}: {each.answer}", width, "   ", "      "))
     silent = [each for each in diagnosis.experiments if not each.conclusive]
     for reason in dict.fromkeys(each.answer for each in silent):
         names = ", ".join(words(each.name) for each in silent if each.answer == reason)
@@ -218,17 +219,14 @@ def _not_seen(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
 
 def _loss(diagnosis: Diagnosis) -> str:
     """The latest loss beside that of a guess, and where the floor is known how much of the way it has gone."""
-    last = diagnosis.history[-1]
+    last, way = diagnosis.history[-1], Way.of(diagnosis)
     if math.isnan(last.loss):
         return ", loss NaN" if last.nonfinite_loss else ""
-    guess, floor, loss = guess_loss(last), math.nan, f", loss {number(last.loss)}"
-    for each in diagnosis.experiments:
-        if each.name == "free_outputs" and each.conclusive:
-            guess, floor = (each.numbers.get(name, math.nan) for name in ("guess", "floor"))
-    if math.isfinite(floor) and guess > floor:
-        way = max((guess - last.loss) / (guess - floor), 0.0)
-        return f"{loss} (a guess has {number(guess)}, the floor is {number(floor)}: {percent(way)} of the way)"
-    return loss if math.isnan(guess) else f"{loss} (a guess has {number(guess)})"
+    loss = f", loss {number(last.loss)}"
+    if way.known and math.isfinite(way.floor):
+        gone = percent(max(way.share(last.loss), 0.0))
+        return f"{loss} (a guess has {number(way.guess)}, the floor is {number(way.floor)}: {gone} of the way)"
+    return loss if math.isnan(way.guess) else f"{loss} (a guess has {number(way.guess)})"
 
 
 class _Labels(NamedTuple):

@@ -31,6 +31,17 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
 
 
+def rounded(value: float, form: str = ".0%") -> str:
+    """A number as ``format`` writes it, a share in whole percent, but a zero without a minus.
+
+    >>> [rounded(value) for value in (-0.001, 0.614)], rounded(-0.004, "+.2f")
+    (['0%', '61%'], '+0.00')
+    """
+    text = format(value, form)
+    rounded_away = math.isfinite(value) and not any(digit in text for digit in "123456789")
+    return format(0.0, form) if rounded_away else text
+
+
 def percent(value: float) -> str:
     """A share in percent.
 
@@ -71,7 +82,7 @@ def _value(key: str, value: Any) -> str:
         size = float(value)
         if math.isnan(size) and "loss" in key:
             return "NaN"  # a loss was seen, and this is what it was; another measure that is NaN was not taken
-        share = any(word in key for word in _SHARES) and 0 <= size <= 1
+        share = any(word in key for word in _SHARES) and abs(size) <= 1
         return percent(size) if share else number(size)
     if isinstance(value, Mapping):
         return _joined([f"{words(k)} {_value(str(k), v)}" for k, v in value.items()])

@@ -26,6 +26,7 @@ from lightning_tricks.experiments.training import Training
 from lightning_tricks.experiments.training.deadline import Deadline, TimeIsUpError
 from lightning_tricks.experiments.training.plan import planned_steps
 from lightning_tricks.model.arguments import check_module
+from lightning_tricks.report.words import rounded
 from lightning_tricks.surgery.replace import hand_over
 from lightning_tricks.treatment.saved import Saved
 from lightning_tricks.treatment.treatment import Proven, Treatment
@@ -229,7 +230,7 @@ def told(trial: Trial, number: int) -> Experiment:
         return Experiment(arm.name, question, trial.reason, seconds=seconds, conclusive=False)
     numbers = {"gain": trial.gain, "share": trial.share, "unchanged": trial.base, "proven": float(trial.proven)}
     numbers |= {"after": trial.reached, "round": number}
-    ends = f"from {trial.base:.0%} to {trial.share:.0%} of the way"
+    ends = f"from {rounded(trial.base)} to {rounded(trial.share)} of the way"
     answer = f"yes, {ends}" if trial.proven else f"no, {ends}" if trial.gain <= 0 else f"not proven, {ends}"
     curves = {"share": list(trial.courses[0].held.values())} if 0 in trial.courses else {}
     return Experiment(arm.name, question, answer, numbers, curves, trial.steps, seconds)

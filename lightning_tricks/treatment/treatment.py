@@ -9,6 +9,7 @@ from typing import Any
 from lightning_tricks._compat.messages import ShownAsText
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Remedy, plain
+from lightning_tricks.report.words import rounded
 
 _MOST_SHOWN = 8  # trials of a round in the table
 
@@ -79,7 +80,7 @@ class Treatment(ShownAsText):
             were = "would be" if self.dry_run else "was" if count == 1 else "were"
             changed = f"{count} thing{'s' if count != 1 else ''} {were} changed in the model"
         note = f" ({self.note})" if self.note else ""
-        return f"From {self.before:.0%} to {self.after:.0%} of the way: {changed}{note}."
+        return f"From {rounded(self.before)} to {rounded(self.after)} of the way: {changed}{note}."
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -90,9 +91,8 @@ class Treatment(ShownAsText):
         lines = [self.summary]
         for remedy in self.remedies:
             where = f" at {remedy.layer}" if remedy.layer else ""
-            lines.append(
-                f"  {'changed' if remedy.in_model else 'advice '}: {remedy.text}{where}  (gain {remedy.gain:+.0%})"
-            )
+            kind, gain = "changed" if remedy.in_model else "advice ", rounded(remedy.gain, "+.0%")
+            lines.append(f"  {kind}: {remedy.text}{where}  (gain {gain})")
         if self.advice:
             lines.append("  use: " + ", ".join(f"{name}={_shown(value)}" for name, value in self.advice.items()))
         tried = [trial for trial in self.trials if trial.conclusive]
@@ -119,7 +119,7 @@ def _table(trials: Sequence[Experiment]) -> list[str]:
             rows.append(["then, on top of it", *[""] * 4])
         for trial in best[:_MOST_SHOWN]:
             numbers, mark = trial.numbers, " *" if trial.numbers["proven"] else ""
-            shares = f"{numbers['share']:.0%}", f"{numbers['unchanged']:.0%}", f"{numbers['gain']:+.0%}"
+            shares = rounded(numbers["share"]), rounded(numbers["unchanged"]), rounded(numbers["gain"], "+.0%")
             rows.append([trial.name + mark, *shares, f"{numbers['after']:.0f}"])
         more += len(ranked) - len(best[:_MOST_SHOWN])
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]

@@ -18,54 +18,9 @@ from lightning_tricks.commands.checkup import structure
 from lightning_tricks.commands.status import OF_STATE
 from lightning_tricks.diagnosis import PROBLEMS
 from lightning_tricks.diagnosis.diagnosis import State
+from tests.commands.shop import CHECKUP, CODE, checkup
 from tests.comparison.runs import trained
 from tests.treatment.trained import only
-
-CODE = """
-import torch
-from torch import nn
-import lightning.pytorch as L
-
-def plain(): return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
-def sick(): return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3), nn.Softmax(dim=1))
-def frozen(): return plain().requires_grad_(False)
-def broken(): raise RuntimeError("no weights here")
-def batch():
-    x = torch.randn(64, 6)
-    return x, x[:, :3].argmax(1)
-def three(): return [(torch.randn(8, 6), torch.zeros(8).long(), torch.zeros(8))]
-def many(): return [(x, x[:, :3].argmax(1)) for x in torch.randn(12, 64, 6)]
-def narrow(): return torch.randn(8, 5), torch.zeros(8).long()
-number = 3
-
-class Own(L.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.net = plain()
-    def forward(self, x): return self.net(x)
-    def training_step(self, batch, i): return nn.functional.cross_entropy(self(batch[0]), batch[1])
-    def configure_optimizers(self): return torch.optim.Adam(self.parameters(), lr=0.01)
-
-class Faint(Own):
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3))
-        for p in self.net.parameters(): nn.init.constant_(p, 0.1)
-"""
-CHECKUP = ("--batches", "3", "--experiments", "none", "--loss", "cross_entropy")
-
-
-@pytest.fixture(autouse=True)
-def _project(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "shop_of_tests.py").write_text(CODE)
-    yield
-    sys.modules.pop("shop_of_tests", None)
-
-
-def checkup(model, *more, data="batch"):
-    return main(["checkup", f"shop_of_tests:{model}", "--data", f"shop_of_tests:{data}", *CHECKUP, *more])
 
 
 def test_a_healthy_model_has_status_0(capsys):
@@ -114,62 +69,29 @@ def test_what_was_not_seen_is_unknown():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("model", "data", "more", "said"),
     [
-        (("broken",), "shop_of_tests:broken() raised RuntimeError: no weights here"),
-        (("nothing",), "shop_of_tests has no 'nothing'"),
-        (("number",), "shop_of_tests:number is int: give a factory"),
-        (("batch",), "gives tuple, which is no model"),
-        (("plain", "--val-data", "shop_of_tests:broken"), "no weights here"),
-        (("plain", "--loss", "cross_entropi"), "did you mean 'cross_entropy'"),
-        (("plain", "--loss", "shop_of_tests:number"), "no loss function"),
-        (("plain", "--ignore", "dead_unit"), "did you mean 'dead_units'"),
-        (("plain", "--batches", "0"), "num_batches must be at least 1"),
-        (("plain", "--experiments", "guess"), "guess"),
+        ("broken", "batch", (), "RuntimeError: no weights here"),
+        ("leaves", "batch", (), "SystemExit"),
+        ("plain", "narrow", (), "mat1 and mat2"),
+        ("plain", "batch", ("--ignore", "dead_unit"), "did you mean 'dead_units'"),
     ],
 )
-def test_errors_are_one_line_and_status_2(arguments, message, capsys):
-    assert checkup(*arguments) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.startswith("lightning-tricks checkup: error: ")
-    assert error.count("\n") == 1
+def test_an_error_writes_a_log_of_a_run_that_failed(model, data, more, said, tmp_path, capsys):
+    (tmp_path / "a.sarif").write_text("of an older run")
+    assert checkup(model, "--sarif", "a.sarif", *more, data=data) == 2
+    (run,) = json.loads((tmp_path / "a.sarif").read_text())["runs"]
+    (invocation,) = run["invocations"]
+    assert (invocation["executionSuccessful"], invocation["exitCode"], run["results"]) == (False, 2, [])
+    (notification,) = invocation["toolExecutionNotifications"]
+    assert said in notification["message"]["text"]
+    assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("data", "message"), [("three", "a batch must be (x, y), got 3 entries"), ("narrow", "RuntimeError: mat1 and mat2")]
-)
-def test_data_of_another_form(data, message, capsys):
-    assert checkup("plain", data=data) == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("model", "layer"), [("plain", "0"), ("Own", "net.0")])
-def test_data_that_do_not_fit_are_told_with_the_layer(model, layer, capsys):
-    assert checkup(model, data="narrow") == 2
-    assert capsys.readouterr().err.rstrip().endswith(f"(in {layer}: Linear, given (8, 5))")
-
-
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        ("shop_of_tests", "given as module:name"),
-        ("shop_of_others:plain", "no module 'shop_of_others' in"),
-        ("other/shop.py:plain", "there is no file other/shop.py"),
-        ("shop_that_fails:plain", "importing shop_that_fails raised ZeroDivisionError"),
-        ("shop_that_lacks:plain", "importing shop_that_lacks raised ModuleNotFoundError"),
-    ],
-)
-def test_a_wrong_path(target, message, tmp_path, capsys):
-    (tmp_path / "shop_that_fails.py").write_text("1 / 0")
-    (tmp_path / "shop_that_lacks.py").write_text("import nothing_of_that_name")
-    assert main(["checkup", target, "--data", "shop_of_tests:batch"]) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_a_model_without_a_loss_is_told_how_to_give_one(capsys):
-    assert main(["checkup", "shop_of_tests:plain", "--data", "shop_of_tests:batch"]) == 2
-    assert "--loss cross_entropy" in capsys.readouterr().err
+def test_a_log_that_cannot_be_written_is_the_error(tmp_path, capsys):
+    (tmp_path / "a.sarif").mkdir()
+    assert checkup("plain", "--sarif", "a.sarif") == 2
+    assert "a.sarif" in capsys.readouterr().err
 
 
 def test_the_traceback_is_there_for_who_asks(capsys):
@@ -201,7 +123,9 @@ def test_compare(tmp_path, capsys):
     assert main(["compare", "0.csv", "2.csv", "--json", "-"]) == 1
     first = json.loads(capsys.readouterr().out)["partings"][0]
     assert (first["measure"], first["layer"], first["step"]) == ("std", "2", 0)
-    assert main(["compare", "0.csv", "nowhere.csv"]) == 2
+    capsys.readouterr()
+    assert main(["compare", "0.csv", "3.csv"]) == 2
+    assert "there is no file 3.csv: did you mean 2.csv? in .: 0.csv, 1.csv, 2.csv" in capsys.readouterr().err
 
 
 def loud(line):

@@ -9,7 +9,7 @@ import re
 import pytest
 
 import lightning_tricks as lt
-from lightning_tricks.commands.sarif import sarif
+from lightning_tricks.commands.sarif import failed, sarif
 from lightning_tricks.commands.target import Place
 from lightning_tricks.diagnosis import Finding, Remedy
 from lightning_tricks.testing import Accepted
@@ -30,7 +30,7 @@ OBJECTS = {
     "region": ({"startLine"}, set()),
     "logicalLocation": (set(), {"fullyQualifiedName", "kind"}),
     "suppression": ({"kind"}, {"status"}),
-    "invocation": ({"executionSuccessful"}, set()),
+    "invocation": ({"executionSuccessful"}, {"exitCode", "toolExecutionNotifications"}),
     "message": ({"text"}, set()),
 }
 
@@ -119,6 +119,13 @@ def test_it_is_valid_by_the_schema(errors):
     for more in ((), (Place("project/models.py", 7),), (Place("project/models.py", 7), accepted), (None, accepted)):
         for found in (lt.Diagnosis(), diagnosis()):
             assert errors(json.loads(json.dumps(sarif(found, *more)))) == []
+
+
+def test_a_run_that_failed_is_valid_too(errors):
+    log = failed(ValueError("no"), "importing x raised ValueError: no", 2)
+    assert errors(json.loads(json.dumps(log))) == []
+    (invocation,) = log["runs"][0]["invocations"]
+    assert fits("invocation", invocation)["executionSuccessful"] is False
 
 
 def test_the_schema_finds_what_is_wrong(errors):

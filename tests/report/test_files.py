@@ -8,7 +8,7 @@ import pytest
 
 from lightning_tricks.report import Diagnosis, ladder
 from lightning_tricks.report.figures import style
-from lightning_tricks.report.files import replaced
+from lightning_tricks.report.files import missing, replaced
 
 WRITERS = {
     "page": lambda history, path: Diagnosis([], history).to_html(path),
@@ -100,3 +100,22 @@ def test_what_is_no_plain_file_is_written_to_itself(tmp_path):
     with replaced(tmp_path / "pipe") as part:
         assert part == tmp_path / "pipe"
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_missing_file_is_told_with_what_is_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/good.csv", "runs/bad.csv", "runs/notes.md", "runs/.hidden.csv", "runs/last.ckpt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    kinds = (".csv", ".ckpt")
+    assert missing("runs/god.csv", kinds) == (
+        "there is no file runs/god.csv: did you mean runs/good.csv? in runs: bad.csv, good.csv, last.ckpt"
+    )
+    assert missing("run/good.csv", kinds) == "there is no file run/good.csv: did you mean runs? in .: runs"
+    assert missing("runs", kinds) == "runs is a folder; in runs: bad.csv, good.csv, last.ckpt"
+    assert missing("elsewhere/far/x.csv", kinds) == "there is no file elsewhere/far/x.csv; in .: runs"
+    assert missing("runs/x.py") == "there is no file runs/x.py; in runs: nothing of that kind"
+    for i in range(20):
+        (tmp_path / f"runs/{i:02}.csv").touch()
+    assert missing("runs/x.csv", kinds).endswith("06.csv, 07.csv and 15 more")

@@ -13,7 +13,9 @@ from lightning_tricks.report.html.measures import PICTURES
 from lightning_tricks.report.layers import COLUMNS
 
 ROOT = Path(__file__).parents[2]
-VOCABULARY = "linearity transmission mean energy|update coherence|mean drift|pattern|gate|share of the way|guess"
+VOCABULARY = (
+    "linearity transmission mean energy|update coherence|mean drift|pattern|gate|share of the way|guess|floor|look"
+)
 
 
 @pytest.mark.parametrize("term", VOCABULARY.replace(" transmission ", "|transmission|").split("|"))

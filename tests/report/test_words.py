@@ -1,8 +1,12 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from lightning_tricks.report.words import evidence, number
+import lightning_tricks
+from lightning_tricks.report.words import evidence, number, rounded
 
 
 @pytest.mark.parametrize("value", [3.14159e-12, 0.0012345, 0.99951, 9.996, 123.456, 98765.4, 1.5e7, -0.04567])
@@ -31,10 +35,11 @@ def test_evidence_of_any_kind_can_be_read(value, shown):
 
 
 def test_only_shares_are_percentages():
-    assert evidence({"dead_share": 0.5, "saturation": 1.0, "share": 7.0, "linearity": 0.5}) == [
+    assert evidence({"dead_share": 0.5, "saturation": 1.0, "share": 7.0, "share_2": -0.04, "linearity": 0.5}) == [
         "dead share 50.0 %",
         "saturation 100 %",
         "share 7.00",
+        "share 2 -4.00 %",
         "linearity 0.500",
     ]
 
@@ -45,3 +50,20 @@ def test_a_loss_that_is_nan_is_nan_and_not_unknown():
         "first loss NaN",
         "std unknown",
     ]
+
+
+def test_a_zero_has_no_minus():
+    assert [rounded(value, form) for value, form in ((-0.004, ".0%"), (-0.0, "+.0%"), (-1e-4, ".3f"))] == [
+        "0%",
+        "+0%",
+        "0.000",
+    ]
+    assert [rounded(-0.006), rounded(float("nan")), rounded(float("-inf"))] == ["-1%", "nan%", "-inf%"]
+
+
+@pytest.mark.parametrize("room", ["report", "comparison", "commands", "treatment", "experiments"])
+def test_shares_that_may_be_under_zero_have_one_formatter(room):
+    """Of experiments those that tell of trainings: shares of data are counts over counts."""
+    files = Path(lightning_tricks.__file__).parent.joinpath(room)
+    found = files.glob("*.py") if room == "experiments" else files.rglob("*.py")
+    assert [path.name for path in found if re.search(r":\+?\.\d%\}", path.read_text(encoding="utf-8"))] == []

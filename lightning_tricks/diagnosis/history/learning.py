@@ -139,16 +139,21 @@ def guess_on_validation(history: Sequence[Snapshot], guess: float) -> float:
 
 def _pooled_variance(records: Sequence[LossRecord]) -> float:
     """That of the targets of all looks together: small batches differ in their means as well."""
-    weights = np.array([record.patterns for record in records], np.float64)
+    weights = _patterns(records)
     means = np.array([record.target_mean for record in records])
     squares = np.array([record.target_std for record in records]) ** 2 + means**2
     mean = np.average(means, weights=weights)
     return float(np.average(squares, weights=weights) - mean * mean)
 
 
+def _patterns(records: Sequence[LossRecord]) -> np.ndarray:
+    """Of each record; of a table, which does not tell them, one."""
+    return np.array([record.patterns or 1 for record in records], np.float64)
+
+
 def _of_the_best_constant(records: Sequence[LossRecord]) -> float:
     """The entropy of binary targets: what the same output for all patterns loses; infinite where it is not known."""
-    record, mean = records[-1], np.average([r.target_mean for r in records], weights=[r.patterns for r in records])
+    record, mean = records[-1], np.average([r.target_mean for r in records], weights=_patterns(records))
     binary = record.function.startswith("binary_cross_entropy") and math.isclose(record.chance, math.log(2.0))
     return entropy(np.array([mean, 1.0 - mean])) if binary and 0.0 < mean < 1.0 else math.inf
 

@@ -107,7 +107,10 @@ def equal_outputs(calls: LossCalls) -> Finding | None:
         return None
     latest = calls.latest
     place = _place(found.at, latest.order, (latest.activation, latest.weighted))
-    evidence = {"output": latest.input_mean, "target mean": latest.target_mean, "target std": latest.target_std}
+    aims = {"target mean": latest.target_mean, "target std": latest.target_std}
+    if latest.distinct_classes:  # of their numbers a mean says nothing
+        aims = {"classes among the targets": latest.distinct_classes}
+    evidence = {"output": latest.input_mean, **aims}
     return None if place is None else _finding(found, place, latest.input_variation, evidence, latest.order)
 
 

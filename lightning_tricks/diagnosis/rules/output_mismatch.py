@@ -79,6 +79,7 @@ def probabilities_as_logits(calls: LossCalls) -> Finding | None:
     harm = "No probability can then leave the range from .5 to .73."
     if function == "cross_entropy":
         best = math.log1p((calls.latest.outputs - 1) / math.e)
+        evidence["reachable"] = best
         harm = f"The loss can then not fall below {best:.2f}, and its gradient is small where the network is wrong."
     wrong = f"The outputs are probabilities already, and {function} takes them for logits and squeezes them again."
     todo, why = (NO_SOFTMAX, LOG_SOFTMAX), [_sums_to_one(calls.latest)]

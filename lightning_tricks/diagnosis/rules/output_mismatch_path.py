@@ -35,7 +35,7 @@ def cosines_as_logits(calls: LossCalls) -> Finding | None:
     why = Criterion(
         "lowest loss that such logits can have", _lowest(latest), ">", LIMITS.never_under * math.log(latest.outputs)
     )
-    evidence = {"largest output possible": latest.bound, why.name: why.value, "loss": latest.value}
+    evidence = {"largest output possible": latest.bound, "reachable": why.value, "loss": latest.value}
     explanation = (
         f"The logits are cosines, products of vectors of length 1, and stay within {latest.bound:g} of zero. "
         f"{latest.function} can then not fall below {why.value:.2f}, and the probabilities stay nearly flat."

@@ -91,14 +91,17 @@ def _finding(history: Sequence[Snapshot], looks: Sequence[_Look], why: list[Crit
     harm, guess = _harm(history)
     later = later_losses(history)
     evidence: dict[str, float] = {
-        "targets of a batch, std": statistics.median(look.std for look in looks),
-        "targets of all, std": _pooled_std(looks),
         "mean loss of the later half": float(later.mean()) if len(later) else math.nan,
         "loss of a guess": guess,
     }
     if looks[-1].counts.size:
         evidence["classes in a batch"] = statistics.median(int(np.count_nonzero(look.counts)) for look in looks)
         evidence["classes in all of them"] = int(np.count_nonzero(_all_counts(looks)))
+        largest = statistics.median(float(look.counts.max() / look.counts.sum()) for look in looks)
+        evidence["share of a batch's largest class"] = largest
+    else:
+        evidence["targets of a batch, std"] = statistics.median(look.std for look in looks)
+        evidence["targets of all, std"] = _pooled_std(looks)
     explanation = (
         "The targets of a batch are nearly all the same, and those of the next batch are the same again: the data "
         "come sorted. The network learns each class in turn and forgets the others; that its units die or its loss "

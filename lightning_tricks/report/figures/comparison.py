@@ -12,6 +12,7 @@ import numpy as np
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report.figures import depth, style
 from lightning_tricks.report.figures.gradient_flow import slope_text
+from lightning_tricks.report.words import rounded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,10 +134,10 @@ def _accuracies(axes: Any, curves: list[Any], names: tuple[str, str], chance: fl
             continue
         epochs = np.arange(1, curve.size + 1)
         known = np.flatnonzero(np.isfinite(curve))
-        outcome = f"\n{curve[known[-1]]:.1%} after epoch {epochs[known[-1]]}" if known.size else ""
+        outcome = f"\n{rounded(curve[known[-1]], '.1%')} after epoch {epochs[known[-1]]}" if known.size else ""
         axes.plot(epochs, curve, "o-", color=colour, lw=2.2, label=_wrapped(name) + outcome)
     if chance is not None:
-        axes.axhline(chance, color=style.GREY, lw=1.2, ls=":", label=f"a guess: {chance:.0%}")
+        axes.axhline(chance, color=style.GREY, lw=1.2, ls=":", label=f"a guess: {rounded(chance)}")
     axes.set_ylim(0, 1.02)
     axes.set_xlim(0.5, max(curve.size for curve in curves) + 0.5)
     if axes.get_legend_handles_labels()[0]:

@@ -10,6 +10,7 @@ import numpy as np
 from lightning_tricks.diagnosis.rules import exploding_gradient, vanishing_gradient
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.report.figures import depth, healthy, style
+from lightning_tricks.report.words import rounded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +46,9 @@ def gradient_flow(history: Sequence[Snapshot]) -> Figure:
         figure,
         "The way back: error signal and gradient by depth",
         f"Green: 9 in 10 healthy {healthy.NAMES[kind]}. Below the lower dots the signal vanishes, above the upper "
-        "one it explodes.",
+        "one it explodes."
+        if len(layers) > 1
+        else "Of one layer: nothing is lost on a way to it.",
     )
     above, below = figure.subplots(2, 1, sharex=True)
     x = np.arange(len(layers))
@@ -71,7 +74,7 @@ def gradient_flow(history: Sequence[Snapshot]) -> Figure:
         depth.mark_nonfinite(axes, shown[-1], layers)
         style.log_axis(axes)
         axes.set_ylabel(name)
-    if np.isfinite(last).any():
+    if np.isfinite(last).any() and len(layers) > 1:
         _bounds(above, kind, len(layers))
     above.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="slope: log10 per layer" if plain else None)
     below.set_xlabel("layer, in the order of execution")
@@ -107,4 +110,4 @@ def no_finding(layers: int) -> tuple[depth.Values, depth.Values]:
 
 def slope_text(fit: depth.Slope | None) -> str:
     """``": +0.79"``, or nothing where no line fits."""
-    return "" if fit is None else f": {fit.per_layer:+.2f}"
+    return "" if fit is None else f": {rounded(fit.per_layer, '+.2f')}"

@@ -46,6 +46,8 @@ def ladder(history: Sequence[Snapshot]) -> Figure:
         label = f"step {snapshot.step}"
         above.plot(x, mean, color=colour, label=label, **stroke)
         above.fill_between(x, mean - std, mean + std, color=colour, alpha=0.22, lw=0)
+        if len(layers) == 1:  # a band of one layer has no width
+            above.errorbar(x, mean, std, color=colour, capsize=4)
         below.plot(x, depth.positive(std), color=colour, label=label, **stroke)
         reach = np.abs(np.stack([mean - std, mean + std]))
         furthest = max(furthest, float(np.nanmax(reach, initial=0.0)))

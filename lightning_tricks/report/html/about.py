@@ -60,7 +60,7 @@ def _training(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
     if not history:
         return
     first, last = history[0], history[-1]
-    yield "looks", f"{len(history)} probed steps, from {first.step} to {last.step}"
+    yield "probed steps", f"{len(history)}, from step {first.step} to {last.step}"
     if "*" not in diagnosis.layers:
         yield "layers shown", f"{', '.join(diagnosis.layers)} (judged are all)"
     if not math.isnan(last.epoch):

@@ -47,7 +47,7 @@ class Grid:
         """What was left out, in a sentence; empty where all is shown."""
         left = []
         if len(self.steps) < self.looks:
-            left.append(f"{len(self.steps)} of {self.looks} looks")
+            left.append(f"{len(self.steps)} of {self.looks} probed steps")
         if len(self.layers) < self.all_layers:
             left.append(f"{len(self.layers)} of {self.all_layers} rows")
         if not left:

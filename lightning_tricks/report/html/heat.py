@@ -13,6 +13,8 @@ from lightning_tricks.report.html.markup import Markup, join, tag
 
 _TALLEST, _ROW, _NARROWEST = 420, 18, 1.4  # pixels: of a picture, of a layer at most, and at least
 _MOST_NAMES = 24
+_LETTERS = 27  # below a picture, on a phone
+_BROAD = 6  # columns up to which each has room for its step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,18 +99,25 @@ def picture(cells: Cells, name: str, marks: Sequence[int], why: str = "a finding
         for j in named
     ]
     signs = [tag("i", style=f"top:{100 * (j + 0.5) / rows:.2f}%", title=why) for j in sick]
-    below = [
-        tag("span", grid.steps[i], style=f"left:{100 * (i + 0.5) / columns:.2f}%")
-        for i in ticks(columns, min(6, columns))
-    ]
+    fit = max(_LETTERS // (max(len(str(step)) for step in grid.steps) + 1), 2)
+    below = [_step(grid.steps[i], i, columns) for i in ticks(columns, fit)]
     return tag(
         "div",
+        tag("div", "layer", class_="down", aria_hidden="true"),
         tag("div", beside, class_="names", aria_hidden="true"),
         tag("div", signs, class_="signs", aria_hidden="true"),
         drawn,
         tag("div", below, class_="steps", aria_hidden="true"),
+        tag("div", "probed step", class_="across", aria_hidden="true"),
         class_="heat",
     )
+
+
+def _step(step: int, i: int, columns: int) -> Markup:
+    """Below its column; the last of many columns, which are narrower than a number, ends with the picture."""
+    if columns > _BROAD and i == columns - 1:
+        return tag("span", step, class_="end")
+    return tag("span", step, style=f"left:{100 * (i + 0.5) / columns:.2f}%")
 
 
 def table(cells: Cells, caption: str) -> Markup:
@@ -150,4 +159,5 @@ def _named(rows: int, room: int, sick: Sequence[int]) -> list[int]:
 def _described(grid: Grid, values: Sequence[Sequence[float]], name: str) -> str:
     known = [v for row in values for v in row if math.isfinite(v)]
     reach = f", from {min(known):.3g} to {max(known):.3g}" if known else ", no number"
-    return f"{name}: {len(values)} rows by {len(grid.steps)} looks{reach}; the same numbers are in the table below"
+    size = f"{len(values)} rows by {len(grid.steps)} probed steps"
+    return f"{name}: {size}{reach}; the same numbers are in the table below"

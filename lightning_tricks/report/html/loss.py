@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, at
-from lightning_tricks.diagnosis.history.learning import guess_of, losses_by_step
+from lightning_tricks.diagnosis.history.learning import losses_by_step
 from lightning_tricks.diagnosis.history.progress import recent_loss
 from lightning_tricks.diagnosis.registry import wording
 from lightning_tricks.probes import Snapshot
-from lightning_tricks.report.html.chart import Level, Mark, Series, chart
+from lightning_tricks.report.html.chart import Axes, Level, Mark, Series, chart, even
 from lightning_tricks.report.html.markup import Markup, tag
-from lightning_tricks.report.words import number, percent
+from lightning_tricks.report.way import Way
+from lightning_tricks.report.words import number, percent, rounded
 
 _CHANGED = 1.5  # factor of a learning rate that is an event
 _MOST_RATES, _MOST_LINES = 4, 12
-_SHARES = (0.0, 0.5, 0.75, 0.9, 0.99, 0.999)  # of the way that the right side of the picture tells
+_SHARES = (0.0, 0.5, 0.75, 0.9, 0.99, 0.999)  # of the way, on the right of a picture of many decades
+_MANY = 10.0  # of a guess over the lowest loss
 
 
 class Event(NamedTuple):
@@ -30,25 +32,26 @@ class Event(NamedTuple):
 
 
 def section(diagnosis: Diagnosis) -> list[Markup]:
-    """The picture, what happened when, and the loss at some looks as a table."""
+    """The picture, what happened when, and the loss at some probed steps as a table."""
     history = diagnosis.history
     steps, values = losses_by_step(history)
     validations = [(s.step, s.validation_loss) for s in history if not math.isnan(s.validation_loss)]
-    guess = guess_of(history)
+    way = Way.of(diagnosis)
     if not len(values) and not validations:
         return [tag("p", "No loss was seen.", class_="quiet")]
     series = [Series("loss in training", steps.tolist(), values.tolist())]
     if validations:
         series.append(Series("loss in validation", [s for s, _ in validations], [v for _, v in validations], "dots"))
-    happened = sorted(events(diagnosis, guess), key=lambda event: event.step)
-    levels = [] if math.isnan(guess) else [Level("a guess", guess)]
+    happened = sorted(events(diagnosis, way.guess), key=lambda event: event.step)
     marks = _marks([event for event in happened if event.sign])
+    functions = dict.fromkeys(record.function for record in history[-1].losses)
+    axes = Axes(", ".join(["loss", *functions]), right="share of the way")
     return [
-        tag("p", _in_words(history, guess)),
-        chart(series, _described(history, guess), levels, marks, _ways(guess)),
+        tag("p", _in_words(history, way)),
+        chart(series, _described(history, way), _levels(way), marks, _ways(way), axes),
         tag("h3", "What happened when"),
         tag("ul", [*map(_line, happened)], class_="events"),
-        tag("details", tag("summary", "The numbers: loss"), _table(history, guess)),
+        tag("details", tag("summary", "The numbers: loss"), _table(history, way)),
     ]
 
 
@@ -60,7 +63,7 @@ def events(diagnosis: Diagnosis, guess: float) -> Iterator[Event]:
         yield Event(finding.step, what, f"{i}", f"#finding-{i}")
     better = next((s.step for s in history if s.loss < 0.5 * guess), None)
     if better is not None:
-        yield Event(better, "the loss is under half of a guess's at this look")
+        yield Event(better, "the loss is under half of a guess's at this probed step")
     yield from _rates(history)
     validated = [s for s in history if not math.isnan(s.validation_loss)]
     if validated:
@@ -69,7 +72,7 @@ def events(diagnosis: Diagnosis, guess: float) -> Iterator[Event]:
     broken = next((s.step for s in history if s.suspicious), None)
     if broken is not None:
         yield Event(broken, "the first NaN or Inf", "NaN")
-    yield Event(history[-1].step, "the training ended" if history[-1].ended else "the latest look")
+    yield Event(history[-1].step, "the training ended" if history[-1].ended else "the latest probed step")
 
 
 def _marks(happened: Sequence[Event]) -> list[Mark]:
@@ -78,15 +81,26 @@ def _marks(happened: Sequence[Event]) -> list[Mark]:
     return [Mark(", ".join(e.sign for e in es), step, "; ".join(e.what for e in es)) for step, es in at.items()]
 
 
-def share_of_the_way(loss: float, guess: float) -> float:
-    """From the loss of a guess, 0, to a loss of 0, 1."""
-    return (guess - loss) / guess if guess > 0 else math.nan
+def _levels(way: Way) -> list[Level]:
+    """The ends of the way, and what the outputs can reach of it."""
+    named = {"a guess": way.guess, "the floor": way.floor}
+    if way.reachable > way.end:
+        named["the least that these outputs can reach"] = way.reachable
+    return [Level(name, y) for name, y in named.items() if math.isfinite(y)]
 
 
-def _ways(guess: float) -> list[Level]:
-    """Some shares of the way, at their losses."""
-    shares = () if math.isnan(guess) else _SHARES
-    return [Level(f"{share:.0%}", guess * (1 - share)) for share in shares]
+def _ways(way: Way) -> Callable[[float, float], list[Level]] | None:
+    """Shares of the way at their losses: even ones, or of a picture of many decades those near its end."""
+    if not way.known:
+        return None
+
+    def told(low: float, high: float) -> list[Level]:
+        ends = max(way.share(high), 0.0), min(way.share(low), 1.0)
+        many = low > way.end and (way.guess - way.end) / (low - way.end) > _MANY
+        shares = _SHARES if many or not ends[0] < ends[1] else even(*ends)
+        return [Level(rounded(share), way.loss(share)) for share in shares]
+
+    return told
 
 
 def _rates(history: Sequence[Snapshot]) -> Iterator[Event]:
@@ -109,44 +123,40 @@ def _line(event: Event) -> Markup:
     return tag("li", tag("b", f"step {event.step}"), " ", said)
 
 
-def _in_words(history: Sequence[Snapshot], guess: float) -> str:
+def _in_words(history: Sequence[Snapshot], way: Way) -> str:
     known = [s for s in history if math.isfinite(s.loss)]
     if not known:
         return "No loss is a number."
     first, last, now = known[0], known[-1], recent_loss(known)
     said = f"From {number(first.loss)} at step {first.step} to {number(now)}, the median at the end (step {last.step})."
-    if not math.isnan(guess) and guess > 0:
-        way = share_of_the_way(now, guess)
-        far = (
-            f"that is {percent(way)} of the way to 0 (on the right of the picture)"
-            if way > 0
-            else "it is no better than that"
-        )
-        said += f" An answer that does not look at the input (a guess) has {number(guess)}: {far}."
+    if way.known:
+        gone = way.share(now)
+        far = f"that is {percent(gone)} of {way} (on the right of the picture)"
+        far = far if gone > 0 else "it is no better than that"
+        said += f" An answer that does not look at the input (a guess) has {number(way.guess)}: {far}."
     later = next((s.step for s in history if s.step > last.step and s.nonfinite_loss), None)
     return said if later is None else f"{said} From step {later} on it is NaN or infinite."
 
 
-def _described(history: Sequence[Snapshot], guess: float) -> str:
-    return f"The loss over the steps. {_in_words(history, guess)}"
+def _described(history: Sequence[Snapshot], way: Way) -> str:
+    return f"The loss over the steps. {_in_words(history, way)}"
 
 
-def _table(history: Sequence[Snapshot], guess: float) -> Markup:
+def _table(history: Sequence[Snapshot], way: Way) -> Markup:
     apart = max(1, math.ceil(len(history) / _MOST_LINES))
     chosen = [s for i, s in enumerate(history) if i % apart == 0 or i == len(history) - 1]
-    with_way = not math.isnan(guess)
-    head = ["step", "loss", *(["share of the way"] if with_way else []), "loss in validation", "learning rate"]
+    head = ["step", "loss", *(["share of the way"] if way.known else []), "loss in validation", "learning rate"]
     lines = [
         [
             str(s.step),
             "NaN" if math.isnan(s.loss) and s.nonfinite_loss else _spelt(s.loss),
-            *([_percent(share_of_the_way(s.loss, guess))] if with_way else []),
+            *([_percent(way.share(s.loss))] if way.known else []),
             _spelt(s.validation_loss),
             _spelt(s.learning_rate),
         ]
         for s in chosen
     ]
-    caption = "The loss" if apart == 1 else f"The loss at one look of {apart}, and at the last"
+    caption = "The loss" if apart == 1 else f"The loss at one probed step of {apart}, and at the last"
     return tag(
         "div",
         tag(
@@ -167,4 +177,4 @@ def _spelt(value: float) -> str:
 
 
 def _percent(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.0%}"
+    return "" if math.isnan(value) else rounded(value)

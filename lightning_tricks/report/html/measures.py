@@ -12,7 +12,7 @@ from lightning_tricks.report.html.grid import Grid
 from lightning_tricks.report.html.heat import Scale
 from lightning_tricks.report.html.markup import Markup, tag
 from lightning_tricks.report.layers import COLUMNS
-from lightning_tricks.report.words import number
+from lightning_tricks.report.words import number, rounded
 
 _SHARES = Scale((0.1, 0.25, 0.5, 0.75, 0.9, 0.99))  # strong from where a finding begins: half of the patterns or units
 
@@ -100,4 +100,4 @@ def _figure(grid: Grid, shown: Shown, values: list[list[float]], marks: list[int
 
 def _bound(measure: str, value: float) -> str:
     whole = measure in ("saturation", "dead_share")
-    return f"{value:.0%}" if whole else f"{value:g}"
+    return rounded(value) if whole else f"{value:g}"

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lightning_tricks.diagnosis.experiment import Experiment
-from lightning_tricks.report.html.chart import Level, Series, chart
+from lightning_tricks.report.html.chart import Axes, Level, Series, chart, table
 from lightning_tricks.report.html.markup import Markup, tag
-from lightning_tricks.report.words import evidence
+from lightning_tricks.report.words import evidence, words
 
+_SHARE = "share of the way"
 _TOLD = 0.05  # seconds from which on it is said how many
 _PICTURE = "data:image/png;base64,"
 _EXAMPLES = 12
@@ -39,7 +40,10 @@ class Trial:
 
 
 class Treated(Protocol):
-    """What a treatment tells: its curves in shares of the way, a sentence, and the whole of it by ``str``."""
+    """What a treatment tells: its curves in shares of the way, what was tried, and the whole of it by ``str``."""
+
+    @property
+    def trials(self) -> Sequence[Experiment]: ...
 
     @property
     def curves(self) -> Mapping[str, Sequence[tuple[float, float]]]: ...
@@ -60,14 +64,14 @@ def experiments(made: Sequence[Experiment], proofs: Sequence[tuple[Experiment, i
     found = [next((number for proof, number in proofs if proof == each), None) for each in answered]
     parts = [_folded(each, number) for each, number in zip(answered, found, strict=True)]
     if open_ones:
-        lines = [tag("li", tag("b", f"{each.name.replace('_', ' ')}: "), each.answer) for each in open_ones]
+        lines = [tag("li", tag("b", f"{words(each.name)}: "), each.answer) for each in open_ones]
         parts.append(tag("details", tag("summary", f"Asked without an answer: {len(open_ones)}"), tag("ul", lines)))
     return parts
 
 
 def _folded(made: Experiment, finding: int | None) -> Markup:
     """Question and answer in a line; what was measured behind it, or with the finding that it proves."""
-    name = tag("b", f"{made.name.replace('_', ' ')}: ")
+    name = tag("b", f"{words(made.name)}: ")
     if finding is not None:
         link = tag("a", f"the proof of finding {finding}", href=f"#finding-{finding}")
         return tag("p", name, f"{made.question} {made.answer} (", link, ")", class_="experiment")
@@ -78,7 +82,7 @@ def _folded(made: Experiment, finding: int | None) -> Markup:
 def experiment(made: Experiment) -> Markup:
     """One experiment, whole."""
     answer = f"Answer: {made.answer}" if made.conclusive else f"Not answered: {made.answer}"
-    head = tag("p", tag("b", f"{made.name.replace('_', ' ')}: "), made.question)
+    head = tag("p", tag("b", f"{words(made.name)}: "), made.question)
     return tag("div", head, tag("p", answer), _measured(made), class_="experiment")
 
 
@@ -87,7 +91,7 @@ def _measured(made: Experiment) -> list[Markup]:
     effort += f", {made.seconds:.1f} s" if made.seconds >= _TOLD else ""
     whole = {key: int(v) if math.isfinite(v) and v == int(v) else v for key, v in made.numbers.items()}
     parts = [tag("p", f"Measured: {'; '.join(evidence(whole))}.")] if whole else []
-    parts += [_curves(made.curves, made.name)] if made.curves else []
+    parts += _curves(made.curves, made.name) if made.curves else []
     return [*parts, *_examples(made), tag("p", f"Made on a copy: {effort}.", class_="quiet")]
 
 
@@ -119,20 +123,45 @@ def _trial(made: Trial | Treated) -> Markup:
         changes, *_ = str(made).split("\n\n")  # behind them stands the table of all that was tried
         lines = [tag("li", line.strip()) for line in changes.splitlines()[1:]]
         whole = tag("details", tag("summary", "All that was tried"), tag("pre", str(made)))
-        made = Trial("Treatment", made.curves, made.summary, "share of the way")
+        made = Trial("Treatment", _best_first(made), made.summary, _SHARE)
     items = [(key, run) for key, run in made.curves.items() if run][: len(_LOOKS)]
     series = [
-        Series(key, [step for step, _ in run], [value for _, value in run], look)
+        Series(words(key), [step for step, _ in run], [value for _, value in run], look)
         for (key, run), look in zip(items, ("l1", "l0", "l2", "l3"), strict=False)
     ]
     levels = [] if math.isnan(made.guess) else [Level("a guess", made.guess)]
-    drawn = chart(series, f"{made.name}: the {made.measure} over the steps. {made.outcome}", levels) if series else None
     about = f"{made.outcome} Drawn: the {made.measure} over the steps.".strip() if series else made.outcome
-    parts = [tag("p", about) if about else None, tag("ul", lines) if lines else None, drawn, whole]
+    parts = [tag("p", about) if about else None, tag("ul", lines) if lines else None]
+    label = f"{made.name}: the {made.measure} over the steps. {made.outcome}"
+    parts += _drawn(series, label, made.measure, levels) if series else []
+    parts.append(whole)
     return tag("div", tag("h3", made.name), parts, class_="experiment")
 
 
-def _curves(curves: Mapping[str, Sequence[float]], name: str) -> Markup:
+def _best_first(made: Treated) -> dict[str, Sequence[tuple[float, float]]]:
+    """The unchanged training, then what was changed in the order that it was made, then what gained most."""
+    tried = {each.name: each.numbers for each in sorted(made.trials, key=lambda each: -each.numbers.get("gain", 0.0))}
+    proven = sorted((name for name in tried if tried[name].get("proven")), key=lambda name: tried[name]["round"])
+    order = list(dict.fromkeys([*(name for name in made.curves if name not in tried), *proven, *tried]))
+    return {name: made.curves[name] for name in order if name in made.curves}
+
+
+def _curves(curves: Mapping[str, Sequence[float]], name: str) -> list[Markup]:
     items = list(curves.items())[: len(_LOOKS)]
-    series = [Series(key, range(len(run)), list(run), _LOOKS[k]) for k, (key, run) in enumerate(items)]
-    return chart(series, f"Curves of the experiment {name.replace('_', ' ')}: {', '.join(key for key, _ in items)}")
+    series = [Series(words(key), range(len(run)), list(run), _LOOKS[k]) for k, (key, run) in enumerate(items)]
+    label = f"Curves of the experiment {words(name)}: {', '.join(key for key, _ in items)}"
+    if "unchanged" in curves:  # trainings that are compared are told in shares, each time that they were evaluated
+        return _drawn(series, label, _SHARE, x="evaluation")
+    return _drawn(series, label, "loss")
+
+
+def _drawn(
+    series: Sequence[Series], label: str, measure: str, levels: Sequence[Level] = (), x: str = "optimiser step"
+) -> list[Markup]:
+    """The picture and its numbers."""
+    percent = measure == _SHARE
+    numbers = table(series, f"The {measure} at some steps", percent)
+    return [
+        chart(series, label, levels, axes=Axes(measure, x, percent=percent)),
+        tag("details", tag("summary", f"The numbers: {measure}"), numbers),
+    ]

@@ -116,6 +116,16 @@ def test_remedies_name_the_line() -> None:
     assert diagnose(fit(make(), loss, data=numbers())).findings[0].problem == "collapsed_output"
 
 
+def test_of_classes_their_number_is_told_and_no_mean() -> None:
+    x = numbers()[0]
+    network = with_bias(nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3), nn.ReLU()), 2, -1.0)
+    (found,) = find_collapsed_output(fit(network, F.cross_entropy, data=(x, x[:, :3].argmax(1))))
+    assert found.evidence["classes among the targets"] == 3
+    assert "target mean" not in found.evidence
+    (other,) = find_collapsed_output(fit(rectified(), mse, data=numbers()))
+    assert other.evidence["target mean"] > 1.0
+
+
 def test_what_is_no_layer_is_named_by_the_layers_around_it() -> None:
     (found,) = find_collapsed_output(fit(Lost(lambda x: 0.0 * x), mse, data=numbers(), steps=60, every=10))
     assert "between body.1 and head" in found.remedies[0].text

@@ -196,6 +196,7 @@ def test_the_evidence_is_what_softmax_makes_of_the_loss() -> None:
     (found,) = find_output_mismatch(fit(net(nn.Softmax(1)), steps=3))
     best = F.cross_entropy(one_hot(torch.tensor([3])), torch.tensor([3])).item()
     assert f"{best:.2f}" in found.explanation
+    assert found.evidence["reachable"] == pytest.approx(best)
 
 
 def test_log_probabilities_in_cross_entropy_are_information() -> None:

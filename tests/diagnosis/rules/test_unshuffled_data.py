@@ -38,6 +38,9 @@ def by_class() -> Tensor:
 def test_data_sorted_by_class_are_named(size: int) -> None:
     (found,) = find_unshuffled_data(run(by_class(), size))
     assert found.remedies[0].action == "shuffle"
+    assert found.evidence["classes in a batch"] < 3
+    assert found.evidence["share of a batch's largest class"] > 0.5
+    assert not any("std" in name for name in found.evidence)  # of class numbers it says nothing
 
 
 def test_a_network_that_learns_all_the_same_makes_it_information() -> None:

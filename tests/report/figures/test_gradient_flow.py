@@ -112,3 +112,11 @@ def test_the_band_ends_where_the_rules_begin(kind):
     assert (low[0], high[0]) == (vanishing_gradient.LIMITS.vanished, exploding_gradient.LIMITS.exploded)
     deep = no_finding(101)[kind is exploding_gradient][0]
     assert abs(np.log10(deep)) / 100 == pytest.approx(kind.LIMITS.steep)
+
+
+def test_of_one_layer_no_band_is_told(linear):
+    """It has no way back on which healthy networks could be compared with it."""
+    figure = gradient_flow(linear)
+    texts = " ".join(text.get_text() for text in (*figure.texts, *figure.axes[0].get_legend().get_texts()))
+    assert "healthy" not in texts
+    assert "a finding begins" not in texts

@@ -52,3 +52,11 @@ def test_a_long_model_has_room_for_its_names(deep):
     ticks = [text.get_text() for text in below.get_xticklabels()]
     assert len(ticks) <= 26
     assert (ticks[0], ticks[-1]) == ("1", "200")
+
+
+def test_of_one_layer_the_spread_is_drawn_too(linear):
+    above, _ = ladder(linear).axes
+    (first, *_) = above.containers
+    heights = first.lines[2][0].get_segments()[0][:, 1]
+    record = linear[0].weighted[0]
+    np.testing.assert_allclose(heights, [record.mean - record.std, record.mean + record.std])

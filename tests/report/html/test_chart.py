@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from lightning_tricks.report.html.chart import Level, Mark, Series, chart
+from lightning_tricks.report.html.chart import Axes, Level, Mark, Series, chart, even, table
 
 
 def points(shown, look):
@@ -59,7 +59,78 @@ def test_odd_numbers_are_drawn(values):
 
 
 def test_heights_are_named_on_the_right_where_they_are_in_the_picture():
-    shown = chart([Series("loss", [0, 10], [0.0, 2.0])], "the loss", right=[Level("50%", 1.0), Level("far", 9.0)])
+    shown = chart(
+        [Series("loss", [0, 10], [0.0, 2.0])], "the loss", right=lambda *ends: [Level("50%", 1.0), Level("far", 9.0)]
+    )
     (top,) = re.findall(r'<span style="top:([\d.]+)%">50%</span>', shown)
     assert float(top) == pytest.approx(50)
     assert "far" not in shown
+
+
+def test_axes_have_their_names_and_even_numbers():
+    shown = chart(
+        [Series("loss", [0, 120], [2.3, 1.5])],
+        "x",
+        right=lambda *ends: [Level("0%", 2.0)],
+        axes=Axes("loss, mse", right="share"),
+    )
+    assert re.findall(r"<span>([^<]*)</span>", shown.partition('class="titles"')[2])[:2] == ["loss, mse", "share"]
+    assert ">optimiser step</div>" in shown
+    heights = re.findall(
+        r'<span style="top:[^"]*">([^<]*)</span>', shown.partition("heights")[2].partition("</div>")[0]
+    )
+    assert len(heights) >= 4
+    assert {len(height) for height in heights} == {3}  # 1.6 and 2.0, not 2
+    steps = re.findall(r'<span style="left:[^"]*">(\d+)</span>', shown)
+    assert len(steps) >= 5
+
+
+def test_a_few_decades_have_more_than_their_powers():
+    shown = chart([Series("loss", [0, 1], [2.3, 0.15])], "x", axes=Axes("loss"))
+    heights = re.findall(r'<span style="top:[^"]*">([^<]*)</span>', shown)
+    assert heights == ["0.2", "0.5", "1", "2"]
+    assert "loss, logarithmic" in shown
+
+
+def test_a_level_makes_room_for_itself_unless_it_is_at_minus_infinity():
+    at = r'class="level" vector-effect[^>]*d="M0 ([\d.]+)H|d="M0 ([\d.]+)H[^>]*class="level"'
+    even_axis = chart([Series("loss", [0, 1], [2.3, 1.5])], "x", [Level("the floor", 0.0)])
+    (found,) = re.findall(at, even_axis)
+    assert 270 < float("".join(found)) < 300
+    logs = chart([Series("loss", [0, 1], [2.3, 1e-3])], "x", [Level("the floor", 0.0)])
+    assert re.findall(at, logs) == []
+    assert "the floor: 0 (below the picture)" in logs
+
+
+def test_shares_are_drawn_from_none_to_all():
+    shown = chart([Series("unchanged", [0, 60], [0.0, 0.0])], "x", axes=Axes("share of the way", percent=True))
+    heights = re.findall(r'<span style="top:[^"]*">([^<]*)</span>', shown)
+    assert heights[0] == "0%"
+    assert heights[-1] == "100%"
+
+
+def test_the_numbers_as_a_table():
+    shown = table(
+        [Series("a", range(100), [k / 100 for k in range(100)]), Series("b", [0, 99], [-1e-4, 1.0])], "x", True
+    )
+    rows = re.findall(r'<tr><th scope="row">(\d+)</th><td>([^<]*)</td><td>([^<]*)</td>', shown)
+    assert (rows[0], rows[-1]) == (("0", "0%", "0%"), ("99", "99%", "100%"))
+    assert len(rows) <= 12
+    assert rows[3][2] == ""
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-0.02, 0.37), (1e-9, 3e-9), (-5.0, 99999.0)])
+def test_even_numbers_are_about_as_many_as_asked_for(low, high):
+    for count in (3, 5, 8):
+        found = even(low, high, count)
+        assert count / 2.5 <= len(found) <= count + 2
+        assert low - 1e-12 <= found[0] <= found[-1] <= high + 1e-12
+
+
+def test_the_names_of_lines_that_are_near_do_not_cover_each_other():
+    levels = [Level("a guess", 2.3), Level("the floor", 0.0), Level("reachable", 2.25)]
+    shown = chart([Series("loss", [0, 1], [2.3, 2.2])], "x", levels)
+    names = re.findall(
+        r'<span style="top:[\d.]+%"( class="below")?>([^<]+)</span>', shown.partition('class="levels"')[2]
+    )
+    assert names[:3] == [("", "a guess"), ("", "the floor"), (' class="below"', "reachable")]

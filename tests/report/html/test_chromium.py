@@ -115,6 +115,19 @@ def test_a_number_is_shown_under_the_pointer(one_fault, browser, tmp_path):
     assert not hidden
 
 
+def test_the_numbers_of_a_line_are_shown_under_the_pointer(one_fault, browser, tmp_path):
+    script = """
+    const picture = document.querySelector("#loss .chart svg"), box = picture.getBoundingClientRect();
+    const at = { clientX: box.left + 1, clientY: box.top + 9, bubbles: true };
+    picture.dispatchEvent(new PointerEvent("pointermove", at));
+    return document.getElementById("tip").textContent;
+    """
+    told = browser.asked(one_fault.to_html(tmp_path / "page.html"), script)
+    step, loss = re.fullmatch(r"step (\d+): loss in training ([\d.]+)", told).groups()
+    assert step == "0"
+    assert float(loss) == pytest.approx(one_fault.history[0].loss, rel=0.01)
+
+
 def test_it_prints(two_faults, browser, tmp_path):
     pdf = tmp_path / "page.pdf"
     browser.run(two_faults.to_html(tmp_path / "page.html"), f"--print-to-pdf={pdf}", "--no-pdf-header-footer")

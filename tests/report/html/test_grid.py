@@ -45,7 +45,7 @@ def test_long_histories_are_thinned_and_it_is_said():
     assert 20 <= len(grid.steps) <= 48
     assert len(grid.steps) * 300 * MEASURES <= 110_000
     assert {0, 3, 101, 255} <= set(grid.steps)
-    assert f"{len(grid.steps)} of 256 looks" in grid.thinned
+    assert f"{len(grid.steps)} of 256 probed steps" in grid.thinned
     assert " rows" not in grid.thinned
 
 

@@ -3,8 +3,9 @@ import re
 
 import pytest
 
-from lightning_tricks.report.html.grid import grid_of
+from lightning_tricks.report.html.grid import Grid, grid_of
 from lightning_tricks.report.html.heat import Cells, Scale, picture, table
+from lightning_tricks.report.layers import Row
 
 
 @pytest.mark.parametrize(
@@ -60,4 +61,20 @@ def test_layers_with_a_finding_have_a_sign_and_their_name(rectifiers):
 
 def test_it_says_what_it_shows(rectifiers):
     label = re.search('aria-label="(.*?)"', picture(cells(rectifiers, [[0.2, 0.7, 0.2, 0.2, 0.2]] * 4), "std", []))[1]
-    assert label == "std: 4 rows by 5 looks, from 0.2 to 0.7; the same numbers are in the table below"
+    assert label == "std: 4 rows by 5 probed steps, from 0.2 to 0.7; the same numbers are in the table below"
+
+
+def test_the_last_of_many_steps_ends_with_the_picture():
+    """A number that is broader than its column would stand beyond the page."""
+    few, many = (shown_steps(count) for count in (3, 30))
+    assert all("left:" in attributes for attributes, _ in few)
+    assert [attributes for attributes, _ in many if "left:" not in attributes] == [' class="end"']
+    assert many[-1] == (' class="end"', "10029")
+
+
+def shown_steps(count):
+    rows = [Row(("0",), "relu", {})]
+    steps = list(range(10_000, 10_000 + count))
+    grid = Grid(rows, ["0"], "", steps, {}, frozenset(), frozenset(), count, 1)
+    shown = picture(Cells(grid, [[0.5] * count], Scale((0.1, 0.9)), str, False), "x", [])
+    return re.findall(r"<span([^>]*)>(\d+)</span>", shown.partition('class="steps"')[2])

@@ -119,7 +119,7 @@ def test_a_large_network_fits_two_megabytes():
     """Of numbers no two of which are alike: no stroke joins two cells."""
     page = html(long_diagnosis(300, 256))
     assert len(page.encode()) < 2_000_000
-    assert "of 256 looks" in page
+    assert "of 256 probed steps" in page
 
 
 def test_layers_without_a_finding_stand_together_in_a_long_network():
@@ -143,7 +143,7 @@ def test_a_loss_that_became_nan_is_told(rectifiers):
 class Treated:
     """As a treatment is."""
 
-    summary = "From 10% to 60% of the way."
+    summary, trials = "From 10% to 60% of the way.", ()
 
     @property
     def curves(self):
@@ -159,7 +159,9 @@ def test_a_treatment_is_shown_by_its_curves(two_faults):
     assert "lr=0.1 &lt;b&gt;" in page
     trials = page.partition('id="trials"')[2].partition("</section>")[0]
     assert re.findall('<i class="line (l.)"></i>([a-z ]+)', trials) == [("l1", "unchanged"), ("l0", "lower rate")]
-    assert "Treatment" in text(html(two_faults, [type("Empty", (), {"curves": {}, "summary": "Nothing."})()]))
+    assert "Treatment" in text(
+        html(two_faults, [type("Empty", (), {"curves": {}, "summary": "Nothing.", "trials": ()})()])
+    )
 
 
 def test_the_treatment_of_a_diagnosis_is_on_its_page(two_faults):
@@ -183,3 +185,32 @@ def test_the_treatment_of_a_diagnosis_is_on_its_page(two_faults):
         assert "<li>changed: start every layer anew at net.0  (gain +50%)</li>" in shown
         assert "<li>use: lr=0.01</li>" in shown
         assert "share of the way  unchanged" in trials
+
+
+def test_of_a_treatment_that_is_drawn_which_was_made(two_faults):
+    """Beside the unchanged training, before what was tried in vain, however early that was."""
+    gains = {"standardize_input": 0.0, "lower_rate": 0.01, "lsuv": 0.0, "relu": 0.0, "insert_batch_norm": 0.4}
+    tried = [
+        Experiment(name, "?", "!", {"round": 1, "share": g, "unchanged": 0, "gain": g, "proven": g > 0.1, "after": 9})
+        for name, g in gains.items()
+    ]
+    curves = {name: [(0, 0.0), (9, gain)] for name, gain in {"unchanged": 0.0, **gains}.items()}
+    page = html(dataclasses.replace(two_faults, treatment=Treatment(trials=tried, curves=curves)))
+    drawn = re.findall('<i class="line l."></i>([^<]+)', page.partition('id="trials"')[2].partition("</section>")[0])
+    assert drawn[:3] == ["unchanged", "insert batch norm", "lower rate"]
+
+
+def test_trainings_that_are_compared_are_drawn_in_shares(two_faults):
+    trials = Experiment("changes", "?", "!", {"unchanged": 0.1}, {"unchanged": [0.0, 0.1], "lower": [0.0, 0.7]})
+    losses = Experiment("memorise", "?", "!", {"own": 0.9}, {"own": [2.0, 0.1]})
+    page = html(dataclasses.replace(two_faults, experiments=[trials, losses]))
+    shown = page.partition('id="tried"')[2].partition("</section>")[0]
+    titles = re.findall('class="titles" aria-hidden="true"><span>([^<]*)<', shown)
+    assert titles == ["share of the way", "loss, logarithmic"]
+    assert "The numbers: share of the way" in shown
+
+
+def test_a_word_is_used_as_the_glossary_has_it(healthy):
+    """What a picture says to who does not see it included."""
+    page = html(healthy).partition("<main>")[2].partition('id="words"')[0]
+    assert not re.search(r"\blooks\b", page)
