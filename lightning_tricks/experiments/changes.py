@@ -157,8 +157,8 @@ def _unread(subject: Subject, found: Experiment) -> Iterator[Finding]:
     if not most.holds or share >= 1.0:
         return
     explanation = (
-        f"The loss stays at that of a guess, and {share:.0%} of the input have exactly no influence on the outputs "
-        f"({read.answer}): what would tell the targets may be there."
+        f"The loss stays at that of a guess, and {rounded(share)} of the input have exactly no influence on the "
+        f"outputs ({read.answer}): what would tell the targets may be there."
     )
     todo = Remedy("read_input", "look at the index by which an output or a part of the input is taken, as out[:, 0]")
     step = subject.diagnosis.history[-1].step
