@@ -85,7 +85,9 @@ def to_host(arrays: Iterable[Tensor]) -> list[np.ndarray[Any, Any]]:
     copied: list[Any] = [None] * len(arrays)
     for indices in by_device.values():
         try:
-            packed = torch.cat([arrays[index].detach().reshape(-1) for index in indices]).cpu().numpy()
+            with torch.no_grad():
+                flat = [array if array.dim() < 2 else array.reshape(-1) for array in map(arrays.__getitem__, indices)]
+                packed = torch.hstack(flat).cpu().numpy()
         except (RuntimeError, TypeError):  # one without values must not spoil the others
             copied = [_alone(array) if i in indices else copied[i] for i, array in enumerate(arrays)]
             continue

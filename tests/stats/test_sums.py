@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_tricks.activations import by_name
 from lightning_tricks.stats import (
@@ -97,6 +98,26 @@ def test_a_merged_record_on_the_host_still_lists_all_its_arrays():
     host = sums.with_arrays(iter([array.numpy() for array in sums.arrays()]))
     merged = host.merge(host)
     assert len(merged.arrays()) == len(sums.arrays())
+
+
+class Calls(TorchDispatchMode):
+    """Counts the operations that torch runs."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_copy_to_the_host_takes_no_call_for_each_array():
+    arrays = [torch.full((3,), float(index), requires_grad=True) for index in range(50)]
+    with Calls() as calls:
+        copied = to_host([*arrays, torch.tensor(7.0), torch.arange(4.0).reshape(2, 2)])
+    assert calls.count < 25
+    assert [array.tolist() for array in copied[:2]] == [[0.0] * 3, [1.0] * 3]
+    assert copied[-2].item() == 7.0
+    assert copied[-1].tolist() == [[0.0, 1.0], [2.0, 3.0]]
 
 
 def test_what_one_part_lacks_the_other_gives():

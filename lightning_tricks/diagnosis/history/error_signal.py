@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ RELATIVE = (
     "norm of the error signal over that at the last layer",
     "at the first layer, a finding begins under 0.001 or over 100",
 )
+_signal = operator.attrgetter("error_signal")
 SUDDEN = 0.5  # share of the whole loss, in decades, at one layer: then that layer is the place
 
 
@@ -39,11 +41,11 @@ class ErrorSignalByLayer:
             for record in snapshot.weighted
             if math.isfinite(record.error_signal) and record.operation not in ("embedding", "embedding_bag")
         ]
-        if not all(record.error_signal for record in layers):
+        if 0.0 in map(_signal, layers):
             reached = {record.weight for record in layers if record.weight is not None and record.error_signal > 0}
             layers = [record for record in layers if record.error_signal > 0 or record.weight not in reached]
-        norms = tuple(record.error_signal * math.sqrt(record.elements) for record in layers)
-        return ErrorSignalByLayer(tuple(record.name for record in layers), norms)
+        norms = tuple([record.error_signal * math.sqrt(record.elements) for record in layers])
+        return ErrorSignalByLayer(tuple([record.name for record in layers]), norms)
 
     @functools.cached_property
     def ratio(self) -> float:
@@ -65,7 +67,7 @@ class ErrorSignalByLayer:
         depths = np.flatnonzero(norms > 0)
         if len(depths) < 2:
             return math.nan
-        apart = depths - depths.mean()
+        apart = depths - depths.sum() / len(depths)
         return float(apart @ np.log10(norms[depths]) / (apart @ apart))
 
     @property

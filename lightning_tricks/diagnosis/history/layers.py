@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis.history.persistence import Persistence, persistences
+from lightning_tricks.diagnosis.history.progress import weights
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 from lightning_tricks.probes.records.activations import UNKNOWN
@@ -32,9 +32,9 @@ def hidden_activations(snapshot: Snapshot) -> list[ActivationRecord]:
     """
     last = max(map(_order, snapshot.weighted), default=math.inf)  # none: only activations are looked at
     hidden = [record for record in snapshot.activations if record.order < last and not record.gate and record.patterns]
-    called = [record.name.rpartition(".")[2].startswith(record.function) for record in hidden]  # by no module
-    pairs = zip(hidden, called, strict=True)
-    return [record for record, called in pairs if not (called and properties_of(record.function).makes_positive)]
+    positive = {function for function in {r.function for r in hidden} if properties_of(function).makes_positive}
+    called = {r.name for r in hidden if r.function in positive and r.name.rpartition(".")[2].startswith(r.function)}
+    return [record for record in hidden if record.name not in called] if called else hidden
 
 
 @functools.cache
@@ -51,22 +51,20 @@ def judged_activations(snapshot: Snapshot) -> list[ActivationRecord]:
     training hurts nothing. A frozen layer behind trainable ones hands the gradient on and is judged as any other. Nor
     what nobody knows as an activation: it may be a guard that is not meant to bend anything, as a clamp far outside.
     """
+    known, used = (r for r in hidden_activations(snapshot) if r.function != UNKNOWN), weights(snapshot)
+    if all(record.trainable for record in used):
+        return list(known)
     orders = {record.name: record.order for record in snapshot.weighted}
-    first = min((orders[r.layer] for r in snapshot.parameters if r.layer in orders), default=math.inf)
-    trained = min((orders[r.layer] for r in snapshot.parameters if r.layer in orders and r.trainable), default=math.inf)
-    return [
-        record
-        for record in hidden_activations(snapshot)
-        if record.function != UNKNOWN
-        and (record.order > trained or record.order <= first or not math.isnan(record.error_signal))
-    ]
+    first = min((orders[r.layer] for r in used if r.layer in orders), default=math.inf)
+    trained = min((orders[r.layer] for r in used if r.layer in orders and r.trainable), default=math.inf)
+    return [r for r in known if r.order > trained or r.order <= first or not math.isnan(r.error_signal)]
 
 
 @remembered
 def input_layer(snapshot: Snapshot) -> WeightedRecord | None:
     """The first weighted operation, unless an embedding or an activation comes before its input."""
     first = None if snapshot.partial else next(iter(snapshot.weighted), None)
-    if first is None or math.isnan(first.input_mean) or any(a.order < first.order for a in snapshot.activations):
+    if first is None or math.isnan(first.input_mean) or any(map(first.order.__gt__, map(_order, snapshot.activations))):
         return None
     return first
 
@@ -87,17 +85,21 @@ def faulty_layers(
 
 
 @remembered
-def weights_before(snapshot: Snapshot) -> dict[int, WeightedRecord]:
-    """The last weighted operation before every activation, whose pre-activation it takes, by the activation's order."""
-    weighted = sorted(snapshot.weighted, key=_order)
-    orders, own = list(map(_order, weighted)), list(map(_order, snapshot.activations))
-    places = np.searchsorted(orders, own).tolist()
-    return {order: weighted[place - 1] for order, place in zip(own, places, strict=True) if place}
+def _in_order(snapshot: Snapshot) -> list[WeightedRecord]:
+    return sorted(snapshot.weighted, key=_order)
+
+
+def weights_before(snapshot: Snapshot, activation: ActivationRecord | None) -> WeightedRecord | None:
+    """The last weighted operation before an activation, whose pre-activation it takes."""
+    if activation is None:
+        return None
+    place = bisect.bisect_left(_in_order(snapshot), activation.order, key=_order)
+    return _in_order(snapshot)[place - 1] if place else None
 
 
 def fed_by(snapshot: Snapshot, activation: ActivationRecord | None) -> str | None:
-    """The name of the weighted layer before an activation."""
-    before = None if activation is None else weights_before(snapshot).get(activation.order)
+    """Its name."""
+    before = weights_before(snapshot, activation)
     return None if before is None else before.name
 
 
@@ -108,7 +110,7 @@ def weight_scale(snapshot: Snapshot, layer: str | None) -> float | None:
 
 @remembered
 def _weight_scales(snapshot: Snapshot) -> dict[str | None, float]:
-    known = [record for record in snapshot.parameters if record.layer is not None and record.fan_in]
+    known = [record for record in weights(snapshot) if record.layer is not None and record.fan_in]
     return {r.layer: r.weight * math.sqrt(r.fan_in) for r in reversed(known) if r.weight >= 0}
 
 

@@ -70,11 +70,15 @@ def guess_or_start(history: Sequence[Snapshot]) -> float:
 
 
 @remembered
+def weights(snapshot: Snapshot) -> list[ParameterRecord]:
+    """The parameters that some layer multiplies its input with."""
+    return [record for record in snapshot.parameters if record.fan_in or record.layer is not None]
+
+
+@remembered
 def trained_weights(snapshot: Snapshot) -> list[ParameterRecord]:
     """The weights that are trained; biases and norms begin at zero or are few."""
-    return [
-        r for r in snapshot.parameters if r.fan_in > 1 and r.trainable and r.optimized and not math.isnan(r.gradient)
-    ]
+    return [r for r in weights(snapshot) if r.fan_in > 1 and r.trainable and r.optimized and not math.isnan(r.gradient)]
 
 
 @remembered

@@ -11,6 +11,7 @@ from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.history.layers import input_layer
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence, persistences
+from lightning_tricks.diagnosis.history.progress import weights
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
@@ -61,7 +62,7 @@ def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
         if not _pairs(looks[0])[name][0].std >= LIMITS.faded:
             continue
         energy, weight = _pairs(looks[0])[name][0].mean_energy, _pairs(looks[-1])[name][1]
-        drifts = [_drifts(snapshot)[name] for snapshot in looks if name in _drifts(snapshot)]
+        drifts = [_pairs(snapshot)[name][1].mean_drift for snapshot in looks if name in _pairs(snapshot)]
         drift = max((each for each in drifts if not math.isnan(each)), default=math.nan)
         if not drift >= LIMITS.noticed:
             continue
@@ -122,33 +123,40 @@ def _remedies(snapshot: Snapshot, name: str) -> Iterator[Remedy]:
 
 
 @remembered
+def _weights(snapshot: Snapshot) -> dict[str | None, ParameterRecord]:
+    return {record.layer: record for record in weights(snapshot) if record.fan_in > 1}
+
+
+@remembered
 def _pairs(snapshot: Snapshot) -> dict[str, tuple[WeightedRecord, ParameterRecord]]:
     """Weighted layers that others follow, with their weight, by name: an output unit is meant to find its mean."""
-    weights = {record.layer: record for record in snapshot.parameters if record.fan_in > 1}
-    return {layer.name: (layer, weights[layer.name]) for layer in snapshot.weighted[:-1] if layer.name in weights}
+    own = _weights(snapshot)
+    return {layer.name: (layer, own[layer.name]) for layer in snapshot.weighted[:-1] if layer.name in own}
 
 
-@remembered
-def _drifts(snapshot: Snapshot) -> dict[str, float]:
-    return {name: weight.mean_drift for name, (_, weight) in _pairs(snapshot).items()}
-
-
-@remembered
 def _one_sided(snapshot: Snapshot) -> frozenset[str]:
-    return frozenset([name for name, (layer, _) in _pairs(snapshot).items() if layer.mean_energy >= LIMITS.one_sided])
+    return _layers(snapshot)[0]
+
+
+def _shifting(snapshot: Snapshot) -> frozenset[str]:
+    return _layers(snapshot)[1]
 
 
 @remembered
-def _shifting(snapshot: Snapshot) -> frozenset[str]:
-    """The layers whose units' means an update moves."""
-    return frozenset([name for name, pair in _pairs(snapshot).items() if _shifts(*pair)])
-
-
-def _shifts(layer: WeightedRecord, weight: ParameterRecord) -> bool:
-    if not layer.mean_energy >= LIMITS.alike or layer.patterns < LIMITS.patterns:
-        return False
-    bound = min(LIMITS.together / math.sqrt(weight.fan_in), LIMITS.coherent)
-    together = not weight.update_coherence < bound  # NaN: it moves no more
-    if layer.mean_energy >= LIMITS.one_sided:  # a norm behind it parts the weights' ways, the mean jumps all the same
-        return together or weight.mean_drift >= LIMITS.noticed
-    return weight.mean_drift >= LIMITS.drift and together
+def _layers(snapshot: Snapshot) -> tuple[frozenset[str], frozenset[str]]:
+    """Of such pairs those whose input is one-sided, and those whose units' means an update moves."""
+    one_sided, shifting = list[str](), list[str]()
+    for layer in [layer for layer in snapshot.weighted[:-1] if layer.mean_energy >= LIMITS.alike]:
+        weight = _weights(snapshot).get(layer.name)
+        if weight is None:
+            continue
+        independent = min(LIMITS.together / math.sqrt(weight.fan_in), LIMITS.coherent)
+        together = not weight.update_coherence < independent  # NaN: it moves no more
+        if layer.mean_energy >= LIMITS.one_sided:
+            one_sided.append(layer.name)  # a norm behind it parts the weights' ways, the mean jumps all the same
+            shifts = together or weight.mean_drift >= LIMITS.noticed
+        else:
+            shifts = together and weight.mean_drift >= LIMITS.drift
+        if shifts and layer.patterns >= LIMITS.patterns:
+            shifting.append(layer.name)
+    return frozenset(one_sided), frozenset(shifting)

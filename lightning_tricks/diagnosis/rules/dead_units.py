@@ -50,7 +50,7 @@ def find_dead_units(history: Sequence[Snapshot]) -> Iterator[Finding]:
             Criterion("share of dead units", pooled.dead_share, ">", LIMITS.dead),
             Criterion("patterns looked at", pooled.patterns, ">=", LIMITS.patterns),
         )
-        weighted = weights_before(history[-1]).get(record.order)
+        weighted = weights_before(history[-1], record)
         if not all(criterion.holds for criterion in why) or not varies(weighted):  # one pattern, however often
             continue
         evidence = {

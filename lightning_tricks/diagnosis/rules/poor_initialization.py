@@ -150,10 +150,10 @@ def _hidden_layers(snapshot: Snapshot) -> Iterator[Layer]:
     doing, and left out of the standard deviations from there on.
     """
     last: Layer | None = None
-    before, data = layers.weights_before(snapshot), layers.input_layer(snapshot)
+    data = layers.input_layer(snapshot)
     base = 1.0 if data is None or not data.input_std > 0 else min(data.input_std, 1.0)
     for record in layers.judged_activations(snapshot):
-        weighted = before.get(record.order)
+        weighted = layers.weights_before(snapshot, record)
         if not layers.varies(weighted):
             break
         if weighted is not None and record.std >= 0:

@@ -175,20 +175,18 @@ def _alike(looks: Sequence[_Look]) -> Criterion:
         whole = _pooled_std(looks) ** 2
         share = statistics.median(look.std**2 for look in looks) / whole if whole > 0 else math.nan
         return Criterion("variance of a batch's targets over that of all", share, "<", LIMITS.within)
-    pooled = _all_counts(looks)
-    shares = pooled / pooled.sum()
-    whole = float(entropy(shares))
-    lacking = statistics.median(_lacking(look, shares, whole) for look in looks)
+    lacking = statistics.median(_lacking(looks).tolist())
     return Criterion("1 - entropy of a batch's classes over that of a random one", lacking, ">", LIMITS.lacking)
 
 
-def _lacking(look: _Look, shares: np.ndarray, whole: float) -> float:
-    """Of the entropy that a batch drawn at random has: that of all less (classes - 1) / 2n."""
-    size = look.patterns
-    drawn = whole - (np.count_nonzero(shares) - 1) / (2.0 * size)
-    if not look.counts.size or drawn <= 0 or (1.0 - shares.max()) * size < LIMITS.others:
-        return 0.0
-    return 1.0 - entropy(look.counts / size) / drawn
+def _lacking(looks: Sequence[_Look]) -> np.ndarray:
+    """Of each look, of the entropy that a batch drawn at random has: that of all less (classes - 1) / 2n."""
+    pooled = _all_counts(looks)
+    shares, sizes = pooled / pooled.sum(), np.array([look.patterns for look in looks], np.float64)
+    counts = np.array([look.counts if look.counts.size else np.zeros_like(pooled) for look in looks])
+    drawn = entropy(shares) - (np.count_nonzero(shares) - 1) / (2.0 * sizes)
+    told = counts.any(1) & (drawn > 0) & ((1.0 - shares.max()) * sizes >= LIMITS.others)
+    return 1.0 - np.divide(entropy(counts / sizes[:, None]), drawn, out=np.ones_like(drawn), where=told)
 
 
 def _successive(looks: Sequence[_Look]) -> Criterion:

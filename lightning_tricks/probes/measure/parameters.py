@@ -193,7 +193,7 @@ def _sums(tally: ParameterTally, stepped: bool) -> ParameterSums:
     stepped = stepped and _storage(tally.parameter) == _storage(tally.rows[0].tally.call.weight)  # else it was replaced
     for rows in tally.rows:
         before = real(rows.before)
-        differences = (before - before[:1]).abs().sum() if len(before) > 1 else None
+        differences = torch.linalg.vector_norm(before - before[:1], 1) if len(before) > 1 else None
         change, row_sums = rows.change() if stepped else (None, None)
         update = None if change is None else SquareSums.of(change)
         gradient, given = (tally.gradient, tally.arrived) if total is None else (None, None)
