@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-_VIEWS = frozenset("view reshape flatten unflatten unsqueeze squeeze view_as".split())
-_PERMUTATIONS = frozenset("permute transpose movedim swapaxes".split())
+_VIEWS = frozenset(["view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "view_as"])
+_PERMUTATIONS = frozenset(["permute", "transpose", "movedim", "swapaxes"])
 _OTHER_PLACES = frozenset(("__getitem__",))  # of the same shape, and still other entries
 _MOST_ENTRIES = 256  # along the axis that is asked for: neighbours tell where it leads
 

@@ -36,10 +36,10 @@ def classes_across_units(calls: LossCalls) -> Finding | None:
     why = Criterion("positions that the classes of one pattern come from", latest.positions, ">", 1)
     evidence = {"shape of the layer's output": str(ours), "shape in the loss": str(theirs), why.name: why.value}
     explanation = (
-        f"The layer gives {ours} with the {ours[axis]} classes in dimension {axis}, and the loss is handed {theirs} with "
-        "the classes in dimension 1. A view between the two keeps the order of the numbers and moves no dimension: what "
-        f"{latest.function} takes for the classes of one pattern are outputs at {why.value} positions, and another "
-        "position's target is asked of them."
+        f"The layer gives {ours} with the {ours[axis]} classes in dimension {axis}, and the loss is handed {theirs} "
+        "with the classes in dimension 1. A view between the two keeps the order of the numbers and moves no "
+        f"dimension: what {latest.function} takes for the classes of one pattern are outputs at {why.value} positions, "
+        "and the target of another position is asked of them."
     )
     todo = [Remedy("move_axis", f"move the dimension of the classes before the view: {_moved(latest)}")]
     return found.finding(PROBLEM, latest.weighted, "warning", evidence, explanation, todo, [why], [Trait.IN_CODE])
