@@ -88,7 +88,9 @@ def test_positions_are_those_by_following_every_number(name: str) -> None:
     (record,) = snapshot.losses
     assert record.positions == positions
     assert (positions > 1) == (name in MIXED)
-    assert (record.weighted, record.layer_shape) == ("layer", snapshot.weighted[0].shape)
+    layer, x, units = {**MIXED, **RIGHT}[name][0]()
+    assert (record.weighted, record.layer_shape) == ("layer", layer(x).shape)
+    assert record.unit_axis == units - len(record.layer_shape)
     assert Snapshot.from_dict(snapshot.to_dict()).losses == (record,)
     assert snapshot.merge(snapshot).losses[0].positions == positions
 
@@ -96,7 +98,7 @@ def test_positions_are_those_by_following_every_number(name: str) -> None:
 SCALES: dict[str, Way] = {
     "a temperature": lambda out: 3 * (out / 2.0),
     "log-probabilities": lambda out: out.log_softmax(1),
-    "another precision": lambda out: out.double() if out.dtype == torch.float32 else out,
+    "another precision": lambda out: out.to(torch.float64),
     "an offset": lambda out: out + 1.0,
 }
 
@@ -113,10 +115,13 @@ UNKNOWN: dict[str, tuple[Callable[[], Made], Way]] = {
     "a part": (images, lambda out: out[:, :, 1:].reshape(-1, C)),
     "another order": (images, lambda out: out[:, :, [1, 0, 2, 3]].reshape(-1, C)),
     "another number of units": (images, lambda out: out.permute(0, 2, 3, 1).reshape(-1, 6)[:, :C]),
-    "an activation between": (images, lambda out: out.sigmoid().view(-1, C)),
 }
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_may_be_meant_or_is_not_followed_is_not_told(name: str) -> None:
     assert look(*UNKNOWN[name])[0].losses[0].positions == 0
+
+
+def test_an_activation_is_no_layer() -> None:
+    assert look(*MIXED["images viewed"], before=torch.sigmoid)[0].losses[0].positions == 0

@@ -17,7 +17,7 @@ from lightning_tricks.probes.records.loss_and_norm import LossRecord
 PROBLEM = "output_mismatch"
 SCALE_TARGETS = Remedy(
     "scale_targets",
-    "normalise the targets with the training data's mean and standard deviation: (y - y.mean(0)) / y.std(0)",
+    "normalise the targets over the training data, output by output: (y - y.mean(0)) / y.std(0)",
 )
 SHUFFLE = Remedy("check_data", "check the labels, and shuffle: DataLoader(..., shuffle=True)")
 
@@ -197,9 +197,9 @@ def _grown_to_them(calls: LossCalls) -> Finding | None:
         **found.evidence,
     }
     explanation = (
-        f"The targets have mean {pooled.target_mean:.3g} and standard deviation {pooled.target_std:.3g}, and the weights "
-        f"have grown until the outputs have {latest.input_mean:.3g} and {latest.input_std:.3g}. The error signal is "
-        "multiplied by them on its way back, which it was not at the start; of several outputs, one whose targets are "
+        f"The targets have mean {pooled.target_mean:.3g} and standard deviation {pooled.target_std:.3g}, and the "
+        f"weights have grown until the outputs have {latest.input_mean:.3g} and {latest.input_std:.3g}. The error signal "
+        "is multiplied by them on its way back, which it was not at the start; of several outputs, one whose targets are "
         "small has no weight in the loss."
     )
     why = (Criterion("size of the outputs", size, ">", LIMITS.large_targets), *found.decided_by)
