@@ -198,9 +198,9 @@ def _grown_to_them(calls: LossCalls) -> Finding | None:
     }
     explanation = (
         f"The targets have mean {pooled.target_mean:.3g} and standard deviation {pooled.target_std:.3g}, and the "
-        f"weights have grown until the outputs have {latest.input_mean:.3g} and {latest.input_std:.3g}. The error signal "
-        "is multiplied by them on its way back, which it was not at the start; of several outputs, one whose targets are "
-        "small has no weight in the loss."
+        f"weights have grown until the outputs have {latest.input_mean:.3g} and {latest.input_std:.3g}. The error "
+        "signal is multiplied by them on its way back, which it was not at the start; of several outputs, one whose "
+        "targets are small has no weight in the loss."
     )
     why = (Criterion("size of the outputs", size, ">", LIMITS.large_targets), *found.decided_by)
     return dataclasses.replace(

@@ -270,7 +270,7 @@ def test_segmentation_judges_images_not_pixels() -> None:
 MIXED_AXES: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor], str]] = {
     "a map": (nn.Conv2d(8, 5, 1), lambda out: out.reshape(-1, 5), "out.permute(0, 2, 3, 1).reshape(-1, 5)"),
     "its log-softmax": (nn.Conv2d(8, 5, 1), lambda out: out.view(-1, 5).log_softmax(1), "out.permute(0, 2, 3, 1)"),
-    "a map as a series": (nn.Conv2d(8, 5, 1), lambda out: out.view(len(out), 64, 5).mT, "out.flatten(2)"),
+    "a map as a series": (nn.Conv2d(8, 5, 1), lambda out: out.view(len(out), 64, 5).transpose(1, 2), "out.flatten(2)"),
     "a series": (
         nn.Sequential(nn.Flatten(2), nn.Linear(64, 5)),
         lambda out: out.view(len(out), 5, 8),
@@ -307,7 +307,10 @@ RIGHT_AXES: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {
     "a map as a series": (nn.Conv2d(8, 5, 1), lambda out: out.flatten(2)),
     "a series": (nn.Sequential(nn.Flatten(2), nn.Linear(64, 5)), lambda out: out.view(-1, 5)),
     "a series turned": (nn.Sequential(nn.Flatten(2), nn.Linear(64, 5)), lambda out: out.transpose(1, 2)),
-    "several predictions a position": (nn.Conv2d(8, 10, 1), lambda out: out.view(len(out), 2, 5, -1).mT.reshape(-1, 5)),
+    "several predictions a position": (
+        nn.Conv2d(8, 10, 1),
+        lambda out: out.view(len(out), 2, 5, -1).transpose(2, 3).reshape(-1, 5),
+    ),
 }
 
 
