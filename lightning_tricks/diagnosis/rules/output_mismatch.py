@@ -55,7 +55,7 @@ _LOGITS = ("cross_entropy", *_WITH_LOGITS)
     needs="losses",
 )
 def find_output_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
-    """Softmax before cross-entropy, a bounded output, shapes that broadcast, too many outputs, a loud last layer.
+    """Softmax before cross-entropy, a bounded output, mixed axes, shapes that broadcast, a loud last layer.
 
     For every loss what contradicts it most, at most one finding a layer.
     """

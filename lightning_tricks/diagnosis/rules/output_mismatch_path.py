@@ -1,4 +1,4 @@
-"""output_mismatch, on the way to the loss: broadcasts by hand, cosines without a scale, a softmax over patterns."""
+"""output_mismatch, on the way to the loss: axes that a view mixed, broadcasts by hand, cosines, other softmaxes."""
 
 from __future__ import annotations
 
@@ -24,6 +24,25 @@ SCALE = Remedy("scale_logits", "multiply the cosines by a scale, fixed or learne
 class LIMITS:
     never_under: float = 0.1  # lowest loss over a guess's: cosines of ten classes have .35, with a scale of 16 1e-13
     not_one: float = 0.1  # abs(log sum exp) over classes that rounding cannot give
+
+
+def classes_across_units(calls: LossCalls) -> Finding | None:
+    """[N, C, H, W] viewed as [-1, C], or [N, T, C] as [N, C, T]: what the loss takes for classes are no units."""
+    latest = calls.latest
+    found = calls.persistence(lambda record: record.positions > 1)
+    if found is None:
+        return None
+    ours, theirs, axis = list(latest.layer_shape), list(latest.input_shape), latest.unit_axis % len(latest.layer_shape)
+    why = Criterion("positions that the classes of one pattern come from", latest.positions, ">", 1)
+    evidence = {"shape of the layer's output": str(ours), "shape in the loss": str(theirs), why.name: why.value}
+    explanation = (
+        f"The layer gives {ours} with the {ours[axis]} classes in dimension {axis}, and the loss is handed {theirs} "
+        "with the classes in dimension 1. A view between the two keeps the order of the numbers and moves no "
+        f"dimension: what {latest.function} takes for the classes of one pattern are outputs at {why.value} positions, "
+        "and the target of another position is asked of them."
+    )
+    todo = [Remedy("move_axis", f"move the dimension of the classes before the view: {_moved(latest)}")]
+    return found.finding(PROBLEM, latest.weighted, "warning", evidence, explanation, todo, [why], [Trait.IN_CODE])
 
 
 def cosines_as_logits(calls: LossCalls) -> Finding | None:
@@ -88,6 +107,19 @@ def _has_broadcast(name: str, snapshot: Snapshot) -> bool:
     return any(record.name == name for record in snapshot.broadcasts)
 
 
+def _moved(record: LossRecord) -> str:
+    """The line that puts the units of a layer's output where the loss has its classes."""
+    dimensions = len(record.layer_shape)
+    axis = record.unit_axis % dimensions
+    others = ", ".join(str(each) for each in range(dimensions) if each != axis)
+    if len(record.input_shape) == 2:
+        moved = "" if record.unit_axis == -1 else f".permute({others}, {axis})"
+        return f"out{moved}.reshape(-1, {record.outputs})"
+    if axis == 1:
+        return "out as it is" if len(record.input_shape) == dimensions else "out.flatten(2)"
+    return f"out.transpose(1, {axis})" if dimensions == 3 else f"out.movedim({axis}, 1)"
+
+
 def _lowest(record: LossRecord) -> float:
     """The loss where every logit is at its bound, the right one above and all others below; NaN without a bound."""
     return math.log1p((record.outputs - 1) * math.exp(-2.0 * record.bound)) if record.function == "cross_entropy" else 0
@@ -101,4 +133,4 @@ def _over_patterns(snapshot: Snapshot, record: LossRecord) -> SoftmaxRecord | No
     return before[-1] if before[-1].shape == record.input_shape and before[-1].axis == 0 else None
 
 
-PATH_CHECKS = (cosines_as_logits, softmax_over_patterns)
+PATH_CHECKS = (classes_across_units, cosines_as_logits, softmax_over_patterns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -10,10 +11,14 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Sever
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls
 from lightning_tricks.diagnosis.history.persistence import RECOVERY
 from lightning_tricks.diagnosis.rule import thresholds
+from lightning_tricks.diagnosis.rules.exploding_gradient import find_exploding_gradient
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
 PROBLEM = "output_mismatch"
-SCALE_TARGETS = Remedy("scale_targets", "normalise the targets with the training data's mean and standard deviation")
+SCALE_TARGETS = Remedy(
+    "scale_targets",
+    "normalise the targets over the training data, output by output: (y - y.mean(0)) / y.std(0)",
+)
 SHUFFLE = Remedy("check_data", "check the labels, and shuffle: DataLoader(..., shuffle=True)")
 
 
@@ -157,7 +162,7 @@ def large_targets(calls: LossCalls) -> Finding | None:
     judged = large and of_mean > 0
     found = calls.persistence(lambda record: record.value > of_mean) if judged else None
     if found is None:
-        return None
+        return _grown_to_them(calls) if judged else None
     evidence = {
         "target mean": pooled.target_mean,
         "target std": pooled.target_std,
@@ -175,6 +180,38 @@ def large_targets(calls: LossCalls) -> Finding | None:
     why = Criterion("loss", calls.latest.value, ">", of_mean)
     severity = "warning" if diverges else found.severity()
     return found.finding(PROBLEM, pooled.weighted, severity, evidence, explanation, [SCALE_TARGETS], [why])
+
+
+def _grown_to_them(calls: LossCalls) -> Finding | None:
+    """Outputs that have become so large by weights whose product the gradient meets on its way back."""
+    pooled, latest = calls.pooled, calls.latest
+    size = math.hypot(latest.input_mean, latest.input_std)
+    found = next(iter(find_exploding_gradient(calls.snapshots)), None) if size > LIMITS.large_targets else None
+    if found is None or found.step == calls.snapshots[0].step:  # a gradient that begins so has another cause
+        return None
+    evidence = {
+        "target mean": pooled.target_mean,
+        "target std": pooled.target_std,
+        "output mean": latest.input_mean,
+        "output std": latest.input_std,
+        **found.evidence,
+    }
+    explanation = (
+        f"The targets have mean {pooled.target_mean:.3g} and standard deviation {pooled.target_std:.3g}, and the "
+        f"weights have grown until the outputs have {latest.input_mean:.3g} and {latest.input_std:.3g}. The error "
+        "signal is multiplied by them on its way back, which it was not at the start; of several outputs, one whose "
+        "targets are small has no weight in the loss."
+    )
+    why = (Criterion("size of the outputs", size, ">", LIMITS.large_targets), *found.decided_by)
+    return dataclasses.replace(
+        found,
+        problem=PROBLEM,
+        layer=pooled.weighted,
+        evidence=evidence,
+        explanation=explanation,
+        remedies=(SCALE_TARGETS,),
+        decided_by=why,
+    )
 
 
 TARGET_CHECKS = (broadcast, single_output, out_of_reach, spare_outputs, large_targets)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from lightning_tricks.probes.layout import Layout
 from lightning_tricks.probes.measure.loss_and_norm_sums import LossSums, NormalizationSums
 from lightning_tricks.probes.measure.operations import WeightedCall
 from lightning_tricks.probes.measure.regularization import Dropped
@@ -165,7 +166,17 @@ class LossTally:
     terms: int
     resolution: float
     bound: float = math.nan
+    layer_shape: tuple[int, ...] = ()
+    unit_axis: int = 0
+    positions: int = 0
     calls: list[LossSums] = field(default_factory=list)
+
+    def lie(self, layout: Layout | None, x: Tensor) -> None:
+        """Note whether the classes, dimension 1 of the input, lie along the units of the layer they come from."""
+        positions = 0 if layout is None or x.dim() < 2 else layout.positions(x, 1)
+        if layout is not None and positions:
+            self.layer_shape, self.unit_axis, self.positions = layout.shape, layout.axis, positions
+            self.weighted = layout.layer
 
     def record(self, calls: list[LossSums]) -> LossRecord:
         """The record of these calls, which are on the host."""
@@ -192,6 +203,9 @@ class LossTally:
             reduction=self.reduction,
             terms=self.terms,
             bound=self.bound,
+            layer_shape=self.layer_shape,
+            unit_axis=self.unit_axis,
+            positions=self.positions,
             input_variation=sums.variation,
             input_resolution=self.resolution,
             shift=_shift(sums),

@@ -59,6 +59,10 @@ class LossRecord(StepRecord):
             NaN for any other input, and where a tensor scales them.
         terms: Number of losses that the call has before it reduces them: by patterns where a pattern has one loss, else
             by elements. A sum is this many times the mean. 0 in an old record.
+        layer_shape, unit_axis: Of the output of that weighted record its shape, and the dimension of its units, counted
+            from the end; known where views, permutations and scales alone lie between. Empty and 0 where unknown.
+        positions: From how many positions of that output the classes of one pattern come: 1 where they are its units,
+            0 where that is unknown. Of at most 256 classes.
     """
 
     function: str = ""
@@ -97,6 +101,9 @@ class LossRecord(StepRecord):
     reduction: str = ""
     terms: int = 0
     bound: float = math.nan
+    layer_shape: tuple[int, ...] = ()
+    unit_axis: int = 0
+    positions: int = 0
 
     def merge(self, other: LossRecord) -> LossRecord:
         """The record of the patterns of both."""

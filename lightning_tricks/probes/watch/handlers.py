@@ -89,6 +89,7 @@ def loss(kind: LossFunction, observer: Observer, func: Function, args: Arguments
                 )
                 tally.bound = path.bound(x)
                 if kind.outputs == "classes":
+                    tally.lie(path.layout(x, source), x)
                     ignored, weight = given.get("ignore_index", -100), given.get("weight")
                     path.note_classes(name, given["target"], tally.outputs, ignored, weight)
                 if observer.outermost is not None:
@@ -152,6 +153,7 @@ def linear(observer: Observer, func: Function, args: Arguments, kwargs: Keywords
         observer.derive(output, source, carried(source, func.__name__), start)
     if observer.active and args and isinstance(args[0], Tensor):
         observer.loss_path.note_shape(args[0], output)
+    _lay_out(observer, func, args, output)
     return output
 
 
@@ -182,6 +184,7 @@ def division(observer: Observer, func: Function, args: Arguments, kwargs: Keywor
     _compare(observer, func, args, output)
     if observer.active:
         observer.loss_path.note_scale(args[:2], output, inverse=True)
+    _lay_out(observer, func, args, output)
     return output
 
 
@@ -200,6 +203,7 @@ def softmax(observer: Observer, func: Function, args: Arguments, kwargs: Keyword
         with observer.guard(name):
             axis = softmax_axis(x, args, kwargs)
             observer.loss_path.softmax(name, func.__name__, x, axis, observer.annotations.read(x))
+    _lay_out(observer, func, (x,), output)
     return output
 
 
@@ -225,8 +229,17 @@ def multiplication(observer: Observer, func: Function, args: Arguments, kwargs: 
             _multiply(observer, one, args[1], other, output)
             _multiply(observer, other, args[0], one, output)
     observer.loss_path.note_scale(args, output)
+    _lay_out(observer, func, args, output)
     _compare(observer, func, args, output)
     return output
+
+
+def _lay_out(observer: Observer, func: Function, args: Arguments, output: Any) -> None:
+    """Where in the output of a layer the entries of a tensor lie."""
+    x = args[0] if args else None
+    if observer.active and isinstance(x, Tensor) and isinstance(output, Tensor) and output.requires_grad:
+        with observer.guard("layouts"):
+            observer.loss_path.note_layout(func.__name__, x, output, observer.annotations.read(x))
 
 
 def _compare(observer: Observer, func: Function, args: Arguments, output: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_tricks._compat import torch_tensors
+from lightning_tricks.probes.layout import Layout
 from lightning_tricks.probes.measure.tallies import ActivationTally, Tallies, WeightedTally, origin_of
 from lightning_tricks.probes.records.loss_path import BroadcastRecord, SoftmaxRecord, stretched
 from lightning_tricks.probes.watch.annotations import TensorAnnotations
@@ -53,11 +54,12 @@ class LossPath:
     _crossed: TensorAnnotations = field(default_factory=TensorAnnotations)  # the records of what was broadcast
     _raised: TensorAnnotations = field(default_factory=TensorAnnotations)  # whose last dimension of 1 was asked for
     _directions: TensorAnnotations = field(default_factory=TensorAnnotations)  # of unit length, or their products
+    _layouts: TensorAnnotations = field(default_factory=TensorAnnotations)  # how they lie in the output of a layer
 
     def clear(self) -> None:
         self.following = False
         self.embedded.clear()
-        for noted in (self._crossed, self._raised, self._directions):
+        for noted in (self._crossed, self._raised, self._directions, self._layouts):
             noted.clear()
 
     def softmax(self, name: str, function: str, x: Tensor, axis: int, source: Any) -> None:
@@ -85,6 +87,20 @@ class LossPath:
         """Note a last dimension of 1 that somebody has put there: what it is broadcast with is meant so."""
         if isinstance(output, Tensor) and output.shape[-1:] == (1,) and output.dim() > x.dim():
             self._raised.write(output, True)
+
+    def layout(self, x: Tensor, source: Any) -> Layout | None:
+        """How a tensor lies in a layer's output, where that is known; ``source``: what is known of the tensor."""
+        known: Layout | None = self._layouts.read(x)
+        if known is None and isinstance(source, WeightedTally):
+            return Layout(source.name, tuple(x.shape), source.axis)
+        return known
+
+    def note_layout(self, function: str, x: Tensor, output: Tensor, source: Any) -> None:
+        """Note how what a function made of a tensor lies in the output of a layer."""
+        before = self.layout(x, source)
+        after = None if before is None else before.after(function, x, output)
+        if after is not None:
+            self._layouts.write(output, after)
 
     def may_cross(self, one: Any, other: Any) -> bool:
         """Whether an operation on two tensors broadcasts one number a pattern over all patterns."""

@@ -268,6 +268,75 @@ def test_segmentation_judges_images_not_pixels() -> None:
     assert find_output_mismatch(history) == []
 
 
+MIXED_AXES: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor], str]] = {
+    "a map": (nn.Conv2d(8, 5, 1), lambda out: out.reshape(-1, 5), "out.permute(0, 2, 3, 1).reshape(-1, 5)"),
+    "its log-softmax": (nn.Conv2d(8, 5, 1), lambda out: out.view(-1, 5).log_softmax(1), "out.permute(0, 2, 3, 1)"),
+    "a map as a series": (nn.Conv2d(8, 5, 1), lambda out: out.view(len(out), 64, 5).transpose(1, 2), "out.flatten(2)"),
+    "a series": (
+        nn.Sequential(nn.Flatten(2), nn.Linear(64, 5)),
+        lambda out: out.view(len(out), 5, 8),
+        "out.transpose(1, 2)",
+    ),
+}
+
+
+def of_positions(view: Callable[[Tensor], Tensor]) -> Loss:
+    """Every position of an image is to be told the image's class."""
+
+    def loss(output: Tensor, y: Tensor) -> Tensor:
+        viewed = view(output)
+        positions = viewed[0, 0].numel() if viewed.dim() > 2 else len(viewed) // len(y)
+        target = (y // 2)[:, None].repeat(1, positions)
+        return F.cross_entropy(viewed, target if viewed.dim() == 3 else target.flatten())
+
+    return loss
+
+
+@pytest.mark.parametrize("name", MIXED_AXES)
+def test_a_view_in_place_of_a_permutation_is_named_with_the_line_to_write(name: str) -> None:
+    head, view, line = MIXED_AXES[name]
+    network = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), head)
+    history = fit(network, of_positions(view), steps=1, batch=4)
+    (found,) = find_output_mismatch(history)
+    assert (found.severity, found.layer) == ("warning", history[0].weighted[-1].name)
+    assert line in found.remedies[0].text
+    assert found.decided_by[0].holds
+
+
+RIGHT_AXES: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {
+    "a map": (nn.Conv2d(8, 5, 1), lambda out: out.permute(0, 2, 3, 1).reshape(-1, 5)),
+    "a map as a series": (nn.Conv2d(8, 5, 1), lambda out: out.flatten(2)),
+    "a series": (nn.Sequential(nn.Flatten(2), nn.Linear(64, 5)), lambda out: out.view(-1, 5)),
+    "a series turned": (nn.Sequential(nn.Flatten(2), nn.Linear(64, 5)), lambda out: out.transpose(1, 2)),
+    "several predictions a position": (
+        nn.Conv2d(8, 10, 1),
+        lambda out: out.view(len(out), 2, 5, -1).transpose(2, 3).reshape(-1, 5),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT_AXES)
+def test_classes_that_stay_the_units_are_silent(name: str) -> None:
+    head, view = RIGHT_AXES[name]
+    network = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), head)
+    assert find_output_mismatch(fit(network, of_positions(view), steps=1, batch=4)) == []
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_a_gradient_explodes_because_weights_grew_to_large_targets(size: float) -> None:
+    """Two targets, one far larger than the other: the outputs come to it, and the product of the weights with them."""
+    x = torch.randn(500, 4)
+    y = torch.stack((size * torch.sin(2.0 * x[:, 0]) + size * x[:, 1], x[:, 2]), 1)
+    network = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    history = fit(network, F.mse_loss, optimizer=optimizer, steps=301, every=50, batch=32, data=(x, y))
+    found = [finding for finding in find(history) if finding.rank]
+    assert [finding.problem for finding in found] == (["output_mismatch"] if size > 1.0 else [])
+    if found:
+        assert "exploding_gradient" in [finding.problem for finding in found[0].consequences]
+        assert "y.mean(0)" in found[0].remedies[0].text
+
+
 def test_a_rectified_map_that_is_pooled_is_a_known_architecture() -> None:
     pooled = nn.Sequential(
         nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 10, 1), nn.ReLU(), nn.AvgPool2d(6)
