@@ -55,12 +55,23 @@ def tokens(generator: Generator) -> tuple[Tensor, Tensor]:
     return torch.multinomial(frequency[y], 20, replacement=True, generator=generator), y
 
 
-def houses(generator: Generator) -> tuple[Tensor, Tensor]:
+def houses(generator: Generator, noise: float = 0.4) -> tuple[Tensor, Tensor]:
     """A table as of house prices: income, place and less."""
     income, place = torch.randn(2000, generator=generator).exp(), torch.rand(2000, 2, generator=generator)
     rest = torch.randn(2000, 5, generator=generator)
-    y = income.sqrt() + (6 * place[:, 0]).sin() + 0.3 * rest[:, 0] + 0.4 * torch.randn(2000, generator=generator)
+    y = income.sqrt() + (6 * place[:, 0]).sin() + 0.3 * rest[:, 0] + noise * torch.randn(2000, generator=generator)
     return torch.cat([income[:, None], place, rest], 1), y
+
+
+def houses_exact(generator: Generator) -> tuple[Tensor, Tensor]:
+    """The same, of which more can be predicted."""
+    return houses(generator, 0.1)
+
+
+def heavy(generator: Generator) -> tuple[Tensor, Tensor]:
+    """A table with noise of Student's distribution with two degrees of freedom."""
+    x, drawn = torch.randn(1500, 6, generator=generator), torch.randn(3, 1500, generator=generator)
+    return x, x.sum(1) + (2 * x[:, 0]).sin() + 0.2 * drawn[0] / (drawn[1:].square().mean(0)).sqrt()
 
 
 CLASSES = {
@@ -69,6 +80,30 @@ CLASSES = {
     "wine": _table(datasets.load_wine),
     "images": images,
     "tokens": tokens,
+}
+def friedman(load: Callable[..., Any], noise: float) -> Callable[[Generator], tuple[Tensor, Tensor]]:
+    def make(generator: Generator) -> tuple[Tensor, Tensor]:
+        x, y = load(1200, random_state=int(torch.randint(2**31, (), generator=generator)))
+        y = torch.tensor(y).float()
+        return torch.tensor(x).float(), y + noise * y.std() * torch.randn(1200, generator=generator)
+
+    return make
+
+
+def places(generator: Generator) -> tuple[Tensor, Tensor]:
+    """Images with a bright blot, whose column is asked for."""
+    at = 12 * torch.rand(1000, 2, generator=generator) + 2
+    axis = torch.arange(16)
+    blot = (-((axis[:, None] - at[:, 0, None, None]) ** 2 + (axis - at[:, 1, None, None]) ** 2) / 8).exp()
+    return blot[:, None] + 0.1 * torch.randn(1000, 1, 16, 16, generator=generator), at[:, 1]
+
+
+VALUES = {
+    "houses": houses_exact,
+    "friedman 1": friedman(datasets.make_friedman1, 0.1),
+    "friedman 2": friedman(datasets.make_friedman2, 0.1),
+    "places": places,
+    "tails": heavy,
 }
 TABLES = {"houses": houses, "diabetes": _table(datasets.load_diabetes)}
 ALL = {**CLASSES, **TABLES}
@@ -82,6 +117,13 @@ def wrong_labels(data: Split, share: float, generator: Generator) -> Split:
     which, classes = some(len(data.y), share, generator), int(data.y.max()) + 1
     y = data.y.clone()
     y[which] = (y[which] + torch.randint(1, classes, (len(which),), generator=generator)) % classes
+    return data._replace(y=y)
+
+
+def wrong_values(data: Split, share: float, generator: Generator) -> Split:
+    """Targets of other patterns."""
+    which, y = some(len(data.y), share, generator), data.y.clone()
+    y[which] = data.y[torch.randint(len(data.y), (len(which),), generator=generator)]
     return data._replace(y=y)
 
 
@@ -141,20 +183,42 @@ def renumbered(data: Split, generator: Generator) -> Split:
     return data._replace(y_val=order[data.y_val])
 
 
-class Moving(Dataset[Any]):
-    """Masks that stay where the image is mirrored, in a share of the reads; or move with it."""
+def unprepared(data: Split, _: Generator) -> Split:
+    """Training patterns that were standardised, and validation patterns that were not."""
+    x, mean, std = data.x, data.x.mean(0), data.x.std(0).clamp(min=0.01 * float(data.x.std()))
+    if x.dim() > 2:
+        return data._replace(x=(x - x.mean()) / x.std(), x_val=255 * data.x_val)
+    return data._replace(x=(x - mean) / std)
 
-    def __init__(self, x: Tensor, share: float, *, both: bool = False) -> None:
-        self.x, self.share, self.both = x, share, both
+
+def shifted(data: Split, _: Generator) -> Split:
+    """Validation that begins to count its classes at 1."""
+    return data._replace(y_val=data.y_val + 1)
+
+
+class Moving(Dataset[Any]):
+    """Masks, boxes or key points that stay where the image is mirrored, in a share of the reads; or move with it."""
+
+    def __init__(self, x: Tensor, share: float, *, both: bool = False, kind: str = "masks") -> None:
+        self.x, self.share, self.both, self.kind = x, share, both, kind
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        image, mask = self.x[i], (self.x[i].mean(0) > self.x[i].mean()).float()
-        if torch.rand(()) < self.share:
-            image, mask = image.flip(-1), mask.flip(-1) if self.both else mask
-        return image, mask
+        image = self.x[i]
+        moved = bool(torch.rand(()) < self.share)
+        target = self._target(image.flip(-1) if moved and self.both else image)
+        return image.flip(-1) if moved else image, target
+
+    def _target(self, image: Tensor) -> Tensor:
+        bright = image.mean(0) > image.mean()
+        if self.kind == "masks":
+            return bright.float()
+        rows, columns = bright[:, : bright.shape[1] // 2].nonzero(as_tuple=True)
+        if self.kind == "boxes":
+            return torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])[None].float()
+        return torch.stack([columns, rows], 1)[:3].float()
 
 
 def windows(generator: Generator) -> tuple[Tensor, Tensor]:
@@ -169,6 +233,29 @@ def overlapping(apart: float) -> Callable[[Generator], tuple[Tensor, Tensor]]:
         return apart * torch.eye(3, 8)[y] + torch.randn(1200, 8, generator=generator), y
 
     return make
+
+
+def uneven() -> dict[str, Callable[[Generator], tuple[Tensor, Tensor]]]:
+    """Numbers whose noise is honest and odd: without a mean, skewed, larger in some places, cut off, or most of it."""
+    noises: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+        "cauchy": lambda x, y, z: y + 0.1 * z / z.roll(1),
+        "skewed": lambda x, y, z: y + 0.3 * (1.2 * z).exp(),
+        "uneven": lambda x, y, z: y + 0.3 * z * x[:, 0].exp(),
+        "prices": lambda x, y, z: (y + 0.3 * z).exp(),
+        "clipped": lambda x, y, z: (y + 0.5 * z).clamp(-2, 2),
+        "two noises": lambda x, y, z: y + torch.where(x[:, 1].roll(1) > 1.2, 3.0, 0.2) * z,
+        "noise": lambda x, y, z: y + 4 * z,
+        "counts": lambda x, y, z: torch.poisson((y + 2).exp().clamp(max=200), generator=Generator().manual_seed(0)),
+    }
+
+    def make_with(noise: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Generator], tuple[Tensor, Tensor]]:
+        def make(generator: Generator) -> tuple[Tensor, Tensor]:
+            x = torch.randn(1500, 5, generator=generator)
+            return x, noise(x, (2 * x[:, 0]).sin() + x[:, 1:].sum(1), torch.randn(1500, generator=generator))
+
+        return make
+
+    return {name: make_with(noise) for name, noise in noises.items()}
 
 
 def discrete(generator: Generator) -> tuple[Tensor, Tensor]:
@@ -189,6 +276,9 @@ def healthy(seed: int) -> Iterator[tuple[str, Any, Any]]:
             near = data.x + 0.02 * spread * torch.randn(data.x.shape, generator=_drawn(seed))
             more = torch.cat([data.x, near]), torch.cat([data.y, data.y])
             yield f"{name}, augmented", more, (data.x_val, data.y_val)
+    for name, make in {**VALUES, **uneven()}.items():
+        data = split(*make(_drawn(seed)), seed)
+        yield f"{name}, to predict", (data.x, data.y), (data.x_val, data.y_val)
     for apart in (0.5, 1.0, 1.5, 2.0, 3.0):
         data = split(*overlapping(apart)(_drawn(seed)), seed)
         yield f"overlap {apart}", (data.x, data.y), (data.x_val, data.y_val)

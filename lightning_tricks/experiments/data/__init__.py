@@ -7,6 +7,7 @@ from lightning_tricks.experiments.data.leaking_features import leaking_features
 from lightning_tricks.experiments.data.paired_transforms import paired_transforms
 from lightning_tricks.experiments.data.scales import scales
 from lightning_tricks.experiments.data.wrong_labels import wrong_labels
+from lightning_tricks.experiments.data.wrong_values import wrong_values
 
 __all__ = [
     "classes",
@@ -16,4 +17,5 @@ __all__ = [
     "paired_transforms",
     "scales",
     "wrong_labels",
+    "wrong_values",
 ]
