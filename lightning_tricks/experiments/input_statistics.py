@@ -56,8 +56,8 @@ def input_statistics(model: nn.Module | Training, batch: Any, loss_fn: LossFunct
 
     Returns:
         Numbers, medians over channels: ``ratio`` of the standard deviations to the running ones; ``shift`` of the
-        means, in running ones; ``best_ratio`` and ``best_shift``: with another scale, where one fits; ``as_set``: whether
-        the norm uses its running statistics in the training.
+        means, in running ones; ``best_ratio`` and ``best_shift``: with another scale, where one fits; ``as_set``:
+        whether the norm uses its running statistics in the training.
 
         How to read it: a ratio of 1/4 is that of images in [0, 1] where ImageNet's mean and std were taken off, 57 that
         of bytes. Other pictures have other statistics: only a scale that mends it shows that it is the scale.

@@ -36,7 +36,7 @@ _ATTENTION = ("scaled_dot_product_attention", "multi_head_attention_forward", "s
 def padding(model: nn.Module | Training, batch: Any, loss_fn: LossFunction | None = None) -> Answer:
     """What the network says of the shorter sequences of a batch with their padding, and with most of it cut off.
 
-    Padding is a token, or zeros, with which sequences end and that stands nowhere else. Masks and lengths are cut alike.
+    Padding is a token, or zeros, with which sequences end and that stands nowhere else. Masks are cut alike.
 
     Args:
         model: A LightningModule, whose ``training_step`` gives the loss, or any module with a ``loss_fn``.
@@ -44,8 +44,8 @@ def padding(model: nn.Module | Training, batch: Any, loss_fn: LossFunction | Non
         loss_fn: ``loss_fn(model(x), y)``; needed unless the model is a LightningModule.
 
     Returns:
-        Numbers: ``change`` of the outputs over their standard deviation, at positions of the sequence itself or of it as
-        a whole; ``cut``: how many positions were cut off, of ``positions``; ``attention`` and ``recurrence``: whether
+        Numbers: ``change`` of the outputs over their standard deviation, at positions of the sequence itself or of it
+        as a whole; ``cut``: how many positions were cut off, of ``positions``; ``attention`` and ``recurrence``: whether
         such layers read all positions; ``told``: whether the batch holds a mask or the lengths.
 
         How to read it: 0, or 1e-7 by rounding: padding is masked. A convolution or a mean over sequences of one
@@ -72,10 +72,12 @@ class _Sequences:
     def of(cls, tensors: Sequence[Tensor], collation: Collation) -> _Sequences:
         for x in tensors:
             if x.dim() in (2, 3) and x.is_floating_point() == (x.dim() == 3) and x.dtype != torch.bool:
-                axis = collation.axis(x)
-                lengths = None if axis not in (0, 1) else _lengths(x.transpose(0, 1) if axis else x)
-                if axis is not None and lengths is not None:
-                    return cls(x, 1 - axis, lengths)
+                ends = {time: _lengths(x if time else x.transpose(0, 1)) for time in (1, 0)}
+                found = [(time, lengths) for time, lengths in ends.items() if lengths is not None]
+                if len(found) > 1:  # they lie sorted by their lengths
+                    found = [each for each in found if 1 - each[0] == collation.axis(x)]
+                if found:
+                    return cls(x, *found[0])
         raise NotAskedError("no sequences with padding at their ends are among the arguments")
 
     @property
@@ -145,7 +147,9 @@ def _asked_of(training: Training, batch: Any, loader: Any = None) -> Answer:
     collation = Collation.of(batch, loader)
     given = _Sequences.of(list(tensors_in((call.args, call.kwargs))), collation)
     if given.ids.shape[0] == given.ids.shape[1] or len(given.chosen) < 2:
-        raise NotAskedError("there are as many positions as patterns" if len(given.chosen) > 1 else "too few are padded")
+        raise NotAskedError(
+            "there are as many positions as patterns" if len(given.chosen) > 1 else "too few are padded"
+        )
     recurrent = list[str]()
     with replayable(call.module, draws=call.drew) as (module, run), contextlib.ExitStack() as hooks:
 
@@ -272,7 +276,9 @@ def _different(subject: Subject) -> int:
     given = _Sequences.of(tensors, Collation.of(subject.batch, subject.data))
     place = next(k for k, x in enumerate(tensors) if x is given.ids)
     found = [list(tensors_in(batch)) for batch in (*subject.batches, *subject.drawn)]
-    return len({each[place].shape[given.time] for each in found if place < len(each) and each[place].dim() > given.time})
+    return len(
+        {each[place].shape[given.time] for each in found if place < len(each) and each[place].dim() > given.time}
+    )
 
 
 _asked = asks(QUESTION, "padding")(_asked_of)

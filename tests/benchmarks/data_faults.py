@@ -179,7 +179,11 @@ IN_ALL = {  # of validation
     "validation not prepared": (sets.unprepared, "scales", NO_TOKENS),
 }
 WHOLE = {
-    **{f"{name}, {kind}": _all_of(plant, make) for name, (plant, _, kinds) in IN_ALL.items() for kind, make in kinds.items()},
+    **{
+        f"{name}, {kind}": _all_of(plant, make)
+        for name, (plant, _, kinds) in IN_ALL.items()
+        for kind, make in kinds.items()
+    },
     "windows split at random": lambda seed: of(sets.split(*sets.windows(Generator().manual_seed(seed)), seed)),
     **{
         f"{kind} left behind, {share:.0%}": _left_behind(kind, sets.images, share)

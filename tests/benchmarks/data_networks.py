@@ -118,7 +118,9 @@ IMAGES = {"photographs": photographs, "digits": numerals, "shapes": shapes}
 
 
 def convolutions(x: Tensor) -> nn.Module:
-    body = nn.Sequential(nn.Conv2d(x.shape[1], 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
+    body = nn.Sequential(
+        nn.Conv2d(x.shape[1], 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)
+    )
     return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
 
 
@@ -161,8 +163,18 @@ def tuned(change: Callable[[Tensor], Tensor], seed: int, *, frozen: bool = True)
 
 def faulty(seed: int) -> Iterator[tuple[str, str, Callable[[], Made]]]:
     """A name, the experiment that is to find it, and the pair."""
-    for how, kind in (("mask", "transformer"), ("longest", "transformer"), ("lengths", "gru"), ("longest", "lstm"), ("mask", "pooling")):
-        yield f"padding, {kind}, {how}", "padding", lambda how=how, kind=kind: (Reader(kind, False), sentences(how, seed))
+    for how, kind in (
+        ("mask", "transformer"),
+        ("longest", "transformer"),
+        ("lengths", "gru"),
+        ("longest", "lstm"),
+        ("mask", "pooling"),
+    ):
+        yield (
+            f"padding, {kind}, {how}",
+            "padding",
+            lambda how=how, kind=kind: (Reader(kind, False), sentences(how, seed)),
+        )
     for name, make in IMAGES.items():
         yield f"channels last, {name}", "channel_axis", lambda make=make: read_as(make, last, seed)
     for name in ("photographs", "shapes"):

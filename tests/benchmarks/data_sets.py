@@ -81,6 +81,8 @@ CLASSES = {
     "images": images,
     "tokens": tokens,
 }
+
+
 def friedman(load: Callable[..., Any], noise: float) -> Callable[[Generator], tuple[Tensor, Tensor]]:
     def make(generator: Generator) -> tuple[Tensor, Tensor]:
         x, y = load(1200, random_state=int(torch.randint(2**31, (), generator=generator)))

@@ -36,7 +36,9 @@ def test_channels_last(x):
     assert "permute(0, 3, 1, 2)" in finding.remedies[0].text
 
 
-@pytest.mark.parametrize("x", [LAST, GREY.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).contiguous()], ids=["colours", "grey"])
+@pytest.mark.parametrize(
+    "x", [LAST, GREY.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).contiguous()], ids=["colours", "grey"]
+)
 def test_a_view_in_place_of_a_permutation(x):
     (finding,) = alarms(x.view(32, 3, 16, 16))
     assert "view" in finding.remedies[0].text
@@ -54,7 +56,7 @@ def test_a_view_in_place_of_a_permutation(x):
         F.interpolate(torch.randn(32, 12, 3, 3, generator=G), (9, 9), mode="bilinear"),
         IMAGES[:, :, :, :3],
     ],
-    ids="colours grey memory noise numbers stripes bands narrow".split(),
+    ids=["colours", "grey", "memory", "noise", "numbers", "stripes", "bands", "narrow"],
 )
 def test_images_as_they_should_be(x):
     assert not alarms(x)

@@ -1,4 +1,4 @@
-"""Padding that is read like data is found where lengths are known; masks, packing, and what reads one length are right."""
+"""Padding that is read like data is found where lengths are known; masks, packing and one length are right."""
 
 from __future__ import annotations
 

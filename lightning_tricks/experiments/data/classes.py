@@ -31,7 +31,8 @@ def classes(data: Any, val_data: Any = None) -> Answer:
         val_data: The same for validation.
 
     Returns:
-        Validation patterns of classes that the training lacks or numbers otherwise are ``examples``. Numbers: ``classes``; ``most`` and ``least``: the shares of the most and the least frequent one; ``absent``:
+        Validation patterns of classes that the training lacks or numbers otherwise are ``examples``. Numbers:
+        ``classes``; ``most`` and ``least``: the shares of the most and the least frequent one; ``absent``:
         whole numbers between the smallest and the largest that no pattern has; ``runs``: how many times fewer changes
         of class there are from pattern to pattern than in random order, 1 for random; of validation ``unknown``:
         patterns of a class that the training lacks, ``shared``: those of a class that both have, ``alike``: how often

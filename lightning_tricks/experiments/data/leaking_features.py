@@ -175,7 +175,9 @@ def judged(found: Experiment, step: int = 0) -> Iterator[Finding]:
     if not stands_out and not _is_written(numbers):
         return
     if stands_out:
-        shown = f"leaves {numbers['open']:.1%} of the target open, and no other feature under {numbers['next_open']:.1%}"
+        shown = (
+            f"leaves {numbers['open']:.1%} of the target open, and no other feature under {numbers['next_open']:.1%}"
+        )
         evidence = {"feature": name, "left open": numbers["open"], "left open by the next": numbers["next_open"]}
     else:
         why = _written(numbers)
@@ -185,8 +187,8 @@ def judged(found: Experiment, step: int = 0) -> Iterator[Finding]:
         )
         evidence = {"feature": name, "left open": numbers["code_open"]}
     explanation = (
-        f"{name} alone {shown}: it is the target, or was only known with it. Where it is missing or unknown, as in use, "
-        "the network has learned nothing."
+        f"{name} alone {shown}: it is the target, or was only known with it. Where it is missing or unknown, as in "
+        "use, the network has learned nothing."
     )
     todo = Remedy("drop_feature", f"take {name} out of the input, or what wrote the label there; then train again")
     yield Finding("target_leak", None, "warning", step, evidence, explanation, (todo,), decided_by=tuple(why))

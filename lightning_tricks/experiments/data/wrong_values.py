@@ -43,10 +43,10 @@ def wrong_values(data: Any) -> Answer:
     Returns:
         The most suspicious patterns are ``examples``. Numbers: ``share`` of wrong targets, from ``low`` to ``high``
         (95 %); ``noise``: the spread of the others about the prediction, over that of all targets, in ranks;
-        ``slope``: of the suspicious ones, of targets over predictions, at the most: 0 of wrong ones, 1 of noise;
-        ``patterns``.
+        ``toward``: of targets that lie far off, the share that lies toward the median, at the least: of noise a half,
+        of wrong ones most; ``patterns``.
 
-        How to read it: the share is one of wrong targets where noise is under a half and the slope too. Else targets
+        How to read it: the share is one of wrong targets where noise is under a half and toward over it. Else targets
         can hardly be predicted, or some are far off by nature.
 
     >>> x = torch.randn(800, 4)
@@ -68,13 +68,12 @@ def _measured(data: Data) -> Answer:
     counts = np.unique(values, return_counts=True)[1]
     if len(places) < _FEWEST or len(counts) < _DIFFERENT or counts.max() > _SAME * len(places):
         raise NotAskedError("too few patterns" if len(places) < _FEWEST else "the targets are few different numbers")
-    scores = normal_scores(values)
-    found, predicted = _predicted(data.features[torch.from_numpy(places)], scores)
-    numbers = {"share": found.share, "low": found.low, "high": found.high, "noise": found.scale, "slope": found.slope}
+    found, predicted = _predicted(data.features[torch.from_numpy(places)], values)
+    numbers = {"share": found.share, "low": found.low, "high": found.high, "noise": found.scale, "toward": found.toward}
     numbers["patterns"] = float(len(places))
     if found.scale > LIMITS.noise:
         return Answer(f"not to be told: {found.scale:.0%} of the targets' spread cannot be predicted", numbers)
-    if found.low <= 0 or found.slope >= LIMITS.slope:
+    if found.low <= 0 or found.toward <= LIMITS.toward:
         return Answer("none that noise does not explain", numbers)
     order = np.argsort(-found.probability, kind="stable")[: max(round(found.share * len(places)), 0)]
     said = np.quantile(values, torch.special.ndtr(torch.from_numpy(predicted[order])).clamp(0, 1).numpy())
@@ -87,19 +86,20 @@ def _measured(data: Data) -> Answer:
     return Answer(text, numbers, examples=examples_of(data.train, shown))
 
 
-def _predicted(features: Tensor, scores: np.ndarray) -> tuple[Wrong, np.ndarray]:
-    """What is wrong by the prediction that leaves least open, and that prediction."""
+def _predicted(features: Tensor, values: np.ndarray) -> tuple[Wrong, np.ndarray]:
+    """What is wrong by the prediction that leaves least open, and that prediction, as scores."""
+    scores = normal_scores(values)
     near = Neighbours.of(features, features, NEAREST, same=True)
     trusted = np.ones(len(scores), bool)
     for _ in range(_ROUNDS):
         weights = torch.from_numpy(trusted.astype(np.float32))
-        fitted = out_of_fold(features, torch.from_numpy(scores)[:, None], weights)[:, 0].double().numpy()
+        fitted = out_of_fold(features, torch.from_numpy(scores)[:, None], weights, bent=True)[:, 0].double().numpy()
         around = np.where(trusted[near.index], scores[near.index], np.nan)
         around[np.isnan(around).all(1)] = 0.0
         alike = fitted.copy()  # neighbours are asked of some only where patterns are many
         alike[near.asked] = np.nanmedian(around, 1)
         best = min((fitted, alike, (fitted + alike) / 2), key=lambda each: spread(scores - each))
-        found = wrong(scores, best)
+        found = wrong(values, best, near)
         trusted = found.probability < LIMITS.trusted
     return found, best
 
@@ -109,7 +109,7 @@ class LIMITS:
     low: float = 0.005  # of the targets: the interval's lower end
     share: float = 0.02
     noise: float = 0.5  # of the targets' spread, in ranks
-    slope: float = 0.5  # halfway between what noise has and what wrong targets have
+    toward: float = 0.5  # what noise has, whatever its tails
     trusted: float = 0.5  # probability of being wrong, from which on a target is not learned from
 
 
@@ -120,14 +120,14 @@ def judged(found: Experiment, step: int = 0) -> Iterator[Finding]:
         Criterion("share of wrong targets, at the least", numbers["low"], ">", LIMITS.low),
         Criterion("share of wrong targets", numbers["share"], ">=", LIMITS.share),
         Criterion("noise of the others, over the targets' spread", numbers["noise"], "<=", LIMITS.noise),
-        Criterion("slope of the suspicious over their predictions", numbers["slope"], "<", LIMITS.slope),
+        Criterion("share of those far off that lies toward the median", numbers["toward"], ">", LIMITS.toward),
     )
     if not all(each.holds for each in why):
         return
     indices = ", ".join(str(each.index) for each in found.examples[:SHOWN])
     explanation = (
-        f"About {numbers['share']:.1%} of the targets ({numbers['low']:.1%} to {numbers['high']:.1%}) have nothing to do "
-        "with what inputs like theirs have. Noise, however large, lies about that; these lie anywhere. A squared error "
+        f"About {numbers['share']:.1%} of the targets ({numbers['low']:.1%} to {numbers['high']:.1%}) have nothing to "
+        "do with what inputs like theirs have. Noise, however large, lies about that; these lie anywhere. A squared error "
         "follows such targets more than all others."
     )
     evidence = {"share of wrong targets": numbers["share"], "from": numbers["low"], "to": numbers["high"]}

@@ -68,7 +68,7 @@ def test_what_is_to_be_learned_is_no_leak(label):
 
 
 def strong(wrong):
-    """Features of which many tell a class, hang together by what is hidden, and one is made of both, or of the label."""
+    """Features that tell a class and hang together by what is hidden; one is made of both, or of the label."""
     hidden, y = torch.randn(800, generator=G), torch.arange(800) % 2
     x = torch.randn(800, 12, generator=G) * 0.4 + hidden[:, None] + 3.0 * y[:, None]
     flipped = torch.rand(800, generator=G) < 0.08 if wrong == "at random" else (hidden + 2 * y - 1).sign() != 2 * y - 1

@@ -66,7 +66,19 @@ def test_prices_in_another_currency_and_a_sign_that_is_lost():
         NORMAL,
         CAUCHY,
     ],
-    ids="normal large heavy heavier skewed uneven prices clipped outliers unrelated cauchy".split(),
+    ids=[
+        "normal",
+        "large",
+        "heavy",
+        "heavier",
+        "skewed",
+        "uneven",
+        "prices",
+        "clipped",
+        "outliers",
+        "unrelated",
+        "cauchy",
+    ],
 )
 def test_noise_is_no_error(y):
     assert not alarms(y)

@@ -1,9 +1,10 @@
 """Residuals: how many targets are wrong, told from noise by which targets are far from what is predicted.
 
 In normal scores (ranks, as quantiles of a normal distribution) the target of another pattern is normal whatever the
-input says. So residuals are a mixture: of noise, whose tails may be as heavy as those of Cauchy's distribution, and of
+input says. So residuals are a mixture: of noise, whose tails may be heavy, and of
 targets that have nothing to do with the prediction. The likelihood tells the share of the latter and an interval.
-Among targets that lie far off noise leaves the slope of targets over predictions at 1; of wrong targets it is 0.
+Noise throws targets to both sides, wrong targets lie toward the centre: wherever the prediction is, most others are
+there.
 """
 
 from __future__ import annotations
@@ -14,27 +15,29 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from lightning_tricks.experiments.data.patterns.neighbours import Neighbours
 from lightning_tricks.experiments.data.patterns.noise import INTERVAL, NOISE
 
-_TAILS = (1.0, 2.0, 3.0, 6.0, 100.0)  # degrees of freedom of Student's distribution
+_TAILS = (1.5, 2.0, 3.0, 6.0, 100.0)  # degrees of freedom of Student's distribution
 _SCALES = np.geomspace(0.5, 1.5, 9)  # of the noise, over what its quartiles say
 _QUARTILE = 0.6745  # of the normal distribution
 _MOST_SKEW = 0.6
+_LOCAL = (0.1, 10.0)  # of the noise, at a place
 _MOST = 4_000  # residuals whose likelihood is computed
-_SUSPICIOUS = 0.5  # probability
-_FEWEST = 5
+_FAR = (3.0, 5.0)  # spreads: of two tries that which shows more
+_OFF_CENTRE = 0.25  # of a prediction, as a score: in the centre no side is toward it
 
 
 class Wrong(NamedTuple):
-    """The share of wrong targets, its interval, the noise's scale, each one's probability, and the slope over
-    predictions of those that are probably wrong, at the most."""
+    """The share of wrong targets, its interval, the noise's scale, each one's probability, and of
+    targets that lie far off the share that lies toward the centre, at the least."""
 
     share: float
     low: float
     high: float
     scale: float
     probability: np.ndarray
-    slope: float
+    toward: float
 
 
 def normal_scores(values: np.ndarray) -> np.ndarray:
@@ -50,28 +53,37 @@ def normal_scores(values: np.ndarray) -> np.ndarray:
 
 def spread(residual: np.ndarray) -> float:
     """The standard deviation that a normal distribution of these quartiles has."""
-    return max(float(np.subtract(*np.quantile(residual, [0.75, 0.25]))) / 2 / _QUARTILE, 1e-3)
+    return max(float(np.subtract(*np.quantile(residual, [0.75, 0.25]))) / 2 / _QUARTILE, 1e-9)
 
 
-def wrong(scores: np.ndarray, predicted: np.ndarray) -> Wrong:
-    """How many scores have nothing to do with what is predicted of them."""
-    residual = scores - predicted
+def wrong(values: np.ndarray, predicted: np.ndarray, near: Neighbours) -> Wrong:
+    """How many values have nothing to do with what is predicted of their scores; noise may differ by place."""
+    scores = normal_scores(values)
+    local = _local(scores - predicted, near)
+    residual = (scores - predicted) / local
     low, mid, high = np.quantile(residual, [0.25, 0.5, 0.75])
     scale = spread(residual)
     skew = float(np.clip((high + low - 2 * mid) / max(high - low, 1e-9), -_MOST_SKEW, _MOST_SKEW))
     residual = residual - mid
     some = np.random.default_rng(0).permutation(len(residual))[:_MOST]
-    noise = _noise(residual[some], scale, skew)
+    noise = _noise(residual[some], scale, skew) / local[some, None]
     other = np.exp(-(scores**2) / 2) / math.sqrt(2 * math.pi)
     total = np.stack([np.log((1 - s) * noise + s * other[some, None]).sum(0) for s in NOISE])
     best = int(total.max(0).argmax())
     weights = np.exp(total.max(1) - total.max()) * np.gradient(NOISE)
     likely = NOISE[total.max(1) > total.max() - INTERVAL]
     share = float((weights * NOISE).sum() / weights.sum())
-    own = _noise(residual, scale, skew)[:, best]
+    own = _noise(residual, scale, skew)[:, best] / local
     probability = share * other / np.maximum((1 - share) * own + share * other, 1e-300)
-    found = Wrong(share, min(share, float(likely.min())), max(share, float(likely.max())), scale, probability, math.nan)
-    return found._replace(slope=_slope(scores, predicted, probability > _SUSPICIOUS))
+    toward = _toward(values, predicted)
+    return Wrong(share, min(share, float(likely.min())), max(share, float(likely.max())), scale, probability, toward)
+
+
+def _local(residual: np.ndarray, near: Neighbours) -> np.ndarray:
+    """How much larger residuals are at a place than elsewhere, by its neighbours; halfway, as these are few."""
+    found, size = np.ones(len(residual)), np.abs(residual)
+    found[near.asked] = np.median(size[near.index], 1) / max(float(np.median(size)), 1e-9)
+    return np.asarray(np.sqrt(np.clip(found, *_LOCAL)))
 
 
 def _noise(residual: np.ndarray, scale: float, skew: float) -> np.ndarray:
@@ -85,12 +97,20 @@ def _noise(residual: np.ndarray, scale: float, skew: float) -> np.ndarray:
     return np.concatenate(found, 1)
 
 
-def _slope(scores: np.ndarray, predicted: np.ndarray, which: np.ndarray) -> float:
-    """Of scores over predictions, with two standard errors on top."""
-    x, y = predicted[which] - predicted[which].mean() if which.any() else predicted[which], scores[which]
-    size = float((x * x).sum())
-    if len(x) < _FEWEST or size <= 0:
-        return math.inf
-    slope = float((x * y).sum()) / size
-    rest = y - y.mean() - slope * x
-    return slope + 2 * math.sqrt(float((rest * rest).sum()) / (len(x) - 2) / size)
+def _toward(values: np.ndarray, predicted: np.ndarray) -> float:
+    """Of values that lie far off, the share that lies toward the median, less two standard errors.
+
+    Noise that is skewed lies toward it on one side and away on the other: both sides count alike.
+    """
+    said = np.quantile(values, torch.special.ndtr(torch.from_numpy(predicted)).numpy())
+    residual = values - said
+    size = np.abs(residual - np.median(residual)) / spread(residual)
+    sides = predicted > _OFF_CENTRE, predicted < -_OFF_CENTRE
+    found = []
+    for far in _FAR:
+        given = [residual[side & (size > far)] * (1 if k else -1) > 0 for k, side in enumerate(sides)]
+        count, toward = (np.array([function(each) for each in given], float) for function in (len, np.sum))
+        share = (toward + 1) / (count + 2)
+        error = math.sqrt(float((share * (1 - share) / (count + 3)).sum())) / 2
+        found.append(float(share.mean()) - 2 * error)
+    return max(found)
