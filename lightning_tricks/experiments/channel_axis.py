@@ -35,7 +35,8 @@ def channel_axis(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
 
     Returns:
         Numbers: ``channels``, ``height``, ``width`` as the convolution reads them; ``along_channels`` and
-        ``along_height``: the mean square of what neighbours differ by, over that of any two; ``last``: whether the channels lie last; ``apart``:
+        ``along_height``: the mean square of what neighbours differ by, over that of any two;
+        ``last``: whether the channels lie last; ``apart``:
         along the height, what rows differ that are as many apart as there are channels, over what neighbours do.
 
         How to read it: along an axis of space neighbours are alike (under .5), and what is further apart is less so. So
@@ -138,7 +139,8 @@ def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
         why, line = apart, f"x.permute(0, 3, 1, 2) of images [N, {height}, {width}, {channels}], not x.view(...)"
         shown = (
             f"Of what {found.place} takes for images of {channels} channels, rows that lie {channels} apart are more "
-            "alike than neighbours: channels that lay last were brought to the front by a view, which cuts rows in pieces"
+            "alike than neighbours: channels that lay last were brought to the front by a view, which cuts "
+            "rows in pieces"
         )
     else:
         return

@@ -45,8 +45,8 @@ def padding(model: nn.Module | Training, batch: Any, loss_fn: LossFunction | Non
 
     Returns:
         Numbers: ``change`` of the outputs over their standard deviation, at positions of the sequence itself or of it
-        as a whole; ``cut``: how many positions were cut off, of ``positions``; ``attention`` and ``recurrence``: whether
-        such layers read all positions; ``told``: whether the batch holds a mask or the lengths.
+        as a whole; ``cut``: how many positions were cut off, of ``positions``; ``attention`` and ``recurrence``:
+        whether such layers read all positions; ``told``: whether the batch holds a mask or the lengths.
 
         How to read it: 0, or 1e-7 by rounding: padding is masked. A convolution or a mean over sequences of one
         length may read it; where batches are padded to their longest, or masks are there, the answer should not hang

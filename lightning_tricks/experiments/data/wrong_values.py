@@ -127,8 +127,8 @@ def judged(found: Experiment, step: int = 0) -> Iterator[Finding]:
     indices = ", ".join(str(each.index) for each in found.examples[:SHOWN])
     explanation = (
         f"About {numbers['share']:.1%} of the targets ({numbers['low']:.1%} to {numbers['high']:.1%}) have nothing to "
-        "do with what inputs like theirs have. Noise, however large, lies about that; these lie anywhere. A squared error "
-        "follows such targets more than all others."
+        "do with what inputs like theirs have. Noise, however large, lies about that; these lie anywhere. A squared "
+        "error follows such targets more than all others."
     )
     evidence = {"share of wrong targets": numbers["share"], "from": numbers["low"], "to": numbers["high"]}
     todo = Remedy("clean_labels", f"look at these targets first: {indices}")

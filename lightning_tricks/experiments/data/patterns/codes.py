@@ -67,13 +67,14 @@ def is_apart(table: Tensor, column: int, wrong: np.ndarray, classes: np.ndarray)
 
 
 def _ranks(table: Tensor, groups: list[np.ndarray]) -> Tensor:
-    """Ranks within each class, centred, of length 1; 0 for what does not vary."""
+    """Ranks within each class, centred, there of length 1; 0 for what does not vary."""
     found = torch.zeros(table.shape, dtype=torch.float32)
     for group in groups:
         part = table[torch.from_numpy(group)]
         ranks = part.argsort(dim=0, stable=True).argsort(dim=0, stable=True).float()
-        found[torch.from_numpy(group)] = torch.where((part == part[:1]).all(0), 0.0, ranks - ranks.mean(0))
-    return found / found.norm(dim=0).clamp(min=1e-12)
+        ranks = torch.where((part == part[:1]).all(0), 0.0, ranks - ranks.mean(0))
+        found[torch.from_numpy(group)] = ranks / ranks.norm(dim=0).clamp(min=1e-12)
+    return found
 
 
 def _made(ranks: Tensor, groups: list[np.ndarray], many: list[int]) -> Tensor:
@@ -86,12 +87,16 @@ def _made(ranks: Tensor, groups: list[np.ndarray], many: list[int]) -> Tensor:
 
 
 def _largest(ranks: Tensor, marked: Tensor, groups: list[np.ndarray], besides: Tensor | None = None) -> Tensor:
-    """Of every column of marks its largest correlation within classes with a feature."""
-    centred = marked.float()
-    for group in groups:
-        centred[torch.from_numpy(group)] -= centred[torch.from_numpy(group)].mean(0)
-    sizes = (ranks.T @ centred).abs() / centred.norm(dim=0).clamp(min=1e-12)
-    return (sizes if besides is None else sizes * besides).amax(0)
+    """Of every column of marks its largest correlation with a feature, those within classes taken together.
+
+    Their squares are: a threshold fails at the upper end of the one class and at the lower end of the other.
+    """
+    total = torch.zeros(ranks.shape[1], marked.shape[1])
+    for group in map(torch.from_numpy, groups):
+        own = marked[group].float()
+        own -= own.mean(0)
+        total += len(group) * (ranks[group].T @ (own / own.norm(dim=0).clamp(min=1e-12))).square()
+    return (total if besides is None else total * besides).amax(0).sqrt()
 
 
 def _limit(ranks: Tensor, groups: list[np.ndarray], many: list[int]) -> float:
