@@ -195,8 +195,8 @@ def _change(one: list[Tensor], other: list[Tensor], given: _Sequences) -> float:
         if len(differ) > 1:
             continue
         if along is None:
-            axis = x.shape.index(len(given.chosen))
-            return _over_std(x.movedim(axis, 0), y.movedim(axis, 0))
+            whole = x.shape.index(len(given.chosen))
+            return _over_std(x.movedim(whole, 0), y.movedim(whole, 0))
         axis = next((k for k in range(x.dim()) if k != along and x.shape[k] == len(given.chosen)), None)
         if axis is None or x.shape[along] != given.positions:
             continue
