@@ -39,7 +39,7 @@ def channel_axis(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
         ``last``: whether the channels lie last; ``apart``:
         along the height, what rows differ that are as many apart as there are channels, over what neighbours do.
 
-        How to read it: along an axis of space neighbours are alike (under .5), and what is further apart is less so. So
+        How to read it: along an axis of space neighbours are alike (under .75), and what is further apart is less so. So
         ``apart`` is over 1 of images; under a half, rows were cut in pieces by a view in place of a permutation.
 
     >>> x = torch.rand(8, 1, 16, 16).cumsum(2).cumsum(3)
@@ -118,8 +118,8 @@ def _is_space(x: Tensor, axis: int) -> bool:
 
 @thresholds
 class LIMITS:
-    alike: float = 0.5  # neighbours in an image, over any two pixels: photographs have .02 to .2
-    further: float = 1.5  # what lies a quarter of the side apart, over that
+    alike: float = 0.75  # neighbours in an image, over any two pixels: photographs have .02 to .2, digits of 8 x 8 more
+    further: float = 1.25  # what lies a quarter of the side apart, over that; of channels and of noise 1
     apart: float = 0.5  # rows as far apart as there are channels, over neighbours: of images it is over 1
 
 

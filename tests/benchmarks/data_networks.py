@@ -22,7 +22,9 @@ def alarms(made: Made) -> set[str]:
     """The experiments of ``NAMES`` that bring a finding above info in a checkup of a few steps."""
     net, batches = made
     found = lt.checkup(net, batches, F.cross_entropy, num_batches=3, experiments=NAMES, progress=False)
-    return {each.proof.name for each in found.findings if each.rank and each.proof and each.proof.name in NAMES}
+    brought = {each.proof.name for each in found.findings if each.rank and each.proof and each.proof.name in NAMES}
+    # What the rules have found already is told by the experiment, and not brought once more.
+    return brought | {each.name for each in found.experiments if "it fits with" in each.answer and each.numbers["as_set"]}
 
 
 def _batches(x: Any, y: Tensor, size: int = 32) -> list[Any]:
@@ -74,8 +76,8 @@ class Reader(nn.Module):
 def sentences(how: str, seed: int) -> list[Any]:
     """Batches with a mask, with lengths, padded to their longest, or all of one length."""
     generator = Generator().manual_seed(seed)
-    lengths = torch.randint(4, 19, (160,), generator=generator)
-    ids = torch.randint(1, 50, (160, 20), generator=generator) * (torch.arange(20) < lengths[:, None])
+    lengths = (4 - 5 * torch.rand(160, generator=generator).log()).clamp(max=28).long()
+    ids = torch.randint(1, 50, (160, 30), generator=generator) * (torch.arange(30) < lengths[:, None])
     batches = _batches(ids, torch.randint(2, (160,), generator=generator))
     if how == "longest":
         return [(x[:, : int((x != 0).sum(1).max())], y) for x, y in batches]
