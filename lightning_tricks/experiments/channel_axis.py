@@ -36,10 +36,10 @@ def channel_axis(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
     Returns:
         Numbers: ``channels``, ``height``, ``width`` as the convolution reads them; ``along_channels`` and
         ``along_height``: the mean square of what neighbours differ by, over that of any two;
-        ``last``: whether the channels lie last; ``apart``:
-        along the height, what rows differ that are as many apart as there are channels, over what neighbours do.
+        ``last``: whether the channels lie last; ``apart``: along the height, what rows
+        differ that are as many apart as there are channels, over what neighbours do.
 
-        How to read it: along an axis of space neighbours are alike (under .75), and what is further apart is less so. So
+        How to read it: along an axis of space neighbours are alike (under .75), what is further apart is less so. So
         ``apart`` is over 1 of images; under a half, rows were cut in pieces by a view in place of a permutation.
 
     >>> x = torch.rand(8, 1, 16, 16).cumsum(2).cumsum(3)

@@ -24,7 +24,9 @@ def alarms(made: Made) -> set[str]:
     found = lt.checkup(net, batches, F.cross_entropy, num_batches=3, experiments=NAMES, progress=False)
     brought = {each.proof.name for each in found.findings if each.rank and each.proof and each.proof.name in NAMES}
     # What the rules have found already is told by the experiment, and not brought once more.
-    return brought | {each.name for each in found.experiments if "it fits with" in each.answer and each.numbers["as_set"]}
+    return brought | {
+        each.name for each in found.experiments if "it fits with" in each.answer and each.numbers["as_set"]
+    }
 
 
 def _batches(x: Any, y: Tensor, size: int = 32) -> list[Any]:
