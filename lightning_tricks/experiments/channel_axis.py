@@ -42,6 +42,7 @@ def channel_axis(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
         How to read it: along an axis of space neighbours are alike (under .75), what is further apart is less so. So
         ``apart`` is over 1 of images; under a half, rows were cut in pieces by a view in place of a permutation.
 
+    >>> import torch
     >>> x = torch.rand(8, 1, 16, 16).cumsum(2).cumsum(3)
     >>> net = nn.Sequential(nn.Conv2d(16, 4, 3, padding=1), nn.Flatten(), nn.LazyLinear(2))
     >>> batch = x.permute(0, 2, 3, 1), torch.arange(8) % 2
