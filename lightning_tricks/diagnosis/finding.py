@@ -35,6 +35,8 @@ class Trait(enum.Enum):
     OFF_CENTRE = "off centre"  # signals whose mean is larger than they vary
     SAME_INPUT = "same input"  # every pattern that comes in is the same
     WRONG_LABELS = "wrong labels"  # some of the targets contradict others
+    LAYOUT = "layout"  # the axes of the input lie otherwise than the first layer reads them
+    PADDING = "padding"  # what stands behind the end of a sequence is read like the sequence
     LEFT_BEHIND = "left behind"  # what augmentation moved has a target that it did not move
     BY_HEART = "by heart"  # what the training learns says nothing about what it has not seen
     EXCUSES = "excuses what follows"  # what it brings about is no fault of its own: information

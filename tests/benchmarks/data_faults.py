@@ -25,14 +25,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks as lt
 from lightning_tricks.experiments.asking.registry import Subject, entries
+from tests.benchmarks import data_networks as networks
 from tests.benchmarks import data_sets as sets
-from tests.benchmarks.data_sets import ALL, CLASSES, Split
+from tests.benchmarks.data_sets import ALL, CLASSES, VALUES, Split
 from tests.benchmarks.machine import describe
 
 STRENGTHS = (0.01, 0.05, 0.2)
 NO_TOKENS = {name: make for name, make in ALL.items() if name != "tokens"}
 FAULTS = {
     "wrong labels": (sets.wrong_labels, "wrong_labels", CLASSES),
+    "wrong values": (sets.wrong_values, "wrong_values", VALUES),
     "copies with another label": (sets.contradicting, "duplicates", CLASSES),
     "validation copied": (sets.copies, "duplicates", ALL),
     "validation nearly copied": (sets.near_copies, "duplicates", NO_TOKENS),
@@ -76,7 +78,7 @@ def oracle(x: Tensor, y: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", default="*", help="faults, or 'healthy'")
+    parser.add_argument("--only", default="*", help="faults, 'networks' or 'healthy'")
     parser.add_argument("--oracle", action="store_true")
     given = parser.parse_args()
     print(describe())
@@ -88,10 +90,12 @@ def main() -> None:
             print(f"{name:30}{''.join(f'{each:>10}' for each in row)}   {', '.join(missed) or '-'}", flush=True)
     for name, data in WHOLE.items():
         if fnmatch.fnmatch(name, given.only):
-            hits = [each in data(seed)[0] for seed in range(given.seeds) for each in [EXPECTED[name]]]
+            hits = [EXPECTED[name] in data(seed)[0] for seed in range(given.seeds)]
             print(f"{name:30}{f'{sum(hits)}/{len(hits)}':>10}", flush=True)
-    for share, told in shares.items():
-        _shares(share, told, given.oracle)
+    if fnmatch.fnmatch("networks", given.only):
+        _networks(given.seeds)
+    for (name, share), told in shares.items():
+        _shares(name, share, told, given.oracle and name == "wrong labels")
     if fnmatch.fnmatch("healthy", given.only):
         _healthy(given.seeds)
     whole = f"{large():.1f} for 20,000 x 64"
@@ -113,21 +117,38 @@ def _planted(name: str, given: Any, seconds: list[float], shares: Any) -> tuple[
                 hits.append(expected in found)
                 if not hits[-1] and share >= 0.05:
                     missed.append(f"{kind} {share:.0%}")
-                if name == "wrong labels":
-                    told = oracle(data.x, data.y) if given.oracle else math.nan
-                    shares[share].append((kind, made["wrong_labels"].numbers["share"], told))
+                if name in ("wrong labels", "wrong values"):
+                    told = oracle(data.x, data.y) if given.oracle and name == "wrong labels" else math.nan
+                    shares[name, share].append((kind, made[expected].numbers.get("share", math.nan), told))
         row.append(f"{sum(hits)}/{len(hits)}")
     return row, [f"{each} x {missed.count(each)}" for each in dict.fromkeys(missed)]
 
 
-def _shares(share: float, told: list[tuple[str, float, float]], with_oracle: bool) -> None:
-    means = (f"{kind} {statistics.fmean(each for k, each, _ in told if k == kind):.3f}" for kind in CLASSES)
+def _shares(name: str, share: float, told: list[tuple[str, float, float]], with_oracle: bool) -> None:
+    kinds = dict.fromkeys(kind for kind, *_ in told)
+    means = (f"{kind} {statistics.fmean(each for k, each, _ in told if k == kind):.3f}" for kind in kinds)
     within = [abs(each - share) <= share / 3 for _, each, _ in told]
-    print(f"wrong labels, {share:.0%}: within a third in {sum(within)}/{len(within)}; {', '.join(means)}")
+    print(f"{name}, {share:.0%}: within a third in {sum(within)}/{len(within)}; {', '.join(means)}")
     if with_oracle:
         others = [abs(each - share) <= share / 3 for *_, each in told]
         mean = statistics.fmean(each for *_, each in told)
         print(f"   cleanlab: within a third in {sum(others)}/{len(others)}, {mean:.3f} in the mean")
+
+
+def _networks(seeds: int) -> None:
+    hits, count, false = collections.defaultdict(list), 0, list[str]()
+    for seed in range(seeds):
+        for name, expected, make in networks.faulty(seed):
+            torch.manual_seed(seed)
+            hits[name].append(expected in networks.alarms(make()))
+        for name, other in networks.healthy(seed):
+            torch.manual_seed(seed)
+            found = networks.alarms(other())
+            count += 1
+            false += [f"{name} ({', '.join(sorted(found))})"] if found else []
+    for name, each in hits.items():
+        print(f"{name:30}{f'{sum(each)}/{len(each)}':>10}", flush=True)
+    print(f"healthy networks: {len(false)} of {count} alarm: {', '.join(false) or '-'}", flush=True)
 
 
 def _healthy(seeds: int) -> None:
@@ -140,23 +161,38 @@ def _healthy(seeds: int) -> None:
     print(f"healthy: {len(false)} of {count} alarm: {', '.join(false) or '-'}", flush=True)
 
 
-def _renumbered(kind: str) -> Callable[[int], Any]:
+def _all_of(plant: Callable[[Split, Generator], Split], make: Any) -> Callable[[int], Any]:
     def run(seed: int) -> Any:
-        data = sets.split(*CLASSES[kind](Generator().manual_seed(seed)), seed)
-        return of(sets.renumbered(data, Generator().manual_seed(seed)))
+        data = sets.split(*make(Generator().manual_seed(seed)), seed)
+        return of(plant(data, Generator().manual_seed(seed)))
 
     return run
 
 
-WHOLE = {
-    **{f"classes renumbered, {kind}": _renumbered(kind) for kind in CLASSES},
-    "windows split at random": lambda seed: of(sets.split(*sets.windows(Generator().manual_seed(seed)), seed)),
-    "masks left behind": lambda seed: alarms(sets.Moving(sets.images(Generator().manual_seed(seed))[0], 0.5)),
+def _left_behind(kind: str, make: Any, share: float) -> Callable[[int], Any]:
+    return lambda seed: alarms(sets.Moving(make(Generator().manual_seed(seed))[0], share, kind=kind))
+
+
+IN_ALL = {  # of validation
+    "classes renumbered": (sets.renumbered, "classes", CLASSES),
+    "classes begin at 1": (sets.shifted, "classes", CLASSES),
+    "validation not prepared": (sets.unprepared, "scales", NO_TOKENS),
 }
-EXPECTED = {
-    **{f"classes renumbered, {kind}": "classes" for kind in CLASSES},
-    "windows split at random": "duplicates",
-    "masks left behind": "paired_transforms",
+WHOLE = {
+    **{
+        f"{name}, {kind}": _all_of(plant, make)
+        for name, (plant, _, kinds) in IN_ALL.items()
+        for kind, make in kinds.items()
+    },
+    "windows split at random": lambda seed: of(sets.split(*sets.windows(Generator().manual_seed(seed)), seed)),
+    **{
+        f"{kind} left behind, {share:.0%}": _left_behind(kind, sets.images, share)
+        for kind in ("masks", "boxes", "points")
+        for share in (0.05, 0.2)
+    },
+}
+EXPECTED = {name: "paired_transforms" if "left behind" in name else "duplicates" for name in WHOLE} | {
+    f"{name}, {kind}": expected for name, (_, expected, kinds) in IN_ALL.items() for kind in kinds
 }
 
 

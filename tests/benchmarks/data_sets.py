@@ -10,6 +10,8 @@ from sklearn import datasets
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
+from tests.benchmarks.data_values import VALUES, houses, uneven
+
 
 class Split(NamedTuple):
     """Training and validation patterns."""
@@ -55,14 +57,6 @@ def tokens(generator: Generator) -> tuple[Tensor, Tensor]:
     return torch.multinomial(frequency[y], 20, replacement=True, generator=generator), y
 
 
-def houses(generator: Generator) -> tuple[Tensor, Tensor]:
-    """A table as of house prices: income, place and less."""
-    income, place = torch.randn(2000, generator=generator).exp(), torch.rand(2000, 2, generator=generator)
-    rest = torch.randn(2000, 5, generator=generator)
-    y = income.sqrt() + (6 * place[:, 0]).sin() + 0.3 * rest[:, 0] + 0.4 * torch.randn(2000, generator=generator)
-    return torch.cat([income[:, None], place, rest], 1), y
-
-
 CLASSES = {
     "digits": digits,
     "breast cancer": _table(datasets.load_breast_cancer),
@@ -70,6 +64,8 @@ CLASSES = {
     "images": images,
     "tokens": tokens,
 }
+
+
 TABLES = {"houses": houses, "diabetes": _table(datasets.load_diabetes)}
 ALL = {**CLASSES, **TABLES}
 
@@ -82,6 +78,13 @@ def wrong_labels(data: Split, share: float, generator: Generator) -> Split:
     which, classes = some(len(data.y), share, generator), int(data.y.max()) + 1
     y = data.y.clone()
     y[which] = (y[which] + torch.randint(1, classes, (len(which),), generator=generator)) % classes
+    return data._replace(y=y)
+
+
+def wrong_values(data: Split, share: float, generator: Generator) -> Split:
+    """Targets of other patterns."""
+    which, y = some(len(data.y), share, generator), data.y.clone()
+    y[which] = data.y[torch.randint(len(data.y), (len(which),), generator=generator)]
     return data._replace(y=y)
 
 
@@ -141,20 +144,42 @@ def renumbered(data: Split, generator: Generator) -> Split:
     return data._replace(y_val=order[data.y_val])
 
 
-class Moving(Dataset[Any]):
-    """Masks that stay where the image is mirrored, in a share of the reads; or move with it."""
+def unprepared(data: Split, _: Generator) -> Split:
+    """Training patterns that were standardised, and validation patterns that were not."""
+    x, mean, std = data.x, data.x.mean(0), data.x.std(0).clamp(min=0.01 * float(data.x.std()))
+    if x.dim() > 2:
+        return data._replace(x=(x - x.mean()) / x.std(), x_val=255 * data.x_val)
+    return data._replace(x=(x - mean) / std)
 
-    def __init__(self, x: Tensor, share: float, *, both: bool = False) -> None:
-        self.x, self.share, self.both = x, share, both
+
+def shifted(data: Split, _: Generator) -> Split:
+    """Validation that begins to count its classes at 1."""
+    return data._replace(y_val=data.y_val + 1)
+
+
+class Moving(Dataset[Any]):
+    """Masks, boxes or key points that stay where the image is mirrored, in a share of the reads; or move with it."""
+
+    def __init__(self, x: Tensor, share: float, *, both: bool = False, kind: str = "masks") -> None:
+        self.x, self.share, self.both, self.kind = x, share, both, kind
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        image, mask = self.x[i], (self.x[i].mean(0) > self.x[i].mean()).float()
-        if torch.rand(()) < self.share:
-            image, mask = image.flip(-1), mask.flip(-1) if self.both else mask
-        return image, mask
+        image = self.x[i]
+        moved = bool(torch.rand(()) < self.share)
+        target = self._target(image.flip(-1) if moved and self.both else image)
+        return image.flip(-1) if moved else image, target
+
+    def _target(self, image: Tensor) -> Tensor:
+        bright = image.mean(0) > image.mean()
+        if self.kind == "masks":
+            return bright.float()
+        rows, columns = bright[:, : bright.shape[1] // 2].nonzero(as_tuple=True)
+        if self.kind == "boxes":
+            return torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])[None].float()
+        return torch.stack([columns, rows], 1)[:3].float()
 
 
 def windows(generator: Generator) -> tuple[Tensor, Tensor]:
@@ -189,6 +214,9 @@ def healthy(seed: int) -> Iterator[tuple[str, Any, Any]]:
             near = data.x + 0.02 * spread * torch.randn(data.x.shape, generator=_drawn(seed))
             more = torch.cat([data.x, near]), torch.cat([data.y, data.y])
             yield f"{name}, augmented", more, (data.x_val, data.y_val)
+    for name, make in {**VALUES, **uneven()}.items():
+        data = split(*make(_drawn(seed)), seed)
+        yield f"{name}, to predict", (data.x, data.y), (data.x_val, data.y_val)
     for apart in (0.5, 1.0, 1.5, 2.0, 3.0):
         data = split(*overlapping(apart)(_drawn(seed)), seed)
         yield f"overlap {apart}", (data.x, data.y), (data.x_val, data.y_val)

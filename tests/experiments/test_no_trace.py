@@ -20,6 +20,8 @@ from lightning_tricks.experiments.asking.registry import entries
 from tests.experiments.asked import OF_DATA, ask
 
 NAMES = [name for name in lt.experiments.__all__ if name != "share"]
+# Of images, of words, of sequences, of trained norms, of numbers to predict.
+OF_OTHERS = {"paired_transforms", "channel_axis", "token_ids", "padding", "input_statistics", "wrong_values"}
 FORWARDS = [entry.name for entry in entries() if entry.cost == "forwards"]
 
 
@@ -147,7 +149,7 @@ def test_nor_in_a_checkup(kind):
     before = state(model, data), state(model, val_data)
     tried = lt.checkup(model, data, loss_fn, num_batches=2, experiments=FORWARDS, val_data=val_data).experiments
     assert same(before, (state(model, data), state(model, val_data)))
-    assert {each.name for each in tried} == set(FORWARDS) - {"paired_transforms", "token_ids"}  # of images, of words
+    assert {each.name for each in tried} == set(FORWARDS) - OF_OTHERS
 
 
 class InTheMiddle(L.Callback):

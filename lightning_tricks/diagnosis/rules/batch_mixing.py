@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity
+from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Severity, Trait
 from lightning_tricks.diagnosis.history.learning import little_learned, stands_still
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
@@ -27,6 +27,7 @@ class LIMITS:
     "dead_units bias_shift learning_rate_too_high learning_rate_too_low overfitting",
     "patterns are mixed",
     clause="the patterns of a batch are mixed",
+    clauses={Trait.PADDING: "padding is read like data"},
     reads="thinned",
     table=(16, "the axis or argument that is named"),
     needs="preflight",

@@ -32,7 +32,7 @@ class LIMITS:
     "targets do not fit the loss",
     clause="the targets do not fit the loss",
     clauses={
-        Trait.WRONG_LABELS: "some of the labels are wrong",
+        Trait.WRONG_LABELS: "some of the targets are wrong",
         Trait.LEFT_BEHIND: "targets do not move with their images",
     },
     order=9,

@@ -38,7 +38,10 @@ class LIMITS:
     "input not normalized",
     [remedies.STANDARDIZE],
     clause="the input is not normalized",
-    clauses={Trait.SAME_INPUT: "the input is the same for every pattern"},
+    clauses={
+        Trait.SAME_INPUT: "the input is the same for every pattern",
+        Trait.LAYOUT: "the channels of the input lie on another axis",
+    },
     order=6,
     table=(9, "`lt.nn.Standardize`"),
     needs="layers",

@@ -8,6 +8,7 @@ from lightning_tricks.experiments.data.leaking_features import leaking_features
 from lightning_tricks.experiments.data.paired_transforms import paired_transforms
 from lightning_tricks.experiments.data.scales import scales
 from lightning_tricks.experiments.data.wrong_labels import wrong_labels
+from lightning_tricks.experiments.data.wrong_values import wrong_values
 
 __all__ = [
     "classes",
@@ -18,4 +19,5 @@ __all__ = [
     "paired_transforms",
     "scales",
     "wrong_labels",
+    "wrong_values",
 ]

@@ -13,7 +13,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.data.patterns.examples import listed
+from lightning_tricks.experiments.data.patterns.examples import examples_of, listed
 from lightning_tricks.experiments.data.patterns.neighbours import Data, read_once
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
@@ -31,7 +31,8 @@ def classes(data: Any, val_data: Any = None) -> Answer:
         val_data: The same for validation.
 
     Returns:
-        Numbers: ``classes``; ``most`` and ``least``: the shares of the most and the least frequent one; ``absent``:
+        Validation patterns of classes that the training lacks or numbers otherwise are ``examples``. Numbers:
+        ``classes``; ``most`` and ``least``: the shares of the most and the least frequent one; ``absent``:
         whole numbers between the smallest and the largest that no pattern has; ``runs``: how many times fewer changes
         of class there are from pattern to pattern than in random order, 1 for random; of validation ``unknown``:
         patterns of a class that the training lacks, ``shared``: those of a class that both have, ``alike``: how often
@@ -58,17 +59,21 @@ def _counted(data: Data) -> Answer:
     numbers["absent"] = names[-1] - names[0] + 1 - len(names)
     numbers["runs"] = _runs(data.classes, shares)
     text = f"{len(names)}, with {shares.min():.3g} to {shares.max():.3g} of the patterns"
-    own = data.validation_classes
+    own, shown = data.validation_classes, list[tuple[int, str]]()
     if own is not None:
         unknown = ~np.isin(own, names)
         numbers |= {"unknown": unknown.sum(), "shared": (~unknown).sum()}
+        shown += [(int(i), f"of class {own[i]}, which the training lacks") for i in np.flatnonzero(unknown)]
         if unknown.any():
             which = ", ".join(map(str, np.unique(own[unknown])[:_MOST]))
             text += f"; {unknown.sum()} of {len(own)} for validation have others: {which}"
         renamed = renumbering(data)
         if renamed is not None:
             numbers |= {"alike": renamed[0], "renumbered": renamed[1]}
-    return Answer(text, {name: float(value) for name, value in numbers.items()})
+            others = [(int(np.flatnonzero(own == a)[0]), a, b) for a, b in renamed[2].items()]
+            shown += [(i, f"of class {a}, training patterns like it of {b}") for i, a, b in others]
+    examples = [] if data.validation is None else examples_of(data.validation, shown, "validation")
+    return Answer(text, {name: float(value) for name, value in numbers.items()}, examples=examples)
 
 
 def _runs(classes: np.ndarray, shares: np.ndarray) -> float:

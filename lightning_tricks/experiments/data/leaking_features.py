@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
+from lightning_tricks.experiments.data.patterns.codes import codes_of, is_apart
 from lightning_tricks.experiments.data.patterns.copies import keys_of
 from lightning_tricks.experiments.data.patterns.features import table_of, values_of
 from lightning_tricks.experiments.data.patterns.neighbours import Data, read_once
@@ -43,10 +44,14 @@ def leaking_features(data: Any) -> Answer:
         Numbers: ``features``; ``best``, the number of the feature that tells most; ``open``: what it leaves open, and
         ``next_open``: the best of the others, copies of it left out; ``apart``: of classes, the distance of the
         class medians of this feature over the spread within a class, the least of neighbouring classes;
-        ``next_coded``: whether the next one holds no more different numbers than there are classes.
+        ``next_coded``: whether the next one holds no more different numbers than there are classes. Of the best column
+        that has one number for every class ``code``, which it is, ``code_open``, and ``code_hangs`` and
+        ``others_hang``: how much where it fails hangs together with other features beyond the class, and how much these
+        do, over what chance gives.
 
         How to read it: near 0 and many times less than the next: as a rule the label itself, or what was known only
-        with it. Classes that lie apart in it are those of a code, not of a threshold.
+        with it. Classes that lie apart in it are those of a code, not of a threshold. A code that knows nothing but
+        the class (under 1), where features otherwise hang together, was written from it, right or not.
 
     >>> x, y = torch.randn(400, 6), torch.arange(400) % 3
     >>> x[:, 2] = y
@@ -84,8 +89,20 @@ def _measured(data: Data) -> Answer:
     if classes is not None:
         numbers["apart"] = _apart(table[:, best].double().numpy(), wanted.numpy())
         numbers["next_coded"] = float(_is_code(table[:, int(others.argmin())], len(wanted.unique())))
+        numbers |= _best_code(table, wanted.numpy(), left)
     text = f"{names[best]} leaves {numbers['open']:.0%} open, the next {numbers['next_open']:.0%}"
-    return Answer(text, numbers, place=names[best])
+    place = names[int(numbers["code"])] if _is_written(numbers) else names[best]
+    return Answer(text, numbers, place=place)
+
+
+def _best_code(table: Tensor, classes: np.ndarray, left: Tensor) -> dict[str, float]:
+    """Of columns with a number for every class the one that tells most, if no other of them tells nearly as much."""
+    codes = sorted((float(left[k]), k, wrong) for k, wrong in codes_of(table, classes))
+    if not codes or codes[0][0] >= LIMITS.written or (len(codes) > 1 and codes[1][0] < LIMITS.of_codes * codes[0][0]):
+        return {}
+    open_, k, wrong = codes[0]
+    hangs, others = is_apart(table, k, wrong, classes)
+    return {"code": float(k), "code_open": open_, "code_hangs": hangs, "others_hang": others}
 
 
 def left_open(table: Tensor, wanted: Tensor, classes: bool) -> Tensor:
@@ -134,6 +151,8 @@ class LIMITS:
     factor: float = 1.5  # of the next over the best, of classes that lie apart in it
     of_codes: float = 5.0  # the same where the next is of the same kind: votes, symptoms
     of_numbers: float = 10.0  # the next lag of a series leaves twice to four times as much open
+    written: float = 0.4  # left open by a code that knows nothing but the class
+    others_hang: float = 1.5  # over chance: else the table does not show who knows what; wine, of 142 patterns, has 1
     apart: float = 3.0  # iris' petals have 1.7, half a normal distribution 1.6, an equal one 2
     rounding: float = 1e-6  # of a correlation
 
@@ -152,16 +171,41 @@ def judged(found: Experiment, step: int = 0) -> Iterator[Finding]:
     ]
     if of_classes:
         why.append(Criterion("distance of classes in it, over their spread", numbers["apart"], ">", LIMITS.apart))
-    if not all(each.holds for each in why):
+    stands_out = all(each.holds for each in why)
+    if not stands_out and not _is_written(numbers):
         return
+    if stands_out:
+        shown = (
+            f"leaves {numbers['open']:.1%} of the target open, and no other feature under {numbers['next_open']:.1%}"
+        )
+        evidence = {"feature": name, "left open": numbers["open"], "left open by the next": numbers["next_open"]}
+    else:
+        why = _written(numbers)
+        shown = (
+            f"leaves {numbers['code_open']:.1%} of the target open, and where it fails no other feature is odd, though "
+            "these hang together"
+        )
+        evidence = {"feature": name, "left open": numbers["code_open"]}
     explanation = (
-        f"{name} alone leaves {numbers['open']:.1%} of the target open, and no other feature under "
-        f"{numbers['next_open']:.1%}: it is the target, or was only known with it. Where it is missing or unknown, as "
-        "in use, the network has learned nothing."
+        f"{name} alone {shown}: it is the target, or was only known with it. Where it is missing or unknown, as in "
+        "use, the network has learned nothing."
     )
-    evidence = {"feature": name, "left open": numbers["open"], "left open by the next": numbers["next_open"]}
     todo = Remedy("drop_feature", f"take {name} out of the input, or what wrote the label there; then train again")
     yield Finding("target_leak", None, "warning", step, evidence, explanation, (todo,), decided_by=tuple(why))
+
+
+def _written(numbers: Mapping[str, float]) -> list[Criterion]:
+    """A code that was made from the label and is wrong here and there."""
+    hangs, others = numbers.get("code_hangs", math.nan), numbers.get("others_hang", math.nan)
+    return [
+        Criterion("left open by this code alone", numbers.get("code_open", math.nan), "<", LIMITS.written),
+        Criterion("what it has to do with others beyond the class, over chance", hangs, "<=", 1.0),
+        Criterion("what others have to do with each other, over chance", others, ">", LIMITS.others_hang),
+    ]
+
+
+def _is_written(numbers: Mapping[str, float]) -> bool:
+    return all(each.holds for each in _written(numbers))
 
 
 def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
+from lightning_tricks.experiments.data.patterns.examples import SHOWN, examples_of, listed
 from lightning_tricks.experiments.data.patterns.fields import Column, columns_of
 from lightning_tricks.experiments.data.patterns.neighbours import Data, read_once
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
@@ -55,21 +56,22 @@ def _compared(data: Data) -> Answer:
     train = data.train
     if train.source is None or not _has_places(train.target, train.inputs):
         raise NotAskedError("there are no images with targets that have places, in a data set with numbers")
-    indices = train.index[np.unique(np.linspace(0, len(train) - 1, _ASKED).round().astype(int))]
+    places = np.unique(np.linspace(0, len(train) - 1, _ASKED).round().astype(int)).tolist()
     moved, left = list[int](), list[int]()
-    for index in indices.tolist():
+    for place in places:
+        index = int(train.index[place])
         draws = [_image_and_target(train.source[index]) for _ in range(_DRAWS)]
         changes = [(a, b) for k, a in enumerate(draws) for b in draws[:k] if not _same(a[0], b[0])]
         pairs = [(a, b) for a, b in changes if _is_moved(a[0], b[0])]
         if pairs:
-            moved.append(index)
-            left += [index] if all(_same(a[1], b[1]) and not _is_symmetric(a[1]) for a, b in pairs) else []
-    numbers = {"asked": float(len(indices)), "moved": float(len(moved)), "left": float(len(left))}
+            moved.append(place)
+            left += [place] if all(_same(a[1], b[1]) and not _is_symmetric(a[1]) for a, b in pairs) else []
+    numbers = {"asked": float(len(places)), "moved": float(len(moved)), "left": float(len(left))}
     if not moved:
-        return Answer(f"of {len(indices)} patterns that were read {_DRAWS} times none was seen moved", numbers)
-    named = ", ".join(map(str, left[:8]))
-    text = f"of {len(moved)} images that were seen moved, {len(left)} left their target ({named})" if left else "yes"
-    return Answer(text, numbers)
+        return Answer(f"of {len(places)} patterns that were read {_DRAWS} times none was seen moved", numbers)
+    text = f"of {len(moved)} images that were seen moved, {len(left)} left their target ({listed(train, left)})"
+    shown = examples_of(train, ((place, "its image moved, and its target stayed") for place in left))
+    return Answer(text if left else "yes", numbers, examples=shown)
 
 
 def _has_places(target: Column | None, inputs: tuple[Column, ...]) -> bool:
@@ -157,6 +159,7 @@ def judged(found: Experiment, step: int = 0) -> Iterator[Finding]:
     )
     if not all(each.holds for each in why):
         return
+    indices = ", ".join(str(each.index) for each in found.examples[:SHOWN])
     explanation = (
         f"The same patterns were read several times: {int(moved)} images came mirrored, turned or shifted, and in "
         f"{int(left)} of them the target stayed where it was. The network is shown places where nothing is."
@@ -169,7 +172,7 @@ def judged(found: Experiment, step: int = 0) -> Iterator[Finding]:
         None,
         "warning",
         step,
-        dict(found.numbers),
+        {**found.numbers, "examples": indices},
         explanation,
         (todo,),
         traits=traits,

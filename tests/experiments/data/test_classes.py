@@ -63,3 +63,12 @@ def test_labels_that_no_neighbour_knows_are_not_renumbered():
 
 def test_without_classes():
     assert not classes((X, X[:, :1])).conclusive
+
+
+def test_patterns_of_other_classes_are_shown():
+    y_val = Y[400:].clone()
+    y_val[[3, 7]] = 9
+    shown = classes((X[:400], Y[:400]), (X[400:], y_val)).examples
+    assert [(each.index, each.part) for each in shown] == [(3, "validation"), (7, "validation")]
+    others = classes((X[:400], Y[:400]), (X[400:], (Y[400:] + 1) % 5)).examples
+    assert [each.text for each in others][:1] == ["of class 0, training patterns like it of 4"]

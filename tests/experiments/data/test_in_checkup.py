@@ -90,7 +90,7 @@ def test_data_that_cannot_be_read_are_an_answer(monkeypatch):
         raise OSError("no such file")
 
     monkeypatch.setattr(neighbours, "read", failing)
-    assert [each.conclusive for each in checked(experiments=NAMES).experiments] == [False] * (len(NAMES) - 1)
+    assert [each.conclusive for each in checked(experiments=NAMES).experiments] == [False] * (len(NAMES) - 2)
 
 
 @pytest.mark.parametrize("mixed", [True, False])

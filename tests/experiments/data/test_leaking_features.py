@@ -67,6 +67,34 @@ def test_what_is_to_be_learned_is_no_leak(label):
     assert not alarms(X, label(X))
 
 
+def strong(wrong):
+    """Features that tell a class and hang together by what is hidden; one is made of both, or of the label."""
+    hidden, y = torch.randn(800, generator=G), torch.arange(800) % 2
+    x = torch.randn(800, 12, generator=G) * 0.4 + hidden[:, None] + 3.0 * y[:, None]
+    flipped = torch.rand(800, generator=G) < 0.08 if wrong == "at random" else (hidden + 2 * y - 1).sign() != 2 * y - 1
+    flipped = flipped & ((hidden.abs() > 1.4) | torch.tensor(wrong == "at random"))
+    x[:, 4] = (y ^ flipped.long()).float()
+    return x, y, flipped
+
+
+def test_a_code_that_is_wrong_beside_features_that_are_as_strong():
+    x, y, flipped = strong("at random")
+    assert 0.05 < flipped.float().mean() < 0.12
+    found = leaking_features((x, y))
+    assert found.place == "0[:, 4]"
+    assert found.numbers["next_open"] < 1.5 * found.numbers["open"]
+    (finding,) = module.judged(found)
+    assert "no other feature is odd" in finding.explanation
+
+
+def test_a_code_of_nature_is_no_leak():
+    x, y, flipped = strong("by what is hidden")
+    assert 0.05 < flipped.float().mean() < 0.12
+    found = leaking_features((x, y)).numbers
+    assert found["code_open"] < module.LIMITS.written
+    assert not alarms(x, y)
+
+
 def test_votes_of_which_one_is_strong():
     party = torch.rand(600, generator=G) < 0.5
     right = torch.rand(600, 10, generator=G) < torch.linspace(0.6, 0.95, 10)

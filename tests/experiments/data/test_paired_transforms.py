@@ -54,6 +54,7 @@ def alarms(kind, change, both):
 def test_an_image_that_moves_alone(kind, change):
     (finding,) = alarms(kind, change, both=False)
     assert finding.problem == "target_mismatch"
+    assert len(finding.evidence["examples"].split(", ")) == 12
     assert not alarms(kind, change, both=True)
 
 

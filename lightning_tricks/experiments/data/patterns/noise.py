@@ -21,11 +21,12 @@ from torch import Generator, Tensor
 _OVERLAPS = 80  # points of the density
 _POWERS = (0.0, 0.5, 0.9, 1.3)  # at which it falls
 _SHARES = np.linspace(0, 1, 51)  # of neighbourhoods without overlap
-_NOISE = np.concatenate([np.arange(0, 0.06, 0.0025), np.arange(0.06, 0.4, 0.01)])
-_INTERVAL = 1.92  # of the log likelihood: 95 %
+NOISE = np.concatenate([np.arange(0, 0.06, 0.0025), np.arange(0.06, 0.4, 0.01)])
+INTERVAL = 1.92  # of the log likelihood: 95 %
 _FOLDS = 5
 _UNITS = 200  # random rectifiers, of whose outputs classes are predicted
 _RIDGE = 0.05
+_KNOTS, _UNITS_BESIDE, _RIDGE_BESIDE = 5, 100, 0.01  # of single features, and what goes with these
 
 
 class Noise(NamedTuple):
@@ -49,8 +50,8 @@ def estimate(counts: Sequence[tuple[np.ndarray, np.ndarray]], size: int, classes
         classes: How many classes there are.
     """
     logs = _mixtures(size, classes)
-    groups = np.zeros((classes, len(_NOISE), len(_SHARES)))
-    together, weights = np.zeros((len(_NOISE), len(_SHARES))), np.zeros(classes)
+    groups = np.zeros((classes, len(NOISE), len(_SHARES)))
+    together, weights = np.zeros((len(NOISE), len(_SHARES))), np.zeros(classes)
     for differ, majority in counts:
         table = np.zeros((classes, logs.shape[-1]))
         np.add.at(table, (majority, np.minimum(differ, logs.shape[-1] - 1)), 1.0)
@@ -64,7 +65,7 @@ def estimate(counts: Sequence[tuple[np.ndarray, np.ndarray]], size: int, classes
     by_class = groups.max(2)
     gain = float(by_class.max(1).sum() - by_class.sum(0).max())
     whole = _read_off(together)
-    if gain <= _INTERVAL * (classes - 1):
+    if gain <= INTERVAL * (classes - 1):
         return whole
     each, weights = [_read_off(group) for group in groups], weights / weights.sum()
     share = float(sum(w * one.share for w, one in zip(weights, each, strict=True)))
@@ -78,9 +79,9 @@ def estimate(counts: Sequence[tuple[np.ndarray, np.ndarray]], size: int, classes
 def _read_off(total: np.ndarray) -> Noise:
     """Of log likelihoods, noise x share: the mean of the noise, where their maximum jumps with a few labels."""
     best, by_noise = total.max(), total.max(1)
-    weights = np.exp(by_noise - best) * np.gradient(_NOISE)
-    likely, apart = _NOISE[by_noise > best - _INTERVAL], _SHARES[total.max(0) > best - _INTERVAL]
-    share = float((weights * _NOISE).sum() / weights.sum())
+    weights = np.exp(by_noise - best) * np.gradient(NOISE)
+    likely, apart = NOISE[by_noise > best - INTERVAL], _SHARES[total.max(0) > best - INTERVAL]
+    share = float((weights * NOISE).sum() / weights.sum())
     return Noise(share, min(share, float(likely.min())), max(share, float(likely.max())), float(apart.max()))
 
 
@@ -90,8 +91,8 @@ def _mixtures(size: int, classes: int) -> np.ndarray:
     most = 0.5 if classes == 2 else 1 - 1 / min(classes, 10)
     overlap = (np.arange(_OVERLAPS) + 0.5) / _OVERLAPS * most
     density = np.stack([overlap**-power / (overlap**-power).sum() for power in _POWERS])
-    apart = _binomial(_NOISE, size, classes)
-    mixed = density @ _binomial(_NOISE[:, None] + overlap * (1 - _NOISE[:, None] / most), size, classes)
+    apart = _binomial(NOISE, size, classes)
+    mixed = density @ _binomial(NOISE[:, None] + overlap * (1 - NOISE[:, None] / most), size, classes)
     whole = _SHARES[:, None] * apart[:, None, None] + (1 - _SHARES[:, None]) * mixed[:, :, None]
     return np.asarray(np.log(np.maximum(whole, 1e-300)))
 
@@ -111,20 +112,30 @@ def _binomial(chance: np.ndarray, size: int, classes: int) -> np.ndarray:
 
 def out_of_fold_scores(features: Tensor, classes: np.ndarray, count: int) -> Tensor:
     """For every pattern what ridge regression on random rectifiers says of its class, fitted without its fold."""
+    return out_of_fold(features, torch.nn.functional.one_hot(torch.from_numpy(classes), count))
+
+
+def out_of_fold(features: Tensor, wanted: Tensor, weights: Tensor | None = None, *, bent: bool = False) -> Tensor:
+    """The same of any numbers, of which some may count less; ``bent``: also of single features with knots."""
     generator = Generator().manual_seed(0)
     x = (features - features.mean(0)) / features.std(0).clamp(min=1e-6)
-    units = min(_UNITS, len(x) // 4)
+    units, ridge = (_UNITS_BESIDE, _RIDGE_BESIDE) if bent else (_UNITS, _RIDGE)
+    units = min(units, len(x) // 4)
     drawn = torch.randn(x.shape[1], units, generator=generator) / math.sqrt(x.shape[1])
     hidden = (x @ drawn + torch.randn(units, generator=generator)).relu()
-    inputs = torch.cat([x, hidden], 1)
+    knots = x.quantile(torch.linspace(0, 1, _KNOTS + 2)[1:-1], 0) if bent else ()
+    inputs = torch.cat([x, hidden, *((x - knot).relu() for knot in knots)], 1)
     inputs = (inputs - inputs.mean(0)) / inputs.std(0).clamp(min=1e-6)
-    inputs = torch.cat([inputs, torch.ones(len(x), 1)], 1).double()
-    wanted = torch.nn.functional.one_hot(torch.from_numpy(classes), count).double()
+    inputs, wanted = torch.cat([inputs, torch.ones(len(x), 1)], 1).double(), wanted.double()
     fold = torch.randperm(len(x), generator=generator) % _FOLDS
-    products = [(part.T @ part, part.T @ wanted[fold == k]) for k in range(_FOLDS) for part in [inputs[fold == k]]]
+    counted = torch.ones(len(x), 1).double() if weights is None else weights.double()[:, None]
+    products = [
+        ((counted[own] * inputs[own]).T @ inputs[own], (counted[own] * inputs[own]).T @ wanted[own])
+        for own in (fold == k for k in range(_FOLDS))
+    ]
     square, cross = sum(p[0] for p in products), sum(p[1] for p in products)
-    scores = torch.zeros(len(x), count, dtype=torch.float64)
+    scores = torch.zeros(len(x), wanted.shape[1], dtype=torch.float64)
     for k, (own_square, own_cross) in enumerate(products):
-        ridge = _RIDGE * float((fold != k).sum()) * torch.eye(inputs.shape[1], dtype=torch.float64)
-        scores[fold == k] = inputs[fold == k] @ torch.linalg.solve(square - own_square + ridge, cross - own_cross)
+        damped = ridge * float((fold != k).sum()) * torch.eye(inputs.shape[1], dtype=torch.float64)
+        scores[fold == k] = inputs[fold == k] @ torch.linalg.solve(square - own_square + damped, cross - own_cross)
     return scores.float()
