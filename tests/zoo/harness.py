@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import gc
 import hashlib
 import json
 import random
@@ -82,14 +83,15 @@ def seed() -> None:
     np.random.seed(0)
 
 
-def trained(entry: Entry, callbacks: list[Any]) -> tuple[Left, Training]:
-    """One step by a Trainer, from the same random numbers."""
+def trained(entry: Entry, callbacks: list[Any]) -> Left:
+    """What one step by a Trainer leaves, from the same random numbers."""
+    gc.collect()  # the model of the step before, which may be a large one
     seed()
     module, batch = Training(entry), entry.batch()
     settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "logger": False, **entry.options}
     quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
     L.Trainer(**settings, **quiet, callbacks=callbacks).fit(module, Loader([batch]))
-    return left_by(module), module
+    return left_by(module)
 
 
 def left_by(module: Training) -> Left:
@@ -117,13 +119,13 @@ def digest(tensor: Tensor | None) -> Any:
 def check(entry: Entry, *, measured: bool = False) -> Row:
     """Train the model plain and with all monitors, and plain again where that differs; count its calls."""
     row, start = Row(entry.group, entry.name), time.perf_counter()
-    plain = trained(entry, [])[0]
+    plain = trained(entry, [])
     looking = monitors()
     for monitor in looking:
         monitor.files = False
-    probed, _ = trained(entry, looking)
+    probed = trained(entry, looking)
     changed = different(plain, probed)
-    unstable = different(plain, trained(entry, [])[0]) if changed else []
+    unstable = different(plain, trained(entry, [])) if changed else []
     row.compared, row.unstable = len(plain), len(unstable)
     row.wrong += [f"differs in {name}" for name in changed if name not in unstable][:5]
     row.wrong += written(looking)
