@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from lightning_tricks._compat import torch_tensors
 from lightning_tricks._compat.torch_modules import strip_wrappers
+from lightning_tricks.model.sharded import is_by_rows, is_sharded, local
 from lightning_tricks.probes.measure.gradient_hooks import Guard
 from lightning_tricks.probes.measure.operations import WeightedCall
 from lightning_tricks.probes.measure.regularization import RawGradients, arrived, is_as, real, squares_of
-from lightning_tricks.probes.measure.sharded import is_by_rows, is_sharded, local
 from lightning_tricks.probes.measure.tallies import Tallies, WeightedTally
 from lightning_tricks.stats import ArrivedSums, ParameterSums, RowSums, SquareSums
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lightning_tricks._compat import torch_tensors
+from lightning_tricks.model.sharded import local
 from lightning_tricks.nn.dropout import SELU_FLOOR
 from lightning_tricks.probes.measure.operations import WeightedCall
-from lightning_tricks.probes.measure.sharded import local
 from lightning_tricks.stats import ArrivedSums, SquareSums, WeightedSums
 
 _RESHAPING = (

@@ -13,11 +13,11 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_tricks._compat import torch_functions, torch_tensors
 from lightning_tricks._compat.torch_modules import strip_wrappers
+from lightning_tricks.model.sharded import Gathered
 from lightning_tricks.probes.measure.activations import ActivationCounter
 from lightning_tricks.probes.measure.gradient_hooks import GradientHooks
 from lightning_tricks.probes.measure.loop import LoopTally
 from lightning_tricks.probes.measure.regularization import Dropped, RawGradients
-from lightning_tricks.probes.measure.sharded import Gathered
 from lightning_tricks.probes.measure.tallies import ActivationTally, Derived, Tallies, origin_of
 from lightning_tricks.probes.measure.weighted import WeightedCounter
 from lightning_tricks.probes.watch.annotations import TensorAnnotations

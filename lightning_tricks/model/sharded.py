@@ -1,4 +1,4 @@
-"""Parameters of which each process holds a part, and which are whole while their module runs: FSDP2's ``fully_shard``."""
+"""Parameters of which each process holds a part, whole while their module runs: FSDP2's ``fully_shard``."""
 
 from __future__ import annotations
 

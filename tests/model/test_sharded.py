@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import lightning_tricks as lt
-from lightning_tricks.probes.measure.sharded import Gathered, is_by_rows, is_sharded, local
+from lightning_tricks.model.sharded import Gathered, is_by_rows, is_sharded, local
 from tests.callbacks.trainings import Classifier, batches, fit
 from tests.two_processes import run_two
 
@@ -19,7 +19,7 @@ import json, os, warnings
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 import lightning_tricks as lt
-from tests.callbacks.test_sharded import Sharded, whole
+from tests.model.test_sharded import Sharded, whole
 from tests.callbacks.trainings import batches, fit, same
 
 warnings.simplefilter("ignore")
