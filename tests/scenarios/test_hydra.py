@@ -43,7 +43,7 @@ def test_callbacks_of_a_configuration(moves, tmp_path, monkeypatch, nothing_left
     (folder, looking, steps), *_ = seen
     assert folder == tmp_path / "outputs" / "now"
     assert steps == 6
-    assert [len(monitor.history) for monitor in looking] == [6, 6]
+    assert [len(monitor.history) for monitor in looking] == [6, 4]
     assert not any(monitor.errors.failed for monitor in looking)
     assert list(looking[0].ignore) == ["bias_shift"]
     written = {path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("history.csv")}

@@ -28,7 +28,7 @@ from tests.callbacks.trainings import Loader, monitors
 from .dispatch import counting
 from .models.entry import Entry
 
-LONG = 20.0  # seconds of the processor; after such a check nothing is timed
+LONG = 5.0  # seconds of the processor; after such a check nothing is timed
 Left = dict[str, Any]  # what a step leaves behind, by name
 
 

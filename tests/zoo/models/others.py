@@ -153,7 +153,7 @@ def diffusers() -> list[Entry]:
             "UNet1DModel",
             {
                 "sample_size": 64,
-                "block_out_channels": (8, 16),
+                "block_out_channels": (32, 64),
                 "layers_per_block": 1,
                 "in_channels": 2,
                 "out_channels": 2,
