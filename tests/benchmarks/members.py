@@ -82,7 +82,7 @@ def measured(members: int, steps: int, processes: int) -> tuple[list[list[Tensor
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         arguments = {"members": members, "steps": steps, "processes": processes}
-        run_group(SCRIPT.format(arguments=arguments), folder, processes)
+        run_group(SCRIPT.format(arguments=arguments), folder, processes, limit=3600.0)
         weights = [torch.load(folder / f"weights{rank}.pt", weights_only=True) for rank in range(processes)]
         return weights, [json.loads((folder / f"times{rank}.json").read_text()) for rank in range(processes)]
 
