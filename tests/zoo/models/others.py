@@ -157,7 +157,7 @@ def diffusers() -> list[Entry]:
                 "layers_per_block": 1,
                 "in_channels": 2,
                 "out_channels": 2,
-                "extra_in_channels": 16,
+                "extra_in_channels": 64,
                 "down_block_types": ("DownBlock1DNoSkip", "AttnDownBlock1D"),
                 "up_block_types": ("AttnUpBlock1D", "UpBlock1DNoSkip"),
             },
