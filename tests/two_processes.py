@@ -16,8 +16,8 @@ def run_two(script: str, folder: Path) -> list[str]:
     return run_group(script, folder, 2)
 
 
-def run_group(script: str, folder: Path, count: int) -> list[str]:
-    """What each printed; all have to end well, and are stopped where they do not."""
+def run_group(script: str, folder: Path, count: int, limit: float = 200.0) -> list[str]:
+    """What each printed; all have to end well, and are stopped where they do not after so many seconds."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
@@ -31,7 +31,7 @@ def run_group(script: str, folder: Path, count: int) -> list[str]:
         for rank in range(count)
     ]  # fmt: skip
     try:
-        outputs = [process.communicate(timeout=200)[0] for process in processes]
+        outputs = [process.communicate(timeout=limit)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

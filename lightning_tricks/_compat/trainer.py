@@ -167,8 +167,11 @@ def log_row(trainer: Trainer, values: dict[str, float], step: int) -> None:
     """Write a row of its own."""
     if getattr(trainer, "log_every_n_steps", 1) > 0:  # with 0 a Trainer logs nothing
         for logger in trainer.loggers:
-            logger.log_metrics(values, step)
-            logger.save()
+            try:
+                logger.log_metrics(values, step)
+                logger.save()
+            except Exception as error:
+                _say_refused(error)
 
 
 class _LogWithMore:
@@ -179,7 +182,20 @@ class _LogWithMore:
 
     def __call__(self, metrics: dict[str, Any], step: int | None = None) -> None:
         del self.connector.log_metrics
-        self.connector.log_metrics({**metrics, **self.values}, step)
+        refused = None
+        try:
+            self.connector.log_metrics({**metrics, **self.values}, step)
+        except Exception as error:
+            refused = error
+        if refused is not None:
+            self.connector.log_metrics(metrics, step)  # raises again where it is not for the numbers of the monitors
+            _say_refused(refused)
+
+
+def _say_refused(error: Exception) -> None:
+    warn_once(
+        f"a logger does not take the monitors' numbers, which are in their history: {type(error).__name__}: {error}"
+    )
 
 
 def _tensors(values: dict[str, float]) -> dict[str, torch.Tensor]:

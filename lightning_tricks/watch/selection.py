@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -31,12 +32,12 @@ def is_probed(step: int, every_n_steps: int) -> bool:
 
 
 def as_globs(name: str, value: Any) -> tuple[str, ...]:
-    """One glob or several as a tuple.
+    """One glob or several, in a list of any kind, such as OmegaConf's, as a tuple.
 
     >>> as_globs("layers", "encoder.*")
     ('encoder.*',)
     """
-    found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
+    found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else ()
     if not found or not all(isinstance(glob, str) and glob for glob in found):
         raise ValueError(f"{name} must be a glob such as 'encoder.*' or a list of them, got {value!r}")
     return found

@@ -215,3 +215,33 @@ def test_the_loader_is_known_before_the_first_step(gone, private):
     L.Trainer(accelerator="cpu", enable_model_summary=False, **options).fit(by_module, datamodule=Data(loader))
     assert given.found is (loader if private else None)
     assert by_module.found is loader
+
+
+class Refusing(CSVLogger):
+    """Takes what the training logs and nothing of the monitors."""
+
+    def log_metrics(self, metrics, step=None):
+        if any("/" in name for name in metrics):
+            raise ValueError("a name with a slash")
+        super().log_metrics(metrics, step)
+
+
+def test_a_logger_that_refuses_the_monitors_numbers_has_those_of_the_training(monkeypatch):
+    monkeypatch.setattr(lightning, "_said", set())
+    looking = monitors()
+    with pytest.warns(UserWarning, match="monitors' numbers.*ValueError: a name with a slash") as told:
+        assert fit(Classifier(), looking, logger=Refusing("logs"), log_every_n_steps=2).global_step == 6
+    assert len([warning for warning in told if "a name with a slash" in str(warning.message)]) == 1
+    assert not any(monitor.errors.failed for monitor in looking)
+    lines = pathlib.Path("logs/lightning_logs/version_0/metrics.csv").read_text().splitlines()
+    assert lines[0].split(",") == ["epoch", "loss", "step"]
+    assert len(lines) == 4
+
+
+def test_a_logger_that_fails_by_itself_ends_the_training_as_without_monitors():
+    class Failing(CSVLogger):
+        def log_metrics(self, metrics, step=None):
+            raise ConnectionError("no network")
+
+    with pytest.raises(ConnectionError, match="no network"):
+        fit(Classifier(), monitors(), logger=Failing("logs"), log_every_n_steps=2)

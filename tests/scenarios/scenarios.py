@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import lightning.pytorch as L
 import pytest
@@ -17,48 +18,10 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
 from torch.utils.data import DataLoader, IterableDataset
 
-from tests.callbacks.trainings import Classifier, Gan, Loader, Scheduled, Skipping, batches, cnn, fit, lbfgs
+from tests.callbacks.trainings import Classifier, Gan, Loader, Scheduled, Skipping, batches, cnn, fit, lbfgs, mlp
 
-Callbacks = list[Any]
-Scenario = Callable[[Callbacks], Any]
-
-
-def ended(trainer: Any, module: Any) -> Any:
-    """What a training leaves, bit for bit."""
-    optimizers = copy.deepcopy([optimizer.state_dict() for optimizer in trainer.optimizers])
-    return module.losses, module.state_dict(), optimizers, torch.get_rng_state(), trainer.global_step
-
-
-def plain(make: Callable[[], Any] = Classifier, more: Callable[[], Callbacks] = list, **options: Any) -> Scenario:
-    """A fit of three batches with some options of the Trainer, and other callbacks beside."""
-
-    def run(callbacks: Callbacks) -> Any:
-        torch.manual_seed(0)
-        module = make()
-        return ended(fit(module, [*callbacks, *more()], batches(4), **options), module)
-
-    return run
-
-
-class Validated(Classifier):
-    """Has all four loops."""
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val_loss", self.loss(batch))
-
-    test_step = validation_step
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Any:
-        return self.net(batch[0])
-
-    def train_dataloader(self) -> Any:
-        return DataLoader([(x, y) for batch in batches(3) for x, y in zip(*batch, strict=True)], self.batch_size)
-
-    batch_size = 4
-    lr = 0.01
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
+from .base import Callbacks, Scenario, Validated, ended, needing, plain
+from .troubles import TROUBLES
 
 
 class Tuned(Validated):
@@ -85,13 +48,6 @@ def fits_in_a_row(callbacks: Callbacks) -> Any:
     return ended(fit(module, callbacks, batches(2, seed=3), max_epochs=2), module)
 
 
-def resumed(callbacks: Callbacks) -> Any:
-    first = fit(Classifier(), callbacks, batches(3))
-    first.save_checkpoint("first.ckpt")
-    module = Classifier()
-    return ended(fit(module, callbacks, batches(3), max_epochs=2, ckpt_path="first.ckpt"), module)
-
-
 def copied_amid_fit(callbacks: Callbacks) -> Any:
     class Copying(L.Callback):
         def on_train_batch_end(self, trainer: Any, module: Any, *given: Any) -> None:
@@ -115,14 +71,6 @@ def iterable(callbacks: Callbacks) -> Any:
 def one_batch(callbacks: Callbacks) -> Any:
     module = Validated()
     return ended(fit(module, callbacks, batches(1), validation=batches(1), max_epochs=3), module)
-
-
-class Broken(CSVLogger):
-    """Raises where a metric of the package's is logged."""
-
-    def log_metrics(self, metrics: Any, step: Any = None) -> None:
-        if any("/" in key for key in metrics):
-            raise ConnectionError("no network")
 
 
 class Closure(Classifier):
@@ -226,19 +174,28 @@ def by_command_line(callbacks: Callbacks) -> Any:
     return ended(cli.trainer, cli.model)
 
 
-def needing(package: str, run: Scenario) -> Scenario:
-    def checked(callbacks: Callbacks) -> Any:
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-        return run(callbacks)
+def other_class_tree(callbacks: Callbacks) -> Any:
+    """The package of the second name, whose classes are others."""
+    import pytorch_lightning
 
-    return checked
+    class Other(pytorch_lightning.LightningModule):  # type: ignore[misc]
+        loss, training_step = Classifier.loss, Classifier.training_step
+        configure_optimizers = Classifier.configure_optimizers
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.losses, self.optimizer = mlp(), list[Any](), torch.optim.Adam
+
+    torch.manual_seed(0)
+    module = Other()
+    return ended(fit(module, callbacks, batches(4), trainer_class=pytorch_lightning.Trainer), module)
 
 
 def logging_to(kind: str, **options: Any) -> Scenario:
     def run(callbacks: Callbacks) -> Any:
-        logger = getattr(__import__("lightning.pytorch.loggers", fromlist=[kind]), kind)(**options)
-        return plain(logger=[logger, CSVLogger("csv")], log_every_n_steps=1)(callbacks)
+        with mock.patch.dict(os.environ, MLFLOW_ALLOW_FILE_STORE="true"):  # which asks for a data base by now
+            logger = getattr(__import__("lightning.pytorch.loggers", fromlist=[kind]), kind)(**options)
+            return plain(logger=[logger, CSVLogger("csv")], log_every_n_steps=1)(callbacks)
 
     return run
 
@@ -277,7 +234,6 @@ SCENARIOS: dict[str, Scenario] = {
     "foreach": plain(lambda: Classifier(optimizer=lambda p, lr: torch.optim.Adam(p, lr=lr, foreach=True))),
     "fits in a row": fits_in_a_row,
     "validate, test and predict only": loops_without_fit,
-    "resumed at the end of an epoch": resumed,
     "copied and pickled amid fit": copied_amid_fit,
     "early stopping": plain(more=lambda: [others.EarlyStopping("loss", patience=0)], max_epochs=3),
     "SWA": plain(more=lambda: [others.StochasticWeightAveraging(1e-2, 1)], max_epochs=4),
@@ -303,4 +259,6 @@ SCENARIOS: dict[str, Scenario] = {
     "deterministic": plain(deterministic=True),
     "limited batches": plain(limit_train_batches=2, max_epochs=2),
     "LightningCLI with YAML": by_command_line,
+    "pytorch_lightning": needing("pytorch_lightning", other_class_tree),
+    **TROUBLES,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import logging
 import multiprocessing
@@ -24,6 +25,7 @@ def run(entries: Iterable[Entry], store: Path, limit: float) -> None:
     """Check entries that the store does not hold yet."""
     store.parent.mkdir(parents=True, exist_ok=True)
     known = {(row.group, row.name) for row in load(store)}
+    gc.freeze()  # what is imported need not be gone through in each of the processes
     for entry in entries:
         if (entry.group, entry.name) in known:
             continue

@@ -45,7 +45,7 @@ class Monitor(MonitorHooks):
         check_count("max_patterns", max_patterns, "None for all patterns")
         self.shown = self.globs = selection.as_globs("layers", layers)  # what is shown, and what is to be looked at
         self.every_n_steps = every_n_steps
-        self.layers = layers
+        self.layers = layers if isinstance(layers, (str, list, tuple)) else list(self.globs)  # plain, for checkpoints
         self.max_patterns = max_patterns
         self.log_per_layer = log_per_layer
         self.history: list[Snapshot] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
@@ -251,7 +252,7 @@ class AdditiveNoise(Augmentation):
 
     def __init__(self, std: float | tuple[float, float] = 0.1, *, p: float = 1.0) -> None:
         super().__init__(p)
-        low, high = std if isinstance(std, (tuple, list)) else (std, std)
+        low, high = std if isinstance(std, Sequence) else (std, std)
         if not (0 <= low <= high and math.isfinite(high)):
             raise ValueError(f"std has to be 0 or more, or (lowest, highest), not {std}")
         self.std = (float(low), float(high))

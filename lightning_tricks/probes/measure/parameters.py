@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from lightning_tricks._compat import torch_tensors
 from lightning_tricks._compat.torch_modules import strip_wrappers
+from lightning_tricks.model.sharded import is_by_rows, is_sharded, local
 from lightning_tricks.probes.measure.gradient_hooks import Guard
 from lightning_tricks.probes.measure.operations import WeightedCall
-from lightning_tricks.probes.measure.regularization import RawGradients, arrived, is_as, local, real, squares_of
+from lightning_tricks.probes.measure.regularization import RawGradients, arrived, is_as, real, squares_of
 from lightning_tricks.probes.measure.tallies import Tallies, WeightedTally
 from lightning_tricks.stats import ArrivedSums, ParameterSums, RowSums, SquareSums
 
@@ -24,33 +25,38 @@ _MIN_ROWS = 16
 
 @dataclass
 class Rows:
-    """A weight as rows, one a unit, in the layout in which an operation used it."""
+    """A weight as rows, one a unit, in the layout in which an operation used it; of a sharded one its part."""
 
     tally: WeightedTally
+    weight: Tensor
     step: int
     before: Tensor
     bias_before: Tensor | None
 
     @classmethod
-    def of(cls, tally: WeightedTally) -> Rows | None:
-        units = _as_rows(tally.call)
+    def of(cls, tally: WeightedTally, parameter: Tensor) -> Rows | None:
+        sharded = is_sharded(parameter)  # then the operation used a whole one that is gone by now
+        if sharded and not (tally.call.layout == "rows" and is_by_rows(parameter, tally.call.weight)):
+            return None
+        weight = parameter if sharded else tally.call.weight
+        units = tally.call.rows(local(weight))
         if units is None or units.numel() == 0:
             return None
         step = max(1, min(math.ceil(units.numel() / MAX_ENTRIES), len(units) // _MIN_ROWS))
         bias = tally.call.bias
-        bias = None if bias is None or bias.shape != (len(units),) else bias[::step].clone()
-        return cls(tally, step, units[::step].clone(memory_format=torch.contiguous_format), bias)
+        bias = None if sharded or bias is None or bias.shape != (len(units),) else bias[::step].clone()
+        return cls(tally, weight, step, units[::step].clone(memory_format=torch.contiguous_format), bias)
 
     def change(self) -> tuple[Tensor, RowSums]:
         """The change of the sampled rows since they were read, and its sums."""
-        units = _as_rows(self.tally.call)
+        units = self.tally.call.rows(local(self.weight))
         assert units is not None
         dw = real(units[:: self.step] - self.before)
         return dw, RowSums.of(dw, *self._drift(dw, len(units)))
 
     def _drift(self, dw: Tensor, units: int) -> tuple[Tensor | None, Tensor | None]:
         call, sums = self.tally.call, self.tally.sums
-        if sums is None or sums.input is None or sums.output.mean.shape != (units,):
+        if is_sharded(self.weight) or sums is None or sums.input is None or sums.output.mean.shape != (units,):
             return None, None
         mean = sums.input.mean.reshape(call.groups, -1)
         if mean.shape[1] == 0 or dw.shape[1] % mean.shape[1]:
@@ -175,7 +181,7 @@ class ParameterReader:
         return uses
 
     def _tally(self, name: str, parameter: Tensor, uses: list[WeightedTally]) -> ParameterTally:
-        rows = [found for found in map(Rows.of, uses) if found is not None]
+        rows = [found for use in uses if (found := Rows.of(use, parameter)) is not None]
         before = None if rows else sampled_entries(parameter).clone()
         layer = uses[0] if uses else None
         optimized = self._groups is None or id(parameter) in self._groups
@@ -190,7 +196,7 @@ def _sums(tally: ParameterTally, stepped: bool) -> ParameterSums:
         update = SquareSums.of(real(sampled_entries(tally.parameter) - tally.before)) if stepped else None
         return ParameterSums(SquareSums.of(before), None, tally.gradient, update, None, tally.arrived)
     total: ParameterSums | None = None
-    stepped = stepped and _storage(tally.parameter) == _storage(tally.rows[0].tally.call.weight)  # else it was replaced
+    stepped = stepped and _storage(tally.parameter) == _storage(tally.rows[0].weight)  # else it was replaced
     for rows in tally.rows:
         before = real(rows.before)
         differences = torch.linalg.vector_norm(before - before[:1], 1) if len(before) > 1 else None
@@ -201,10 +207,6 @@ def _sums(tally: ParameterTally, stepped: bool) -> ParameterSums:
         total = sums if total is None else total.merge(sums)
     assert total is not None
     return total
-
-
-def _as_rows(call: WeightedCall) -> Tensor | None:
-    return call.rows(local(call.weight))
 
 
 def sampled_entries(parameter: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_tricks._compat import torch_tensors
+from lightning_tricks.model.sharded import local
 from lightning_tricks.nn.dropout import SELU_FLOOR
 from lightning_tricks.probes.measure.operations import WeightedCall
 from lightning_tricks.stats import ArrivedSums, SquareSums, WeightedSums
@@ -145,7 +146,3 @@ def real(x: Tensor) -> Tensor:
     if x.is_complex():
         x = torch.view_as_real(x.resolve_conj())
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def local(x: Any) -> Tensor:
-    return x.to_local() if hasattr(x, "to_local") else x  # a sharded parameter: the ranks' sums are merged later

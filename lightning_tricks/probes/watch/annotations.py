@@ -42,6 +42,10 @@ class TensorAnnotations:
         self._annotations.clear()
 
 
+# Checkpointing's is listed by the layers inside it; FSDP2's hands its input on.
+_PASSING_ON = ("CheckpointFunction", "RegisterPostBackwardFunction")
+
+
 def graph_behind(loss: Tensor) -> tuple[list[str], list[Tensor]]:
     """What a loss is made of: the autograd functions written in Python, by name, and the leaves that need a gradient.
 
@@ -62,7 +66,7 @@ def graph_behind(loss: Tensor) -> tuple[list[str], list[Tensor]]:
             leaves.append(leaf)
         elif isinstance(node, torch.autograd.function.BackwardCFunction):
             name = type(node).__name__.removesuffix("Backward")
-            if name != "CheckpointFunction":  # listed by the layers inside it
+            if name not in _PASSING_ON:
                 functions.append(name)
     return functions, leaves
 

@@ -84,7 +84,7 @@ class ObserverMode(TorchFunctionMode):
     def _list_unseen(self, func: Function) -> None:
         observer = self._observer
         if torch_functions.is_operator(func):
-            if observer.active and not observer.modules.outside and not str(func).startswith("profiler."):
+            if observer.active and not observer.modules.outside and not str(func).startswith(("profiler.", "fsdp.")):
                 observer.tallies.not_seen[str(func)] = "called through torch.ops: nothing inside it is seen"
         elif (name := getattr(func, "__name__", "")) in self._names and observer.active:
             observer.tallies.not_seen[name] = "a function of this name was called that is not torch's own"

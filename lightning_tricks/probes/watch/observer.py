@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_tricks._compat import torch_functions, torch_tensors
 from lightning_tricks._compat.torch_modules import strip_wrappers
+from lightning_tricks.model.sharded import Gathered
 from lightning_tricks.probes.measure.activations import ActivationCounter
 from lightning_tricks.probes.measure.gradient_hooks import GradientHooks
 from lightning_tricks.probes.measure.loop import LoopTally
@@ -55,6 +56,7 @@ class Observer:
         self._layers = tuple(layers)
         named = [(strip_wrappers(name), p) for name, p in model.named_parameters()]
         self._parameters = {id(p): name for name, p in named}
+        self._gathered = Gathered(model)
         self.loop = LoopTally(model, named)
         self.raw_gradients = RawGradients()
         self._model = model
@@ -133,7 +135,9 @@ class Observer:
     def parameter_name(self, tensor: Any) -> str | None:
         if not isinstance(tensor, Tensor):
             return None
-        return self._parameters.get(id(tensor)) or self._parameters.get(id(torch_tensors.base(tensor)))
+        known = self._parameters.get(id(tensor)) or self._parameters.get(id(torch_tensors.base(tensor)))
+        frame = self.modules.current
+        return known if known is not None or frame is None else self._gathered.name(tensor, frame.path)
 
     def is_buffer(self, tensor: Any) -> bool:
         """Whether a tensor is a buffer of the model, and no scratch of a call."""

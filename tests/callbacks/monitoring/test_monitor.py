@@ -1,5 +1,6 @@
 """What is logged, where and when; arguments; and that a monitor's own error ends the monitor only."""
 
+import collections
 import csv
 import dataclasses
 import inspect
@@ -334,3 +335,12 @@ def test_its_key_is_made_once_a_fit(monkeypatch):
     doctor.layers = "a.*"
     fit(Classifier(), [doctor])
     assert doctor.state_key != before
+
+
+def test_a_list_of_another_kind_is_one(tmp_path):
+    """As OmegaConf makes them of a configuration."""
+    monitor = lt.ActivationMonitor(every_n_steps=1, layers=collections.UserList(["net.0", "net.1"]))
+    fit(Classifier(), [monitor], batches(1))
+    assert {record.name for record in monitor.history[0].records()} >= {"net.0", "net.1"}
+    assert monitor.layers == ["net.0", "net.1"]
+    assert lt.nn.AdditiveNoise(collections.UserList([0.1, 0.2])).std == (0.1, 0.2)

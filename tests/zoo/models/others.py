@@ -153,11 +153,11 @@ def diffusers() -> list[Entry]:
             "UNet1DModel",
             {
                 "sample_size": 64,
-                "block_out_channels": (8, 16),
+                "block_out_channels": (32, 64),
                 "layers_per_block": 1,
                 "in_channels": 2,
                 "out_channels": 2,
-                "extra_in_channels": 16,
+                "extra_in_channels": 64,
                 "down_block_types": ("DownBlock1DNoSkip", "AttnDownBlock1D"),
                 "up_block_types": ("AttnUpBlock1D", "UpBlock1DNoSkip"),
             },
