@@ -90,6 +90,13 @@ class LossSums(Sums):
         variance, size = (float(each) for each in self.spread)
         return math.sqrt(variance / size) if size > 0 else size
 
+    @property
+    def shift(self) -> float:
+        """By how many positions the targets are the input's tokens shifted: 1 where either dimension may be time."""
+        along: list[Any] = [each for each in (self.along_rows, self.along_columns) if each is not None]
+        shifts = [each.shift() for each in along]
+        return 1.0 if 1.0 in shifts else next((shift for shift in shifts if not math.isnan(shift)), math.nan)
+
     def target_measures(self, outputs: int) -> dict[str, Any]:
         """What is known of the targets, by the names of a record's fields."""
         if self.target is not None:

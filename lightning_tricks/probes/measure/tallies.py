@@ -208,7 +208,7 @@ class LossTally:
             positions=self.positions,
             input_variation=sums.variation,
             input_resolution=self.resolution,
-            shift=_shift(sums),
+            shift=sums.shift,
             class_weights=() if sums.weights is None else tuple(map(float, sums.weights)),
             smoothing=sums.smoothing,
             **known,
@@ -294,13 +294,6 @@ class Tallies:
     def next_order(self) -> int:
         self.order += 1
         return self.order
-
-
-def _shift(sums: LossSums) -> float:
-    """By how many positions the targets are the input's tokens shifted: 1 where either dimension may be time."""
-    along = [getattr(sums, name) for name in ("along_rows", "along_columns")]
-    shifts = [each.shift() for each in along if each is not None]
-    return 1.0 if 1.0 in shifts else next((shift for shift in shifts if not math.isnan(shift)), math.nan)
 
 
 def _distance(extremes: Any, wanted: float) -> float:
