@@ -41,6 +41,12 @@ class Layout:
             return None if dims is None else dataclasses.replace(self, steps=(*self.steps, (tuple(x.shape), dims)))
         return self if output.shape == x.shape and function not in _OTHER_PLACES else None
 
+    def of_classes(self, x: Tensor) -> dict[str, Any]:
+        """What a loss's record tells of an input with its classes in dimension 1; nothing where it is unknown."""
+        positions = self.positions(x, 1) if x.dim() > 1 else 0
+        known = {"weighted": self.layer, "layer_shape": self.shape, "unit_axis": self.axis, "positions": positions}
+        return known if positions else {}
+
     def positions(self, x: Tensor, axis: int) -> int:
         """From how many positions of the output the entries along one axis of ``x`` come, at one place in ``x``.
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from lightning_tricks.probes.layout import Layout
 from lightning_tricks.probes.measure.loss_and_norm_sums import LossSums, NormalizationSums
 from lightning_tricks.probes.measure.operations import WeightedCall
 from lightning_tricks.probes.measure.regularization import Dropped
@@ -166,17 +165,8 @@ class LossTally:
     terms: int
     resolution: float
     bound: float = math.nan
-    layer_shape: tuple[int, ...] = ()
-    unit_axis: int = 0
-    positions: int = 0
+    laid_out: Mapping[str, Any] = field(default_factory=dict)  # fields of the record: how the classes lie in a layer
     calls: list[LossSums] = field(default_factory=list)
-
-    def lie(self, layout: Layout | None, x: Tensor) -> None:
-        """Note whether the classes, dimension 1 of the input, lie along the units of the layer they come from."""
-        positions = 0 if layout is None or x.dim() < 2 else layout.positions(x, 1)
-        if layout is not None and positions:
-            self.layer_shape, self.unit_axis, self.positions = layout.shape, layout.axis, positions
-            self.weighted = layout.layer
 
     def record(self, calls: list[LossSums]) -> LossRecord:
         """The record of these calls, which are on the host."""
@@ -184,6 +174,7 @@ class LossTally:
 
     def _record(self, sums: LossSums) -> LossRecord:
         known: dict[str, Any] = {**sums.input.measures("input"), **sums.target_measures(self.outputs)}
+        known |= {"weighted": self.weighted, **self.laid_out}
         known |= {} if sums.answers is None else sums.answers.measures(self.outputs)  # type: ignore[attr-defined]
         return LossRecord(
             self.name,
@@ -198,14 +189,10 @@ class LossTally:
             zero_share=1.0 - float(sums.nonzero) / sums.count,
             sum_error=_distance(sums.sums, 1.0),
             log_sum_error=_distance(sums.log_sums, 0.0),
-            weighted=self.weighted,
             activation=self.activation,
             reduction=self.reduction,
             terms=self.terms,
             bound=self.bound,
-            layer_shape=self.layer_shape,
-            unit_axis=self.unit_axis,
-            positions=self.positions,
             input_variation=sums.variation,
             input_resolution=self.resolution,
             shift=sums.shift,

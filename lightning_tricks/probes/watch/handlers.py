@@ -89,7 +89,8 @@ def loss(kind: LossFunction, observer: Observer, func: Function, args: Arguments
                 )
                 tally.bound = path.bound(x)
                 if kind.outputs == "classes":
-                    tally.lie(path.layout(x, source), x)
+                    layout = path.layout(x, source)
+                    tally.laid_out = {} if layout is None else layout.of_classes(x)
                     ignored, weight = given.get("ignore_index", -100), given.get("weight")
                     path.note_classes(name, given["target"], tally.outputs, ignored, weight)
                 if observer.outermost is not None:
