@@ -13,7 +13,7 @@ from lightning_tricks.diagnosis.registry import wording
 from lightning_tricks.report.glossary import used_in
 from lightning_tricks.report.html.markup import Markup, join, tag
 from lightning_tricks.report.html.tried import experiment
-from lightning_tricks.report.words import evidence
+from lightning_tricks.report.words import evidence, rounded
 
 SIGNS = {"critical": "✕", "warning": "!", "info": "i"}
 _MOST = 40
@@ -48,6 +48,13 @@ def _next_step(diagnosis: Diagnosis) -> list[Markup]:
     whole = list(tree(diagnosis.findings))
     if diagnosis.healthy:
         return [tag("p", "Nothing has to be mended: what stands here is worth knowing.")]
+    proven = [] if diagnosis.treatment is None else diagnosis.treatment.remedies
+    if proven:
+        said = "Begin with what is proven by trial, whichever finding it belongs to: "
+        rest = ". Then train again: of the rest nothing is proven yet, and some of it will be gone."
+        return [
+            tag("p", said, "; then ".join(f"{each.text} (a gain of {rounded(each.gain)})" for each in proven), rest)
+        ]
     if len(whole) == 1 or not any(finding.rank for finding in whole):
         return []
     said = "Mend the first one and train again: what follows from it mostly goes with it, and what stays is next."

@@ -6,6 +6,7 @@ import pytest
 from lightning_tricks.diagnosis import RULES, Finding, Remedy
 from lightning_tricks.report import Diagnosis
 from lightning_tricks.report.html import findings
+from lightning_tricks.treatment.treatment import Proven, Treatment
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,14 @@ def test_consequences_stand_below_their_cause(cause):
     inner = shown.partition("What follows from it")[2]
     assert inner.index("vanishing gradient at layer 3") < inner.index("linear units at layer 5")
     assert "linearity 1.000" in inner
+
+
+def test_what_is_proven_by_trial_comes_first(cause):
+    made = Treatment([Proven("drop", "leave out the softmax", None, 0.57, False)])
+    next_step = findings.section(Diagnosis([cause], treatment=made))[0]
+    assert "Begin with what is proven by trial" in next_step
+    assert "leave out the softmax (a gain of 57%)" in next_step
+    assert "Mend the first one" in findings.section(Diagnosis([cause], treatment=Treatment()))[0]
 
 
 def test_what_follows_has_a_remedy_too_for_where_it_stays():
