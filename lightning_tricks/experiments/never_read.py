@@ -92,8 +92,8 @@ def _silent(x: Tensor, gradient: Tensor, collation: Collation) -> Tensor:
 
 def _along(silent: Tensor) -> str:
     """Which few places along an axis of the patterns are read, where that is all that tells them apart."""
-    for axis in range(silent.dim()):
-        places = silent.movedim(axis, 0).flatten(1)
+    for axis in range(silent.dim() if silent.dim() > 1 else 0):
+        places = silent.movedim(axis, 0).reshape(silent.shape[axis], -1)
         read = (~places).any(1).nonzero().flatten().tolist()
         if 0 < len(read) <= len(places) // 2 and bool((places == places[:, :1]).all()):
             few = ", ".join(map(str, read[:_NAMED])) + (", ..." if len(read) > _NAMED else "")

@@ -62,7 +62,7 @@ def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
         if not _pairs(looks[0])[name][0].std >= LIMITS.faded:
             continue
         energy, weight = _pairs(looks[0])[name][0].mean_energy, _pairs(looks[-1])[name][1]
-        drifts = [_pairs(snapshot)[name][1].mean_drift for snapshot in looks if name in _pairs(snapshot)]
+        drifts = [_drifts(snapshot)[name] for snapshot in looks if name in _drifts(snapshot)]
         drift = max((each for each in drifts if not math.isnan(each)), default=math.nan)
         if not drift >= LIMITS.noticed:
             continue
@@ -132,6 +132,11 @@ def _pairs(snapshot: Snapshot) -> dict[str, tuple[WeightedRecord, ParameterRecor
     """Weighted layers that others follow, with their weight, by name: an output unit is meant to find its mean."""
     own = _weights(snapshot)
     return {layer.name: (layer, own[layer.name]) for layer in snapshot.weighted[:-1] if layer.name in own}
+
+
+@remembered
+def _drifts(snapshot: Snapshot) -> dict[str, float]:
+    return {name: weight.mean_drift for name, (_, weight) in _pairs(snapshot).items()}
 
 
 def _one_sided(snapshot: Snapshot) -> frozenset[str]:

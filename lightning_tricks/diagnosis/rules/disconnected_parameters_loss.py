@@ -20,9 +20,12 @@ def weightless(history: Sequence[Snapshot], problem: str) -> Iterator[Finding]:
     A weight that is raised from 0 later, as by annealing, is waited for.
     """
     calls = [each for each in loss_calls(history) if len(each.records) >= HYSTERESIS]
-    silent = [each for each in calls if all(map(_is_silent, each.snapshots, each.records))]
     steps = history[-1].step - history[0].step + 1
-    if not silent or len(silent) == len(calls) or steps < TOLD_AFTER:
+    if len(calls) < 2 or steps < TOLD_AFTER:
+        return
+    silent = [each for each in calls if _is_silent(each.snapshots[-1], each.latest)]
+    silent = [each for each in silent if all(map(_is_silent, each.snapshots, each.records))]
+    if len(silent) == len(calls):
         return
     for each in silent:
         yield _finding(each, problem, steps)

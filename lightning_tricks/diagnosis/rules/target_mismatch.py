@@ -55,9 +55,10 @@ def find_target_mismatch(history: Sequence[Snapshot]) -> Iterator[Finding]:
 def all_the_same(history: Sequence[Snapshot], calls: LossCalls) -> bool:
     """Whether the data bring one and the same target for every pattern of every look."""
     _, asked = preflight(history)
+    if asked is None or not asked.same_target or len(calls.records) < HYSTERESIS:
+        return False  # before the records of all looks are read
     low, high = calls.target_range
-    known = asked is not None and asked.same_target and len(calls.records) >= HYSTERESIS
-    return known and low == high and calls.pooled.patterns >= LIMITS.patterns
+    return low == high and calls.pooled.patterns >= LIMITS.patterns
 
 
 def _one_target(calls: LossCalls) -> Finding:

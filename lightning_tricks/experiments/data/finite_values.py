@@ -38,6 +38,7 @@ def finite_values(data: Any, val_data: Any = None) -> Answer:
         How to read it: one such pattern is enough to make every weight NaN, in whichever step it comes, unless the
         network or the loss leaves it out; a checkup tries that.
 
+    >>> import torch
     >>> x = torch.randn(50, 4)
     >>> x[7, 2] = float("nan")
     >>> finite_values((x, torch.zeros(50))).answer
