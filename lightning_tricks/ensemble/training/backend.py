@@ -63,10 +63,20 @@ def _different_attribute(members: list[Any]) -> str | None:
                 elif isinstance(value, _FUNCTIONS) or isinstance(there, _FUNCTIONS):
                     same = getattr(value, "__code__", value) is getattr(there, "__code__", there)
                 else:
-                    same = True
+                    same = _plain_parts(value) == _plain_parts(there)
                 if not same:
                     return f"attribute {path + '.' if path else ''}{name}"
     return None
+
+
+def _plain_parts(value: Any) -> str:
+    """The numbers and words in a list or dict, such as hyperparameters, at their places; of anything else nothing."""
+    if isinstance(value, dict):  # the keys of hooks are numbers, other ones in each member
+        named = ((key, _plain_parts(part)) for key, part in value.items() if isinstance(key, str))
+        return "".join(f"{key}: {text}, " for key, text in named if text)
+    if isinstance(value, list):
+        return "".join(f"{_plain_parts(part)}, " for part in value)
+    return repr(value) if isinstance(value, _PLAIN) else ""
 
 
 class BackendBenchmark:

@@ -9,6 +9,7 @@ from torch import nn
 
 import lightning_tricks as lt
 from lightning_tricks.ensemble.training import proof
+from lightning_tricks.ensemble.training.backend import why_not_mappable
 from lightning_tricks.ensemble.training.stack import Stack
 from tests.ensemble.trainings import DOUBLE, Plain, Smooth, data, difference, fit, separate
 
@@ -152,6 +153,41 @@ def test_members_that_differ_in_a_function():
     with pytest.warns(UserWarning, match="the members differ in attribute act"):
         ensemble, _ = fit(OfItsOwn)
     assert difference(ensemble.networks, separate(OfItsOwn)[0]) < 1e-10
+
+
+class Dropping(OfItsOwn):
+    """Each member drops another share, which stands in its hyperparameters: a step without dropout does not show it."""
+
+    def __init__(self):
+        super().__init__()
+        self.act = nn.Tanh()
+        self.save_hyperparameters({"p": [0.0, 0.9, 0.9][(OfItsOwn.made - 1) % 3]})
+
+    def forward(self, x):
+        return nn.functional.dropout(self.act(self.net(x)), self.hparams.p)
+
+
+def test_members_that_differ_in_their_hyperparameters():
+    OfItsOwn.made = 0
+    with pytest.warns(UserWarning, match="the members differ in attribute _hparams"):
+        fit(Dropping)
+
+
+class Hooked(Smooth):
+    """The same hook in each member, under another number."""
+
+    def __init__(self):
+        super().__init__()
+        next(iter(self.children())).register_forward_hook(self.hook, with_kwargs=True)
+        self.save_hyperparameters({"width": 3})
+
+    @staticmethod
+    def hook(module, args, kwargs, output):
+        return output * 1.0
+
+
+def test_hooks_and_equal_hyperparameters_are_no_difference():
+    assert why_not_mappable([Hooked() for _ in range(3)], torch.device("cpu")) is None
 
 
 class InAList(OfItsOwn):
