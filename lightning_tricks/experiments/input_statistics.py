@@ -183,7 +183,11 @@ def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
         f"What comes into {found.place} has {ratio:.3g} times the standard deviation of its running statistics, which "
         f"came with the weights, and a mean that is {shift:.3g} of these off; with another scale of the images it has "
         f"{numbers['best_ratio']:.3g} times and {numbers['best_shift']:.3g}. "
-        + ("The norm uses them as they are." if numbers["as_set"] else "The norm takes the batch's own and gets used.")
+        + (
+            "The norm uses them as they are."
+            if numbers["as_set"]
+            else "The norm takes the batch's own and gets used to them."
+        )
     )
     todo = Remedy("same_scale", f"prepare images as those that the weights were trained with: {best}")
     severity: Severity = "warning" if numbers["as_set"] else "info"

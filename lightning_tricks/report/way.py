@@ -68,7 +68,7 @@ class Way(NamedTuple):
 
 def _floor_of(history: Sequence[Snapshot]) -> float:
     """That of the loss itself: distances can be 0, and a class be told for sure but for what smoothing takes."""
-    record: LossRecord = history[-1].losses[0]
+    record: LossRecord = [record for snapshot in history for record in snapshot.losses][-1]
     if record.function in _OF_DISTANCES:
         return 0.0
     if record.function != "cross_entropy" or not record.distinct_classes or math.isnan(record.smoothing):

@@ -81,7 +81,9 @@ def whole(module):
     return [parameter.full_tensor() for parameter in module.parameters()]
 
 
-@pytest.mark.skipif(TORCH <= (2, 6), reason="torch 2.6's fully_shard asks for ReduceOp.AVG, which gloo lacks")
+@pytest.mark.skipif(
+    TORCH <= (2, 6), reason="torch 2.6's fully_shard averages by ReduceOp.AVG, which gloo does not have"
+)
 def test_training_and_history_are_those_of_one_process(tmp_path):
     run_two(SCRIPT, tmp_path)
     (equal, first), (also, second) = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_tricks.diagnosis.history.constant_answer import best_constant, entropy
-from lightning_tricks.diagnosis.history.progress import guess_loss, guess_or_start, median
+from lightning_tricks.diagnosis.history.progress import first_validation, guess_loss, guess_or_start, median
 from lightning_tricks.probes import Snapshot
 from lightning_tricks.probes.records.loss_and_norm import LossRecord
 
@@ -129,12 +129,14 @@ def guess_of(history: Sequence[Snapshot]) -> float:
 
 def guess_on_validation(history: Sequence[Snapshot], guess: float) -> float:
     """What the training's guess loses on validation: more, where other classes are frequent there."""
-    counts = next((s.validation.class_counts for s in history if s.validation is not None), ())
-    records = [record for snapshot in history for record in snapshot.losses[:1]]
-    constant = best_constant(records) if counts and records else None
-    if constant is None or len(constant.counts) != len(counts):
+    record = first_validation(history)
+    if record is None or not record.class_counts:
         return guess
-    return max(guess, constant.loss_among(counts))
+    records = [record for snapshot in history for record in snapshot.losses[:1]]
+    constant = best_constant(records) if records else None
+    if constant is None or len(constant.counts) != len(record.class_counts):
+        return guess
+    return max(guess, constant.loss_among(record.class_counts))
 
 
 def _pooled_variance(records: Sequence[LossRecord]) -> float:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from lightning_tricks.diagnosis.history.remembered import remembered
-from lightning_tricks.probes import ParameterRecord, Snapshot
+from lightning_tricks.probes import ParameterRecord, Snapshot, ValidationRecord
 
 _LEVEL = 3  # probed steps over which a loss is a level and no single batch
 _ALIKE = 1.2  # of shares of the gradient: weight decay adds a little of its own
@@ -33,6 +33,11 @@ def validations(history: Sequence[Snapshot]) -> list[int]:
         if math.isfinite(loss) and not (found and loss == history[found[-1]].validation_loss):
             found.append(index)
     return found
+
+
+def first_validation(history: Sequence[Snapshot]) -> ValidationRecord | None:
+    """What was seen of the first validation; None where it was not looked at."""
+    return next((snapshot.validation for snapshot in history if snapshot.validation is not None), None)
 
 
 @remembered

@@ -13,7 +13,7 @@ from lightning_tricks.diagnosis.history.constant_answer import ConstantAnswer, b
 from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, LITTLE, SURE, TOLD_AFTER, at_full_rate, had_its_time
 from lightning_tricks.diagnosis.history.loss_calls import LossCalls, loss_calls
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
-from lightning_tricks.diagnosis.history.progress import validations
+from lightning_tricks.diagnosis.history.progress import first_validation, validations
 from lightning_tricks.diagnosis.remedies import written
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import LossRecord, Snapshot
@@ -131,7 +131,7 @@ def _one_answer(history: Sequence[Snapshot], calls: LossCalls, constant: Constan
 
 def _mixture(history: Sequence[Snapshot], calls: LossCalls, constant: ConstantAnswer) -> Finding | None:
     """Where the classes are even on validation, no better there than the same answer for all: the frequent one is."""
-    record = next((s.validation for s in history if s.validation is not None), None)
+    record = first_validation(history)
     lately = validations(history)[-HYSTERESIS:]
     if record is None or record.resampled or not record.whole or len(record.class_counts) != len(constant.counts):
         return None

@@ -67,10 +67,12 @@ def find_learning_rate_too_low(history: Sequence[Snapshot]) -> Iterator[Finding]
 def _taken_away(history: Sequence[Snapshot]) -> Finding | None:
     """A schedule that has brought the rate down before anything was learned, and long before the end."""
     known = [(snapshot.step, snapshot.learning_rate) for snapshot in history if snapshot.learning_rate > 0]
+    highest, (begun, last) = max((rate for _, rate in known), default=0.0), (history[0].step, history[-1].step)
+    if not known or known[-1][1] > LIMITS.gone * highest:
+        return None  # before the losses of all steps are read
     now = learning.level(history)
-    if not known or now is None or not now.told:
+    if now is None or not now.told:
         return None
-    highest, (begun, last) = max(rate for _, rate in known), (history[0].step, history[-1].step)
     fallen = next((step for step, rate in known if rate <= LIMITS.gone * highest), last)
     late = [progress.typical_ratio(s) for s in history if s.step >= fallen]
     why = (

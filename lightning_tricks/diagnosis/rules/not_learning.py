@@ -10,7 +10,7 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Sever
 from lightning_tricks.diagnosis.history import learning
 from lightning_tricks.diagnosis.history.learning import AT_A_GUESS, FALLING, LITTLE, SURE
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS
-from lightning_tricks.diagnosis.history.progress import validations
+from lightning_tricks.diagnosis.history.progress import first_validation, validations
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import Snapshot
 
@@ -88,8 +88,9 @@ def _by_chance(history: Sequence[Snapshot]) -> float:
     Of log-likelihood ratios with standard deviation s the mean is -s^2 / 2 (s^2 / n its variance), and the most that
     they reach with so many standard errors z is z^2 / 2n, where s = z / sqrt(n).
     """
-    counts = next((s.validation.class_counts for s in history if s.validation is not None), ())
-    return LIMITS.chance**2 / (2.0 * sum(counts)) if counts else 0.0
+    record = first_validation(history)
+    patterns = 0 if record is None else sum(record.class_counts)
+    return LIMITS.chance**2 / (2.0 * patterns) if patterns else 0.0
 
 
 def _by_heart(history: Sequence[Snapshot], now: learning.Level) -> Iterator[Finding]:

@@ -59,9 +59,13 @@ def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
         Criterion("training loss, by the validation loss", train, "<", LIMITS.below * now),
         Criterion("training loss, by that at the minimum", train, "<", LIMITS.still_falling * train_then),
         Criterion("training loss, by that of a guess", train, "<", STUCK * start),
-        *_mixture(history, start, now - lowest),
     )
     if not all(criterion.holds for criterion in why) or is_unlike(history, known, start):
+        return
+    # Where other classes are frequent on validation, to learn what is frequent in the training costs as much there.
+    of_mixture = guess_on_validation(history, start) - start
+    beyond = Criterion("its rise, by what other shares of the classes cost", now - lowest, ">", of_mixture)
+    if not beyond.holds:
         return
     evidence = {
         "validation loss": now,
@@ -78,14 +82,15 @@ def find_overfitting(history: Sequence[Snapshot]) -> Iterator[Finding]:
     )
     severity: Severity = "critical" if now >= LIMITS.far * lowest or now > guess else "warning"
     todo = _remedies(history[-1], step)
-    yield Finding("overfitting", None, severity, step, evidence, explanation, todo, decided_by=why)
-
-
-def _mixture(history: Sequence[Snapshot], guess: float, risen: float) -> tuple[Criterion, ...]:
-    """Where other classes are frequent on validation, to learn what is frequent in the training costs as much there."""
-    of_mixture = guess_on_validation(history, guess) - guess
-    return (
-        (Criterion("its rise, by what other shares of the classes cost", risen, ">", of_mixture),) if of_mixture else ()
+    yield Finding(
+        "overfitting",
+        None,
+        severity,
+        step,
+        evidence,
+        explanation,
+        todo,
+        decided_by=(*why, *([beyond] if of_mixture else [])),
     )
 
 
