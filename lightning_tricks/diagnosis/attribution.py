@@ -90,7 +90,7 @@ class _Attribution:
             if not causes:
                 tops.append(finding)
                 continue
-            top = max(causes, key=lambda top: (top.rank > 0, *self._nearness(top, finding)))
+            top = max(causes, key=lambda top: (top.rank > 0, *self._nearness(top, finding), top.rank))
             severity = max(top.severity, finding.severity, key=SEVERITIES.index)
             whole = dataclasses.replace(top, severity=severity, consequences=(*top.consequences, finding))
             tops = [whole if each is top else each for each in tops]

@@ -131,3 +131,11 @@ def test_what_shows_in_a_layer_comes_from_what_lies_before_it() -> None:
         "unnormalized_input": ["saturation"],
         "output_mismatch": [],
     }
+
+
+def test_of_causes_at_one_layer_the_worse_has_what_follows() -> None:
+    worse = found("vanishing_gradient", "0", 0, "critical")
+    milder, follows = found("unnormalized_input", "0"), found("not_learning", None, 110)
+    top, other = fold([milder, worse, follows], SNAPSHOT)
+    assert (top.problem, [each.problem for each in top.consequences]) == ("vanishing_gradient", ["not_learning"])
+    assert (other.problem, other.consequences) == ("unnormalized_input", ())

@@ -70,7 +70,8 @@ def find_unnormalized_input(history: Sequence[Snapshot]) -> Iterator[Finding]:
     }
     explanation = (
         f"The input has mean {layer.input_mean:.3g} and standard deviation {layer.input_std:.3g} where the initial "
-        "weights expect 0 and 1. The first layer's units are driven to one side and its gradients are scaled alike."
+        "weights expect 0 and 1. The first layer's units are driven out of their range, and its gradients are as much "
+        "too large or too small."
     )
     traits = [Trait.FAINT] if size < 1.0 else [Trait.OFF_CENTRE] if offset >= LIMITS.offset else []
     severity = found.severity(critical=size >= LIMITS.huge)
