@@ -23,6 +23,7 @@ from lightning_tricks.report.words import rounded
 QUESTION = "Can a few patterns be learned by heart?"
 PATTERNS = 32
 STEPS = 200
+PATIENCE, MOVES = 50, 0.002  # steps in which a loss that stands still has not gone so much of the way
 LR = 1e-3  # of Adam; then ten times as much, and a tenth
 LEARNED, NOT_LEARNED = 0.8, 0.3  # of the way
 
@@ -34,7 +35,7 @@ def memorise(
     """Train on the first patterns of one batch, again and again, with regularisation off.
 
     Once with the training's own optimiser, and where that comes less than .3 of the way with Adam at three learning
-    rates; each until .8 of the way are reached.
+    rates; each until .8 of the way are reached, or the loss stands still.
 
     Args:
         model: A LightningModule, whose ``training_step`` gives the loss, or any module with a ``loss_fn``.
@@ -73,8 +74,8 @@ def _memorised(training: Training, batch: Any) -> Answer:
         best = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
         return max(0.0, share(best, guess, floor)) if math.isfinite(best) else 0.0
 
-    enough = guess - LEARNED * (guess - floor)
-    losses = _losses(_unregularised(training.copy()), batch, enough)
+    enough, moves = guess - LEARNED * (guess - floor), MOVES * (guess - floor)
+    losses = _losses(_unregularised(training.copy()), batch, enough, moves)
     own, adam, steps = reached(losses), math.nan, len(losses)
     if own < NOT_LEARNED:
         adam = 0.0
@@ -84,7 +85,7 @@ def _memorised(training: Training, batch: Any) -> Answer:
             if not trained:
                 break
             other.optimizer, other.schedules, other.clip = torch.optim.Adam(trained, lr), [], (0.0, "norm")
-            losses_of_adam = _losses(other, batch, enough)
+            losses_of_adam = _losses(other, batch, enough, moves)
             adam, steps = max(adam, reached(losses_of_adam)), steps + len(losses_of_adam)
             if adam >= LEARNED:
                 break
@@ -105,13 +106,15 @@ def _unregularised(training: Training) -> Training:
     return training
 
 
-def _losses(training: Training, batch: Any, enough: float) -> list[float]:
-    """Until they are low enough."""
+def _losses(training: Training, batch: Any, enough: float, moves: float) -> list[float]:
+    """Until they are low enough, or stand still."""
     seed_all(0)
     found: list[float] = []
     for _ in range(STEPS):
         found.append(training.step(batch))
         if not found[-1] > enough:  # or no number
+            break
+        if len(found) > PATIENCE and min(found[-PATIENCE:]) > min(found[:-PATIENCE]) - moves:
             break
     return found
 

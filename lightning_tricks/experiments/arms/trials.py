@@ -64,7 +64,7 @@ class Trials(Courses):
         self.notice, self.trials, self.complete = notice, list[Trial](), True
         self.advised: Collection[str] = ()
         # The unchanged training is compared as far as it is meant to go: what it would reach later helps nobody.
-        planned = LOOK * math.ceil(training.planned_steps / (HANDICAP * LOOK))
+        planned = LOOK * (training.planned_steps // (HANDICAP * LOOK))
         self.until = min(DECLARE, max(SHORTEST, planned))
         self.sort = min(SORT, self.until)
         self.look = min(LOOK, self.sort)
