@@ -171,7 +171,7 @@ def finding_of(trial: Trial, step: int) -> Finding:
     evidence = {"gain": trial.gain, "share": trial.share, "unchanged": trial.base}
     text = (
         f"With one change the loss comes {rounded(trial.share)} of the way from a guess to the floor, "
-        f"without it {rounded(trial.base)} in four times as many steps."
+        f"without it {rounded(trial.base)} in {rounded(trial.times)} times as many steps."
     )
     why = Criterion("gain, as a share of the way", trial.gain, ">", GAIN[arm.group])
     layer = trial.place if arm.on_model is not None else None
@@ -206,8 +206,9 @@ _asked = asks(QUESTION, "changes")(_trials)
 
 
 def advice_of(findings: Sequence[Finding]) -> list[str]:
-    """The actions that findings advise, in their order."""
-    return [remedy.action for finding in findings for each in _tree(finding) for remedy in each.remedies]
+    """The actions that warnings advise, in their order."""
+    trees = (each for finding in findings for each in _tree(finding) if each.rank)
+    return [remedy.action for each in trees for remedy in each.remedies]
 
 
 def ordered(arms: Sequence[Arm], advised: Sequence[str]) -> list[Arm]:

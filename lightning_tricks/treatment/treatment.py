@@ -127,5 +127,5 @@ def _table(trials: Sequence[Experiment]) -> list[str]:
     for name, *cells in rows:
         columns = [text.rjust(width) for text, width in zip(cells, widths[1:], strict=True)]
         lines.append("  ".join([name.ljust(widths[0]), *columns]).rstrip())
-    note = "* proven on two seeds; unchanged: the best in four times as many steps"
+    note = "* proven on two seeds; unchanged: the best in up to four times as many steps"
     return [*lines, note, *([f"and {more} more, which gained less"] if more > 0 else [])]

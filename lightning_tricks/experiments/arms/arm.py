@@ -84,7 +84,7 @@ _PROBLEMS = {
     "no_weight_decay": "over_regularization",
     "lower_dropout": "over_regularization",
     "mend_schedule": "learning_rate_too_low",
-    "reorder_zero_grad": "stale_gradient",
+    "zero_grad": "stale_gradient",
     "train_mode": "batch_norm_mismatch",
     "add_to_optimizer": "no_update",
     "unfreeze": "no_update",

@@ -16,6 +16,7 @@ import lightning_tricks as lt
 from lightning_tricks.experiments.arms import trials as trials_module
 from lightning_tricks.experiments.arms.arm import Arm
 from lightning_tricks.experiments.arms.prepared import prepared
+from lightning_tricks.experiments.arms.trial import LEAST, Trial, simplest
 from lightning_tricks.experiments.arms.trials import Trials
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.experiments.training.deadline import Deadline
@@ -97,6 +98,37 @@ def test_what_is_advised_is_not_dropped_at_the_first_look(advised: tuple[str, ..
     slow = Arm("slow", "rebuild", "initialize", "", lambda training, setting: training.scale_lr(1e-3))
     (trial,) = tried(slow, advised=advised, apart=math.inf).trials
     assert trial.dropped != bool(advised)
+
+
+@pytest.mark.parametrize("advised", [(), ("raise_learning_rate",)])
+def test_what_is_advised_gets_more_steps_where_nothing_else_is_proven(advised: tuple[str, ...]) -> None:
+    """Three times as fast: in a quarter of the steps it comes less far than without, in three quarters farther."""
+
+    def slow(training: Any, setting: Any) -> None:
+        training.optimizer = torch.optim.SGD(training.module.parameters(), 0.01)
+
+    trials = prepared(Training.of(FallsApart(math.inf)), batches(), False, Deadline(60))
+    drop_schedule(trials.training, None)
+    slow(trials.training, None)
+    faster = Arm("faster", "undo", "raise_learning_rate", "", lambda training, setting: training.scale_lr(3.0))
+    trials.run([faster], (), advised=advised)
+    (trial,) = trials.trials
+    assert trial.proven == bool(advised)
+    if advised:
+        assert (trial.reached, trials.base().steps, round(trial.times, 2)) == (180, 240, 1.33)
+        assert trial.gain > 0.05
+    else:
+        assert trial.gain < 0
+
+
+def test_half_of_the_best_gain_is_enough_for_an_undoing_that_a_warning_asks_for() -> None:
+    undo = Trial(Arm("undo", "undo", "zero_grad", "", drop_schedule), gain=0.14, proven=True)
+    rebuild = Trial(Arm("rebuild", "rebuild", "insert_batch_norm", "", drop_schedule), gain=0.2, proven=True)
+    assert simplest([undo, rebuild], LEAST) is rebuild
+    undo.advised = True
+    assert simplest([undo, rebuild], LEAST) is undo
+    undo.gain = 0.09
+    assert simplest([undo, rebuild], LEAST) is rebuild
 
 
 @pytest.mark.parametrize("learns", [True, False])

@@ -175,7 +175,7 @@ SETTINGS = (
     Arm(
         "zero_grad",
         "undo",
-        "reorder_zero_grad",
+        "zero_grad",
         "clear gradients before every backward: optimizer.zero_grad()",
         _clear,
         _keeps_gradients,
