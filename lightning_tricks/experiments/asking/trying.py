@@ -35,7 +35,7 @@ def try_them(subject: Subject, wanted: Sequence[Entry], judge: Judge, *, auto: b
     bar = _Progress(sys.stderr if progress else None, len(wanted))
     try:
         for entry in wanted:
-            if subject.seconds_left <= 0:
+            if subject.seconds_left <= 0 or subject.deadline.steps <= 0:
                 break
             if not entry.wanted(subject) or (auto and entry.cost == "trainings" and not subject.asks_for_trainings):
                 continue

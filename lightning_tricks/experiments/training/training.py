@@ -266,6 +266,8 @@ class Training:
             NotAskedError: As ``loss``.
             TimeIsUpError: It is; the update may be missing.
         """
+        if self.deadline is not None:
+            self.deadline.step()
         batch = batch if self.prepare is None else self.prepare(batch)
         if self.clears and self.steps % self.accumulate == 0:
             for parameter in self.module.parameters():
