@@ -64,6 +64,7 @@ class Trials(Courses):
         super().__init__(training, setting, unit, deadline)
         self.notice, self.trials, self.complete = notice, list[Trial](), True
         self.advised: Collection[str] = ()
+        self.always = False
         # The unchanged training is compared as far as it is meant to go: what it would reach later helps nobody.
         planned = LOOK * (training.planned_steps // (HANDICAP * LOOK))
         self.until = min(DECLARE, max(SHORTEST, planned))
@@ -91,7 +92,7 @@ class Trials(Courses):
                 slower; where nothing is proven they get three quarters of the unchanged training's steps, not one;
                 and with half of the best gain, if they undo something, they are preferred.
         """
-        self.advised = advised
+        self.advised, self.always = advised, always
         try:
             self.notice("unchanged")
             self.base().run(HANDICAP * self.sort)
@@ -138,7 +139,8 @@ class Trials(Courses):
         """As far as the first look."""
         trial = Trial(arm, advised=arm.action in self.advised)
         try:
-            if not arm.concerns(self.training, self._seen()):
+            left = arm.meant and not trial.advised and not self.always
+            if left or not arm.concerns(self.training, self._seen()):
                 return None
             trial.arm = arm.worded(self.training, self.setting)
             self.notice(arm.name)
@@ -151,7 +153,8 @@ class Trials(Courses):
 
     def _seen(self) -> Setting:
         """The setting with what the unchanged training shows."""
-        return replace(self.setting, leaps=self.base().leaps, gap=self.base().gap)
+        base = self.base()
+        return replace(self.setting, leaps=base.leaps, gap=base.gap, warms_up=base.warms_up(base.steps))
 
     def _sort(self, trial: Trial) -> None:
         """On, if it does better at the first look than the unchanged training at its worst until then."""

@@ -60,7 +60,7 @@ def _of_clinic(case: Case, seconds: float) -> dict[str, Any]:
         row["kind"], row["curable"] = case.faults[0].kind, case.faults[0].kind in CURABLE
         recorder = train.Recorder(case.look)
         row["before"], row["twin"] = result_of(case, recorder), result_of(case.twin)
-        row |= names(case, recorder.looks, diagnosis)
+        row |= names(case, recorder.history, diagnosis)
     elif treatment.remedies:
         row["before"] = result_of(case)
     if case.sick or treatment.remedies:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lightning_tricks as lt
+from lightning_tricks.experiments.arms import ARMS
 from lightning_tricks.experiments.arms import trials as trials_module
 from lightning_tricks.experiments.arms.arm import Arm
 from lightning_tricks.experiments.arms.prepared import prepared
@@ -129,6 +130,34 @@ def test_half_of_the_best_gain_is_enough_for_an_undoing_that_a_warning_asks_for(
     assert simplest([undo, rebuild], LEAST) is undo
     undo.gain = 0.09
     assert simplest([undo, rebuild], LEAST) is rebuild
+
+
+@pytest.mark.parametrize(("warms_up", "tried_arms"), [(True, []), (False, ["no_schedule"])])
+def test_a_schedule_that_still_rises_is_not_blamed(warms_up: bool, tried_arms: list[str]) -> None:
+    class Scheduled(FallsApart):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), 0.3)
+            factor = (lambda step: 1e-4 * step) if warms_up else (lambda step: 1e-4)
+            return [optimizer], [
+                {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"}
+            ]
+
+    trials = prepared(Training.of(Scheduled()), batches(), False, Deadline(60))
+    trials.run([arm for arm in ARMS if arm.name == "no_schedule"], ())
+    assert [trial.arm.name for trial in trials.trials if trial.proven] == tried_arms
+
+
+@pytest.mark.parametrize(("advised", "asked", "tried_arms"), [((), False, 0), (("unfreeze",), False, 1), ((), True, 1)])
+def test_what_is_frozen_is_meant_so_unless_a_warning_says_otherwise(
+    advised: tuple[str, ...], asked: bool, tried_arms: int
+) -> None:
+    module = FallsApart(math.inf)
+    module.net[0].requires_grad_(False)
+    trials = prepared(Training.of(module), batches(), False, Deadline(60))
+    drop_schedule(trials.training, None)
+    trials.training.scale_lr(0.01)
+    trials.run([arm for arm in ARMS if arm.name == "unfreeze"], (), advised=advised, always=asked)
+    assert len(trials.trials) == tried_arms
 
 
 @pytest.mark.parametrize("learns", [True, False])

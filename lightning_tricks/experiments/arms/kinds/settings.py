@@ -169,7 +169,7 @@ SETTINGS = (
         "mend_schedule",
         "leave the schedule of the learning rate out",
         _no_schedule,
-        lambda training, setting: bool(training.schedules),
+        lambda training, setting: bool(training.schedules) and not setting.warms_up,
         advice=_value("lr_scheduler", None),
     ),
     Arm(
@@ -207,6 +207,7 @@ SETTINGS = (
         _unfreeze_training,
         _frozen,
         _unfreeze,
+        meant=True,
     ),
     of_model(
         "raise_momentum",
