@@ -153,7 +153,7 @@ class Finding:
         if self.traits:
             lines.append(f"- traits: {', '.join(sorted(trait.value for trait in self.traits))}")
         if self.proof is not None:
-            lines.append(f"- tried: {self.proof}")
+            lines.append(f"- tried{self.proof.on}: {self.proof}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

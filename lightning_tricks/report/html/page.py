@@ -136,7 +136,7 @@ def _layers(diagnosis: Diagnosis, grid: Grid) -> list[Markup]:
 
 
 def _grid(diagnosis: Diagnosis) -> Grid:
-    named = list(findings.tree(diagnosis.findings))
+    named = [*diagnosis.findings, *findings.tree(diagnosis.findings)]  # causes before what follows from them
     layers = [finding.layer for finding in named if finding.layer]
     return grid_of(diagnosis.history, diagnosis.layers, [finding.step for finding in named], layers)
 
