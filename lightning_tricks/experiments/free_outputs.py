@@ -130,7 +130,7 @@ def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
     name = found.place
     layer = max((call for call in calls if call[2] == name), default=(0, None, ""))[1]
     explanation = (
-        f"On one batch no outputs behind {name} have a loss under {found.numbers['reachable']:.4g}; without it the loss "
+        f"No outputs behind {name} have a loss under {found.numbers['reachable']:.4g} on one batch; without it it "
         f"could fall to {found.numbers['floor']:.4g}, and a guess has {found.numbers['guess']:.4g}."
     )
     todo = Remedy("remove_output_activation", f"take {name} away from behind the last layer", layer)

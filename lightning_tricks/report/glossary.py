@@ -37,9 +37,7 @@ _NO_NUMBERS = (
     Word("flat side", "where the slope of an activation is under 5 % of its largest: hardly any signal comes back"),
     Word("floor", "the least loss that any outputs have"),
     Word("gate", "an activation whose output multiplies something"),
-    Word(
-        "guess", "the loss of an answer that does not look at the input", "of one batch it is less than of all targets"
-    ),
+    Word("guess", "the loss of an answer that does not look at the input", "of one batch less than of all targets"),
     Word("layer", "a weighted operation or an activation; in one row where one takes the output of the other"),
     Word("linear filter", "a layer whose activation bends nothing: it could be left out without a loss of depth"),
     Word("look", "one probed step, and all that was measured in it"),

@@ -112,11 +112,10 @@ def _said(finding: Finding) -> str:
 def _remedies(finding: Finding, proven: Collection[str]) -> Iterator[Markup]:
     if finding.remedies:
         tried = tag("b", " (proven by a trial)")
+        lines = [(_code(str(each)), _where(each.layer, str(each))) for each in finding.remedies]
+        signs = [tried if each.action in proven else None for each in finding.remedies]
         yield tag("h4", "What to do, the best first")
-        lines = [
-            (_code(str(r)), _where(r.layer, str(r)), tried if r.action in proven else "") for r in finding.remedies
-        ]
-        yield tag("ol", [tag("li", line) for line in lines])
+        yield tag("ol", [tag("li", line, sign) for line, sign in zip(lines, signs, strict=True)])
 
 
 def _where(layer: str | None, text: str) -> str:

@@ -44,7 +44,8 @@ def section(diagnosis: Diagnosis, grid: Grid) -> list[Markup]:
     under = f" Full names begin with “{grid.under}.”" if grid.under else ""
     count = sum(len(row.names) for row in grid.layers)
     said = f"{count} layers in {len(grid.layers)} rows, from input to output: a weighted operation and the activation "
-    said += f"behind it are in one row, and in one box here. A frame and a sign mark those that a finding names, the worst first.{under}"
+    said += "behind it are in one row, and here in one box. A frame and a sign mark those that findings name, the "
+    said += f"worst first.{under}"
     return [tag("p", said), tag("ol", items, class_="strip"), *_elsewhere(diagnosis, grid)]
 
 

@@ -97,9 +97,7 @@ def test_what_a_copy_reached_is_said_to_be_of_a_copy(two_faults):
         for name, steps in (("changes", 80), ("reach", 0))
     )
     shown = html(dataclasses.replace(two_faults, experiments=[first, second]))
-    told = (
-        "on copies of the network as it was given, 80 steps in all, 0.3 s: not the training whose loss this page shows."
-    )
+    told = "on copies of the network as it was given, 80 steps in all, 0.3 s: not the training whose loss this page"
     assert f"Measured {told}" in shown
     assert "Asked of network and data as they were given, without a training" in shown
     assert "<p>Numbers: <code>not held</code>, of all.</p><p>How to read it: 0 is none.</p>" in shown
