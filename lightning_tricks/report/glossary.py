@@ -25,7 +25,7 @@ class Word(NamedTuple):
 
 _CALLED = {"mean": "mean a", "std": "std a", "dead_share": "dead units"}  # measures not called by their own names
 _NO_NUMBERS = (
-    Word("activation", "a nonlinear function `g`, its call, its record"),
+    Word("activation", "a nonlinear function g, its call, its record"),
     Word("consequence", "a finding folded under its cause"),
     Word("const", "in place of a linearity: the layer gives the same for every pattern"),
     Word("class", "one of the answers that a target chooses from, such as one of ten digits"),

@@ -103,7 +103,7 @@ def _header(diagnosis: Diagnosis) -> Markup:
             "h1",
             tag("span", tag("span", sign, aria_hidden="true"), f" {name}", class_=f"badge {diagnosis.state}"),
             " ",
-            said,
+            said[:1].upper() + said[1:],
         ),
         about.coverage(diagnosis.coverage) if diagnosis.history else None,
     )

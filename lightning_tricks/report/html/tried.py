@@ -142,11 +142,13 @@ def trials(made: Sequence[Trial | Treated]) -> list[Markup]:
 
 def _trial(made: Trial | Treated) -> Markup:
     lines: list[Markup] = []
-    whole = None
+    whole, seeds = None, ""
     if not isinstance(made, Trial):
         changes, *_ = str(made).split("\n\n")  # behind them stands the table of all that was tried
         lines = [tag("li", line.strip()) for line in changes.splitlines()[1:]]
-        whole = tag("details", tag("summary", "All that was tried"), tag("pre", str(made)))
+        title, seeds = "All that was tried", " Of two seeds the first is drawn, and a gain is the smaller one."
+        text = tag("pre", str(made), tabindex=0, role="region", aria_label=title)
+        whole = tag("details", tag("summary", title), text)
         made = Trial("Treatment", _best_first(made), made.summary, _SHARE)
     items = [(key, run) for key, run in made.curves.items() if run][: len(_LOOKS)]
     series = [
@@ -154,7 +156,7 @@ def _trial(made: Trial | Treated) -> Markup:
         for (key, run), look in zip(items, ("l1", "l0", "l2", "l3"), strict=False)
     ]
     levels = [] if math.isnan(made.guess) else [Level("a guess", made.guess)]
-    about = f"{made.outcome} Drawn: the {made.measure} over the steps.".strip() if series else made.outcome
+    about = f"{made.outcome} Drawn: the {made.measure} over the steps.{seeds}".strip() if series else made.outcome
     parts = [tag("p", about) if about else None, tag("ul", lines) if lines else None]
     label = f"{made.name}: the {made.measure} over the steps. {made.outcome}"
     parts += _drawn(series, label, made.measure, levels) if series else []

@@ -29,7 +29,7 @@ def test_state_faults_layers_and_remedies_are_told(name, request):
     diagnosis = request.getfixturevalue(name)
     shown = text(html(diagnosis)).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     state, _, said = diagnosis.verdict.partition(": ")
-    assert f"{state} {said}" in shown
+    assert f"{state} {said[:1].upper()}{said[1:]}" in shown
     assert str(diagnosis.coverage) in shown
     for finding in diagnosis.findings:
         for part in (finding.explanation, *map(str, finding.decided_by), *(trait.value for trait in finding.traits)):
@@ -167,7 +167,7 @@ def test_layers_without_a_finding_stand_together_in_a_long_network():
 
 
 def test_a_short_training_is_healthy_so_far_and_no_more(rectifiers):
-    assert "Healthy so far no fault found in 9 steps, too early to tell" in text(html(Diagnosis([], rectifiers)))
+    assert "Healthy so far No fault found in 9 steps, too early to tell" in text(html(Diagnosis([], rectifiers)))
 
 
 def test_a_loss_that_became_nan_is_told(rectifiers):
