@@ -146,7 +146,9 @@ def test_problems(capsys):
     listed = capsys.readouterr().out
     assert all(f"{name} " in listed for name in PROBLEMS)
     assert main(["problems", "dead_units"]) == 0
-    assert "What helps: SELU or leaky ReLU" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "What helps: SELU or leaky ReLU" in told
+    assert "  unit: one output of a layer: a neuron or a channel" in told.partition("The words:")[2]
     assert main(["problems", "--json", "-"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == set(PROBLEMS)
     assert main(["problems", "dead_unit"]) == 2
