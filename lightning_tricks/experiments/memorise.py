@@ -46,7 +46,8 @@ def memorise(
 
     Returns:
         Numbers: ``own`` and ``adam``, the shares of the way from a guess to the floor of these patterns' loss (``adam``
-        NaN where it was not tried). Curves: ``own``, the losses.
+        NaN where it was not tried), and ``reachable``, how far the network's outputs can come at all, as behind a
+        softmax (1 where nothing holds them back). Curves: ``own``, the losses.
 
         How to read it: under .3 by its own optimiser and over .8 by Adam: the optimiser or its learning rate is at
         fault. Under .3 by both: no healthy network fails at this, so something is wrong that may not have been seen;
@@ -82,11 +83,13 @@ def _memorised(training: Training, batch: Any) -> Answer:
         by_adam = _by_adam(training, batch, enough, moves)
         adam = max((reached(each) for each in by_adam), default=math.nan)
         steps += sum(map(len, by_adam))
+    most = share(way.numbers["reachable"], guess, floor)
+    held = f" (behind {way.place} {rounded(most)} can be reached)" if way.place else ""
     other = "" if math.isnan(adam) else f", by Adam {rounded(adam)}"
-    text = f"{'yes: ' if own >= LEARNED else ''}{rounded(own)} of the way{other}"
+    text = f"{'yes: ' if own >= LEARNED else ''}{rounded(own)} of the way{other}{held}"
     fails = own < NOT_LEARNED and not adam >= LEARNED
     doubt = "no fault was seen, but not even a few patterns can be learned by heart" if fails else ""
-    return Answer(text, {"own": own, "adam": adam}, {"own": losses}, steps, doubt=doubt)
+    return Answer(text, {"own": own, "adam": adam, "reachable": most}, {"own": losses}, steps, doubt=doubt)
 
 
 def _by_adam(training: Training, batch: Any, enough: float, moves: float) -> list[list[float]]:

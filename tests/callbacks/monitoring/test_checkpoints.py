@@ -36,6 +36,7 @@ def test_one_history_is_saved_for_all_monitors():
     assert three - none < 1.3 * (one - none)  # not three times as much; what stands once a look is per monitor
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 @pytest.mark.parametrize("saves", [True, False])
 def test_looks_are_packed_when_they_come_where_checkpoints_are_written(saves):
     """Of a long history nothing but the latest look is left to do when it is saved."""
