@@ -30,6 +30,9 @@ from lightning_tricks.report.words import rounded
 QUESTION = "Which one change makes it learn?"
 # What these say of the first steps is wrong where the training has learned; other faults are there all the same.
 SLOWED = ("output_mismatch", "learning_rate_too_low", "vanishing_gradient", "poor_initialization")
+# Share of the way at which a training without a warning needs no change: of 138 sick ones one gained beyond it that was
+# not named otherwise, and of 65 healthy ones that were tried all the same, most had come so far.
+WITHOUT_A_WARNING = 0.5
 MOST = 0.5  # of the input, and the training stands at a guess's loss: the other half would have told
 _BY_NAME = {arm.name: arm for arm in ARMS}
 
@@ -195,9 +198,10 @@ def _trials(subject: Subject) -> Answer:
         raise NotAskedError("of one batch nothing can be held back")
     trials = prepared(subject.training.copy(), batches, False, subject.deadline)
     advised = advice_of(subject.diagnosis.findings)
-    trials.run(ordered(ARMS, advised), advised=advised)
+    learned = LEARNED if advised else WITHOUT_A_WARNING
+    trials.run(ordered(ARMS, advised), advised=advised, learned=learned)
     subject.notes["changes"] = cause_of(trials.trials)
-    subject.notes["learned"] = trials.best >= LEARNED
+    subject.notes["learned"] = trials.best >= learned
     if not trials.bases:
         raise NotAskedError(f"no time was left after {time.perf_counter() - begun:.0f} s")
     return answer(trials)

@@ -80,6 +80,7 @@ class Trials(Courses):
         always: bool = False,
         enough: Mapping[Group, float] = ENOUGH,
         advised: Collection[str] = (),
+        learned: float = LEARNED,
     ) -> list[Trial]:
         """Sort the arms, try the best for longer; Ctrl-C and the end of the time keep what is known.
 
@@ -91,12 +92,13 @@ class Trials(Courses):
             advised: Actions that warnings ask for. They are not dropped at the first look, as what is right may begin
                 slower; where nothing is proven they get three quarters of the unchanged training's steps, not one;
                 and with half of the best gain, if they undo something, they are preferred.
+            learned: Share of the way at which the unchanged training needs no change.
         """
         self.advised, self.always = advised, always
         try:
             self.notice("unchanged")
             self.base().run(HANDICAP * self.sort)
-            if always or self.base().best(self.sort, HANDICAP * self.sort)[0] < LEARNED:
+            if always or self.base().best(self.sort, HANDICAP * self.sort)[0] < learned:
                 self._run(list(arms), RATES if rates is None else rates, {} if always else enough)
         except (TimeIsUpError, KeyboardInterrupt) as error:
             self.complete = False
