@@ -4,8 +4,8 @@ python tests/benchmarks/bagging.py [--members 2 8 32] [--networks mlp] [--epochs
 python tests/benchmarks/bagging.py --against-one --accelerator gpu --members 64     K networks against one of them
 python tests/benchmarks/bagging.py --memory       bytes of weights and optimiser state against those of one network
 
-torchensemble is timed where it is installed. All competitors run in turns; seconds are medians over the rounds. "stack in
-a Trainer" is the stack by hand as a LightningModule without a hook: the least that a fit with Lightning costs.
+torchensemble is timed where it is installed. All run in turns; seconds are medians over the rounds. "stack in a Trainer"
+is the stack by hand as a LightningModule without a hook: the least that a fit with Lightning costs.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 import lightning_tricks.ensemble as le
@@ -150,6 +151,35 @@ def test_does_not_resume_with_other_draws(tmp_path):
     other = le.BaggingEnsemble(Rich, 3, task="classification", backend="loop")
     with pytest.raises(ValueError, match="trained with seed=2, this BootstrapDataModule has 3"):
         trainer(max_epochs=2).fit(other, le.BootstrapDataModule(data(), 3, 16, seed=3), ckpt_path=tmp_path / "a.ckpt")
+
+
+class Reads(TorchDispatchMode):
+    """Collects the operations for which the host has to wait until a device is done."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func._opname in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select"):
+            self.found.append(func._opname)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("backend", ["vmap", "loop"])
+def test_no_step_reads_a_number_from_its_device(backend):
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step:  # the first one has the comparison of both ways
+                self.reads = Reads()
+                self.reads.__enter__()
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step > 1:
+                self.reads.__exit__(None, None, None)
+                assert self.reads.found == []
+
+    fit(lambda: Plain(optimizer=lambda p: torch.optim.Adam(p)), backend, callbacks=[Watch()], gradient_clip_val=1.0)
 
 
 @pytest.mark.gpu
