@@ -4,8 +4,8 @@ python tests/benchmarks/bagging.py [--members 2 8 32] [--networks mlp] [--epochs
 python tests/benchmarks/bagging.py --against-one --accelerator gpu --members 64     K networks against one of them
 python tests/benchmarks/bagging.py --memory       bytes of weights and optimiser state against those of one network
 
-torchensemble is timed where it is installed. All run in turns; seconds are medians over the rounds. "stack in a Trainer"
-is the stack by hand as a LightningModule without a hook: the least that a fit with Lightning costs.
+torchensemble is timed where it is installed. All run in turns; seconds are medians over the rounds. "stack in a
+Trainer" is the stack by hand as a LightningModule without a hook: the least that a fit with Lightning costs.
 """
 
 from __future__ import annotations
@@ -58,6 +58,12 @@ def timed(
     return seconds
 
 
+def chosen(competitors: dict[str, Callable[[], object]], options: Any) -> dict[str, Callable[[], object]]:
+    """Those that were asked for; always the one that the others are compared with."""
+    first = next(iter(competitors))
+    return {key: run for key, run in competitors.items() if not options.only or key == first or key in options.only}
+
+
 def compare(name: str, members: int, options: Any, data: TensorDataset, clock: Callable[[], float]) -> None:
     make, used, epochs, device = NETWORKS[name], [""], options.epochs, options.device
 
@@ -76,10 +82,10 @@ def compare(name: str, members: int, options: Any, data: TensorDataset, clock: C
         competitors["stack in a Trainer"] = lambda: stack_in_a_trainer(members, epochs, data, device)
     if importlib.util.find_spec("torchensemble"):
         competitors["torchensemble"] = lambda: peer(make, members, epochs, data)
-    seconds = timed(competitors, options.rounds, clock)
+    seconds = timed(chosen(competitors, options), options.rounds, clock)
     middle = {key: statistics.median(values) for key, values in seconds.items()}
     least = {key: min(values) for key, values in seconds.items()}
-    for key in competitors:
+    for key in seconds:
         label = f"{key} ({used[0]})" if key == "ours" else key
         ratios = f"{middle[key] / middle['ours']:8.2f} x ours{least[key] / least['ours']:8.2f} x by minima"
         print(f"{name:12s}{members:4d}  {label:20s}{middle[key]:9.3f} s{ratios}", flush=True)
@@ -127,6 +133,7 @@ def against_one(name: str, members: int, options: Any, data: TensorDataset, cloc
     if name == "mlp":
         competitors["stack by hand"] = lambda: stack_by_hand(members, epochs, data, device)
         competitors["stack in a Trainer"] = stepping("stack in a Trainer", stack_in_a_trainer, members)
+    competitors = chosen(competitors, options)
     for run in competitors.values():  # what comes first pays for the device's start, and for its kernels
         run()
     steps.clear()
@@ -167,6 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", type=int, nargs="+", default=[2, 8, 32])
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=["mlp"])
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="of the competitors, as they are printed")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
