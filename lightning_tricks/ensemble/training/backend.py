@@ -14,6 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from lightning_tricks._compat.lightning_module import TRAINING_STATE
 from lightning_tricks._compat.torch_modules import forward_pre_hooks_of
 from lightning_tricks.ensemble.training.batched import BatchedLayers
+from lightning_tricks.ensemble.training.functions import NotMappableError
 from lightning_tricks.ensemble.training.proof import (
     Outcome,
     first_difference,
@@ -22,7 +23,8 @@ from lightning_tricks.ensemble.training.proof import (
     mapped_outcome,
 )
 from lightning_tricks.ensemble.training.stack import Stack
-from lightning_tricks.ensemble.training.steps import NotMappableError, looped_losses, mapped_losses
+from lightning_tricks.ensemble.training.steps import looped_losses, mapped_losses
+from lightning_tricks.ensemble.training.ways import first_line
 
 CLEARLY = 1.5  # from how much slower on no further step is timed
 ROUNDS, ENOUGH = 4, 0.05  # timed steps of each kind, and seconds: what takes long is not disturbed by much
@@ -116,8 +118,7 @@ class BackendBenchmark:
         except NotMappableError as error:
             return str(error)
         except Exception as error:  # whatever vmap raises: the loop will raise it again if it is the member's fault
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            return lines[0]
+            return first_line(error)
         self._looped = looped_outcome(*given)
         if self.batched_is_right():
             return None
