@@ -53,8 +53,9 @@ class BaggingEnsemble(EpochHooks):
         task: ``"classification"``: members return logits, probabilities are averaged; ``"regression"``: values are.
         backend: ``"vmap"`` computes all members in one mapped call, ``"loop"`` one after the other; ``"auto"`` times
             both at the first batch, on copies, and keeps the faster. A mapped step is taken only where it leaves the
-            losses, gradients and buffers of the looped one there; else the loop, with one warning that names the cause
-            or the first tensor that differs, and the member.
+            losses, gradients and buffers of the looped one, there and on every batch whose step calls other functions
+            of torch; else the loop, with one warning that names the cause or the first tensor that differs, and the
+            member.
         seed: Of the members' initial weights.
         monitor: What each member is stopped by: a name that it logs, or ``"out_of_bag"``, its mean loss on the
             patterns that it never sees. Its best weights are kept.
@@ -251,9 +252,23 @@ class BaggingEnsemble(EpochHooks):
             try:
                 return self._ways.losses(stack, self.active, batch, batch_idx)
             except NotMappableError as error:
-                self._use("loop", f"{error} (from step {self.trainer.global_step} on)", warn=True)
-                self._ways = self._batched = None
+                self._go_on_in_loop(str(error))
         return looped_losses(stack.members, self.active, batch, batch_idx)
+
+    def _go_on_in_loop(self, cause: str) -> None:
+        self._use("loop", f"{cause} (from step {self.trainer.global_step} on)", warn=True)
+        self._ways = self._batched = None
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self._ways is not None and self._stack is not None:  # a hook or a callback may have changed single members
+            cause = backends.why_not_mappable(self._stack.members, self.device)
+            if cause is not None:
+                self._go_on_in_loop(cause)
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self._ways = None
 
     def _size(self, batch: Any) -> int:
         """B of a batch ``[K, B, ...]``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import types
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ CLEARLY = 1.5  # from how much slower on no further step is timed
 ROUNDS, ENOUGH = 4, 0.05  # timed steps of each kind, and seconds: what takes long is not disturbed by much
 SOME = 16  # members whose looped steps are timed
 _PLAIN = (bool, int, float, str, type(None), tuple)
+_EMPTY = (dict, OrderedDict, list)  # as the tables of hooks mostly are
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, type)
 
 
@@ -54,21 +56,24 @@ def _different_attribute(members: list[Any]) -> str | None:
             other = first.get(path)
             if type(module) is not type(other):
                 return f"the type of {path or 'the member'}"
+            there = vars(other)
             for name, value in vars(module).items():
-                if name in TRAINING_STATE:
+                own = there.get(name)
+                if value is own or name in TRAINING_STATE or (type(value) in _EMPTY and not value and not own):
                     continue
-                there = vars(other).get(name)
-                if isinstance(value, _PLAIN) and isinstance(there, _PLAIN):
-                    same = value is there or repr(value) == repr(there)
-                elif isinstance(value, Tensor) and isinstance(there, Tensor):
-                    same = value.shape == there.shape and torch.equal(value, there)
-                elif isinstance(value, _FUNCTIONS) or isinstance(there, _FUNCTIONS):
-                    same = getattr(value, "__code__", value) is getattr(there, "__code__", there)
-                else:
-                    same = _plain_parts(value) == _plain_parts(there)
-                if not same:
+                if not _same(value, own):
                     return f"attribute {path + '.' if path else ''}{name}"
     return None
+
+
+def _same(one: Any, two: Any) -> bool:
+    if isinstance(one, _PLAIN) and isinstance(two, _PLAIN):
+        return repr(one) == repr(two)
+    if isinstance(one, Tensor) and isinstance(two, Tensor):
+        return one.shape == two.shape and torch.equal(one, two)
+    if isinstance(one, _FUNCTIONS) or isinstance(two, _FUNCTIONS):
+        return getattr(one, "__code__", one) is getattr(two, "__code__", two)
+    return _plain_parts(one) == _plain_parts(two)
 
 
 def _plain_parts(value: Any) -> str:
