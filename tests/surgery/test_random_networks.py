@@ -10,6 +10,8 @@ from torch import nn
 
 import lightning_tricks as lt
 
+pytestmark = pytest.mark.oracle
+
 WIDTH = 6
 FAST, ALL = range(12), range(12, 300)
 SEEDS = [*FAST, *(pytest.param(seed, marks=pytest.mark.all) for seed in ALL)]

@@ -5,10 +5,14 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from lightning_tricks.ensemble.training.functions import MappedFunctions
-from tests.ensemble.trainings import Plain, Smooth, difference, fit, separate
+from tests.ensemble.trainings import DOUBLE, Plain, Smooth, difference, fit, separate
+
+pytestmark = pytest.mark.oracle
 
 
 def sgd(parameters):
@@ -80,6 +84,20 @@ def test_ties_share_a_gradient_as_in_the_loop(name, owner):
     ensemble, _ = fit(lambda: Peak(sgd), "vmap")
     assert ensemble.used_backend == "vmap", ensemble.reason
     assert difference(ensemble.networks, separate(lambda: Peak(sgd))[0]) < 1e-10
+
+
+@settings(max_examples=25, deadline=None, database=None)
+@given(data=st.data(), rows=st.integers(1, 4), size=st.integers(0, 5))
+def test_any_table_any_padding(data, rows, size):
+    padding = data.draw(st.none() | st.integers(-rows, rows - 1))
+    tokens = torch.tensor(data.draw(st.lists(st.integers(0, rows - 1), min_size=2 * size, max_size=2 * size))).long()
+    tokens, weight = tokens.view(2, size), torch.randn(2, rows, 3, dtype=DOUBLE, requires_grad=True)
+    with MappedFunctions():
+        found = torch.func.vmap(lambda x, w: F.embedding(x, w, padding))(tokens, weight)
+    expected = torch.stack([F.embedding(x, w, padding) for x, w in zip(tokens, weight, strict=True)])
+    assert torch.equal(found, expected)
+    one, two = (torch.autograd.grad(out.square().sum(), weight)[0] for out in (found, expected))
+    torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
 
 
 def test_every_function_of_a_step_is_heard():

@@ -10,6 +10,8 @@ from torch import nn
 import lightning_tricks as lt
 from lightning_tricks.ensemble.training import proof
 from lightning_tricks.ensemble.training.stack import Stack
+from lightning_tricks.ensemble.training.steps import mapped_losses
+from lightning_tricks.nn import dropout
 from tests.ensemble.trainings import DOUBLE, Plain, Smooth, data, difference, fit, separate
 
 
@@ -84,6 +86,36 @@ def test_dropout_is_mapped_at_every_size_and_drops_for_each_member(layer, width)
                   lambda: nn.Linear(4 * width, 3))  # fmt: skip
     ensemble, _ = fit(make, "vmap", max_epochs=1)
     assert ensemble.used_backend == "vmap", ensemble.reason
+
+
+@pytest.mark.parametrize("layer", [lt.nn.AlphaDropout(0.5), lt.nn.FeatureAlphaDropout(0.5)])
+@pytest.mark.parametrize("width", [8, 2000])
+def test_alpha_dropout_is_that_of_each_member(layer, width, monkeypatch):
+    """With the same draws for all members, losses and gradients are those of the loop, at a small and a large size."""
+    monkeypatch.setattr(dropout, "_LARGE", 1 << 30)  # the loop draws as the mapped step does
+    make = member(lambda: nn.Linear(6, width * 4), lambda: nn.Unflatten(1, (width, 2, 2)), lambda: layer, nn.Flatten,
+                  lambda: nn.Linear(4 * width, 3))  # fmt: skip
+    x, y = data(12).tensors
+    stack, batch = Stack([make() for _ in range(3)]), (x.view(3, 4, 6), y.view(3, 4))
+
+    def gradients():
+        found = [value.grad.clone() for value in stack.parameters.values()]
+        for value in stack.parameters.values():
+            value.grad = None
+        return found
+
+    torch.manual_seed(4)
+    mapped, _ = mapped_losses(stack, [0, 1, 2], batch, 0, same_draws=True)
+    mapped.sum().backward()
+    by_map = gradients()
+    for row, own in enumerate(stack.members):
+        torch.manual_seed(4)
+        loss = F.cross_entropy(own(batch[0][row]), batch[1][row])
+        assert torch.allclose(loss, mapped[row], rtol=1e-10)
+        loss.backward()
+    stack.collect_gradients()
+    for one, two in zip(by_map, gradients(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12)
 
 
 class Tokens(Plain):
