@@ -81,7 +81,7 @@ def insert_batch_norm(
     globs = [where] if isinstance(where, str) else where
     layers = {name: module for name, module in model.named_modules() if _is_layer(module)}
     for name, layer in layers.items():
-        if is_lazy(getattr(layer, "weight", None)):
+        if isinstance(weight := getattr(layer, "weight", None), Tensor) and is_lazy(weight):
             raise ValueError(f"insert_batch_norm: layer {name!r} is not initialised yet; run the model once before")
     flow = trace(model, lambda m: _is_layer(m) or _is_norm(m), _is_layer, batch, forward, "insert_batch_norm")
     wrapped = {module.layer for module in model.modules() if isinstance(module, NormalizedLayer)}
