@@ -174,6 +174,18 @@ def test_private_names_of_others_stand_in_one_room(path: Path) -> None:
         assert not private_uses(path), f"{path}: move these to _compat: {private_uses(path)}"
 
 
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.rglob("*.py")), ids=lambda path: str(path.relative_to(BENCHMARKS)))
+def test_benchmarks_ask_the_one_predicate_for_a_batch_norm(path: Path) -> None:
+    named = {node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
+    named |= {
+        alias.name for node in ast.walk(tree_of(path)) if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert not named & {"_BatchNorm", "_NormBase"}, f"{path}: ask lightning_tricks.model.layers.is_batch_norm"
+
+
 def test_a_private_name_is_found(tmp_path: Path) -> None:
     file = tmp_path / "file.py"
     file.write_text("import torch._dynamo\nfrom torch.nn.modules.conv import _ConvNd\nx._base\ngetattr(x, '_scale')\n")

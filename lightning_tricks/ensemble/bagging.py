@@ -18,6 +18,7 @@ from lightning_tricks.ensemble.members import make_members
 from lightning_tricks.ensemble.training import backend as backends
 from lightning_tricks.ensemble.training.batched import BatchedLayers
 from lightning_tricks.ensemble.training.epoch_hooks import EpochHooks
+from lightning_tricks.ensemble.training.functions import NotMappableError
 from lightning_tricks.ensemble.training.optimizers import (
     clip,
     move_to_stack,
@@ -27,8 +28,10 @@ from lightning_tricks.ensemble.training.optimizers import (
 )
 from lightning_tricks.ensemble.training.separate import SeparateOptimizers
 from lightning_tricks.ensemble.training.stack import Stack
-from lightning_tricks.ensemble.training.steps import looped_losses, mapped_losses
+from lightning_tricks.ensemble.training.steps import looped_losses
 from lightning_tricks.ensemble.training.stopping import MemberStopping
+from lightning_tricks.ensemble.training.ways import Losses, ProvenWays
+from lightning_tricks.model.processes import any_process
 
 Backend = Literal["auto", "vmap", "loop"]
 
@@ -50,8 +53,9 @@ class BaggingEnsemble(EpochHooks):
         task: ``"classification"``: members return logits, probabilities are averaged; ``"regression"``: values are.
         backend: ``"vmap"`` computes all members in one mapped call, ``"loop"`` one after the other; ``"auto"`` times
             both at the first batch, on copies, and keeps the faster. A mapped step is taken only where it leaves the
-            losses, gradients and buffers of the looped one there; else the loop, with one warning that names the cause
-            or the first tensor that differs, and the member.
+            losses, gradients and buffers of the looped one, there and on every batch whose step calls other functions
+            of torch; else the loop, with one warning that names the cause or the first tensor that differs, and the
+            member.
         seed: Of the members' initial weights.
         monitor: What each member is stopped by: a name that it logs, or ``"out_of_bag"``, its mean loss on the
             patterns that it never sees. Its best weights are kept.
@@ -108,6 +112,8 @@ class BaggingEnsemble(EpochHooks):
         self.backend = backend
         self.used_backend: str | None = None
         self.reason = ""
+        self._ways: ProvenWays | None = None
+        self._resumed: dict[str, Any] | None = None
         self._batch_size = 0
         self._fused: list[int] = []
 
@@ -130,7 +136,7 @@ class BaggingEnsemble(EpochHooks):
         self._out_of_bag = self._stack = self._batched = self._separate = None
         self.automatic_optimization = True
         self.used_backend, self.active = None, list(range(len(self.networks)))  # a checkpoint is loaded after this
-        self._resumed_batched = False
+        self._ways, self._resumed = None, None
         if self.stopping is not None:
             self.stopping.load_state_dict({"best": {}, "waited": {}, "weights": {}})
         count = len(self.networks)
@@ -154,8 +160,6 @@ class BaggingEnsemble(EpochHooks):
         if cause is None:
             self._stack = Stack(own)
             self._fused = move_to_stack(optimizers_and_schedulers(configured[0])[0][0], self._stack)
-            if self._resumed_batched:
-                self._batched = BatchedLayers(self._stack)
             return configured[0]
         if self.trainer.world_size > 1:
             raise ValueError(f"members cannot be distributed over {self.trainer.world_size} processes: {cause}")
@@ -176,29 +180,48 @@ class BaggingEnsemble(EpochHooks):
             )
 
     def _choose(self, batch: Any, batch_idx: int) -> None:
-        """At the first batch, on copies: what works and what is faster."""
-        if self.backend == "loop":
-            return self._use("loop", "asked for")
-        assert self._stack is not None
-        cause = backends.why_not_mappable(self._stack.members, self.device)
+        """At the first batch, on copies: what works and what is faster; resumed, whether the same still works."""
+        saved = self._resumed or {}
+        wanted = saved.get("used_backend") or self.backend
+        if wanted == "loop":
+            return self._use("loop", "as before" if saved else "asked for")
+        cause, benchmark = self._why_not_mapped(batch, batch_idx)
+        if self.trainer.world_size > 1 and any_process(cause is not None, self.device):
+            cause = cause or "another process cannot map its batch"
         if cause is not None:
             return self._use("loop", cause, warn=True)
-        try:
-            benchmark = backends.BackendBenchmark(self._stack, self.active, batch, batch_idx, self.trainer)
-        except Exception as error:  # whatever the copying of a member's attributes raises
-            return self._use("loop", f"no copy can be made of it to try a mapped step ({error})", warn=True)
-        cause = benchmark.why_not_mapped()
-        if cause is not None:
-            return self._use("loop", cause, warn=True)
-        if self.backend == "vmap":
-            self._use("vmap", "asked for")
+        assert benchmark is not None
+        if wanted == "vmap":
+            self._use("vmap", "as before" if saved else "asked for")
         else:
             mapped, looped = distributed.summed_over_processes(self.trainer, benchmark.seconds())
             name = "vmap" if mapped <= looped else "loop"
             self._use(name, f"a step took {mapped * 1e3:.2f} ms mapped and {looped * 1e3:.2f} ms looped")
-        if self.used_backend == "vmap" and benchmark.batched is not None:
-            self._batched = BatchedLayers(self._stack)
+        if self.used_backend == "vmap":
+            self._take_layers(benchmark.batched is not None and saved.get("batched", True))
+            self._ways = ProvenWays(self._why_not_here, lambda: self._batched)
         return None
+
+    def _why_not_mapped(self, batch: Any, batch_idx: int) -> tuple[str | None, backends.BackendBenchmark | None]:
+        assert self._stack is not None
+        cause = backends.why_not_mappable(self._stack.members, self.device)
+        if cause is not None:
+            return cause, None
+        try:
+            benchmark = backends.BackendBenchmark(self._stack, self.active, batch, batch_idx, self.trainer)
+        except Exception as error:  # whatever the copying of a member's attributes raises
+            return f"no copy can be made of it to try a mapped step ({error})", None
+        return benchmark.why_not_mapped(), benchmark
+
+    def _why_not_here(self, batch: Any, batch_idx: int) -> str | None:
+        """In the middle of a training, where a step takes another way than before."""
+        cause, benchmark = self._why_not_mapped(batch, batch_idx)
+        if benchmark is not None and benchmark.batched is None:
+            self._take_layers(False)
+        return cause
+
+    def _take_layers(self, known: bool) -> None:
+        self._batched = BatchedLayers(self._stack) if known and self._stack is not None else None
 
     # --- the training
 
@@ -219,13 +242,33 @@ class BaggingEnsemble(EpochHooks):
         assert self._stack is not None
         if self.used_backend is None:
             self._choose(batch, batch_idx)
-        if self.used_backend == "vmap":
-            losses, all_logged = mapped_losses(self._stack, self.active, batch, batch_idx, batched=self._batched)
-        else:
-            losses, all_logged = looped_losses(self._stack.members, self.active, batch, batch_idx)
+        losses, all_logged = self._losses(self._stack, batch, batch_idx)
         self._member_logger.replay(all_logged, size, True)
         self._batch_size = size
         return None if losses is None else losses.sum()
+
+    def _losses(self, stack: Stack, batch: Any, batch_idx: int) -> Losses:
+        if self._ways is not None:
+            try:
+                return self._ways.losses(stack, self.active, batch, batch_idx)
+            except NotMappableError as error:
+                self._go_on_in_loop(str(error))
+        return looped_losses(stack.members, self.active, batch, batch_idx)
+
+    def _go_on_in_loop(self, cause: str) -> None:
+        self._use("loop", f"{cause} (from step {self.trainer.global_step} on)", warn=True)
+        self._ways = self._batched = None
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self._ways is not None and self._stack is not None:  # a hook or a callback may have changed single members
+            cause = backends.why_not_mappable(self._stack.members, self.device)
+            if cause is not None:
+                self._go_on_in_loop(cause)
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self._ways = None
 
     def _size(self, batch: Any) -> int:
         """B of a batch ``[K, B, ...]``."""
@@ -261,17 +304,19 @@ class BaggingEnsemble(EpochHooks):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["bagging"] = {
             "active": list(self.active),
-            "used_backend": self.used_backend,
-            "batched": self._batched is not None,
+            **(self._resumed if self.used_backend is None and self._resumed else self._chosen()),
             "stopping": None if self.stopping is None else self.stopping.state_dict(),
         }
+
+    def _chosen(self) -> dict[str, Any]:
+        return {"used_backend": self.used_backend, "batched": self._batched is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("bagging")
         if saved is None:
             raise ValueError("this checkpoint was not written by a BaggingEnsemble")
-        self.active, self.used_backend = list(saved["active"]), saved["used_backend"]
-        self._resumed_batched = bool(saved.get("batched"))
+        self.active = list(saved["active"])
+        self._resumed = {"used_backend": saved["used_backend"], "batched": bool(saved.get("batched"))}
         if self.stopping is not None and saved["stopping"] is not None:
             self.stopping.load_state_dict(saved["stopping"])
 

@@ -103,6 +103,8 @@ def weight_blocks(module: nn.Module, name: str = "") -> list[WeightBlock]:
         return _attention_blocks(module)
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         return _recurrent_blocks(module)
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag, ConvNd, nn.Bilinear, nn.Linear)):
+        weight_of(module, name)
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return [_whole("weight", module.weight, Fans(1, module.weight.shape[1]))]
     if isinstance(module, ConvNd):
@@ -116,6 +118,20 @@ def weight_blocks(module: nn.Module, name: str = "") -> list[WeightBlock]:
             return _row_blocks("weight", module.weight, ("q", "k", "v"))
         return [_whole("weight", module.weight, Fans(width, out))]
     return []
+
+
+def weight_of(module: nn.Module, name: str = "") -> Tensor:
+    """The weight of a linear or convolutional layer.
+
+    Raises:
+        ValueError: There is none, as in a subclass that keeps it under another name.
+    """
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor):
+        raise ValueError(
+            f"layer {name or type(module).__name__!r} ({type(module).__name__}) has no tensor as its weight"
+        )
+    return weight
 
 
 def _tensor_fans(tensor: Tensor) -> Fans:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_tricks._compat.messages import ShownAsText
 from lightning_tricks._compat.torch_modules import ConvNd, ConvTransposeNd, DropoutNd
 from lightning_tricks.activations import activation_of
-from lightning_tricks.init.fans import fans
+from lightning_tricks.init.fans import fans, weight_of
 from lightning_tricks.init.moments import Moments, moments, second_moment_slope, verdict
 from lightning_tricks.init.quadrature import ActivationLike, scalar_function
 from lightning_tricks.model.layers import RMS_NORMS, is_mean_only, is_normalization
@@ -180,7 +180,7 @@ def _held(model: nn.Module) -> tuple[str, nn.Module] | None:
 
 @torch.no_grad()
 def _weighted(name: str, layer: nn.Linear | ConvNd, now: Moments, biased: bool = True) -> Moments:
-    weight, bias = layer.weight.double(), layer.bias
+    weight, bias = weight_of(layer, name).double(), layer.bias
     if isinstance(layer, ConvTransposeNd):
         # Which of its kernel's taps reach an output depends on the position: only the average is the same for all.
         terms = fans(layer).fan_in

@@ -15,7 +15,14 @@ from lightning_tricks._compat.compiled import eagerly
 from lightning_tricks._compat.torch_modules import buffers_of
 from lightning_tricks.model.layers import has_running_statistics
 
-__all__ = ["isolated", "keep_random_numbers", "keep_training_flags", "random_streams", "same_stream"]
+__all__ = [
+    "isolated",
+    "keep_random_numbers",
+    "keep_training_flags",
+    "random_streams",
+    "same_stream",
+    "set_random_streams",
+]
 
 
 @contextlib.contextmanager
@@ -98,6 +105,14 @@ def random_streams(devices: Iterable[torch.device]) -> list[Tensor]:
     """The states of torch's random numbers on the CPU and on these devices: equal as long as none was drawn."""
     others = sorted({device for device in devices if device.type not in ("cpu", "meta")}, key=str)
     return [torch.get_rng_state(), *map(_stream_of, others)]
+
+
+def set_random_streams(devices: Iterable[torch.device], streams: list[Tensor]) -> None:
+    """Let torch's random numbers go on from where ``random_streams`` of the same devices found them."""
+    others = sorted({device for device in devices if device.type not in ("cpu", "meta")}, key=str)
+    torch.set_rng_state(streams[0])
+    for device, state in zip(others, streams[1:], strict=True):
+        _set_stream_of(device, state)
 
 
 def same_stream(generator: Generator) -> Generator:

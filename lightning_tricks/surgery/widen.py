@@ -165,6 +165,8 @@ def _only_follower(call: ModuleCall, flow: DataFlow) -> ModuleCall | str:
 def _reason_against(layer: Any, flow: DataFlow) -> str:
     if len(flow.of(layer)) != 1:
         return f"called {len(flow.of(layer))} times"
+    if not isinstance(getattr(layer, "weight", None), Tensor):
+        return "it has no tensor as its weight"
     sharing = [call for call in flow.calls if getattr(call.module, "weight", None) is layer.weight]
     if flow.is_borrowed(layer) or len(sharing) > 1:
         return "its weight is used elsewhere as well"

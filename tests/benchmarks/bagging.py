@@ -1,17 +1,17 @@
 """K networks: one fit of a BaggingEnsemble against K fits, a loop by hand, a stack by hand and torchensemble.
 
 python tests/benchmarks/bagging.py [--members 2 8 32] [--networks mlp] [--epochs 5] [--rounds 5]
+python tests/benchmarks/bagging.py --against-one --accelerator gpu --members 64     K networks against one of them
 python tests/benchmarks/bagging.py --memory       bytes of weights and optimiser state against those of one network
 
-torchensemble is timed where it is installed. All competitors run in turns; seconds are medians over the rounds.
+torchensemble is timed where it is installed. All run in turns; seconds are medians over the rounds. "stack in a
+Trainer" is the stack by hand as a LightningModule without a hook: the least that a fit with Lightning costs.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
-import io
 import logging
 import statistics
 import time
@@ -21,190 +21,130 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-import torch.nn.functional as F
+from bagging_competitors import (
+    BATCH,
+    NETWORKS,
+    Member,
+    digits,
+    images,
+    one_fit,
+    ours,
+    peer,
+    plain_loop,
+    separate_fits,
+    stack_by_hand,
+    stack_in_a_trainer,
+    trainer,
+)
 from machine import describe
 from race import keep_freed_memory
-from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks.ensemble as le
 
-BATCH = 64
 
-
-class Block(nn.Module):
-    """A transformer layer over the rows of an 8 x 8 image, without dropout."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed, self.head = nn.Linear(8, 32), nn.Linear(32, 10)
-        self.one, self.two = nn.LayerNorm(32), nn.LayerNorm(32)
-        self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.embed(x.view(-1, 8, 8))
-        y = self.one(x)
-        x = x + self.attention(y, y, y, need_weights=False)[0]
-        return self.head((x + self.mlp(self.two(x))).mean(1))
-
-
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
-
-
-def wide() -> nn.Module:
-    return nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
-
-
-def lenet() -> nn.Module:
-    return nn.Sequential(
-        nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-        nn.Linear(64, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
-    )  # fmt: skip
-
-
-def bn_dropout() -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(64, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Dropout(0.2),
-        nn.Linear(128, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, 10),
-    )  # fmt: skip
-
-
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "mlp": mlp, "wide": wide, "lenet": lenet, "bn_dropout": bn_dropout, "transformer": Block,
-}  # fmt: skip
-
-
-class Member(L.LightningModule):
-    def __init__(self, make: Callable[[], nn.Module]) -> None:
-        super().__init__()
-        self.net = make()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        x, y = batch
-        return F.cross_entropy(self.net(x), y)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=1e-3)
-
-
-def trainer(epochs: int, **options: Any) -> L.Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    return L.Trainer(max_epochs=epochs, accelerator="cpu", enable_model_summary=False, **quiet, **options)
-
-
-def digits() -> TensorDataset:
-    from sklearn.datasets import load_digits
-
-    loaded = load_digits()
-    return TensorDataset(torch.tensor(loaded.data / 16, dtype=torch.float32)[:1437], torch.tensor(loaded.target)[:1437])
-
-
-def ours(make: Callable[[], nn.Module], members: int, epochs: int, data: TensorDataset, backend: Any) -> str:
-    ensemble = le.BaggingEnsemble(lambda: Member(make), members, task="classification", backend=backend)
-    trainer(epochs).fit(ensemble, le.BootstrapDataModule(data, members, BATCH))
-    return str(ensemble.used_backend)
-
-
-def separate_fits(make: Callable[[], nn.Module], members: int, epochs: int, data: TensorDataset) -> None:
-    sets = le.bootstrap(data, members)
-    for number in range(members):
-        loader = DataLoader(sets.subset(data, number), batch_size=BATCH, shuffle=True)
-        trainer(epochs).fit(Member(make), loader)
-
-
-def plain_loop(make: Callable[[], nn.Module], members: int, epochs: int, data: TensorDataset) -> None:
-    """K networks one after the other: tensors indexed, fused Adam, nothing else."""
-    x, y = data.tensors
-    for indices in le.bootstrap(data, members).indices:
-        net = make()
-        optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
-        for _ in range(epochs):
-            for rows in indices[torch.randperm(len(indices))].split(BATCH):
-                optimizer.zero_grad()
-                F.cross_entropy(net(x[rows]), y[rows]).backward()
-                optimizer.step()
-
-
-def stack_by_hand(members: int, epochs: int, data: TensorDataset) -> None:
-    """The MLP as three baddbmm: the bound, for this one network."""
-    x, y = data.tensors
-    indices = le.bootstrap(data, members).indices
-    sizes = ((64, 128), (128, 128), (128, 10))
-    weights = [nn.Parameter((torch.rand(members, a, b) * 2 - 1) / a**0.5) for a, b in sizes]
-    biases = [nn.Parameter(torch.zeros(members, 1, b)) for _, b in sizes]
-    optimizer = torch.optim.Adam([*weights, *biases], lr=1e-3, fused=True)
-    for _ in range(epochs):
-        order = indices.gather(1, torch.rand(indices.shape).argsort(1))
-        for rows in order.split(BATCH, 1):
-            hidden = x[rows]
-            for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-                hidden = torch.baddbmm(bias, hidden, weight)
-                hidden = hidden.relu() if layer < 2 else hidden
-            optimizer.zero_grad()
-            (F.cross_entropy(hidden.reshape(-1, 10), y[rows].reshape(-1)) * members).backward()
-            optimizer.step()
-
-
-class Estimator(nn.Module):
-    """torchensemble builds its members from a class."""
-
-    make: Callable[[], nn.Module] = staticmethod(mlp)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = self.make()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-
-def peer(make: Callable[[], nn.Module], members: int, epochs: int, data: TensorDataset) -> None:
-    from torchensemble import BaggingClassifier
-
-    Estimator.make = staticmethod(make)
-    model = BaggingClassifier(estimator=Estimator, n_estimators=members, cuda=False)
-    model.set_criterion(nn.CrossEntropyLoss())
-    model.set_optimizer("Adam", lr=1e-3)
-    loader = DataLoader(data, batch_size=BATCH, shuffle=True)
-    with contextlib.redirect_stdout(io.StringIO()):
-        model.fit(loader, epochs=epochs, log_interval=10**9, save_model=False)
-
-
-def compare(name: str, members: int, epochs: int, rounds: int, data: TensorDataset, clock: Callable[[], float]) -> None:
-    make, used = NETWORKS[name], [""]
-
-    def auto() -> None:
-        used[0] = ours(make, members, epochs, data, "auto")
-
-    competitors: dict[str, Callable[[], object]] = {
-        "ours": auto,
-        "ours, vmap": lambda: ours(make, members, epochs, data, "vmap"),
-        "ours, loop": lambda: ours(make, members, epochs, data, "loop"),
-        "K Lightning fits": lambda: separate_fits(make, members, epochs, data),
-        "plain loop": lambda: plain_loop(make, members, epochs, data),
-    }
-    if name == "mlp":
-        competitors["stack by hand"] = lambda: stack_by_hand(members, epochs, data)
-    if importlib.util.find_spec("torchensemble"):
-        competitors["torchensemble"] = lambda: peer(make, members, epochs, data)
+def timed(
+    competitors: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
+    """Seconds of each, in turns."""
     seconds: dict[str, list[float]] = {key: [] for key in competitors}
     for _ in range(rounds):
         for key, run in competitors.items():
             start = clock()
             run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             seconds[key].append(clock() - start)
+    return seconds
+
+
+def chosen(competitors: dict[str, Callable[[], object]], options: Any) -> dict[str, Callable[[], object]]:
+    """Those that were asked for; always the one that the others are compared with."""
+    first = next(iter(competitors))
+    return {key: run for key, run in competitors.items() if not options.only or key == first or key in options.only}
+
+
+def compare(name: str, members: int, options: Any, data: TensorDataset, clock: Callable[[], float]) -> None:
+    make, used, epochs, device = NETWORKS[name], [""], options.epochs, options.device
+
+    def auto() -> None:
+        used[0] = ours(make, members, epochs, data, "auto", device)
+
+    competitors: dict[str, Callable[[], object]] = {
+        "ours": auto,
+        "ours, vmap": lambda: ours(make, members, epochs, data, "vmap", device),
+        "ours, loop": lambda: ours(make, members, epochs, data, "loop", device),
+        "K Lightning fits": lambda: separate_fits(make, members, epochs, data, device),
+        "plain loop": lambda: plain_loop(make, members, epochs, data, device),
+    }
+    if name == "mlp":
+        competitors["stack by hand"] = lambda: stack_by_hand(members, epochs, data, device)
+        competitors["stack in a Trainer"] = lambda: stack_in_a_trainer(members, epochs, data, device)
+    if importlib.util.find_spec("torchensemble"):
+        competitors["torchensemble"] = lambda: peer(make, members, epochs, data)
+    seconds = timed(chosen(competitors, options), options.rounds, clock)
     middle = {key: statistics.median(values) for key, values in seconds.items()}
     least = {key: min(values) for key, values in seconds.items()}
-    for key in competitors:
+    for key in seconds:
         label = f"{key} ({used[0]})" if key == "ours" else key
         ratios = f"{middle[key] / middle['ours']:8.2f} x ours{least[key] / least['ours']:8.2f} x by minima"
         print(f"{name:12s}{members:4d}  {label:20s}{middle[key]:9.3f} s{ratios}", flush=True)
+
+
+class StepTime(L.Callback):
+    """Milliseconds of a training step from the second epoch on, without the choice of a backend and other starts."""
+
+    def __init__(self) -> None:
+        self.start, self.before, self.found = 0.0, 0, float("nan")
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 1:
+            self.start, self.before = self._now(), trainer.global_step
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.global_step > self.before:
+            self.found = 1e3 * (self._now() - self.start) / (trainer.global_step - self.before)
+
+    def _now(self) -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def against_one(name: str, members: int, options: Any, data: TensorDataset, clock: Callable[[], float]) -> None:
+    """K networks in one fit against one of them in a fit, its tensors on the device, too: whole fits, and steps."""
+    make, epochs, device = NETWORKS[name], options.epochs, options.device
+    steps: dict[str, list[float]] = {}
+
+    def stepping(key: str, run: Callable[..., object], *given: Any) -> Callable[[], None]:
+        def fit() -> None:
+            step = StepTime()
+            run(*given, epochs, data, *(["vmap"] if run is ours else []), device, callbacks=[step])
+            steps.setdefault(key, []).append(step.found)
+
+        return fit
+
+    competitors: dict[str, Callable[[], object]] = {
+        "one": stepping("one", one_fit, make),
+        "ours": stepping("ours", ours, make, members),
+        "one, DataLoader": stepping("one, DataLoader", separate_fits, make, 1),
+        "one by hand": lambda: plain_loop(make, 1, epochs, data, device),
+    }
+    if name == "mlp":
+        competitors["stack by hand"] = lambda: stack_by_hand(members, epochs, data, device)
+        competitors["stack in a Trainer"] = stepping("stack in a Trainer", stack_in_a_trainer, members)
+    competitors = chosen(competitors, options)
+    for run in competitors.values():  # what comes first pays for the device's start, and for its kernels
+        run()
+    steps.clear()
+    seconds = timed(competitors, options.rounds, clock)
+    middle = {key: statistics.median(values) for key, values in seconds.items()}
+    step = {key: statistics.median(values) for key, values in steps.items()}
+    for key in competitors:
+        count = members if key.startswith(("ours", "stack")) else 1
+        shown = f"{step[key]:9.3f} ms a step{step[key] / step['one']:7.2f} x one" if key in step else ""
+        ratio = f"{middle[key] / middle['one']:7.2f} x one"
+        print(f"{name:12s}{count:4d}  {key:20s}{middle[key]:9.3f} s{ratio}{shown}", flush=True)
 
 
 class Bytes(L.Callback):
@@ -234,11 +174,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", type=int, nargs="+", default=[2, 8, 32])
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=["mlp"])
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="of the competitors, as they are printed")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--against-one", action="store_true", help="K networks against one of them")
     parser.add_argument("--cpu-time", action="store_true", help="of the process: for a machine that others use, too")
     parser.add_argument("--memory", action="store_true", help="count bytes instead of seconds")
     options = parser.parse_args(arguments)
+    options.device = "cuda" if options.accelerator == "gpu" else "cpu"
     warnings.simplefilter("ignore")
     for logger in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(logger).setLevel(logging.ERROR)
@@ -248,9 +192,10 @@ def main(arguments: list[str] | None = None) -> None:
         memory(digits())
         return
     clock = time.process_time if options.cpu_time else time.perf_counter
+    data = images() if options.against_one else digits()
     for name in options.networks:
         for members in options.members:
-            compare(name, members, options.epochs, options.rounds, digits(), clock)
+            (against_one if options.against_one else compare)(name, members, options, data, clock)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 import lightning_tricks.ensemble as le
+from lightning_tricks.ensemble.training import backend as benchmarks
 from tests.ensemble.trainings import Plain, Rich, Smooth, data, difference, fit, separate, trainer
 from tests.versions import LIGHTNING
 
@@ -144,12 +146,70 @@ def test_resumes_bit_for_bit_also_amid_an_epoch(tmp_path, backend):
         assert difference(other.networks, whole.networks) == 0.0, step
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`", "ignore:.*is trained by the loop")
+@pytest.mark.parametrize(("answer", "backend"), [(None, "vmap"), ("it cannot be here", "loop")])
+def test_a_resumed_training_is_compared_again(tmp_path, monkeypatch, answer, backend):
+    """Another version of torch, other shapes or another device may have another answer."""
+    _, run = fit(Plain, "vmap", max_epochs=1)
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    asked, found = [], benchmarks.BackendBenchmark.why_not_mapped
+    monkeypatch.setattr(
+        benchmarks.BackendBenchmark,
+        "why_not_mapped",
+        lambda self: asked.append(self.batch_idx) or found(self) or answer,
+    )
+    monkeypatch.setattr(benchmarks.BackendBenchmark, "seconds", lambda self: pytest.fail("the choice was made before"))
+    resumed, _ = fit(Plain, "auto", max_epochs=2, ckpt_path=tmp_path / "a.ckpt")
+    assert asked == [0]
+    assert resumed.used_backend == backend
+    assert answer or resumed.reason == "as before"
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_what_was_chosen_is_kept_by_a_checkpoint_before_the_first_step(tmp_path):
+    """As one that is written while the Trainer only validates."""
+    _, run = fit(Plain, "vmap", max_epochs=1)
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    _, run = fit(Plain, "auto", max_epochs=1, ckpt_path=tmp_path / "a.ckpt")
+    run.save_checkpoint(tmp_path / "b.ckpt")
+    assert torch.load(tmp_path / "b.ckpt", weights_only=True)["bagging"]["used_backend"] == "vmap"
+
+
 def test_does_not_resume_with_other_draws(tmp_path):
     _, run = fit(Rich, "loop", max_epochs=1)
     run.save_checkpoint(tmp_path / "a.ckpt")
     other = le.BaggingEnsemble(Rich, 3, task="classification", backend="loop")
     with pytest.raises(ValueError, match="trained with seed=2, this BootstrapDataModule has 3"):
         trainer(max_epochs=2).fit(other, le.BootstrapDataModule(data(), 3, 16, seed=3), ckpt_path=tmp_path / "a.ckpt")
+
+
+class Reads(TorchDispatchMode):
+    """Collects the operations for which the host has to wait until a device is done."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func._opname in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select"):
+            self.found.append(func._opname)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("backend", ["vmap", "loop"])
+def test_no_step_reads_a_number_from_its_device(backend):
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step:  # the first one has the comparison of both ways
+                self.reads = Reads()
+                self.reads.__enter__()
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step > 1:
+                self.reads.__exit__(None, None, None)
+                assert self.reads.found == []
+
+    fit(lambda: Plain(optimizer=lambda p: torch.optim.Adam(p)), backend, callbacks=[Watch()], gradient_clip_val=1.0)
 
 
 @pytest.mark.gpu

@@ -16,7 +16,7 @@ from tests.ensemble.trainings import DOUBLE, Plain, Smooth, difference, trainer
 SIZE = 120
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*have no out-of-bag")
+pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore:.*have no out-of-bag")]
 
 
 def patterns(targets=None, size=SIZE):

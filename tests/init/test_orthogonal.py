@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -103,3 +105,20 @@ def test_lsuv_begins_with_the_taps_that_meet():
     for tap in layer.weight.detach().flatten(2).unbind(2):  # each meets no other
         gram = tap @ tap.T
         torch.testing.assert_close(gram, gram[0, 0] * torch.eye(4))
+
+
+@settings(max_examples=25, deadline=None, database=None)
+@given(
+    groups=st.integers(1, 3), inputs=st.integers(1, 4), outputs=st.integers(1, 4), transposed=st.booleans(),
+    kernel=st.sampled_from([(1,), (3,), (2, 3)]),
+)  # fmt: skip
+def test_any_groups_any_way_round(groups, inputs, outputs, transposed, kernel):
+    """Each group's matrix has orthogonal rows or columns of one length, whichever are fewer."""
+    kinds = (nn.ConvTranspose1d, nn.ConvTranspose2d) if transposed else (nn.Conv1d, nn.Conv2d)
+    conv = kinds[len(kernel) - 1](groups * inputs, groups * outputs, kernel, groups=groups).double()
+    lt_init.orthogonal_(conv)
+    for block in conv.weight.detach().chunk(groups):
+        matrix = block.transpose(0, 1).flatten(1) if transposed else block.flatten(1)
+        gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+        torch.testing.assert_close(gram, torch.eye(len(gram), dtype=gram.dtype) * gram[0, 0], rtol=1e-9, atol=1e-9)
+        assert float(gram[0, 0]) > 0

@@ -10,6 +10,8 @@ from torch import nn
 
 import lightning_tricks as lt
 
+pytestmark = pytest.mark.oracle
+
 WIDTH = 6
 FAST, ALL = range(12), range(12, 300)
 SEEDS = [*FAST, *(pytest.param(seed, marks=pytest.mark.all) for seed in ALL)]
@@ -25,6 +27,22 @@ class Branch(nn.Module):
     def forward(self, x):
         outputs = {"one": self.one(x), "two": self.two(x)}
         return sum(outputs.values()) if self.named else outputs["one"] + outputs["two"]
+
+
+class Named(nn.Module):
+    """Returns a dictionary: what it predicts, and the features below."""
+
+    def __init__(self, body, head):
+        super().__init__()
+        self.body, self.head = body, head
+
+    def forward(self, x):
+        features = self.body(x)
+        return {"predicted": self.head(features), "features": features}
+
+
+def joined(output):
+    return torch.cat(list(output.values()), 1) if isinstance(output, dict) else output
 
 
 class Twice(nn.Module):
@@ -65,7 +83,8 @@ def part(draw, depth):
 def network(seed):
     draw = random.Random(seed)
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), part(draw, 2), nn.Linear(WIDTH, 2)).double()
+    body, head = nn.Sequential(nn.Linear(WIDTH, WIDTH), part(draw, 2)), nn.Linear(WIDTH, 2)
+    model = (Named(body, head) if seed % 3 == 1 else nn.Sequential(*body, head)).double()
     for _ in range(3):
         model(batch(seed))
     return model
@@ -120,17 +139,17 @@ CHANGING = {
 @pytest.mark.parametrize("seed", SEEDS)
 def test_outputs_are_kept(seed):
     model, x = network(seed).eval(), batch(seed + 1)
-    expected = model(x)
+    expected = joined(model(x))
     for name, function in KEEPING.items():
         other = changed(function, copy.deepcopy(model))
         assert other is not None, name
-        assert torch.allclose(other(x), expected, rtol=1e-5, atol=1e-6), name
+        assert torch.allclose(joined(other(x)), expected, rtol=1e-5, atol=1e-6), name
 
 
 def trains(model, x):
     """Whether it has a gradient: not where a module overwrites what the one before it needs for its own."""
     try:
-        model.train()(x).sum().backward()
+        joined(model.train()(x)).sum().backward()
     except RuntimeError as error:
         if "modified by an inplace operation" in str(error):
             return False
@@ -143,13 +162,14 @@ def test_what_changes_the_network_leaves_one_that_trains(seed):
     model, x = network(seed), batch(seed + 1)
     if not trains(copy.deepcopy(model), x):
         model.apply(lambda module: vars(module).update(inplace=False) if hasattr(module, "inplace") else None)
+    expected = joined(copy.deepcopy(model).eval()(x)).shape
     for name, function in CHANGING.items():
         other = changed(function, copy.deepcopy(model))
         if other is None:
             continue
-        other.train()(x).square().mean().backward()
+        joined(other.train()(x)).square().mean().backward()
         assert all(bool(value.isfinite().all()) for value in other.state_dict().values()), name
         gradients = [value.grad for value in other.parameters() if value.grad is not None]
         assert gradients, name
         assert all(bool(gradient.isfinite().all()) for gradient in gradients), name
-        assert other.eval()(x).shape == (16, 2), name
+        assert joined(other.eval()(x)).shape == expected, name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -99,16 +100,19 @@ class MemberLoader:
 
     def __iter__(self) -> Iterator[Any]:
         start = self.sampler.position
-        source = self._whole if self._whole is not None else (self._gather(block) for block in self.sampler)
+        source = self._whole if self._whole is not None else self._gathered()
         for done, batch in enumerate(source, start + 1):
             self.sampler.position = done
             yield batch
         self.sampler.position = 0
 
-    def _gather(self, block: Tensor) -> tuple[Tensor, ...]:
+    def _gathered(self) -> Iterator[tuple[Tensor, ...]]:
         assert self.tensors is not None
-        rows = block.reshape(-1).to(self.tensors[0].device)
-        return tuple(tensor.index_select(0, rows).view(*block.shape, *tensor.shape[1:]) for tensor in self.tensors)
+        order, device = self.sampler, self.tensors[0].device
+        steps = max(1, _MOVED // (len(order.sets.indices) * order.batch_size))
+        for block in moved(order, device, steps):
+            rows, shape = block.reshape(-1), block.shape
+            yield tuple(tensor.index_select(0, rows).view(*shape, *tensor.shape[1:]) for tensor in self.tensors)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.sampler.epoch, "position": self.sampler.position}
@@ -116,6 +120,16 @@ class MemberLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.sampler.epoch = state["epoch"]
         self.sampler.position = state["position"] % max(1, len(self))
+
+
+_MOVED = 1 << 20  # indices that are moved to the device at once: 8 MB
+
+
+def moved(blocks: Iterable[Tensor], device: torch.device, steps: int) -> Iterator[Tensor]:
+    """Blocks ``[K, B]`` on a device, so many steps in one copy: before each of them a GPU's queue runs empty."""
+    source = iter(blocks)
+    while some := list(itertools.islice(source, steps)):
+        yield from torch.cat(some, 1).to(device).split([block.shape[1] for block in some], 1)
 
 
 class MemberBatches:

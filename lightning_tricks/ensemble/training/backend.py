@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import types
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from lightning_tricks._compat.lightning_module import TRAINING_STATE
 from lightning_tricks._compat.torch_modules import forward_pre_hooks_of
 from lightning_tricks.ensemble.training.batched import BatchedLayers
+from lightning_tricks.ensemble.training.functions import NotMappableError
 from lightning_tricks.ensemble.training.proof import (
     Outcome,
     first_difference,
@@ -22,12 +24,14 @@ from lightning_tricks.ensemble.training.proof import (
     mapped_outcome,
 )
 from lightning_tricks.ensemble.training.stack import Stack
-from lightning_tricks.ensemble.training.steps import NotMappableError, looped_losses, mapped_losses
+from lightning_tricks.ensemble.training.steps import looped_losses, mapped_losses
+from lightning_tricks.ensemble.training.ways import first_line
 
 CLEARLY = 1.5  # from how much slower on no further step is timed
 ROUNDS, ENOUGH = 4, 0.05  # timed steps of each kind, and seconds: what takes long is not disturbed by much
 SOME = 16  # members whose looped steps are timed
 _PLAIN = (bool, int, float, str, type(None), tuple)
+_EMPTY = (dict, OrderedDict, list)  # as the tables of hooks mostly are
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, type)
 
 
@@ -52,21 +56,24 @@ def _different_attribute(members: list[Any]) -> str | None:
             other = first.get(path)
             if type(module) is not type(other):
                 return f"the type of {path or 'the member'}"
+            there = vars(other)
             for name, value in vars(module).items():
-                if name in TRAINING_STATE:
+                own = there.get(name)
+                if value is own or name in TRAINING_STATE or (type(value) in _EMPTY and not value and not own):
                     continue
-                there = vars(other).get(name)
-                if isinstance(value, _PLAIN) and isinstance(there, _PLAIN):
-                    same = value is there or repr(value) == repr(there)
-                elif isinstance(value, Tensor) and isinstance(there, Tensor):
-                    same = value.shape == there.shape and torch.equal(value, there)
-                elif isinstance(value, _FUNCTIONS) or isinstance(there, _FUNCTIONS):
-                    same = getattr(value, "__code__", value) is getattr(there, "__code__", there)
-                else:
-                    same = _plain_parts(value) == _plain_parts(there)
-                if not same:
+                if not _same(value, own):
                     return f"attribute {path + '.' if path else ''}{name}"
     return None
+
+
+def _same(one: Any, two: Any) -> bool:
+    if isinstance(one, _PLAIN) and isinstance(two, _PLAIN):
+        return repr(one) == repr(two)
+    if isinstance(one, Tensor) and isinstance(two, Tensor):
+        return one.shape == two.shape and torch.equal(one, two)
+    if isinstance(one, _FUNCTIONS) or isinstance(two, _FUNCTIONS):
+        return getattr(one, "__code__", one) is getattr(two, "__code__", two)
+    return _plain_parts(one) == _plain_parts(two)
 
 
 def _plain_parts(value: Any) -> str:
@@ -116,8 +123,7 @@ class BackendBenchmark:
         except NotMappableError as error:
             return str(error)
         except Exception as error:  # whatever vmap raises: the loop will raise it again if it is the member's fault
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            return lines[0]
+            return first_line(error)
         self._looped = looped_outcome(*given)
         if self.batched_is_right():
             return None

@@ -15,7 +15,6 @@ from lightning_tricks._compat import functorch
 from lightning_tricks._compat.functorch import is_mapped, on_all
 from lightning_tricks._compat.torch_modules import backward_hooks_of, forward_hooks_of, forward_pre_hooks_of
 from lightning_tricks.activations import activation_of
-from lightning_tricks.ensemble.training.losses import StackedLosses
 from lightning_tricks.ensemble.training.stack import Stack
 from lightning_tricks.nn.dropout import AlphaDropout
 
@@ -37,7 +36,6 @@ class BatchedLayers:
         self.stack = stack
         self._roots: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._places = {id(value): name for name, value in _own(stack.members[0]).items()}
-        self._mode = StackedLosses()
         if functorch.AVAILABLE:
             self._find(stack.members[0])
 
@@ -152,8 +150,7 @@ class BatchedLayers:
         try:
             for module, forward in self._roots:
                 module.__dict__["forward"] = forward
-            with self._mode:
-                yield
+            yield
         finally:
             for module, _ in self._roots:
                 module.__dict__.pop("forward", None)

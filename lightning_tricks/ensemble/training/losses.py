@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.overrides import TorchFunctionMode
 
 from lightning_tricks._compat.functorch import is_mapped, on_all
 
@@ -51,18 +49,15 @@ def stacked_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return StackedCrossEntropy.apply(logits, target)
 
 
-class StackedLosses(TorchFunctionMode):
-    """Inside of a mapped call: plain cross-entropy for all members at once."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        plain = func is F.cross_entropy and len(args) == 2
-        if plain and all(_DEFAULTS[name] == value for name, value in kwargs.items()):
-            logits, target = args
-            fits = is_mapped(logits) and is_mapped(target) and logits.dim() == 2 and target.dim() == 1
-            if fits and logits.is_floating_point() and not torch.is_autocast_enabled(logits.device.type):
-                return on_all(stacked_cross_entropy, logits, target)
-        return func(*args, **kwargs)
+def cross_entropy_of_all(*args: Any, **kwargs: Any) -> Tensor | None:
+    """``F.cross_entropy`` inside of a mapped call, for all members at once; None where it is not the plain one."""
+    if len(args) != 2 or any(_DEFAULTS[name] != value for name, value in kwargs.items()):
+        return None
+    logits, target = args
+    fits = is_mapped(logits) and is_mapped(target) and logits.dim() == 2 and target.dim() == 1
+    if fits and logits.is_floating_point() and not torch.is_autocast_enabled(logits.device.type):
+        return on_all(stacked_cross_entropy, logits, target)
+    return None
 
 
 _DEFAULTS = {

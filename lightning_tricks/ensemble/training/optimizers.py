@@ -15,7 +15,7 @@ from lightning_tricks.ensemble.training.stack import Stack
 ELEMENTWISE = (
     "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adadelta", "Adamax", "Rprop", "ASGD",
 )  # fmt: skip
-_FUSED = ("SGD", "Adam", "AdamW", "Adagrad")
+_FUSED = {"cpu": ("SGD", "Adam", "AdamW", "Adagrad"), "cuda": ("SGD", "Adam", "AdamW")}
 
 
 def optimizers_and_schedulers(configured: Any) -> tuple[list[Optimizer], list[dict[str, Any]]]:
@@ -83,7 +83,7 @@ def move_to_stack(optimizer: Optimizer, stack: Stack) -> list[int]:
     """Let an optimiser of the first member, fresh from its constructor, step all members of the stack.
 
     The optimiser object stays the same, so that its schedulers go on. Where nothing was said about it, the fused
-    implementation is used on the CPU.
+    implementation is used, on the CPU and on a GPU.
 
     Returns:
         The groups, by number, for which that was done.
@@ -109,11 +109,11 @@ def move_to_stack(optimizer: Optimizer, stack: Stack) -> list[int]:
     optimizer.state.update(states)
     replace_parameters(optimizer, replaced)
     kind = type(optimizer).__name__
-    on_cpu = all(value.device.type == "cpu" for value in stack.parameters.values())
-    if on_cpu:
+    devices = {value.device.type for value in stack.parameters.values()}
+    if devices == {"cpu"}:
         skip_graph_capture_check(optimizer)
     fused = []
-    if kind in _FUSED and on_cpu:
+    if len(devices) == 1 and kind in _FUSED.get(devices.pop(), ()):
         for number, group in enumerate(optimizer.param_groups):
             free = group.get("fused") is None and group.get("foreach") is None and not group.get("differentiable")
             if free and all(parameter.is_floating_point() for parameter in group["params"]):

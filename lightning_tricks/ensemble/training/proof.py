@@ -18,8 +18,9 @@ from lightning_tricks._compat.torch_modules import DropoutNd
 from lightning_tricks._compat.trees import tree_map
 from lightning_tricks.ensemble.data.loader import rows
 from lightning_tricks.ensemble.training.batched import BatchedLayers
+from lightning_tricks.ensemble.training.functions import NotMappableError
 from lightning_tricks.ensemble.training.stack import Stack
-from lightning_tricks.ensemble.training.steps import NotMappableError, looped_losses, mapped_losses
+from lightning_tricks.ensemble.training.steps import looped_losses, mapped_losses
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.nn.dropout import AlphaDropout
 
@@ -135,11 +136,10 @@ def _repeatable(stack: Stack) -> Iterator[None]:
     modules = [module for member in stack.members for module in member.modules()]
     drops = [module for module in modules if isinstance(module, (DropoutNd, AlphaDropout))]
     shares = [module.p for module in drops]
-    devices = {value.device for value in (*stack.parameters.values(), *stack.buffers.values())}
     try:
         for module in drops:
             module.p = 0.0
-        with keep_random_numbers(devices), _SameDraws():
+        with keep_random_numbers(stack.devices), _SameDraws():
             yield
     finally:
         for module, share in zip(drops, shares, strict=True):

@@ -60,6 +60,7 @@ class Stack:
         for name, _ in template.named_buffers():
             self.buffers[name] = self._gather(name)
             self._attach(name, self.buffers[name])
+        self.devices = {value.device for value in (*self.parameters.values(), *self.buffers.values())}
         self._take_template()
 
     def _take_template(self) -> None:

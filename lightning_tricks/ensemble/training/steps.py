@@ -14,6 +14,7 @@ from lightning_tricks._compat.torch_modules import buffers_of, children_of, para
 from lightning_tricks._compat.trees import tree_flatten, tree_unflatten
 from lightning_tricks.ensemble.data.loader import rows
 from lightning_tricks.ensemble.training.batched import BatchedLayers
+from lightning_tricks.ensemble.training.functions import MappedFunctions, NotMappableError
 from lightning_tricks.ensemble.training.logged_values import (
     LoggedValues,
     StackedLoggedValues,
@@ -24,10 +25,6 @@ from lightning_tricks.ensemble.training.logged_values import (
 from lightning_tricks.ensemble.training.stack import Stack
 
 
-class NotMappableError(RuntimeError):
-    """A member's training step cannot run for all members at once; the message says why."""
-
-
 def mapped_losses(
     stack: Stack,
     active: list[int],
@@ -35,6 +32,7 @@ def mapped_losses(
     batch_idx: int,
     *,
     batched: BatchedLayers | None = None,
+    functions: MappedFunctions | None = None,
     checked: bool = False,
     same_draws: bool = False,
 ) -> tuple[Tensor | None, dict[int, LoggedValues] | StackedLoggedValues]:
@@ -46,6 +44,7 @@ def mapped_losses(
         batch: A tree of tensors ``[K, B, ...]``.
         batch_idx: Passed on.
         batched: Computes the layers that it knows on the stack itself.
+        functions: Hears which functions of torch are called.
         checked: Look for what a mapped call would lose in silence.
         same_draws: All members get the same random numbers.
 
@@ -56,6 +55,7 @@ def mapped_losses(
     leaves, spec = tree_flatten(batch)
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     step = _checked_step if checked else _step
+    functions = functions or MappedFunctions(stacked=batched is not None)
     skipped = False
 
     def one(values: list[Tensor], tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -64,7 +64,7 @@ def mapped_losses(
         for place, tensor in zip(places, tensors, strict=True):
             own[place] = tensor
         known = contextlib.nullcontext() if batched is None else batched.used()
-        with capture_logging(member, logged, metrics=stack.metrics), stack.substituted(values), known:
+        with capture_logging(member, logged, metrics=stack.metrics), stack.substituted(values), known, functions:
             loss = step(member, tree_unflatten(own, spec), batch_idx)
         skipped = loss is None
         return torch.zeros(()) if loss is None else loss, logged.tensors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -65,6 +66,11 @@ def _gaussian(side: int, sigma: float, like: Tensor) -> Tensor:
     return weights / total
 
 
+def _from(generator: Generator | None) -> dict[str, Any]:
+    """The argument that names it: exported with a free batch size, torch's draws take none, not even None."""
+    return {} if generator is None else {"generator": generator}
+
+
 class Augmentation(nn.Module):
     """What the modules for augmentation share: off in evaluation, a share ``p`` of the samples, one generator.
 
@@ -96,7 +102,7 @@ class Augmentation(nn.Module):
         """(B,) which samples are augmented; None for all."""
         if self.p == 1.0:
             return None
-        return torch.rand(len(x), generator=generator, device=x.device) < self.p
+        return torch.rand(x.shape[0], **_from(generator), device=x.device) < self.p
 
 
 class Movement(Augmentation):
@@ -173,7 +179,7 @@ class RandomAffine(Movement):
         self.scale = (float(scale[0]), float(scale[1]))
 
     def draw(self, x: Tensor, generator: Generator | None = None) -> AffineWarp:
-        u = torch.rand(len(x), 7, generator=generator, device=x.device, dtype=_at_least_single(x))
+        u = torch.rand(x.shape[0], 7, **_from(generator), device=x.device, dtype=_at_least_single(x))
         chosen = self.chosen(x, generator)
         low, high = self.scale
         if chosen is not None:  # u = .5 is no movement
@@ -223,8 +229,8 @@ class ElasticDeformation(Movement):
         self.alpha, self.sigma = alpha, sigma
 
     def draw(self, x: Tensor, generator: Generator | None = None) -> ElasticWarp:
-        noise = torch.empty(len(x), 2, *x.shape[-2:], device=x.device, dtype=_at_least_single(x))
-        noise.uniform_(-1, 1, generator=generator)
+        noise = torch.empty(x.shape[0], 2, *x.shape[-2:], device=x.device, dtype=_at_least_single(x))
+        noise.uniform_(-1, 1, **_from(generator))
         chosen = self.chosen(x, generator)
         if chosen is not None:
             noise = noise * chosen[:, None, None, None]
@@ -258,11 +264,11 @@ class AdditiveNoise(Augmentation):
         self.std = (float(low), float(high))
 
     def augment(self, x: Tensor, generator: Generator | None) -> Tensor:
-        noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=_at_least_single(x))
+        noise = torch.randn(x.shape, **_from(generator), device=x.device, dtype=_at_least_single(x))
         low, high = self.std
-        size = noise.new_full((len(x),), low)
+        size = noise.new_full((x.shape[0],), low)
         if high > low:
-            size = size + (high - low) * torch.rand(len(x), generator=generator, device=x.device)
+            size = size + (high - low) * torch.rand(x.shape[0], **_from(generator), device=x.device)
         chosen = self.chosen(x, generator)
         if chosen is not None:
             size = size * chosen

@@ -46,7 +46,7 @@ class Warp(ABC):
         row = (((grid[..., 1] + 1) * height - 1) / 2).round().long()
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
         place = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).flatten(1)
-        channels = masks.reshape(len(masks), -1, height * width)
+        channels = masks.reshape(masks.shape[0], -1, height * width)
         taken = channels.gather(2, place[:, None].expand(-1, channels.shape[1], -1))
         taken = torch.where(inside.flatten(1)[:, None], taken, torch.full_like(taken, fill))
         return taken.reshape(masks.shape)
@@ -55,7 +55,7 @@ class Warp(ABC):
         """(B, ..., 2) key points of images of ``size`` (H, W)."""
         if points.numel() == 0:
             return points
-        wide = points.to(torch.promote_types(points.dtype, torch.float32)).reshape(len(points), -1, 2)
+        wide = points.to(torch.promote_types(points.dtype, torch.float32)).reshape(points.shape[0], -1, 2)
         moved = self.move(wide + 0.5, size) - 0.5
         return _cast(moved, points.dtype).reshape(points.shape)
 
@@ -70,7 +70,7 @@ class Warp(ABC):
         y = torch.cat([zero, one, along, along])
         first, last = wide[..., None, :2], wide[..., None, 2:]
         around = first + (last - first) * torch.stack([x, y], 1)
-        moved = self.move(around.reshape(len(boxes), -1, 2), size).reshape(around.shape)
+        moved = self.move(around.reshape(boxes.shape[0], -1, 2), size).reshape(around.shape)
         most = moved.new_tensor([size[1], size[0]])
         low, high = (end.clamp(min=0).minimum(most) for end in (moved.amin(-2), moved.amax(-2)))
         return _cast(torch.cat([low, high], -1), boxes.dtype)
@@ -101,7 +101,7 @@ class AffineWarp(Warp):
         inverse = torch.stack([d, -b * height / width, -c * width / height, a], 1) / determinant[:, None]
         inverse = inverse.view(-1, 2, 2)
         theta = torch.cat([inverse, -2 * inverse @ self.shift[:, :, None]], 2)
-        return F.affine_grid(theta, [len(theta), 1, height, width], align_corners=False)
+        return F.affine_grid(theta, [theta.shape[0], 1, height, width], align_corners=False)
 
     def move(self, edges: Tensor, size: tuple[int, int]) -> Tensor:
         sides = edges.new_tensor([size[1], size[0]])

@@ -7,8 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
@@ -82,7 +81,7 @@ def insert_batch_norm(
     globs = [where] if isinstance(where, str) else where
     layers = {name: module for name, module in model.named_modules() if _is_layer(module)}
     for name, layer in layers.items():
-        if is_lazy(layer.weight):
+        if isinstance(weight := getattr(layer, "weight", None), Tensor) and is_lazy(weight):
             raise ValueError(f"insert_batch_norm: layer {name!r} is not initialised yet; run the model once before")
     flow = trace(model, lambda m: _is_layer(m) or _is_norm(m), _is_layer, batch, forward, "insert_batch_norm")
     wrapped = {module.layer for module in model.modules() if isinstance(module, NormalizedLayer)}
@@ -152,5 +151,7 @@ def _norm_for(layer: Any, cls: type, kwargs: dict[str, Any]) -> nn.Module:
     channels = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
     norm: nn.Module = member(cls, dimensions)(channels, **kwargs)
     refuse_zero_eps(norm)
-    weight: torch.Tensor = layer.weight
-    return norm.to(device=weight.device, dtype=weight.dtype).train(layer.training)
+    # Where its weight lies; a subclass may keep that under another name.
+    tensors = (getattr(layer, "weight", None), *layer.parameters(), *layer.buffers())
+    like = next((value for value in tensors if isinstance(value, Tensor) and value.is_floating_point()), None)
+    return (norm if like is None else norm.to(device=like.device, dtype=like.dtype)).train(layer.training)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_tricks.model.layers import is_batch_norm
+
 from . import data as datasets
 from .case import Case
 from .data import Data
@@ -70,7 +72,7 @@ class Setup:
 
     @property
     def norms(self) -> list[nn.Module]:
-        return [module for module in self.network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        return [module for module in self.network.modules() if is_batch_norm(module)]
 
 
 def healthy(case: Case) -> Setup:

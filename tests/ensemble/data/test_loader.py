@@ -4,6 +4,7 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from lightning_tricks.ensemble import BootstrapDataModule
+from lightning_tricks.ensemble.data import loader as loaders
 
 SIZE = 50
 
@@ -62,3 +63,13 @@ def test_workers_load_the_same():
 def test_drop_last_and_lengths():
     assert [len(numbers(drop_last=drop).train_dataloader()) for drop in (False, True)] == [4, 3]
     assert len(list(numbers(drop_last=True).train_dataloader())) == 3
+
+
+def test_indices_are_moved_many_steps_at_once(monkeypatch):
+    """A copy for each step would have a GPU wait for the next one."""
+    whole = torch.arange(4 * 40).view(4, 40)
+    blocks, moves, cat = whole.split(16, 1), [], torch.cat
+    monkeypatch.setattr(torch, "cat", lambda parts, dim: moves.append(len(parts)) or cat(parts, dim))
+    found = list(loaders.moved(blocks, torch.device("cpu"), 2))
+    assert moves == [2, 1]
+    assert all(torch.equal(one, two) for one, two in zip(found, blocks, strict=True))

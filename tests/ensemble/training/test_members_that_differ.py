@@ -81,6 +81,27 @@ def test_members_that_differ_where_nobody_looks():
     assert difference(ensemble.networks, separate(InAList)[0]) < 1e-10
 
 
+class Changing(Smooth):
+    """A hook changes every member by itself, after a first epoch in which they are the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = 1.0
+
+    def forward(self, x):
+        return self.scale * self.net(x)
+
+    def on_train_epoch_start(self):
+        if self.current_epoch == 1:
+            self.scale = 1.0 + float(self.net[0].bias[0].detach())
+
+
+def test_members_that_differ_from_some_epoch_on():
+    with pytest.warns(UserWarning, match=r"the members differ in attribute scale \(from step 3 on\)"):
+        ensemble, _ = fit(Changing, "vmap")
+    assert difference(ensemble.networks, separate(Changing)[0]) < 1e-10
+
+
 class Frozen(Smooth):
     """Every second member keeps its first bias, under weight decay."""
 

@@ -14,6 +14,8 @@ from lightning_tricks.ensemble.training.optimizers import ELEMENTWISE, move_to_s
 from lightning_tricks.ensemble.training.stack import Stack
 from tests.ensemble.trainings import DOUBLE, Plain, trainer
 
+pytestmark = pytest.mark.oracle
+
 K, B, IN = 3, 6, 12
 X = torch.randn(K, B, IN, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
 Y = torch.randint(4, (K, B), generator=torch.Generator().manual_seed(1))

@@ -10,6 +10,8 @@ from torch import nn
 import lightning_tricks as lt
 from lightning_tricks.ensemble.training import proof
 from lightning_tricks.ensemble.training.stack import Stack
+from lightning_tricks.ensemble.training.steps import mapped_losses
+from lightning_tricks.nn import dropout
 from tests.ensemble.trainings import DOUBLE, Plain, Smooth, data, difference, fit, separate
 
 
@@ -86,19 +88,46 @@ def test_dropout_is_mapped_at_every_size_and_drops_for_each_member(layer, width)
     assert ensemble.used_backend == "vmap", ensemble.reason
 
 
+@pytest.mark.parametrize("layer", [lt.nn.AlphaDropout(0.5), lt.nn.FeatureAlphaDropout(0.5)])
+@pytest.mark.parametrize("width", [8, 2000])
+def test_alpha_dropout_is_that_of_each_member(layer, width, monkeypatch):
+    """With the same draws for all members, losses and gradients are those of the loop, at a small and a large size."""
+    monkeypatch.setattr(dropout, "_LARGE", 1 << 30)  # the loop draws as the mapped step does
+    make = member(lambda: nn.Linear(6, width * 4), lambda: nn.Unflatten(1, (width, 2, 2)), lambda: layer, nn.Flatten,
+                  lambda: nn.Linear(4 * width, 3))  # fmt: skip
+    x, y = data(12).tensors
+    stack, batch = Stack([make() for _ in range(3)]), (x.view(3, 4, 6), y.view(3, 4))
+
+    def gradients():
+        found = [value.grad.clone() for value in stack.parameters.values()]
+        for value in stack.parameters.values():
+            value.grad = None
+        return found
+
+    torch.manual_seed(4)
+    mapped, _ = mapped_losses(stack, [0, 1, 2], batch, 0, same_draws=True)
+    mapped.sum().backward()
+    by_map = gradients()
+    for row, own in enumerate(stack.members):
+        torch.manual_seed(4)
+        loss = F.cross_entropy(own(batch[0][row]), batch[1][row])
+        assert torch.allclose(loss, mapped[row], rtol=1e-10)
+        loss.backward()
+    stack.collect_gradients()
+    for one, two in zip(by_map, gradients(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12)
+
+
 class Tokens(Plain):
     """Classifies by embedded tokens, of which 0 is padding."""
 
-    def __init__(self, functional=False):
+    def __init__(self):
         super().__init__(nn.Linear(4, 3), sgd)
         self.e = nn.Embedding(5, 4, padding_idx=0)
-        self.functional = functional
         self.double()
 
     def forward(self, x):
-        tokens = (x.abs() * 3).long().clamp(max=4)
-        embed = F.embedding(tokens, self.e.weight, padding_idx=0) if self.functional else self.e(tokens)
-        return self.net(embed.mean(1))
+        return self.net(self.e((x.abs() * 3).long().clamp(max=4)).mean(1))
 
 
 def test_the_padding_row_of_an_embedding_stays():
@@ -117,19 +146,43 @@ def test_an_embedding_refuses_an_index_out_of_range():
         fit(Wrong, "vmap")
 
 
+class Halved(torch.autograd.Function):
+    """The input; mapped, the second member has half of the gradient."""
+
+    @staticmethod
+    def forward(x):
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+    @staticmethod
+    def vmap(info, in_dims, x):
+        half = torch.tensor([1.0, 0.5, 1.0], dtype=x.dtype).view(3, *[1] * (x.dim() - 1))
+        return half * x + ((1 - half) * x).detach(), 0
+
+
+class Half(Plain):
+    def __init__(self):
+        super().__init__(nn.Linear(6, 3).double(), sgd)
+
+    def forward(self, x):
+        return F.linear(x, Halved.apply(self.net.weight), self.net.bias)
+
+
 def test_the_first_tensor_that_differs_is_named_and_the_loop_taken():
-    """torch's batching rule masks the padding row of the first member only."""
-
-    def make():
-        return Tokens(functional=True)
-
     with pytest.warns(
-        UserWarning, match=r"not the same as a looped one in the gradient of e\.weight, member 1"
+        UserWarning, match=r"not the same as a looped one in the gradient of net\.weight, member 1"
     ) as warned:
-        ensemble, _ = fit(make, "auto")
-    assert sum("e.weight" in str(warning.message) for warning in warned) == 1
+        ensemble, _ = fit(Half, "auto")
+    assert sum("net.weight" in str(warning.message) for warning in warned) == 1
     assert ensemble.used_backend == "loop"
-    assert difference(ensemble.networks, separate(make)[0]) < 1e-10
+    assert difference(ensemble.networks, separate(Half)[0]) < 1e-10
 
 
 class Statistics(Smooth):

@@ -139,9 +139,10 @@ CAUSES = {
 
 
 @pytest.mark.parametrize("make", CAUSES)
-def test_what_cannot_be_mapped_takes_the_loop_and_says_why(make):
+@pytest.mark.parametrize("backend", ["auto", "vmap"])
+def test_what_cannot_be_mapped_takes_the_loop_and_says_why(make, backend):
     with pytest.warns(UserWarning, match=CAUSES[make]) as warned:
-        ensemble, _ = fit(make)
+        ensemble, _ = fit(make, backend)
     assert sum(NOT_MAPPED in str(warning.message) for warning in warned) == 1
     assert ensemble.used_backend == "loop"
     assert difference(ensemble.networks, separate(make)[0]) < 1e-10

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import lightning_tricks as lt
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.nn import GhostBatchNorm1d, GhostBatchNorm2d, MeanOnlyBatchNorm1d
 from lightning_tricks.surgery.batch_norm.convert import convert_batch_norm
@@ -245,6 +246,59 @@ def test_a_bias_that_the_forward_asks_for_stays(batch):
     with pytest.warns(NoEffectWarning, match="its bias, which would be dropped, is asked for elsewhere"):
         insert_batch_norm(model, batch, report=report)
     assert model(torch.ones(2, 4)).shape == (2, 2)
+
+
+class Elsewhere(nn.Linear):
+    """A linear layer that keeps its weight under another name."""
+
+    def __init__(self, inputs, outputs, named, **options):
+        super().__init__(inputs, outputs, bias=False, **options)
+        self.own = self.weight
+        if named:
+            self.weight = None
+        else:
+            del self.weight
+
+    def forward(self, x):
+        return F.linear(x, self.own)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("batch", [None, torch.ones(3, 4, dtype=torch.float64)], ids=["graph", "run"])
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_layer_without_a_weight_of_that_name(named, batch, affine):
+    model = nn.Sequential(Elsewhere(4, 6, named), nn.ReLU(), nn.Linear(6, 2)).double()
+    model = insert_batch_norm(model, batch, affine=affine)
+    assert model[0].batch_norm.running_mean.dtype == torch.float64
+    assert model(torch.randn(5, 4, dtype=torch.float64)).shape == (5, 2)
+
+
+@pytest.mark.parametrize("batch", [None, torch.ones(3, 4, device="meta")], ids=["graph", "run"])
+def test_a_batch_norm_lies_where_its_layer_lies(batch):
+    model = nn.Sequential(nn.Linear(4, 6, bias=False), nn.ReLU(), nn.Linear(6, 2)).to("meta")
+    norm = insert_batch_norm(model, batch)[0].batch_norm
+    assert {value.device.type for value in (*norm.parameters(), *norm.buffers())} == {"meta"}
+
+
+OTHERS = {
+    "initialize": lambda model: lt.init.initialize(model, "orthogonal"),
+    "lsuv": lambda model: lt.init.lsuv_(model, torch.randn(8, 4)),
+    "self_normalize": lt.surgery.self_normalize,
+    "predict": lt.init.predict,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_who_needs_the_weight_says_which_layer_has_none(name):
+    model = nn.Sequential(Elsewhere(4, 6, True), nn.ReLU(), nn.Linear(6, 2))
+    with pytest.raises(ValueError, match=r"layer '0' \(Elsewhere\) has no tensor as its weight"):
+        OTHERS[name](model)
+
+
+def test_widening_leaves_such_a_layer():
+    model = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), Elsewhere(6, 5, False), nn.ReLU(), nn.Linear(5, 2))
+    with pytest.warns(NoEffectWarning, match="it has no tensor as its weight"):
+        lt.surgery.widen_for_dropout(model)
 
 
 def test_an_eps_of_zero():
