@@ -18,7 +18,7 @@ from lightning_tricks.experiments.data.patterns.copies import keys_of
 from lightning_tricks.experiments.data.patterns.examples import SHOWN, examples_of, listed
 from lightning_tricks.experiments.data.patterns.features import values_of
 from lightning_tricks.experiments.data.patterns.neighbours import NEAREST, Data, Neighbours, read_once
-from lightning_tricks.experiments.data.patterns.noise import out_of_fold
+from lightning_tricks.experiments.data.patterns.predicting import fitted
 from lightning_tricks.experiments.data.patterns.residuals import Wrong, normal_scores, spread, wrong
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
@@ -93,12 +93,13 @@ def _predicted(features: Tensor, values: np.ndarray) -> tuple[Wrong, np.ndarray]
     trusted = np.ones(len(scores), bool)
     for _ in range(_ROUNDS):
         weights = torch.from_numpy(trusted.astype(np.float32))
-        fitted = out_of_fold(features, torch.from_numpy(scores)[:, None], weights, bent=True)[:, 0].double().numpy()
+        model = fitted(features, torch.from_numpy(scores)[:, None], weights, bent=True)
+        said = model.scores[:, 0].double().numpy()
         around = np.where(trusted[near.index], scores[near.index], np.nan)
         around[np.isnan(around).all(1)] = 0.0
-        alike = fitted.copy()  # neighbours are asked of some only where patterns are many
+        alike = said.copy()  # neighbours are asked of some only where patterns are many
         alike[near.asked] = np.nanmedian(around, 1)
-        best = min((fitted, alike, (fitted + alike) / 2), key=lambda each: spread(scores - each))
+        best = min((said, alike, (said + alike) / 2), key=lambda each: spread(scores - each))
         found = wrong(values, best, near)
         trusted = found.probability < LIMITS.trusted
     return found, best
