@@ -86,7 +86,7 @@ def _measured(data: Data) -> tuple[Answer, Unit | None]:
             text += f"; in validation {off.share:.0%} of the features are off"
         told = holds(data) if off is not None and off.features else None
         if told is not None:
-            numbers |= told._asdict()
+            numbers |= {"known": told.known, "given": told.given, "restored": told.restored}
     return Answer(text, numbers, examples=shown), unit
 
 

@@ -92,7 +92,7 @@ def test_a_scaler_that_was_forgotten_of_a_few_columns(scaled, order):
     parts = {"training": x[~every_third], "validation": x[every_third]}
     parts[scaled] = (parts[scaled] - WIDE.mean(0)) / WIDE.std(0)
     data = Data((parts["training"], y[~every_third]), (parts["validation"], y[every_third]))
-    answer, unit = module._measured(data)
+    answer, _ = module._measured(data)
     assert answer.numbers["off"] < module.LIMITS.share
     made = lt.Experiment("scales", "", answer.text, answer.numbers)
     (finding,) = module.of_validation(made, data)
@@ -108,7 +108,7 @@ def test_validation_of_another_group():
     in_validation = (groups == 1) & (torch.arange(600) % 2 == 0)
     training = (groups == 0) | (torch.arange(600) % 20 == 11)
     data = Data((x[training], y[training]), (x[in_validation], y[in_validation]))
-    answer, unit = module._measured(data)
+    answer, _ = module._measured(data)
     assert answer.numbers["off"] > module.LIMITS.share
     assert not list(module.of_validation(lt.Experiment("scales", "", answer.text, answer.numbers), data))
 
