@@ -24,7 +24,7 @@ class Model:
     """
 
     scores: Tensor
-    _scale: tuple[Tensor, Tensor]
+    _standard: tuple[Tensor, Tensor]
     _drawn: tuple[Tensor, Tensor]
     _knots: Tensor
     _inner: tuple[Tensor, Tensor]
@@ -32,7 +32,7 @@ class Model:
 
     def __call__(self, features: Tensor) -> Tensor:
         """What it says of others."""
-        inputs = _inputs((features - self._scale[0]) / self._scale[1], self._drawn, self._knots)
+        inputs = _inputs((features - self._standard[0]) / self._standard[1], self._drawn, self._knots)
         return (_with_ones((inputs - self._inner[0]) / self._inner[1]) @ self._weights).float()
 
 
