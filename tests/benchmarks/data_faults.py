@@ -1,33 +1,42 @@
 """Faults planted in data of many kinds, and healthy data beside them: what the experiments with the data find.
 
-    python tests/benchmarks/data_faults.py [--seeds 3] [--only GLOB] [--oracle]
+    python -m tests.benchmarks.data_faults [--seeds 3] [--seed-shift 0] [--only GLOB] [--workers N] [--out FILE]
+    python -m tests.benchmarks.data_faults --oracle     # cleanlab too, where that is installed
+    python -m tests.benchmarks.data_faults --tables FILE...
 
-Each fault is planted in 1, 5 and 20 % of the patterns; a column that gives the target away is wrong in as many. Printed
-are the runs in which it was found, the healthy ones that alarmed, the seconds, and for wrong labels the share that was
-estimated; with --oracle also the share by cleanlab, where that is installed.
+Each fault is planted in 1, 5 and 20 % of the patterns; a column that gives the target away is wrong in as many. A run
+is a line of JSON in FILE, and those that are there already are not made again. From these the tables are printed: the
+runs in which the fault was found, the healthy ones that alarmed, the seconds, and the estimated shares of wrong labels
+and values.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
+import concurrent.futures
+import dataclasses
 import fnmatch
-import math
-import statistics
+import itertools
+import json
+import multiprocessing
+import os
+import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks as lt
 from lightning_tricks.experiments.asking.registry import Subject, entries
 from tests.benchmarks import data_networks as networks
+from tests.benchmarks import data_oracle as oracle
 from tests.benchmarks import data_sets as sets
+from tests.benchmarks import data_shifts as shifts
 from tests.benchmarks.data_sets import ALL, CLASSES, VALUES, Split
+from tests.benchmarks.data_tables import tables
 from tests.benchmarks.machine import describe
 
 STRENGTHS = (0.01, 0.05, 0.2)
@@ -61,151 +70,188 @@ def of(data: Split) -> tuple[set[str], dict[str, lt.Experiment]]:
     return alarms((data.x, data.y), (data.x_val, data.y_val))
 
 
-def oracle(x: Tensor, y: Tensor) -> float:
-    """cleanlab's share of wrong labels, by out-of-fold predictions of a logistic regression; NaN without it."""
-    try:
-        from cleanlab.filter import find_label_issues
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import cross_val_predict
-    except ImportError:
-        return math.nan
-    z = np.array(x.flatten(1), float)
-    z = (z - z.mean(0)) / np.maximum(z.std(0), 1e-6)
-    said = cross_val_predict(LogisticRegression(max_iter=200), z, y.numpy(), cv=5, method="predict_proba")
-    return float(find_label_issues(y.numpy(), said).mean())
+Found = tuple[set[str], dict[str, lt.Experiment]]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", default="*", help="faults, 'networks' or 'healthy'")
-    parser.add_argument("--oracle", action="store_true")
-    given = parser.parse_args()
-    print(describe())
-    seconds, shares = list[float](), collections.defaultdict(list)
-    print(f"{'planted':30}{'1 %':>10}{'5 %':>10}{'20 %':>10}   missed at 5 % and more")
-    for name in FAULTS:
-        if fnmatch.fnmatch(name, given.only):
-            row, missed = _planted(name, given, seconds, shares)
-            print(f"{name:30}{''.join(f'{each:>10}' for each in row)}   {', '.join(missed) or '-'}", flush=True)
-    for name, data in WHOLE.items():
-        if fnmatch.fnmatch(name, given.only):
-            hits = [EXPECTED[name] in data(seed)[0] for seed in range(given.seeds)]
-            print(f"{name:30}{f'{sum(hits)}/{len(hits)}':>10}", flush=True)
-    if fnmatch.fnmatch("networks", given.only):
-        _networks(given.seeds)
-    for (name, share), told in shares.items():
-        _shares(name, share, told, given.oracle and name == "wrong labels")
-    if fnmatch.fnmatch("healthy", given.only):
-        _healthy(given.seeds)
-    whole = f"{large():.1f} for 20,000 x 64"
-    print(f"seconds: {statistics.fmean(seconds or [0]):.2f} in the mean, {max(seconds or [0]):.2f} at most; {whole}")
-
-
-def _planted(name: str, given: Any, seconds: list[float], shares: Any) -> tuple[list[str], list[str]]:
-    plant, expected, kinds = FAULTS[name]
-    row, missed = [], list[str]()
-    for share in STRENGTHS:
-        hits = []
-        for kind, make in kinds.items():
-            for seed in range(given.seeds):
-                data = sets.split(*make(Generator().manual_seed(seed)), seed)
-                data = plant(data, share, Generator().manual_seed(1000 + seed))
-                begun = time.perf_counter()
-                found, made = of(data)
-                seconds.append(time.perf_counter() - begun)
-                hits.append(expected in found)
-                if not hits[-1] and share >= 0.05:
-                    missed.append(f"{kind} {share:.0%}")
-                if name in ("wrong labels", "wrong values"):
-                    told = oracle(data.x, data.y) if given.oracle and name == "wrong labels" else math.nan
-                    shares[name, share].append((kind, made[expected].numbers.get("share", math.nan), told))
-        row.append(f"{sum(hits)}/{len(hits)}")
-    return row, [f"{each} x {missed.count(each)}" for each in dict.fromkeys(missed)]
-
-
-def _shares(name: str, share: float, told: list[tuple[str, float, float]], with_oracle: bool) -> None:
-    kinds = dict.fromkeys(kind for kind, *_ in told)
-    means = (f"{kind} {statistics.fmean(each for k, each, _ in told if k == kind):.3f}" for kind in kinds)
-    within = [abs(each - share) <= share / 3 for _, each, _ in told]
-    print(f"{name}, {share:.0%}: within a third in {sum(within)}/{len(within)}; {', '.join(means)}")
-    if with_oracle:
-        others = [abs(each - share) <= share / 3 for *_, each in told]
-        mean = statistics.fmean(each for *_, each in told)
-        print(f"   cleanlab: within a third in {sum(others)}/{len(others)}, {mean:.3f} in the mean")
-
-
-def _networks(seeds: int) -> None:
-    hits, count, false = collections.defaultdict(list), 0, list[str]()
-    for seed in range(seeds):
-        for name, expected, make in networks.faulty(seed):
-            torch.manual_seed(seed)
-            hits[name].append(expected in networks.alarms(make()))
-        for name, other in networks.healthy(seed):
-            torch.manual_seed(seed)
-            found = networks.alarms(other())
-            count += 1
-            false += [f"{name} ({', '.join(sorted(found))})"] if found else []
-    for name, each in hits.items():
-        print(f"{name:30}{f'{sum(each)}/{len(each)}':>10}", flush=True)
-    print(f"healthy networks: {len(false)} of {count} alarm: {', '.join(false) or '-'}", flush=True)
-
-
-def _healthy(seeds: int) -> None:
-    count, false = 0, list[str]()
-    for seed in range(seeds):
-        for name, train, validation in sets.healthy(seed):
-            found = alarms(train, validation)[0]
-            count += 1
-            false += [f"{name} ({', '.join(sorted(found))})"] if found else []
-    print(f"healthy: {len(false)} of {count} alarm: {', '.join(false) or '-'}", flush=True)
-
-
-def _all_of(plant: Callable[[Split, Generator], Split], make: Any) -> Callable[[int], Any]:
-    def run(seed: int) -> Any:
+def _all_of(plant: Callable[[Split, Generator], Split], make: Any) -> Callable[[int], Found]:
+    def run(seed: int) -> Found:
         data = sets.split(*make(Generator().manual_seed(seed)), seed)
         return of(plant(data, Generator().manual_seed(seed)))
 
     return run
 
 
-def _left_behind(kind: str, make: Any, share: float) -> Callable[[int], Any]:
-    return lambda seed: alarms(sets.Moving(make(Generator().manual_seed(seed))[0], share, kind=kind))
+def _left_behind(kind: str, share: float) -> Callable[[int], Found]:
+    return lambda seed: alarms(sets.Moving(sets.images(Generator().manual_seed(seed))[0], share, kind=kind))
 
 
-IN_ALL = {  # of validation
+def _windows(seed: int) -> Found:
+    return of(sets.split(*sets.windows(Generator().manual_seed(seed)), seed))
+
+
+IN_ALL: dict[str, tuple[Callable[[Split, Generator], Split], str, dict[str, Any]]] = {  # of validation
     "classes renumbered": (sets.renumbered, "classes", CLASSES),
     "classes begin at 1": (sets.shifted, "classes", CLASSES),
     "validation not prepared": (sets.unprepared, "scales", NO_TOKENS),
 }
-WHOLE = {
+WHOLE: dict[tuple[str, str], tuple[str, Callable[[int], Found]]] = {
     **{
-        f"{name}, {kind}": _all_of(plant, make)
-        for name, (plant, _, kinds) in IN_ALL.items()
+        (name, kind): (expected, _all_of(plant, make))
+        for name, (plant, expected, kinds) in IN_ALL.items()
         for kind, make in kinds.items()
     },
-    "windows split at random": lambda seed: of(sets.split(*sets.windows(Generator().manual_seed(seed)), seed)),
+    ("windows split at random", "windows"): ("duplicates", _windows),
     **{
-        f"{kind} left behind, {share:.0%}": _left_behind(kind, sets.images, share)
+        (f"{kind} left behind", f"{share:.0%}"): ("paired_transforms", _left_behind(kind, share))
         for kind in ("masks", "boxes", "points")
         for share in (0.05, 0.2)
     },
 }
-EXPECTED = {name: "paired_transforms" if "left behind" in name else "duplicates" for name in WHOLE} | {
-    f"{name}, {kind}": expected for name, (_, expected, kinds) in IN_ALL.items() for kind in kinds
-}
 
 
-def large() -> float:
-    """Seconds of all of it on 20,000 patterns of 64 features, read from a loader."""
-    generator = Generator().manual_seed(0)
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run: of which part, what is planted in or asked of which data, how much of it, with which seed."""
+
+    part: str
+    name: str
+    kind: str
+    share: float
+    seed: int
+
+
+def jobs(seeds: Iterable[int]) -> Iterator[Job]:
+    for seed in seeds:
+        for (name, (_, _, kinds)), share in itertools.product(FAULTS.items(), STRENGTHS):
+            yield from (Job("planted", name, kind, share, seed) for kind in kinds)
+        yield from (Job("whole", name, kind, 1.0, seed) for name, kind in WHOLE)
+        yield from (Job("networks", name, "", 1.0, seed) for name, _, _ in networks.faulty(seed))
+        yield from (Job("healthy networks", name, "", 0.0, seed) for name, _ in networks.healthy(seed))
+        yield from (Job("healthy", name, "", 0.0, seed) for name, _ in sets.healthy(seed))
+        yield from (Job("shifted", name, "", 0.0, seed) for name, _ in shifts.shifted(seed))
+        yield from (Job("cleanlab", "wrong labels", kind, share, seed) for kind in CLASSES for share in STRENGTHS)
+        yield from (Job("cleanlab", "healthy", name, 0.0, seed) for name in oracle.HEALTHY)
+    yield Job("large", "20,000 x 64", "", 0.0, 0)
+
+
+def made(job: Job) -> dict[str, Any]:
+    """The run, as a line of the file."""
+    torch.set_num_threads(1)
+    torch.manual_seed(job.seed)
+    begun, spent = time.perf_counter(), time.process_time()
+    record = RUNS[job.part](job)
+    seconds = {"seconds": time.perf_counter() - begun, "processor": time.process_time() - spent}
+    return {**dataclasses.asdict(job), **record, **seconds}
+
+
+def _planted(job: Job) -> dict[str, Any]:
+    plant, expected, kinds = FAULTS[job.name]
+    data = sets.split(*kinds[job.kind](Generator().manual_seed(job.seed)), job.seed)
+    found, made = of(plant(data, job.share, Generator().manual_seed(1000 + job.seed)))
+    return {"found": expected in found, "alarms": sorted(found), "numbers": made[expected].numbers}
+
+
+def _whole(job: Job) -> dict[str, Any]:
+    expected, run = WHOLE[job.name, job.kind]
+    found, _ = run(job.seed)
+    return {"found": expected in found, "alarms": sorted(found)}
+
+
+def _networks(job: Job) -> dict[str, Any]:
+    expected, make = next(rest for name, *rest in networks.faulty(job.seed) if name == job.name)
+    found = networks.alarms(make())
+    return {"found": expected in found, "alarms": sorted(found)}
+
+
+def _healthy_networks(job: Job) -> dict[str, Any]:
+    return {"alarms": sorted(networks.alarms(dict(networks.healthy(job.seed))[job.name]()))}
+
+
+def _healthy(job: Job) -> dict[str, Any]:
+    found, made = alarms(*dict(sets.healthy(job.seed))[job.name]())
+    told = {name: made[name].numbers for name in ("wrong_labels", "wrong_values") if name in made}
+    return {"alarms": sorted(found), "numbers": told}
+
+
+def _shifted(job: Job) -> dict[str, Any]:
+    return {"alarms": sorted(alarms(*dict(shifts.shifted(job.seed))[job.name]())[0])}
+
+
+def _cleanlab(job: Job) -> dict[str, Any]:
+    if job.name == "healthy":
+        (x, y), _ = dict(sets.healthy(job.seed))[job.kind]()
+    else:
+        data = sets.split(*CLASSES[job.kind](Generator().manual_seed(job.seed)), job.seed)
+        x, y, *_ = sets.wrong_labels(data, job.share, Generator().manual_seed(1000 + job.seed))
+    return {"numbers": {"share": oracle.share_of_wrong(x, y)}}
+
+
+def _large(job: Job) -> dict[str, Any]:
+    """All of it on 20,000 patterns of 64 features, read from a loader."""
+    generator = Generator().manual_seed(job.seed)
     y = torch.arange(24_000) % 10
     x = 3 * torch.randn(10, 64, generator=generator)[y] + torch.randn(24_000, 64, generator=generator)
     whole = [TensorDataset(x[part], y[part]) for part in (slice(0, 20_000), slice(20_000, 24_000))]
     train, validation = (DataLoader(each, 128, shuffle=True) for each in whole)
-    begun = time.perf_counter()
-    alarms(train, validation)
-    return time.perf_counter() - begun
+    return {"alarms": sorted(alarms(train, validation)[0])}
+
+
+RUNS: dict[str, Callable[[Job], dict[str, Any]]] = {
+    "planted": _planted,
+    "whole": _whole,
+    "networks": _networks,
+    "healthy networks": _healthy_networks,
+    "healthy": _healthy,
+    "shifted": _shifted,
+    "cleanlab": _cleanlab,
+    "large": _large,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seed-shift", type=int, default=0, help="the first seed")
+    parser.add_argument("--only", default="*", help="faults, or parts: whole, networks, healthy, shifted, large")
+    parser.add_argument("--oracle", action="store_true", help="ask cleanlab too")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--out", default="outputs/data_faults.jsonl", help="where runs are kept, a line each")
+    parser.add_argument("--tables", nargs="+", help="print those of these files, and run nothing")
+    given = parser.parse_args()
+    if not given.tables:
+        if given.oracle and oracle.is_missing():
+            print("cleanlab is not installed", flush=True)
+        _run(given)
+    print("\n".join(tables(_lines(given.tables or [given.out]))))
+
+
+def _run(given: argparse.Namespace) -> None:
+    out = pathlib.Path(given.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    there = {tuple(line[name] for name in _FIELDS) for line in _lines([out])}
+    wanted = [job for job in jobs(range(given.seed_shift, given.seed_shift + given.seeds)) if _is_wanted(job, given)]
+    left = [job for job in wanted if dataclasses.astuple(job) not in there]
+    print(f"{describe()}\n{len(left)} of {len(wanted)} runs, {given.workers} workers, to {out}", flush=True)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context = multiprocessing.get_context("spawn")
+    with out.open("a") as file, concurrent.futures.ProcessPoolExecutor(given.workers, context) as pool:
+        for done in concurrent.futures.as_completed([pool.submit(made, job) for job in left]):
+            file.write(json.dumps(done.result()) + "\n")
+            file.flush()
+
+
+def _is_wanted(job: Job, given: argparse.Namespace) -> bool:
+    if job.part == "cleanlab":
+        return bool(given.oracle) and not oracle.is_missing()
+    return any(fnmatch.fnmatch(each, given.only) for each in (job.part, job.name))
+
+
+def _lines(files: Iterable[str | pathlib.Path]) -> list[dict[str, Any]]:
+    found = [pathlib.Path(file) for file in files]
+    return [json.loads(line) for file in found if file.exists() for line in file.read_text().splitlines()]
+
+
+_FIELDS = [field.name for field in dataclasses.fields(Job)]
 
 
 if __name__ == "__main__":

@@ -28,16 +28,18 @@ def split(x: Tensor, y: Tensor, seed: int, *, in_order: bool = False) -> Split:
     return Split(x[train], y[train], x[validation], y[validation])
 
 
-def _table(load: Callable[..., Any]) -> Callable[[Generator], tuple[Tensor, Tensor]]:
+def table(name: str) -> Callable[[Generator], tuple[Tensor, Tensor]]:
+    """One of scikit-learn's own."""
+
     def make(_: Generator) -> tuple[Tensor, Tensor]:
-        x, y = load(return_X_y=True)
+        x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
         return torch.tensor(x).float(), torch.tensor(y)
 
     return make
 
 
 def digits(generator: Generator) -> tuple[Tensor, Tensor]:
-    x, y = _table(datasets.load_digits)(generator)
+    x, y = table("digits")(generator)
     return x.view(-1, 1, 8, 8) / 16, y
 
 
@@ -59,14 +61,14 @@ def tokens(generator: Generator) -> tuple[Tensor, Tensor]:
 
 CLASSES = {
     "digits": digits,
-    "breast cancer": _table(datasets.load_breast_cancer),
-    "wine": _table(datasets.load_wine),
+    "breast cancer": table("breast_cancer"),
+    "wine": table("wine"),
     "images": images,
     "tokens": tokens,
 }
 
 
-TABLES = {"houses": houses, "diabetes": _table(datasets.load_diabetes)}
+TABLES = {"houses": houses, "diabetes": table("diabetes")}
 ALL = {**CLASSES, **TABLES}
 
 
@@ -102,7 +104,7 @@ def copies(data: Split, share: float, generator: Generator) -> Split:
 
 
 def near_copies(data: Split, share: float, generator: Generator) -> Split:
-    found = copies(data, share, Generator().manual_seed(0))
+    found = copies(data, share, generator)
     changed = (found.x_val != data.x_val).flatten(1).any(1)
     spread = data.x.flatten(1).std(0).view(data.x.shape[1:])
     noise = 0.02 * spread * torch.randn(data.x_val.shape, generator=generator)
@@ -201,44 +203,75 @@ def discrete(generator: Generator) -> tuple[Tensor, Tensor]:
     return x, (x.sum(1) + torch.randn(1200, generator=generator) > 7).long()
 
 
-def healthy(seed: int) -> Iterator[tuple[str, Any, Any]]:
-    """Data without a fault, also such as look odd on purpose."""
+def healthy(seed: int) -> Iterator[tuple[str, Callable[[], tuple[Any, Any]]]]:
+    """Data without a fault, also such as look odd on purpose: names, and what makes training and validation."""
     for name, make in ALL.items():
-        data = split(*make(_drawn(seed)), seed)
-        yield name, (data.x, data.y), (data.x_val, data.y_val)
-        again = torch.randint(len(data.y), (len(data.y) // 2,), generator=_drawn(seed))
-        more = torch.cat([data.x, data.x[again]]), torch.cat([data.y, data.y[again]])
-        yield f"{name}, oversampled", more, (data.x_val, data.y_val)
-        if data.x.is_floating_point():
-            spread = data.x.flatten(1).std(0).view(data.x.shape[1:])
-            near = data.x + 0.02 * spread * torch.randn(data.x.shape, generator=_drawn(seed))
-            more = torch.cat([data.x, near]), torch.cat([data.y, data.y])
-            yield f"{name}, augmented", more, (data.x_val, data.y_val)
+        yield name, lambda make=make: _halves(_as_it_is(make, seed))
+        yield f"{name}, oversampled", lambda make=make: _halves(_oversampled(make, seed))
+        if name != "tokens":
+            yield f"{name}, augmented", lambda make=make: _halves(_augmented(make, seed))
     for name, make in {**VALUES, **uneven()}.items():
-        data = split(*make(_drawn(seed)), seed)
-        yield f"{name}, to predict", (data.x, data.y), (data.x_val, data.y_val)
+        yield f"{name}, to predict", lambda make=make: _halves(_as_it_is(make, seed))
     for apart in (0.5, 1.0, 1.5, 2.0, 3.0):
-        data = split(*overlapping(apart)(_drawn(seed)), seed)
-        yield f"overlap {apart}", (data.x, data.y), (data.x_val, data.y_val)
-    for name, make in (("few values", discrete), ("windows in order", windows)):
-        data = split(*make(_drawn(seed)), seed, in_order=name.endswith("order"))
-        yield name, (data.x, data.y), (data.x_val, data.y_val)
-    yield from _on_purpose(seed)
+        yield f"overlap {apart}", lambda apart=apart: _halves(_as_it_is(overlapping(apart), seed))
+    yield "few values", lambda: _halves(_as_it_is(discrete, seed))
+    yield "windows in order", lambda: _halves(split(*windows(_drawn(seed)), seed, in_order=True))
+    yield from ((name, lambda make=make: make(seed)) for name, make in ON_PURPOSE.items())
 
 
 def _drawn(seed: int) -> Generator:
     return Generator().manual_seed(100 + seed)
 
 
-def _on_purpose(seed: int) -> Iterator[tuple[str, Any, Any]]:
+def _halves(data: Split) -> tuple[Any, Any]:
+    return (data.x, data.y), (data.x_val, data.y_val)
+
+
+def _as_it_is(make: Any, seed: int) -> Split:
+    return split(*make(_drawn(seed)), seed)
+
+
+def _oversampled(make: Any, seed: int) -> Split:
+    data = _as_it_is(make, seed)
+    again = torch.randint(len(data.y), (len(data.y) // 2,), generator=_drawn(seed))
+    return data._replace(x=torch.cat([data.x, data.x[again]]), y=torch.cat([data.y, data.y[again]]))
+
+
+def _augmented(make: Any, seed: int) -> Split:
+    data = _as_it_is(make, seed)
+    spread = data.x.flatten(1).std(0).view(data.x.shape[1:])
+    near = data.x + 0.02 * spread * torch.randn(data.x.shape, generator=_drawn(seed))
+    return data._replace(x=torch.cat([data.x, near]), y=torch.cat([data.y, data.y]))
+
+
+def _measured_twice(seed: int) -> tuple[Any, Any]:
     x, y = overlapping(4.0)(_drawn(seed))
-    twice = torch.arange(1200).repeat_interleave(2)  # measured twice, and a pattern on one side of the split only
+    twice = torch.arange(1200).repeat_interleave(2)  # and a pattern on one side of the split only
     train, validation = twice[:1600], twice[1600:]
-    yield "measured twice", (x[train], y[train]), (x[validation], y[validation])
+    return (x[train], y[train]), (x[validation], y[validation])
+
+
+def _clicks(seed: int) -> tuple[Any, Any]:
+    x = overlapping(4.0)(_drawn(seed))[0]
     clicks = (torch.rand(1200, generator=_drawn(seed)) < 0.05).long()
-    yield "clicks", (x[:900], clicks[:900]), (x[900:], clicks[900:])
-    yield "disjoint classes", (x[y < 2], y[y < 2]), (x[y == 2], y[y == 2])
-    picture, kind = images(_drawn(seed))
-    yield "mirrored with its mask", Moving(picture, 0.5, both=True), None
-    few = torch.cat([(kind != 0).nonzero().flatten(), (kind == 0).nonzero().flatten()[:3]])
-    yield "a few of a class", (picture[few[100:]], kind[few[100:]]), (picture[few[:100]], kind[few[:100]])
+    return (x[:900], clicks[:900]), (x[900:], clicks[900:])
+
+
+def _disjoint(seed: int) -> tuple[Any, Any]:
+    x, y = overlapping(4.0)(_drawn(seed))
+    return (x[y < 2], y[y < 2]), (x[y == 2], y[y == 2])
+
+
+def _few_of_a_class(seed: int) -> tuple[Any, Any]:
+    x, y = images(_drawn(seed))
+    few = torch.cat([(y != 0).nonzero().flatten(), (y == 0).nonzero().flatten()[:3]])
+    return (x[few[100:]], y[few[100:]]), (x[few[:100]], y[few[:100]])
+
+
+ON_PURPOSE: dict[str, Callable[[int], tuple[Any, Any]]] = {
+    "measured twice": _measured_twice,
+    "clicks": _clicks,
+    "disjoint classes": _disjoint,
+    "mirrored with its mask": lambda seed: (Moving(images(_drawn(seed))[0], 0.5, both=True), None),
+    "a few of a class": _few_of_a_class,
+}

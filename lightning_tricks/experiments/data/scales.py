@@ -14,14 +14,12 @@ from torch import Tensor
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.diagnosis.rule import thresholds
-from lightning_tricks.diagnosis.rules.validation_mismatch import LIMITS as OF_VALIDATION
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.data.patterns.copies import are_windows
 from lightning_tricks.experiments.data.patterns.examples import examples_of, listed
-from lightning_tricks.experiments.data.patterns.features import table_of
 from lightning_tricks.experiments.data.patterns.fields import Column
 from lightning_tricks.experiments.data.patterns.neighbours import Data, read_once
+from lightning_tricks.experiments.data.patterns.prepared import Off, holds
 from lightning_tricks.experiments.data.patterns.reading import Patterns
 
 QUESTION = "Do some patterns come in another unit?"
@@ -54,9 +52,14 @@ def scales(data: Any, val_data: Any = None) -> Answer:
 
     Returns:
         Numbers: ``others``: patterns in another unit, and the ``factor`` to the most; of validation ``off``: the share
-        of features whose median or quartile range is another.
+        of features whose median or quartile range is another. Where there are such, and targets can be predicted:
+        ``known``, the error of a small model over that of a guess, of the training patterns that it has not seen, and
+        how far it comes from a guess to that error in validation: as this is ``given``, and ``restored`` to the
+        training's means and scales.
 
-        How to read it: images read by two ways, one of which divides by 255; a source that measures in metres.
+        How to read it: images read by two ways, one of which divides by 255; a source that measures in metres. Given
+        near 1: validation is of other groups or times, and what is learned holds there. Restored near 1 and given far
+        under it: its transform was forgotten.
 
     >>> x = torch.rand(200, 3, 8, 8)
     >>> x[:10] *= 255
@@ -77,10 +80,13 @@ def _measured(data: Data) -> tuple[Answer, Unit | None]:
         text = f"{len(unit.places)} of {len(train)}, a factor of {unit.factor:.3g} in {unit.name} ({named})"
         shown = examples_of(train, ((int(i), f"{unit.factor:.3g} times the size in {unit.name}") for i in unit.places))
     if data.validation is not None:
-        off = off_scale(train, data.validation)
+        off = Off.of(train, data.validation)
         if off is not None:
-            numbers["off"] = off
-            text += f"; in validation {off:.0%} of the features are off"
+            numbers["off"] = off.share
+            text += f"; in validation {off.share:.0%} of the features are off"
+        told = holds(data) if off is not None and off.features else None
+        if told is not None:
+            numbers |= {"known": told.known, "given": told.given, "restored": told.restored}
     return Answer(text, numbers, examples=shown), unit
 
 
@@ -160,37 +166,6 @@ def _spread(x: np.ndarray) -> float:
     return float(np.subtract(*np.quantile(x, [0.9, 0.1])))
 
 
-def off_scale(train: Patterns, validation: Patterns) -> float | None:
-    """The share of the features that vary in both whose median or quartile range is another.
-
-    Where the halves of the training differ as much, or patterns are windows of a series, the data drift, and a split in
-    time is what it should be.
-    """
-    one, other = (table_of(patterns)[0] for patterns in (train, validation))
-    if one.shape[1] != other.shape[1] or all(column.kind == "tokens" for column in train.inputs):
-        return None
-    if are_windows(train):
-        return None
-    stride = max(1, one.shape[1] // _MOST) | 1
-    own, others = one[:, ::stride].double().numpy(), other[:, ::stride].double().numpy()
-    if min(len(own), len(others)) < OF_VALIDATION.patterns:
-        return None
-    found, half = _off(own, others), len(own) // 2
-    drift = _off(own[:half], own[half:])
-    return None if found is None or drift is None else max(found - drift, 0.0)
-
-
-def _off(one: np.ndarray, other: np.ndarray) -> float | None:
-    (low, mid, high), (lower, middle, higher) = (np.quantile(x, [0.25, 0.5, 0.75], axis=0) for x in (one, other))
-    spread, of_other = high - low, higher - lower
-    vary = (spread > 0) & (of_other > 0)
-    if not vary.any():
-        return None
-    ratio = np.abs(np.log(of_other[vary] / spread[vary]))
-    shift = np.abs(middle - mid)[vary] / np.maximum(spread, of_other)[vary]
-    return float(((ratio > math.log(OF_VALIDATION.ratio)) | (shift > OF_VALIDATION.shift)).mean())
-
-
 @thresholds
 class LIMITS:
     factor: float = 10.0  # between units: centimetres and metres have 100, pixels 255
@@ -200,6 +175,12 @@ class LIMITS:
     of_class: float = 0.9  # of a class in a group, and of the group in the class: then it is the class that is so
     alike: float = 3.0  # between the spreads of the two groups' logarithms
     share: float = 0.5  # of the features, as of the rule that reads them in a training
+    known: float = 0.9  # of a guess's error: else targets do not tell
+    # Of the way from a guess to that error. Without its transform .4 at most as given, .88 and more restored; of other
+    # groups, sizes and times .64 and more as given (.4 where a model has to go far beyond), .54 at most restored.
+    restored: float = 0.7
+    gain: float = 0.3
+    given: float = 0.3
 
 
 def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
@@ -240,19 +221,38 @@ def _is_a_class(data: Data, unit: Unit) -> bool:
 
 def of_validation(found: Experiment, data: Data, step: int = 0) -> Iterator[Finding]:
     """Validation in another unit, or with its features in another order."""
-    why = (
-        Criterion("share of features with another mean or spread", found.numbers.get("off", 0.0), ">", LIMITS.share),
+    numbers = found.numbers
+    off = Criterion("share of features with another mean or spread", numbers.get("off", 0.0), ">", LIMITS.share)
+    told = numbers.get("known", math.inf) < LIMITS.known
+    restored, given = numbers.get("restored", math.nan), numbers.get("given", math.nan)
+    forgotten = (
+        Criterion("what holds of the training once validation has its scales", restored, ">=", LIMITS.restored),
+        Criterion("what that gains", restored - given, ">=", LIMITS.gain),
     )
-    if not why[0].holds:
+    otherwise = (off, *((Criterion("what holds of the training", given, "<", LIMITS.given),) if told else ()))
+    why = next(
+        (each for each in ((forgotten, otherwise) if told else (otherwise,)) if all(one.holds for one in each)), None
+    )
+    if why is None:
         return
     explanation = (
-        f"In validation {found.numbers['off']:.0%} of the input features have another mean or spread than in the "
-        "training: the two are not prepared alike, or their columns stand in another order."
+        f"In validation {numbers['off']:.0%} of the input features have another mean or spread than in the training"
     )
-    todo = Remedy("same_transform", "one transform for both: fit it on the training data, apply it to validation")
-    yield Finding(
-        "validation_mismatch", None, "warning", step, dict(found.numbers), explanation, (todo,), decided_by=why
+    if why is forgotten:
+        explanation += (
+            f". What the training says of targets holds there for {max(given, 0.0):.0%}, and for {restored:.0%} once "
+            "they have the training's means and scales: their transform was forgotten, or fitted to other data."
+        )
+    else:
+        explanation += ": the two are not prepared alike, or their columns stand in another order."
+    todo = Remedy(
+        "same_transform",
+        "one transform for both: scaler.fit(x_train), then scaler.transform(x_val), or T.Normalize in both",
     )
+    off_scale = None if data.validation is None else Off.of(data.train, data.validation)
+    features = () if off_scale is None else off_scale.features
+    evidence = {**numbers, "features": ", ".join(features)}
+    yield Finding("validation_mismatch", None, "warning", step, evidence, explanation, (todo,), decided_by=why)
 
 
 @tried("scales", order=24, brings=_brings)

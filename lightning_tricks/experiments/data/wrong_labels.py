@@ -17,7 +17,8 @@ from lightning_tricks.experiments.asking.registry import Subject, tried
 from lightning_tricks.experiments.data.patterns.copies import keys_of
 from lightning_tricks.experiments.data.patterns.examples import SHOWN, examples_of, listed
 from lightning_tricks.experiments.data.patterns.neighbours import NEAREST, Data, Neighbours, read_once
-from lightning_tricks.experiments.data.patterns.noise import estimate, out_of_fold_scores
+from lightning_tricks.experiments.data.patterns.noise import estimate
+from lightning_tricks.experiments.data.patterns.predicting import out_of_fold_scores
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 QUESTION = "How many labels do their neighbours contradict?"

@@ -18,7 +18,7 @@ from lightning_tricks.experiments.data.patterns.copies import keys_of
 from lightning_tricks.experiments.data.patterns.examples import SHOWN, examples_of, listed
 from lightning_tricks.experiments.data.patterns.features import values_of
 from lightning_tricks.experiments.data.patterns.neighbours import NEAREST, Data, Neighbours, read_once
-from lightning_tricks.experiments.data.patterns.noise import out_of_fold
+from lightning_tricks.experiments.data.patterns.predicting import fitted
 from lightning_tricks.experiments.data.patterns.residuals import Wrong, normal_scores, spread, wrong
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
@@ -44,7 +44,7 @@ def wrong_values(data: Any) -> Answer:
         The most suspicious patterns are ``examples``. Numbers: ``share`` of wrong targets, from ``low`` to ``high``
         (95 %); ``noise``: the spread of the others about the prediction, over that of all targets, in ranks;
         ``toward``: of targets that lie far off, the share that lies toward the median, at the least: of noise a half,
-        of wrong ones most; ``patterns``.
+        of wrong ones most; ``least``: the share's lower end by the likelihood alone; ``patterns``.
 
         How to read it: the share is one of wrong targets where noise is under a half and toward over it. Else targets
         can hardly be predicted, or some are far off by nature.
@@ -70,10 +70,10 @@ def _measured(data: Data) -> Answer:
         raise NotAskedError("too few patterns" if len(places) < _FEWEST else "the targets are few different numbers")
     found, predicted = _predicted(data.features[torch.from_numpy(places)], values)
     numbers = {"share": found.share, "low": found.low, "high": found.high, "noise": found.scale, "toward": found.toward}
-    numbers["patterns"] = float(len(places))
+    numbers |= {"least": found.least, "patterns": float(len(places))}
     if found.scale > LIMITS.noise:
         return Answer(f"not to be told: {found.scale:.0%} of the targets' spread cannot be predicted", numbers)
-    if found.low <= 0 or found.toward <= LIMITS.toward:
+    if found.least <= 0 or found.toward <= LIMITS.toward:
         return Answer("none that noise does not explain", numbers)
     order = np.argsort(-found.probability, kind="stable")[: max(round(found.share * len(places)), 0)]
     said = np.quantile(values, torch.special.ndtr(torch.from_numpy(predicted[order])).clamp(0, 1).numpy())
@@ -93,12 +93,13 @@ def _predicted(features: Tensor, values: np.ndarray) -> tuple[Wrong, np.ndarray]
     trusted = np.ones(len(scores), bool)
     for _ in range(_ROUNDS):
         weights = torch.from_numpy(trusted.astype(np.float32))
-        fitted = out_of_fold(features, torch.from_numpy(scores)[:, None], weights, bent=True)[:, 0].double().numpy()
+        model = fitted(features, torch.from_numpy(scores)[:, None], weights, bent=True)
+        said = model.scores[:, 0].double().numpy()
         around = np.where(trusted[near.index], scores[near.index], np.nan)
         around[np.isnan(around).all(1)] = 0.0
-        alike = fitted.copy()  # neighbours are asked of some only where patterns are many
+        alike = said.copy()  # neighbours are asked of some only where patterns are many
         alike[near.asked] = np.nanmedian(around, 1)
-        best = min((fitted, alike, (fitted + alike) / 2), key=lambda each: spread(scores - each))
+        best = min((said, alike, (said + alike) / 2), key=lambda each: spread(scores - each))
         found = wrong(values, best, near)
         trusted = found.probability < LIMITS.trusted
     return found, best
@@ -106,7 +107,7 @@ def _predicted(features: Tensor, values: np.ndarray) -> tuple[Wrong, np.ndarray]
 
 @thresholds
 class LIMITS:
-    low: float = 0.005  # of the targets: the interval's lower end
+    least: float = 0.005  # of the targets, as the likelihood has it
     share: float = 0.02
     noise: float = 0.5  # of the targets' spread, in ranks
     toward: float = 0.5  # what noise has, whatever its tails
@@ -117,7 +118,7 @@ def judged(found: Experiment, step: int = 0) -> Iterator[Finding]:
     """Numbers that are wrong."""
     numbers = found.numbers
     why = (
-        Criterion("share of wrong targets, at the least", numbers["low"], ">", LIMITS.low),
+        Criterion("share of wrong targets, at the least", numbers["least"], ">", LIMITS.least),
         Criterion("share of wrong targets", numbers["share"], ">=", LIMITS.share),
         Criterion("noise of the others, over the targets' spread", numbers["noise"], "<=", LIMITS.noise),
         Criterion("share of those far off that lies toward the median", numbers["toward"], ">", LIMITS.toward),

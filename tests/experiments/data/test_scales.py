@@ -76,6 +76,43 @@ def test_validation_that_is_prepared_otherwise(change):
     assert finding.problem == "validation_mismatch"
 
 
+def told(x):
+    """Targets that can be predicted."""
+    return x[:, 0] + (2 * x[:, 1]).sin()
+
+
+WIDE = torch.cat([TABLE[:, :1] * 7 + 30, torch.rand(600, 1, generator=G), TABLE[:, 2:]], 1)  # three are standard
+
+
+@pytest.mark.parametrize("scaled", ["training", "validation"])
+@pytest.mark.parametrize("order", [torch.arange(600), WIDE[:, 2].argsort()], ids=["random", "sorted"])
+def test_a_scaler_that_was_forgotten_of_a_few_columns(scaled, order):
+    x, y = WIDE[order], told((WIDE - WIDE.mean(0)) / WIDE.std(0))[order]
+    every_third = torch.arange(600) % 3 == 0
+    parts = {"training": x[~every_third], "validation": x[every_third]}
+    parts[scaled] = (parts[scaled] - WIDE.mean(0)) / WIDE.std(0)
+    data = Data((parts["training"], y[~every_third]), (parts["validation"], y[every_third]))
+    answer, _ = module._measured(data)
+    assert answer.numbers["off"] < module.LIMITS.share
+    made = lt.Experiment("scales", "", answer.text, answer.numbers)
+    (finding,) = module.of_validation(made, data)
+    assert finding.problem == "validation_mismatch"
+    assert "0[:, 0] (" in finding.evidence["features"]
+    assert [each.name for each in finding.decided_by][-1] == "what that gains"
+
+
+def test_validation_of_another_group():
+    groups = torch.arange(600) // 300
+    x = TABLE + 4 * groups[:, None]
+    y = told(x[:, :2] / 4)
+    in_validation = (groups == 1) & (torch.arange(600) % 2 == 0)
+    training = (groups == 0) | (torch.arange(600) % 20 == 11)
+    data = Data((x[training], y[training]), (x[in_validation], y[in_validation]))
+    answer, _ = module._measured(data)
+    assert answer.numbers["off"] > module.LIMITS.share
+    assert not list(module.of_validation(lt.Experiment("scales", "", answer.text, answer.numbers), data))
+
+
 def test_data_that_drift_in_time():
     walk = torch.randn(600, 5, generator=G).cumsum(0)
     assert not alarms(walk[:400], walk[400:])

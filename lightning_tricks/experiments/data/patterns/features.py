@@ -29,7 +29,14 @@ class Space:
     @classmethod
     def of(cls, patterns: Patterns) -> Space:
         """Fitted to patterns."""
-        scales, parts = [], []
+        scaled = cls.scaled_by(patterns)
+        whole = scaled(patterns)
+        return cls(scaled.scales, _principal(whole) if whole.shape[1] > DIMENSIONS else None)
+
+    @classmethod
+    def scaled_by(cls, patterns: Patterns) -> Space:
+        """Their means and scales, without components."""
+        scales = []
         for column in patterns.inputs:
             values = _numbers(column)
             mean, scale = values.mean(0), values.std(0, correction=0)
@@ -38,9 +45,7 @@ class Space:
             # What hardly varies is no more than rounding: it is not to be blown up to the size of the others.
             scale = torch.where(scale > 1e-6 * (1 + mean.abs()), scale, torch.inf)
             scales.append((mean, scale))
-            parts.append((values - mean) / scale)
-        whole = torch.cat(parts, 1)
-        return cls(tuple(scales), _principal(whole) if whole.shape[1] > DIMENSIONS else None)
+        return cls(tuple(scales), None)
 
     def __call__(self, patterns: Patterns) -> Tensor:
         """A matrix of patterns and features."""

@@ -15,18 +15,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Generator, Tensor
 
 _OVERLAPS = 80  # points of the density
 _POWERS = (0.0, 0.5, 0.9, 1.3)  # at which it falls
 _SHARES = np.linspace(0, 1, 51)  # of neighbourhoods without overlap
 NOISE = np.concatenate([np.arange(0, 0.06, 0.0025), np.arange(0.06, 0.4, 0.01)])
 INTERVAL = 1.92  # of the log likelihood: 95 %
-_FOLDS = 5
-_UNITS = 200  # random rectifiers, of whose outputs classes are predicted
-_RIDGE = 0.05
-_KNOTS, _UNITS_BESIDE, _RIDGE_BESIDE = 5, 100, 0.01  # of single features, and what goes with these
 
 
 class Noise(NamedTuple):
@@ -108,34 +102,3 @@ def _binomial(chance: np.ndarray, size: int, classes: int) -> np.ndarray:
     for k in many:
         folded[..., min(k, size - k)] += found[..., k]
     return folded
-
-
-def out_of_fold_scores(features: Tensor, classes: np.ndarray, count: int) -> Tensor:
-    """For every pattern what ridge regression on random rectifiers says of its class, fitted without its fold."""
-    return out_of_fold(features, torch.nn.functional.one_hot(torch.from_numpy(classes), count))
-
-
-def out_of_fold(features: Tensor, wanted: Tensor, weights: Tensor | None = None, *, bent: bool = False) -> Tensor:
-    """The same of any numbers, of which some may count less; ``bent``: also of single features with knots."""
-    generator = Generator().manual_seed(0)
-    x = (features - features.mean(0)) / features.std(0).clamp(min=1e-6)
-    units, ridge = (_UNITS_BESIDE, _RIDGE_BESIDE) if bent else (_UNITS, _RIDGE)
-    units = min(units, len(x) // 4)
-    drawn = torch.randn(x.shape[1], units, generator=generator) / math.sqrt(x.shape[1])
-    hidden = (x @ drawn + torch.randn(units, generator=generator)).relu()
-    knots = x.quantile(torch.linspace(0, 1, _KNOTS + 2)[1:-1], 0) if bent else ()
-    inputs = torch.cat([x, hidden, *((x - knot).relu() for knot in knots)], 1)
-    inputs = (inputs - inputs.mean(0)) / inputs.std(0).clamp(min=1e-6)
-    inputs, wanted = torch.cat([inputs, torch.ones(len(x), 1)], 1).double(), wanted.double()
-    fold = torch.randperm(len(x), generator=generator) % _FOLDS
-    counted = torch.ones(len(x), 1).double() if weights is None else weights.double()[:, None]
-    products = [
-        ((counted[own] * inputs[own]).T @ inputs[own], (counted[own] * inputs[own]).T @ wanted[own])
-        for own in (fold == k for k in range(_FOLDS))
-    ]
-    square, cross = sum(p[0] for p in products), sum(p[1] for p in products)
-    scores = torch.zeros(len(x), wanted.shape[1], dtype=torch.float64)
-    for k, (own_square, own_cross) in enumerate(products):
-        damped = ridge * float((fold != k).sum()) * torch.eye(inputs.shape[1], dtype=torch.float64)
-        scores[fold == k] = inputs[fold == k] @ torch.linalg.solve(square - own_square + damped, cross - own_cross)
-    return scores.float()

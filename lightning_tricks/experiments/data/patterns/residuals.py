@@ -20,6 +20,9 @@ from lightning_tricks.experiments.data.patterns.noise import INTERVAL, NOISE
 
 _TAILS = (1.5, 2.0, 3.0, 6.0, 100.0)  # degrees of freedom of Student's distribution
 _SCALES = np.geomspace(0.5, 1.5, 9)  # of the noise, over what its quartiles say
+# Noise is hardly ever of the kind that is fitted: of 80 intervals of the likelihood alone 62 held what was planted (in
+# 5 sets, 8 seeds, 5 and 20 %), of such that are so much wider 76.
+_WIDER = 1.75
 _QUARTILE = 0.6745  # of the normal distribution
 _MOST_SKEW = 0.6
 _LOCAL = (0.1, 10.0)  # of the noise, at a place
@@ -29,8 +32,8 @@ _OFF_CENTRE = 0.25  # of a prediction, as a score: in the centre no side is towa
 
 
 class Wrong(NamedTuple):
-    """The share of wrong targets, its interval, the noise's scale, each one's probability, and of
-    targets that lie far off the share that lies toward the centre, at the least."""
+    """The share of wrong targets, its interval, the noise's scale, each one's probability, of targets that lie far off
+    the share that lies toward the centre, at the least, and the share's lower end by the likelihood alone."""
 
     share: float
     low: float
@@ -38,6 +41,7 @@ class Wrong(NamedTuple):
     scale: float
     probability: np.ndarray
     toward: float
+    least: float
 
 
 def normal_scores(values: np.ndarray) -> np.ndarray:
@@ -75,8 +79,9 @@ def wrong(values: np.ndarray, predicted: np.ndarray, near: Neighbours) -> Wrong:
     share = float((weights * NOISE).sum() / weights.sum())
     own = _noise(residual, scale, skew)[:, best] / local
     probability = share * other / np.maximum((1 - share) * own + share * other, 1e-300)
-    toward = _toward(values, predicted)
-    return Wrong(share, min(share, float(likely.min())), max(share, float(likely.max())), scale, probability, toward)
+    least, most = min(share, float(likely.min())), max(share, float(likely.max()))
+    interval = max(share - _WIDER * (share - least), 0.0), min(share + _WIDER * (most - share), 1.0)
+    return Wrong(share, *interval, scale, probability, _toward(values, predicted), least)
 
 
 def _local(residual: np.ndarray, near: Neighbours) -> np.ndarray:
