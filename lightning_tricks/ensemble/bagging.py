@@ -14,11 +14,9 @@ from lightning_tricks.ensemble import distributed
 from lightning_tricks.ensemble.data.data_module import BootstrapDataModule, members_of_process
 from lightning_tricks.ensemble.data.loader import rows
 from lightning_tricks.ensemble.evaluation.prediction import Task
+from lightning_tricks.ensemble.mapping.stack import Stack
 from lightning_tricks.ensemble.members import make_members
-from lightning_tricks.ensemble.training import backend as backends
-from lightning_tricks.ensemble.training.batched import BatchedLayers
-from lightning_tricks.ensemble.training.epoch_hooks import EpochHooks
-from lightning_tricks.ensemble.training.functions import NotMappableError
+from lightning_tricks.ensemble.training.chosen_backend import Backend, ChosenBackend
 from lightning_tricks.ensemble.training.optimizers import (
     clip,
     move_to_stack,
@@ -27,16 +25,10 @@ from lightning_tricks.ensemble.training.optimizers import (
     why_separate,
 )
 from lightning_tricks.ensemble.training.separate import SeparateOptimizers
-from lightning_tricks.ensemble.training.stack import Stack
-from lightning_tricks.ensemble.training.steps import looped_losses
 from lightning_tricks.ensemble.training.stopping import MemberStopping
-from lightning_tricks.ensemble.training.ways import Losses, ProvenWays
-from lightning_tricks.model.processes import any_process
-
-Backend = Literal["auto", "vmap", "loop"]
 
 
-class BaggingEnsemble(EpochHooks):
+class BaggingEnsemble(ChosenBackend):
     """Trains K differently initialised LightningModules, each on its own draws, in one fit; their mean predicts.
 
     Breiman 1996, "Bagging predictors": K training sets drawn with replacement, one network trained on each up to a
@@ -110,10 +102,8 @@ class BaggingEnsemble(EpochHooks):
         stopping = None if monitor is None else MemberStopping(patience, mode, min_delta)
         super().__init__(make_members(make_member, num_members, seed), task, monitor, stopping, parallel, log_members)
         self.backend = backend
-        self.used_backend: str | None = None
-        self.reason = ""
-        self._ways: ProvenWays | None = None
-        self._resumed: dict[str, Any] | None = None
+        self.used_backend, self.reason = None, ""
+        self._ways, self._resumed = None, None
         self._batch_size = 0
         self._fused: list[int] = []
 
@@ -172,57 +162,6 @@ class BaggingEnsemble(EpochHooks):
         _lightning.without_gradient_exchange(self.trainer)
         self._member_logger.call_hook("on_train_start")
 
-    def _use(self, name: str, cause: str, *, warn: bool = False) -> None:
-        self.used_backend, self.reason = name, cause
-        if warn and self.backend != "loop":
-            _lightning.rank_zero_warn(
-                f"{type(self.networks[0]).__name__} is trained by the loop over members, one after the other: {cause}"
-            )
-
-    def _choose(self, batch: Any, batch_idx: int) -> None:
-        """At the first batch, on copies: what works and what is faster; resumed, whether the same still works."""
-        saved = self._resumed or {}
-        wanted = saved.get("used_backend") or self.backend
-        if wanted == "loop":
-            return self._use("loop", "as before" if saved else "asked for")
-        cause, benchmark = self._why_not_mapped(batch, batch_idx)
-        if self.trainer.world_size > 1 and any_process(cause is not None, self.device):
-            cause = cause or "another process cannot map its batch"
-        if cause is not None:
-            return self._use("loop", cause, warn=True)
-        assert benchmark is not None
-        if wanted == "vmap":
-            self._use("vmap", "as before" if saved else "asked for")
-        else:
-            mapped, looped = distributed.summed_over_processes(self.trainer, benchmark.seconds())
-            name = "vmap" if mapped <= looped else "loop"
-            self._use(name, f"a step took {mapped * 1e3:.2f} ms mapped and {looped * 1e3:.2f} ms looped")
-        if self.used_backend == "vmap":
-            self._take_layers(benchmark.batched is not None and saved.get("batched", True))
-            self._ways = ProvenWays(self._why_not_here, lambda: self._batched)
-        return None
-
-    def _why_not_mapped(self, batch: Any, batch_idx: int) -> tuple[str | None, backends.BackendBenchmark | None]:
-        assert self._stack is not None
-        cause = backends.why_not_mappable(self._stack.members, self.device)
-        if cause is not None:
-            return cause, None
-        try:
-            benchmark = backends.BackendBenchmark(self._stack, self.active, batch, batch_idx, self.trainer)
-        except Exception as error:  # whatever the copying of a member's attributes raises
-            return f"no copy can be made of it to try a mapped step ({error})", None
-        return benchmark.why_not_mapped(), benchmark
-
-    def _why_not_here(self, batch: Any, batch_idx: int) -> str | None:
-        """In the middle of a training, where a step takes another way than before."""
-        cause, benchmark = self._why_not_mapped(batch, batch_idx)
-        if benchmark is not None and benchmark.batched is None:
-            self._take_layers(False)
-        return cause
-
-    def _take_layers(self, known: bool) -> None:
-        self._batched = BatchedLayers(self._stack) if known and self._stack is not None else None
-
     # --- the training
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
@@ -246,29 +185,6 @@ class BaggingEnsemble(EpochHooks):
         self._member_logger.replay(all_logged, size, True)
         self._batch_size = size
         return None if losses is None else losses.sum()
-
-    def _losses(self, stack: Stack, batch: Any, batch_idx: int) -> Losses:
-        if self._ways is not None:
-            try:
-                return self._ways.losses(stack, self.active, batch, batch_idx)
-            except NotMappableError as error:
-                self._go_on_in_loop(str(error))
-        return looped_losses(stack.members, self.active, batch, batch_idx)
-
-    def _go_on_in_loop(self, cause: str) -> None:
-        self._use("loop", f"{cause} (from step {self.trainer.global_step} on)", warn=True)
-        self._ways = self._batched = None
-
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
-        if self._ways is not None and self._stack is not None:  # a hook or a callback may have changed single members
-            cause = backends.why_not_mappable(self._stack.members, self.device)
-            if cause is not None:
-                self._go_on_in_loop(cause)
-
-    def on_train_end(self) -> None:
-        super().on_train_end()
-        self._ways = None
 
     def _size(self, batch: Any) -> int:
         """B of a batch ``[K, B, ...]``."""

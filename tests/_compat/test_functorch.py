@@ -10,8 +10,8 @@ from torch import nn
 
 from lightning_tricks._compat import functorch
 from lightning_tricks._compat import lightning as _lightning
-from lightning_tricks.ensemble.training.batched import BatchedLayers
-from lightning_tricks.ensemble.training.stack import Stack
+from lightning_tricks.ensemble.mapping.batched import BatchedLayers
+from lightning_tricks.ensemble.mapping.stack import Stack
 from tests.ensemble.trainings import Plain, difference, fit, network
 
 NAMES = [

@@ -6,7 +6,7 @@ import torch
 
 from lightning_tricks._compat import lightning_module
 from lightning_tricks._compat.lightning_module import LowOverheadModule, overrides
-from lightning_tricks.ensemble.training import backend
+from lightning_tricks.ensemble.mapping import backend
 from tests.ensemble.trainings import Plain, difference, fit
 
 

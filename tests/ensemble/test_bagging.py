@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 import lightning_tricks.ensemble as le
-from lightning_tricks.ensemble.training import backend as benchmarks
+from lightning_tricks.ensemble.mapping import backend as benchmarks
 from tests.ensemble.trainings import Plain, Rich, Smooth, data, difference, fit, separate, trainer
 from tests.versions import LIGHTNING
 

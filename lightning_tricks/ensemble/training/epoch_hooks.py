@@ -15,13 +15,13 @@ from lightning_tricks.ensemble.data.loader import MemberBatches, MemberRows, row
 from lightning_tricks.ensemble.evaluation.out_of_bag import member_losses
 from lightning_tricks.ensemble.evaluation.prediction import Task
 from lightning_tricks.ensemble.evaluation.predictor import EnsemblePredictor
+from lightning_tricks.ensemble.mapping.batched import BatchedLayers
+from lightning_tricks.ensemble.mapping.logged_values import LoggedValues, capture_logging
+from lightning_tricks.ensemble.mapping.stack import Stack
 from lightning_tricks.ensemble.members import FORWARDED_HOOKS
-from lightning_tricks.ensemble.training.batched import BatchedLayers
-from lightning_tricks.ensemble.training.logged_values import LoggedValues, capture_logging
 from lightning_tricks.ensemble.training.member_logger import MemberLogger
 from lightning_tricks.ensemble.training.optimizers import select_rows
 from lightning_tricks.ensemble.training.separate import SeparateOptimizers
-from lightning_tricks.ensemble.training.stack import Stack
 from lightning_tricks.ensemble.training.stopping import MemberStopping
 from lightning_tricks.model.processes import any_process
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_tricks._compat.lightning_module import overrides
 from lightning_tricks._compat.torchmetrics import last_value
-from lightning_tricks.ensemble.training.logged_values import (
+from lightning_tricks.ensemble.mapping.logged_values import (
     LoggedMetric,
     LoggedValues,
     MemberValues,

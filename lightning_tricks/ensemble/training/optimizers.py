@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
 from lightning_tricks._compat.torch_optim import skip_graph_capture_check
-from lightning_tricks.ensemble.training.stack import Stack
+from lightning_tricks.ensemble.mapping.stack import Stack
 
 # Every number of these updates depends on its own gradient alone, so that K members in one tensor are K members.
 ELEMENTWISE = (

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
 from lightning_tricks.ensemble.data.loader import rows
-from lightning_tricks.ensemble.training.logged_values import LoggedValues, capture_logging
+from lightning_tricks.ensemble.mapping.logged_values import LoggedValues, capture_logging
+from lightning_tricks.ensemble.mapping.steps import loss_of
 from lightning_tricks.ensemble.training.optimizers import clip, optimizers_and_schedulers
-from lightning_tricks.ensemble.training.steps import loss_of
 
 
 class SeparateOptimizers:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_tricks.ensemble.mapping.stack import Stack
 from lightning_tricks.ensemble.training.optimizers import clip, move_to_stack, optimizers_and_schedulers
-from lightning_tricks.ensemble.training.stack import Stack
 from tests.ensemble.trainings import Plain, Smooth, difference, fit, separate
 from tests.versions import TORCH
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import lightning_tricks as lt
-from lightning_tricks.ensemble.training import proof
-from lightning_tricks.ensemble.training.stack import Stack
-from lightning_tricks.ensemble.training.steps import mapped_losses
+from lightning_tricks.ensemble.mapping import proof
+from lightning_tricks.ensemble.mapping.stack import Stack
+from lightning_tricks.ensemble.mapping.steps import mapped_losses
 from lightning_tricks.nn import dropout
 from tests.ensemble.trainings import DOUBLE, Plain, Smooth, data, difference, fit, separate
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_tricks.ensemble.training.backend import why_not_mappable
+from lightning_tricks.ensemble.mapping.backend import why_not_mappable
 from tests.ensemble.trainings import Smooth, difference, fit, separate
 
 

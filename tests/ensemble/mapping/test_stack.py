@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_tricks.ensemble.training.stack import Stack
+from lightning_tricks.ensemble.mapping.stack import Stack
 
 
 def members(count=3):

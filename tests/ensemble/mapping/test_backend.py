@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lightning_tricks.ensemble import BaggingEnsemble, BootstrapDataModule
-from lightning_tricks.ensemble.training import backend
-from lightning_tricks.ensemble.training.stack import Stack
+from lightning_tricks.ensemble.mapping import backend
+from lightning_tricks.ensemble.mapping.stack import Stack
 from tests.ensemble.trainings import Plain, Rich, data, difference, fit, network, trainer
 
 

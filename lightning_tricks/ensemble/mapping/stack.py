@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tricks._compat.torch_modules import buffers_of, parameters_of
-from lightning_tricks.ensemble.training.logged_values import metrics_of
+from lightning_tricks.ensemble.mapping.logged_values import metrics_of
 
 # Under so many outputs a batched product with the patterns as columns, ``[out, in] x [in, B]``, is the faster one.
 NARROW = 12

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import lightning_tricks as lt
-from lightning_tricks.ensemble.training import proof
-from lightning_tricks.ensemble.training.batched import BatchedLayers
+from lightning_tricks.ensemble.mapping import proof
+from lightning_tricks.ensemble.mapping.batched import BatchedLayers
+from lightning_tricks.ensemble.mapping.stack import Stack
 from lightning_tricks.ensemble.training.optimizers import ELEMENTWISE, move_to_stack
-from lightning_tricks.ensemble.training.stack import Stack
 from tests.ensemble.trainings import DOUBLE, Plain, trainer
 
 pytestmark = pytest.mark.oracle

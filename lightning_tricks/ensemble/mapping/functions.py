@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from lightning_tricks._compat import functorch
 from lightning_tricks._compat.functorch import is_mapped, on_all
 from lightning_tricks._compat.trees import tree_flatten, tree_unflatten
-from lightning_tricks.ensemble.training.losses import cross_entropy_of_all
+from lightning_tricks.ensemble.mapping.losses import cross_entropy_of_all
 
 
 class NotMappableError(RuntimeError):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_tricks.ensemble.training.functions import MappedFunctions
+from lightning_tricks.ensemble.mapping.functions import MappedFunctions
 from tests.ensemble.trainings import DOUBLE, Plain, Smooth, difference, fit, separate
 
 pytestmark = pytest.mark.oracle

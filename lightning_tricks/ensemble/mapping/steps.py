@@ -13,16 +13,16 @@ from lightning_tricks._compat.functorch import call_mapped, is_mapped
 from lightning_tricks._compat.torch_modules import buffers_of, children_of, parameters_of
 from lightning_tricks._compat.trees import tree_flatten, tree_unflatten
 from lightning_tricks.ensemble.data.loader import rows
-from lightning_tricks.ensemble.training.batched import BatchedLayers
-from lightning_tricks.ensemble.training.functions import MappedFunctions, NotMappableError
-from lightning_tricks.ensemble.training.logged_values import (
+from lightning_tricks.ensemble.mapping.batched import BatchedLayers
+from lightning_tricks.ensemble.mapping.functions import MappedFunctions, NotMappableError
+from lightning_tricks.ensemble.mapping.logged_values import (
     LoggedValues,
     StackedLoggedValues,
     capture_logging,
     metrics_of,
     split_by_member,
 )
-from lightning_tricks.ensemble.training.stack import Stack
+from lightning_tricks.ensemble.mapping.stack import Stack
 
 
 def mapped_losses(

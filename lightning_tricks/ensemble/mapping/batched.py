@@ -15,7 +15,7 @@ from lightning_tricks._compat import functorch
 from lightning_tricks._compat.functorch import is_mapped, on_all
 from lightning_tricks._compat.torch_modules import backward_hooks_of, forward_hooks_of, forward_pre_hooks_of
 from lightning_tricks.activations import activation_of
-from lightning_tricks.ensemble.training.stack import Stack
+from lightning_tricks.ensemble.mapping.stack import Stack
 from lightning_tricks.nn.dropout import AlphaDropout
 
 Layer = Callable[[Tensor], Tensor]

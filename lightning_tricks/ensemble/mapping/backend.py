@@ -14,18 +14,18 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from lightning_tricks._compat.lightning_module import TRAINING_STATE
 from lightning_tricks._compat.torch_modules import forward_pre_hooks_of
-from lightning_tricks.ensemble.training.batched import BatchedLayers
-from lightning_tricks.ensemble.training.functions import NotMappableError
-from lightning_tricks.ensemble.training.proof import (
+from lightning_tricks.ensemble.mapping.batched import BatchedLayers
+from lightning_tricks.ensemble.mapping.functions import NotMappableError
+from lightning_tricks.ensemble.mapping.proof import (
     Outcome,
     first_difference,
     in_double,
     looped_outcome,
     mapped_outcome,
 )
-from lightning_tricks.ensemble.training.stack import Stack
-from lightning_tricks.ensemble.training.steps import looped_losses, mapped_losses
-from lightning_tricks.ensemble.training.ways import first_line
+from lightning_tricks.ensemble.mapping.stack import Stack
+from lightning_tricks.ensemble.mapping.steps import looped_losses, mapped_losses
+from lightning_tricks.ensemble.mapping.ways import first_line
 
 CLEARLY = 1.5  # from how much slower on no further step is timed
 ROUNDS, ENOUGH = 4, 0.05  # timed steps of each kind, and seconds: what takes long is not disturbed by much

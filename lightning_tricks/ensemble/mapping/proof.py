@@ -17,10 +17,10 @@ from torch.overrides import TorchFunctionMode
 from lightning_tricks._compat.torch_modules import DropoutNd
 from lightning_tricks._compat.trees import tree_map
 from lightning_tricks.ensemble.data.loader import rows
-from lightning_tricks.ensemble.training.batched import BatchedLayers
-from lightning_tricks.ensemble.training.functions import NotMappableError
-from lightning_tricks.ensemble.training.stack import Stack
-from lightning_tricks.ensemble.training.steps import looped_losses, mapped_losses
+from lightning_tricks.ensemble.mapping.batched import BatchedLayers
+from lightning_tricks.ensemble.mapping.functions import NotMappableError
+from lightning_tricks.ensemble.mapping.stack import Stack
+from lightning_tricks.ensemble.mapping.steps import looped_losses, mapped_losses
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.nn.dropout import AlphaDropout
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_tricks.ensemble.training.losses import stacked_cross_entropy
+from lightning_tricks.ensemble.mapping.losses import stacked_cross_entropy
 
 
 @pytest.mark.parametrize("classes", [2, 10, 64, 65])

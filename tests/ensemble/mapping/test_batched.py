@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_tricks.ensemble.training.backend import BackendBenchmark
-from lightning_tricks.ensemble.training.batched import BatchedLayers
-from lightning_tricks.ensemble.training.stack import Stack
-from lightning_tricks.ensemble.training.steps import mapped_losses
+from lightning_tricks.ensemble.mapping.backend import BackendBenchmark
+from lightning_tricks.ensemble.mapping.batched import BatchedLayers
+from lightning_tricks.ensemble.mapping.stack import Stack
+from lightning_tricks.ensemble.mapping.steps import mapped_losses
 from tests.ensemble.trainings import DOUBLE, Plain, difference, fit, separate, trainer
 
 K, B = 4, 5

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_tricks.ensemble.training.batched import BatchedLayers
-from lightning_tricks.ensemble.training.functions import MappedFunctions, NotMappableError
-from lightning_tricks.ensemble.training.logged_values import LoggedValues, StackedLoggedValues
-from lightning_tricks.ensemble.training.stack import Stack
-from lightning_tricks.ensemble.training.steps import mapped_losses
+from lightning_tricks.ensemble.mapping.batched import BatchedLayers
+from lightning_tricks.ensemble.mapping.functions import MappedFunctions, NotMappableError
+from lightning_tricks.ensemble.mapping.logged_values import LoggedValues, StackedLoggedValues
+from lightning_tricks.ensemble.mapping.stack import Stack
+from lightning_tricks.ensemble.mapping.steps import mapped_losses
 from lightning_tricks.model.isolated import random_streams, set_random_streams
 
 Losses = tuple[Tensor | None, "dict[int, LoggedValues] | StackedLoggedValues"]

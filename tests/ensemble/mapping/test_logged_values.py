@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchmetrics import MeanMetric
 
-from lightning_tricks.ensemble.training.logged_values import LoggedValues, capture_logging, metrics_of
+from lightning_tricks.ensemble.mapping.logged_values import LoggedValues, capture_logging, metrics_of
 from tests.ensemble.training.test_member_logger import Measuring
 from tests.ensemble.trainings import Smooth
 

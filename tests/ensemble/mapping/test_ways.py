@@ -3,8 +3,8 @@
 import pytest
 import torch.nn.functional as F
 
-from lightning_tricks.ensemble.training import backend, ways
-from tests.ensemble.training.test_proof import Half, sgd
+from lightning_tricks.ensemble.mapping import backend, ways
+from tests.ensemble.mapping.test_proof import Half, sgd
 from tests.ensemble.trainings import Plain, Smooth, difference, fit, network, separate
 
 
