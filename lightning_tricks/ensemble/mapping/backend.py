@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.weight_norm import WeightNorm
+from torchmetrics import Metric
 
 from lightning_tricks._compat.lightning_module import TRAINING_STATE
 from lightning_tricks._compat.torch_modules import forward_pre_hooks_of
@@ -56,6 +57,8 @@ def _different_attribute(members: list[Any]) -> str | None:
             other = first.get(path)
             if type(module) is not type(other):
                 return f"the type of {path or 'the member'}"
+            if isinstance(module, Metric):  # is called outside of the mapped step, for each member by itself
+                continue
             there = vars(other)
             for name, value in vars(module).items():
                 own = there.get(name)
