@@ -21,6 +21,12 @@ unique, every rule has run, and JSON gives the snapshot again. *time*:
 processor time of a probed step as a multiple of a plain one, medians of three that take turns; empty where it was not
 taken (a model that takes long, a busy machine). *memory*: MB that its peak is higher by.
 
+Every model has a process of its own, forked from one that has used one thread only. A process that is forked after
+torch has computed on several threads waits for ever in its first operation on several, with the probe or without it
+(`torch.set_num_threads(2)`, a convolution, a fork, DETR without the probe: it hung in its first convolution, in 2 of
+2). So DETR hung once. Without a fork it ended in 15 of 15 runs of two steps each, plain and probed, on one thread and
+on two.
+
 Made by `python -m tests.zoo`, with {versions}.
 """
 
