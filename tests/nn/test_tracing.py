@@ -1,5 +1,6 @@
 """One table: every class of lt.nn, and what surgery leaves, under everything in torch that looks inside of a module."""
 
+import contextlib
 import copy
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import fx, nn
 
 import lightning_tricks as lt
+from tests.versions import TORCH
 
 DOUBLE = torch.float64
 AS_BATCH_NORM = {"r_max": 1.0, "d_max": 0.0, "warmup_steps": 0, "r_max_step": 0, "d_max_step": 0}
@@ -104,17 +106,6 @@ def by_gradgradcheck(module, x):
     assert torch.autograd.gradgradcheck(lambda x: called(module, x), (x,), fast_mode=True)
 
 
-WAYS = [
-    by_fx,
-    by_script,
-    by_trace,
-    by_export,
-    by_export_of_any_batch_size,
-    by_compile,
-    by_vmap,
-    by_jvp,
-    by_gradgradcheck,
-]
 WAYS = (
     by_fx, by_script, by_trace, by_vmap, by_jvp, by_gradgradcheck, by_export, by_export_of_any_batch_size, by_compile,
 )  # fmt: skip
@@ -125,8 +116,8 @@ def cannot_be_had(name, way, training):
     batch_norm = name.startswith(tuple(SETTINGS))
     if way is by_script:
         return batch_norm
-    if way is by_fx:
-        return batch_norm and training
+    if way is by_fx:  # torch 2.6 views no buffer in a shape that is traced
+        return (batch_norm and training) or (name == "Standardize" and TORCH < (2, 7))
     if way is by_export_of_any_batch_size:
         return name.startswith("Ghost") and training
     return name.startswith("Ghost") and training and way is by_trace
@@ -153,7 +144,8 @@ def test_looked_into(name, way, training):
         if isinstance(layer, lt.nn.AlphaDropout):
             layer.p = 0.0  # what it draws is not the same twice
     if cannot_be_had(name, way, training):
-        with pytest.raises((fx.proxy.TraceError, TypeError, ValueError)):
+        unsupported = torch._dynamo.exc.Unsupported  # by the compiler of torch 2.6, in an export
+        with pytest.raises((fx.proxy.TraceError, TypeError, ValueError, unsupported)):
             way(module, x)
     else:
         way(module, x)
@@ -161,7 +153,7 @@ def test_looked_into(name, way, training):
 
 def test_alpha_dropout_is_scripted_for_evaluation():
     module = lt.nn.SELULinear(8, 4, dropout=0.5).eval()
-    with pytest.warns(FutureWarning, match="deprecated"):
+    with contextlib.nullcontext() if TORCH < (2, 7) else pytest.warns(FutureWarning, match="deprecated"):
         scripted = torch.jit.script(module)
     x = torch.randn(5, 8)
     torch.testing.assert_close(scripted(x), module(x))

@@ -19,6 +19,7 @@ from lightning.pytorch.tuner import Tuner
 from torch.utils.data import DataLoader, IterableDataset
 
 from tests.callbacks.trainings import Classifier, Gan, Loader, Scheduled, Skipping, batches, cnn, fit, lbfgs, mlp
+from tests.versions import TORCH
 
 from .base import Callbacks, Scenario, Validated, ended, needing, plain
 from .troubles import TROUBLES
@@ -157,6 +158,8 @@ def compiled(place: str) -> Callable[[], Any]:
 
 
 def whole_module_compiled(callbacks: Callbacks) -> Any:
+    if TORCH < (2, 7):
+        pytest.skip("torch 2.6 fails to compile Lightning's own log ('Guard check failed'), without a callback as well")
     module = Classifier()
     return ended(fit(torch.compile(module, backend="eager"), callbacks, batches(3)), module)
 
