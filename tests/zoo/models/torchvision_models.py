@@ -23,7 +23,9 @@ def entries() -> Iterator[Entry]:
     for name in models.list_models(module=models.segmentation):
         yield _entry("segmentation", name, images(), weights_backbone=None, num_classes=5)
     for name in models.list_models(module=models.detection):
-        yield _entry("detection", name, _pictures("keypoint" in name), loss=_sum, weights_backbone=None, num_classes=3)
+        size = {} if "320" in name or name.startswith("ssd") else {"min_size": 128, "max_size": 128}  # else 800 pixels
+        given: dict[str, Any] = {"loss": _sum, "weights_backbone": None, "num_classes": 3, **size}
+        yield _entry("detection", name, _pictures("keypoint" in name), **given)
     for name in models.list_models(module=models.video):
         yield _entry("video", name, _clip(name), num_classes=5)
     for name in models.list_models(module=models.optical_flow):
