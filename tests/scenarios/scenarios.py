@@ -196,8 +196,10 @@ def other_class_tree(callbacks: Callbacks) -> Any:
 
 def logging_to(kind: str, **options: Any) -> Scenario:
     def run(callbacks: Callbacks) -> Any:
+        # MLflow keeps a store by its address, whatever folder that lay in
+        given = {key: str(Path(value).absolute()) if key == "save_dir" else value for key, value in options.items()}
         with mock.patch.dict(os.environ, MLFLOW_ALLOW_FILE_STORE="true"):  # which asks for a data base by now
-            logger = getattr(__import__("lightning.pytorch.loggers", fromlist=[kind]), kind)(**options)
+            logger = getattr(__import__("lightning.pytorch.loggers", fromlist=[kind]), kind)(**given)
             return plain(logger=[logger, CSVLogger("csv")], log_every_n_steps=1)(callbacks)
 
     return run
