@@ -108,7 +108,11 @@ MODELS = {
     "xception_aligned": ("xception41", 32),
     "xcit": ("xcit_nano_12_p8_224", 32),
 }
-DIFFERS = {"csatv2": "the weights of a cosine transform are buffers, which the dispatcher's count takes for no weights"}
+DIFFERS = {
+    "csatv2": "the weights of a cosine transform are buffers, which the dispatcher's count takes for no weights",
+    "naflexvit_base_patch16_siglip": "a layer whose input is a parameter, which the dispatcher's count takes for weights",
+    "gemma4_vit_167m": "clamps before and behind layers, which the dispatcher's count does not take for activations",
+}
 
 
 def entries() -> Iterator[Entry]:

@@ -71,7 +71,7 @@ def _flow(net: nn.Module, batch: Any) -> Tensor:
 
 def _clip(name: str) -> Callable[[], tuple[Tensor]]:
     frames, size = 16, 224 if "mvit" in name or name == "s3d" else 64  # s3d: its last kernel has 7 x 7 places
-    return lambda: (torch.randn(1 if "mvit" in name else 2, 3, frames, size, size),)
+    return lambda: (torch.randn(1 if size == 224 else 2, 3, frames, size, size),)
 
 
 ENTRIES = list(entries())
