@@ -110,7 +110,7 @@ MODELS = {
 }
 DIFFERS = {
     "csatv2": "the weights of a cosine transform are buffers, which the dispatcher's count takes for no weights",
-    "naflexvit_base_patch16_siglip": "a layer whose input is a parameter, which the dispatcher's count takes for weights",
+    "naflexvit_base_patch16_siglip": "a layer's input is a parameter, which the dispatcher's count takes for weights",
     "gemma4_vit_167m": "clamps before and behind layers, which the dispatcher's count does not take for activations",
 }
 
