@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from lightning_tricks.experiments.asking.sampling import untouched, validation_o
 from lightning_tricks.experiments.asking.trying import try_them
 from lightning_tricks.experiments.training.copied import graphs_cut
 from lightning_tricks.experiments.training.deadline import Deadline
+from lightning_tricks.experiments.training.plan import planned_steps
 from lightning_tricks.experiments.training.steps import cloned
 from lightning_tricks.model.arguments import check_count, check_module
 from lightning_tricks.model.batches import input_and_target, is_batch
@@ -31,6 +33,8 @@ from lightning_tricks.treatment.treat import treat as make_treatment
 from lightning_tricks.watch.first_step import FirstStep
 
 LossFunction = Callable[[Any, Any], Tensor]
+MOST = 4  # trainings whose steps experiments may take that nobody asked for by name ...
+SHORTEST = 150  # ... and what counts as one where it is shorter
 
 
 def checkup(
@@ -73,7 +77,8 @@ def checkup(
             is not near its floor or a finding waits for a proof; ``"all"``, ``"none"``, or names of such
             (``lightning_tricks.experiments``).
         val_data: Batches of validation, as ``data``; default: those of a LightningDataModule.
-        max_seconds: How long experiments may take; one that is being made then is cut short.
+        max_seconds: How long experiments may take; one that is being made then is cut short. Where they are chosen by
+            ``"auto"``, they also end after the steps of four trainings, or 600.
         progress: Whether a terminal shows what is being tried.
         treat: Whether to end with :func:`~lightning_tricks.treat`, which changes the model by what is proven to help;
             ``diagnosis.treatment.undo()`` takes it back.
@@ -121,7 +126,8 @@ def checkup(
 
         others = validation_of(data) if val_data is None else validation_of(val_data) or val_data
         subject = Subject(model, loss_fn, optimizer, batches.data, batches.seen, diagnosis, own, others)
-        subject.deadline = Deadline(max_seconds)
+        steps = MOST * max(planned_steps(model, batches.data), SHORTEST) if experiments == "auto" else math.inf
+        subject.deadline = Deadline(max_seconds, steps)
         diagnosis = try_them(subject, wanted, again, auto=experiments == "auto", progress=progress)
     if not treat:
         return diagnosis

@@ -10,6 +10,7 @@ from lightning_tricks.commands.status import OK, CommandError
 from lightning_tricks.diagnosis.registry import PROBLEMS, RULES
 from lightning_tricks.diagnosis.rule import Rule
 from lightning_tricks.model.arguments import unknown_name
+from lightning_tricks.report.glossary import used_in
 
 _WIDTH = 100
 _BY_NAME = {rule.problem: rule for rule in RULES}
@@ -47,9 +48,15 @@ def _cure(rule: Rule) -> str:
 
 
 def _explained(rule: Rule) -> str:
-    return "\n\n".join(
-        "\n".join(textwrap.fill(line, _WIDTH) for line in each.split("\n")) for each in explanation(rule)
-    )
+    parts = explanation(rule)
+    words = used_in(" ".join(parts))
+    if words:
+        parts.append("\n".join(["The words:", *(f"  {word.term}: {word}" for word in words)]))
+    return "\n\n".join("\n".join(map(_filled, each.split("\n"))) for each in parts)
+
+
+def _filled(line: str) -> str:
+    return textwrap.fill(line, _WIDTH, subsequent_indent="    " if line.startswith("  ") else "")
 
 
 def _listed(rules: list[Rule]) -> str:

@@ -48,6 +48,7 @@ class Experiment:
         place: What it was found at, a layer or a function; empty where it is found at none.
         doubt: Why a training cannot be called healthy in its light, though it names nothing; empty where it can.
         examples: Patterns of the data that show it, the clearest first.
+        reading: What the numbers are, and how they are to be read; empty where that is not written down.
 
     >>> print(Experiment("evaluation_gap", "is the loss the same in evaluation mode?", "yes", {"gap": 0.01}))
     evaluation_gap: is the loss the same in evaluation mode? yes
@@ -66,6 +67,12 @@ class Experiment:
     place: str = ""
     doubt: str = ""
     examples: Sequence[Example] = ()
+    reading: str = ""
+
+    @property
+    def on(self) -> str:
+        """Whose numbers these are, where it trained: not those of the training that is judged."""
+        return f" on copies of the network as it was given, {self.steps} steps in all" if self.steps else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""

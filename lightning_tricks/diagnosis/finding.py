@@ -63,15 +63,26 @@ class Criterion:
         return bool(_COMPARE[self.comparison](self.value, self.threshold))
 
     def __str__(self) -> str:
+        told = f"{_apart(self.name)} {self.value:.4g}, threshold {self.threshold:.4g}"
         if math.isnan(self.value) or math.isnan(self.threshold) or self.value == self.threshold:
-            far = "on it" if self.value == self.threshold else "not known"
-            return f"{self.name} {self.value:.4g}, threshold {self.threshold:.4g}: {far}"
+            return f"{told}: {'on it' if self.value == self.threshold else 'not known'}"
         side = "over" if self.value > self.threshold else "under"
         small, large = sorted((abs(self.value), abs(self.threshold)))
         by = f"{abs(self.value - self.threshold):.2g}"
         if self.value * self.threshold > 0 and large >= 2 * small:
             by = f"a factor of {large / small:.3g}"
-        return f"{self.name} {self.value:.4g}, threshold {self.threshold:.4g}: {side} by {by}"
+        return f"{told}: {side} by {by}"
+
+
+def _apart(name: str) -> str:
+    """The layer at the end of a name, which may be a digit, apart from the number behind it.
+
+    >>> _apart("std at 4"), _apart("std at net.4"), _apart("std")
+    ('std at layer 4:', 'std at net.4:', 'std')
+    """
+    what, found, layer = name.rpartition(" at ")
+    place = f"layer {layer}" if layer.isdigit() else layer
+    return f"{what} at {place}:" if found and " " not in layer else name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +164,7 @@ class Finding:
         if self.traits:
             lines.append(f"- traits: {', '.join(sorted(trait.value for trait in self.traits))}")
         if self.proof is not None:
-            lines.append(f"- tried: {self.proof}")
+            lines.append(f"- tried{self.proof.on}: {self.proof}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

@@ -59,9 +59,9 @@ def changes(
         max_seconds: When to stop; what is known then is the answer.
 
     Returns:
-        Numbers: ``unchanged``, the share of the way from a guess to the floor that the training itself comes; under
-        each change's name what it comes to with it; ``gain of NAME`` for those that are proven. Curves: shares over
-        steps, by name.
+        Numbers, all of copies of the network as it was given: ``unchanged``, the share of the way from a guess to the
+        floor that the training comes as it is; under each change's name what it comes to with it; ``gain of NAME`` for
+        those that are proven, the smaller one of two seeds. Curves: shares over steps, by name.
 
         How to read it: a proven change is a cure; the first of the answer is the simplest of those, which undoes
         something rather than making something new, and so comes nearest to the cause.
@@ -168,10 +168,11 @@ def _unread(subject: Subject, found: Experiment) -> Iterator[Finding]:
 def finding_of(trial: Trial, step: int) -> Finding:
     """A proven change as a finding."""
     arm = trial.arm
-    evidence = {"gain": trial.gain, "share": trial.share, "unchanged": trial.base}
+    evidence = {"share of the way": trial.share, "share of the way, unchanged": trial.base, "share gained": trial.gain}
     text = (
-        f"With one change the loss comes {rounded(trial.share)} of the way from a guess to the floor, "
-        f"without it {rounded(trial.base)} in four times as many steps."
+        f"On copies of the network as it was given, the loss comes {rounded(trial.share)} of the way from a guess to "
+        f"the floor with one change, in {trial.reached} steps, and {rounded(trial.base)} without it in "
+        f"{rounded(trial.times)} times as many."
     )
     why = Criterion("gain, as a share of the way", trial.gain, ">", GAIN[arm.group])
     layer = trial.place if arm.on_model is not None else None
@@ -206,8 +207,9 @@ _asked = asks(QUESTION, "changes")(_trials)
 
 
 def advice_of(findings: Sequence[Finding]) -> list[str]:
-    """The actions that findings advise, in their order."""
-    return [remedy.action for finding in findings for each in _tree(finding) for remedy in each.remedies]
+    """The actions that warnings advise, in their order."""
+    trees = (each for finding in findings for each in _tree(finding) if each.rank)
+    return [remedy.action for each in trees for remedy in each.remedies]
 
 
 def ordered(arms: Sequence[Arm], advised: Sequence[str]) -> list[Arm]:

@@ -40,10 +40,10 @@ def free_outputs(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
 
     Returns:
         Numbers: ``guess``, ``floor`` (of free outputs), ``reachable`` (the floor through the last activation), ``loss``
-        (the model's, in the mode it trains in), ``share`` (:func:`share`: 0 is a guess's, 1 the floor). A loss without
-        a lower bound has a floor of minus infinity, and no guess. A loss that draws random numbers is given the same
-        ones for all outputs. Not conclusive where it draws them from a generator of its own, or is computed inside of
-        the network.
+        (the model's, in the mode it trains in), ``share`` of the way (0 is a guess's, 1 the floor), all of this batch:
+        of few patterns a guess loses less than of all. A loss without a lower bound has a floor of minus infinity, and
+        no guess. A loss that draws random numbers is given the same ones for all outputs. Not conclusive where it draws
+        them from a generator of its own, or is computed inside of the network.
 
         How to read it: floor = guess: outputs and targets are broadcast, or a constant is right for all patterns; a
         floor far above ``reachable``'s: the last activation keeps the outputs from the targets; a floor over a third
@@ -73,7 +73,7 @@ def free_outputs(model: nn.Module | Training, batch: Any, loss_fn: LossFunction 
     value = float(caught.loss.detach())
     numbers = {"guess": guess, "floor": floor, "reachable": reachable if search.activation else floor}
     numbers |= {"loss": value, "share": share(value, guess, floor)}
-    text, place = f"a guess has {guess:.4g}, the floor {floor:.4g}", ""
+    text, place = f"on this batch a guess has {guess:.4g}, the floor {floor:.4g}", ""
     if search.activation and reachable > floor + 0.01 * abs(guess - floor):
         place = search.activation
         text += f", behind {place} {reachable:.4g}"
@@ -130,8 +130,8 @@ def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
     name = found.place
     layer = max((call for call in calls if call[2] == name), default=(0, None, ""))[1]
     explanation = (
-        f"No outputs behind {name} have a loss under {found.numbers['reachable']:.4g}; without it the loss could fall "
-        f"to {found.numbers['floor']:.4g}, and a guess has {found.numbers['guess']:.4g}."
+        f"No outputs behind {name} have a loss under {found.numbers['reachable']:.4g} on one batch; without it it "
+        f"could fall to {found.numbers['floor']:.4g}, and a guess has {found.numbers['guess']:.4g}."
     )
     todo = Remedy("remove_output_activation", f"take {name} away from behind the last layer", layer)
     numbers = {key: found.numbers[key] for key in ("guess", "reachable", "floor")}

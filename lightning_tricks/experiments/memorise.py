@@ -17,12 +17,14 @@ from lightning_tricks.experiments.asking.registry import Subject, tried
 from lightning_tricks.experiments.free_outputs import free_outputs, share
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
+from lightning_tricks.experiments.training.deadline import TimeIsUpError
 from lightning_tricks.model.batches import number_of_samples, tensors_in
 from lightning_tricks.report.words import rounded
 
 QUESTION = "Can a few patterns be learned by heart?"
 PATTERNS = 32
 STEPS = 200
+PATIENCE, MOVES = 50, 0.002  # steps in which a loss that stands still has not gone so much of the way
 LR = 1e-3  # of Adam; then ten times as much, and a tenth
 LEARNED, NOT_LEARNED = 0.8, 0.3  # of the way
 
@@ -34,7 +36,7 @@ def memorise(
     """Train on the first patterns of one batch, again and again, with regularisation off.
 
     Once with the training's own optimiser, and where that comes less than .3 of the way with Adam at three learning
-    rates; each until .8 of the way are reached.
+    rates; each until .8 of the way are reached, or the loss stands still.
 
     Args:
         model: A LightningModule, whose ``training_step`` gives the loss, or any module with a ``loss_fn``.
@@ -44,7 +46,8 @@ def memorise(
 
     Returns:
         Numbers: ``own`` and ``adam``, the shares of the way from a guess to the floor of these patterns' loss (``adam``
-        NaN where it was not tried). Curves: ``own``, the losses.
+        NaN where it was not tried), and ``reachable``, how far the network's outputs can come at all, as behind a
+        softmax (1 where nothing holds them back). Curves: ``own``, the losses.
 
         How to read it: under .3 by its own optimiser and over .8 by Adam: the optimiser or its learning rate is at
         fault. Under .3 by both: no healthy network fails at this, so something is wrong that may not have been seen;
@@ -73,26 +76,38 @@ def _memorised(training: Training, batch: Any) -> Answer:
         best = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
         return max(0.0, share(best, guess, floor)) if math.isfinite(best) else 0.0
 
-    enough = guess - LEARNED * (guess - floor)
-    losses = _losses(_unregularised(training.copy()), batch, enough)
+    enough, moves = guess - LEARNED * (guess - floor), MOVES * (guess - floor)
+    losses = _losses(_unregularised(training.copy()), batch, enough, moves)
     own, adam, steps = reached(losses), math.nan, len(losses)
     if own < NOT_LEARNED:
-        adam = 0.0
-        for lr in (LR, 10 * LR, LR / 10):
-            other = _unregularised(training.copy())
-            trained = [p for p in other.module.parameters() if p.requires_grad]
-            if not trained:
-                break
-            other.optimizer, other.schedules, other.clip = torch.optim.Adam(trained, lr), [], (0.0, "norm")
-            losses_of_adam = _losses(other, batch, enough)
-            adam, steps = max(adam, reached(losses_of_adam)), steps + len(losses_of_adam)
-            if adam >= LEARNED:
-                break
-    by_adam = "" if math.isnan(adam) else f", by Adam {rounded(adam)}"
-    text = f"{'yes: ' if own >= LEARNED else ''}{rounded(own)} of the way{by_adam}"
+        by_adam = _by_adam(training, batch, enough, moves)
+        adam = max((reached(each) for each in by_adam), default=math.nan)
+        steps += sum(map(len, by_adam))
+    most = share(way.numbers["reachable"], guess, floor)
+    held = f" (behind {way.place} {rounded(most)} can be reached)" if way.place else ""
+    other = "" if math.isnan(adam) else f", by Adam {rounded(adam)}"
+    text = f"{'yes: ' if own >= LEARNED else ''}{rounded(own)} of the way{other}{held}"
     fails = own < NOT_LEARNED and not adam >= LEARNED
     doubt = "no fault was seen, but not even a few patterns can be learned by heart" if fails else ""
-    return Answer(text, {"own": own, "adam": adam}, {"own": losses}, steps, doubt=doubt)
+    return Answer(text, {"own": own, "adam": adam, "reachable": most}, {"own": losses}, steps, doubt=doubt)
+
+
+def _by_adam(training: Training, batch: Any, enough: float, moves: float) -> list[list[float]]:
+    """The losses at three learning rates, or fewer where one is enough or the time is up."""
+    found: list[list[float]] = []
+    for lr in (LR, 10 * LR, LR / 10):
+        other = _unregularised(training.copy())
+        trained = [p for p in other.module.parameters() if p.requires_grad]
+        if not trained:
+            break
+        other.optimizer, other.schedules, other.clip = torch.optim.Adam(trained, lr), [], (0.0, "norm")
+        try:
+            found.append(_losses(other, batch, enough, moves))
+        except TimeIsUpError:
+            break
+        if min(found[-1]) <= enough:
+            break
+    return found
 
 
 def _unregularised(training: Training) -> Training:
@@ -105,13 +120,15 @@ def _unregularised(training: Training) -> Training:
     return training
 
 
-def _losses(training: Training, batch: Any, enough: float) -> list[float]:
-    """Until they are low enough."""
+def _losses(training: Training, batch: Any, enough: float, moves: float) -> list[float]:
+    """Until they are low enough, or stand still."""
     seed_all(0)
     found: list[float] = []
     for _ in range(STEPS):
         found.append(training.step(batch))
         if not found[-1] > enough:  # or no number
+            break
+        if len(found) > PATIENCE and min(found[-PATIENCE:]) > min(found[:-PATIENCE]) - moves:
             break
     return found
 

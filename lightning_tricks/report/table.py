@@ -102,7 +102,8 @@ def _tried(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
     """Every experiment with its answer, and behind them those without one."""
     if diagnosis.experiments:
         yield Line("")
-        yield Line("What was tried", "quiet")
+        title = "What was tried, with network and data as they were given"
+        yield from (Line(part, "quiet") for part in _wrap(title, width))
     for each in diagnosis.experiments:
         if each.conclusive:
             yield from map(Line, _wrap(f"{words(each.name)}: {each.answer}", width, "   ", "      "))

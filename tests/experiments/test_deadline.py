@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import types
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lightning_tricks as lt
+from lightning_tricks.experiments.asking import registry
 from lightning_tricks.experiments.asking.registry import Subject
 from lightning_tricks.experiments.training import Training, deadline
 from lightning_tricks.experiments.training.deadline import Deadline, TimeIsUpError
 
+checkup_module = importlib.import_module("lightning_tricks.checkup")
 X = torch.randn(160, 6, generator=torch.Generator().manual_seed(0))
 BATCHES = [(X[i : i + 16], (X[i : i + 16, 0] > 0).long()) for i in range(0, 160, 16)]
 
@@ -106,3 +109,28 @@ def test_a_subject_has_one_deadline_for_all() -> None:
     assert subject.training.deadline is subject.trained.deadline is subject.deadline
     subject.deadline.seconds = 0.0
     assert subject.seconds_left <= 0
+
+
+def test_steps_are_counted_over_all_copies() -> None:
+    training = Training.of(stuck(), F.cross_entropy)
+    training.deadline = Deadline(60.0, steps=3)
+    for training_copy in (training.copy(), training.copy(), training.copy()):
+        training_copy.step(BATCHES[0])
+    with pytest.raises(TimeIsUpError, match="no steps were left"):
+        training.step(BATCHES[0])
+
+
+@pytest.mark.usefixtures("usual_trials")
+@pytest.mark.parametrize("experiments", ["auto", "all"])
+def test_a_checkup_takes_no_more_steps_than_four_trainings_unless_it_is_asked(
+    experiments: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (checkup_module, registry):
+        monkeypatch.setattr(module, "planned_steps", lambda model, data: 160)
+    found = lt.checkup(
+        stuck(), BATCHES, F.cross_entropy, num_batches=4, experiments=experiments, max_seconds=1e9, progress=False
+    )
+    steps = sum(each.steps for each in found.experiments)
+    assert (steps <= 4 * 160) == (experiments == "auto")
+    assert steps > 3 * 160
+    assert not found.healthy

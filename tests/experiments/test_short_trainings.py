@@ -31,6 +31,22 @@ def test_what_can_be_learned_by_heart_is() -> None:
     assert not found.doubt
 
 
+def test_behind_a_softmax_it_is_said_how_much_can_be_reached() -> None:
+    """By a training that cannot come further it is not said to have failed: by the same way as its share."""
+    found = lt.experiments.memorise(nn.Sequential(net(), nn.Softmax(1)), BATCHES[0], F.cross_entropy)
+    best = math.log(math.e + 3) - 1  # of four classes: one output of 1, the others 0
+    assert found.numbers["reachable"] == pytest.approx(1 - best / -_entropy(BATCHES[0][1]), abs=0.01)
+    assert f"(behind softmax {found.numbers['reachable']:.0%} can be reached)" in found.answer
+    free = lt.experiments.memorise(net(), BATCHES[0], F.cross_entropy)
+    assert free.numbers["reachable"] == 1.0
+    assert "reached" not in free.answer
+
+
+def _entropy(targets: Tensor) -> float:
+    shares = targets.bincount() / len(targets)
+    return float((shares * shares.log()).nansum())
+
+
 @pytest.mark.usefixtures("usual_trials")
 def test_where_adam_learns_the_optimizer_is_at_fault() -> None:
     model = net()

@@ -60,11 +60,10 @@ def test_a_folder_that_cannot_be_made_is_named(write, tmp_path):
         write(tmp_path / "taken" / "file.png")
 
 
-@pytest.mark.skipif(
-    os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
-)
 def test_a_folder_without_permission_is_named(write, tmp_path):
     tmp_path.chmod(0o500)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("this user may write anywhere")
     with pytest.raises(PermissionError, match="cannot write to"):
         write(tmp_path / "file.png")
     tmp_path.chmod(0o700)

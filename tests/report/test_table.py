@@ -86,7 +86,7 @@ def test_what_was_tried_is_said_whole(sigmoids):
     ]
     silent = [Experiment(name, "?", "it has two optimisers", conclusive=False) for name in ("never_read", "own_input")]
     shown = table.text(Diagnosis([], sigmoids, experiments=[answered[0], *silent, answered[1]]), 60).splitlines()
-    begin = shown.index("What was tried")
+    begin = shown.index("What was tried, with network and data as they were given")
     end = shown.index("   reach: all")
     assert shown[begin + 1].startswith("   free outputs: a guess has 2")
     assert all(line.startswith("      ") for line in shown[begin + 2 : end])

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 from lightning_tricks._compat.lightning import rank_zero_warn
 from lightning_tricks.probes import Snapshot
-from lightning_tricks.probes.packed import pack, unpack
+from lightning_tricks.probes.packed import pack, prepare, unpack
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
 
 KEY = "lightning_tricks"  # in a checkpoint
+LATEST = 50  # looks of one monitor between two of another
 
 
 class Restorable(Protocol):
@@ -48,6 +49,11 @@ def restore(monitors: Sequence[Restorable], state: Mapping[str, Any]) -> None:
                 monitor.restore(history, own["state"])
                 del saved[index]
                 break
+
+
+def pack_latest(monitors: Sequence[Restorable]) -> None:
+    """Pack what the latest looks showed: a checkpoint then is written at once, however many looks came before."""
+    prepare([[*monitor.history[:1], *monitor.history[1:][-LATEST:]] for monitor in monitors])
 
 
 def save_to(checkpoint: dict[str, Any], monitors: Sequence[Restorable]) -> None:

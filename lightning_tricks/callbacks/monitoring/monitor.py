@@ -115,6 +115,8 @@ class Monitor(MonitorHooks):
             with self.errors:
                 if self._fresh:
                     self._log(trainer)
+                    if self._is_last and trainer.checkpoint_callbacks:
+                        checkpoints.pack_latest(_monitors_of(trainer))
         self._end_row(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:

@@ -39,7 +39,7 @@ class ErrorSignalByLayer:
         layers = [
             record
             for record in snapshot.weighted
-            if math.isfinite(record.error_signal) and record.operation not in ("embedding", "embedding_bag")
+            if -math.inf < record.error_signal < math.inf and record.operation not in ("embedding", "embedding_bag")
         ]
         if 0.0 in map(_signal, layers):
             reached = {record.weight for record in layers if record.weight is not None and record.error_signal > 0}

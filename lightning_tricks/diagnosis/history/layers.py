@@ -19,7 +19,7 @@ from lightning_tricks.probes.records.activations import UNKNOWN
 ORDINARY_SCALE = (0.2, 5.0)
 FAR_OFF = 4.0  # factor outside of these: no scheme draws such weights
 ROUNDING = 1e-12  # share of an input's energy that rounding makes vary: a standard deviation of 1e-6 of its size
-_order = operator.attrgetter("order")
+_order, _trainable = operator.attrgetter("order"), operator.attrgetter("trainable")
 _Holds = Callable[[ActivationRecord], bool]
 
 
@@ -52,7 +52,7 @@ def judged_activations(snapshot: Snapshot) -> list[ActivationRecord]:
     what nobody knows as an activation: it may be a guard that is not meant to bend anything, as a clamp far outside.
     """
     known, used = (r for r in hidden_activations(snapshot) if r.function != UNKNOWN), weights(snapshot)
-    if all(record.trainable for record in used):
+    if all(map(_trainable, used)):
         return list(known)
     orders = {record.name: record.order for record in snapshot.weighted}
     first = min((orders[r.layer] for r in used if r.layer in orders), default=math.inf)

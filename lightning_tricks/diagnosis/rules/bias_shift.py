@@ -150,18 +150,22 @@ def _shifting(snapshot: Snapshot) -> frozenset[str]:
 @remembered
 def _layers(snapshot: Snapshot) -> tuple[frozenset[str], frozenset[str]]:
     """Of such pairs those whose input is one-sided, and those whose units' means an update moves."""
-    one_sided, shifting = list[str](), list[str]()
-    for layer in [layer for layer in snapshot.weighted[:-1] if layer.mean_energy >= LIMITS.alike]:
-        weight = _weights(snapshot).get(layer.name)
+    own, one_sided, shifting = _weights(snapshot), list[str](), list[str]()
+    for layer in snapshot.weighted[:-1]:
+        weight = own.get(layer.name) if layer.mean_energy >= LIMITS.alike else None
         if weight is None:
             continue
-        independent = min(LIMITS.together / math.sqrt(weight.fan_in), LIMITS.coherent)
-        together = not weight.update_coherence < independent  # NaN: it moves no more
+        drift = weight.mean_drift
         if layer.mean_energy >= LIMITS.one_sided:
             one_sided.append(layer.name)  # a norm behind it parts the weights' ways, the mean jumps all the same
-            shifts = together or weight.mean_drift >= LIMITS.noticed
+            shifts = drift >= LIMITS.noticed or _together(weight)
         else:
-            shifts = together and weight.mean_drift >= LIMITS.drift
+            shifts = drift >= LIMITS.drift and _together(weight)
         if shifts and layer.patterns >= LIMITS.patterns:
             shifting.append(layer.name)
     return frozenset(one_sided), frozenset(shifting)
+
+
+def _together(weight: ParameterRecord) -> bool:
+    """Whether the entries of a unit's weights move alike; not known (NaN) where it moves no more."""
+    return not weight.update_coherence < min(LIMITS.together / math.sqrt(weight.fan_in), LIMITS.coherent)

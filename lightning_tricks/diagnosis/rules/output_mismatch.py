@@ -78,12 +78,19 @@ def probabilities_as_logits(calls: LossCalls) -> Finding | None:
     evidence = {"sum over outputs misses 1 by": calls.latest.sum_error, "loss": calls.latest.value}
     harm = "No probability can then leave the range from .5 to .73."
     if function == "cross_entropy":
-        best = math.log1p((calls.latest.outputs - 1) / math.e)
+        best = _best_of_probabilities(calls.latest)
         evidence["reachable"] = best
         harm = f"The loss can then not fall below {best:.2f}, and its gradient is small where the network is wrong."
     wrong = f"The outputs are probabilities already, and {function} takes them for logits and squeezes them again."
     todo, why = (NO_SOFTMAX, LOG_SOFTMAX), [_sums_to_one(calls.latest)]
     return found.finding(PROBLEM, calls.layer, "critical", evidence, f"{wrong} {harm}", todo, why)
+
+
+def _best_of_probabilities(record: LossRecord) -> float:
+    """What cross_entropy loses where probabilities are sure of the right class: more, where it smooths the targets."""
+    classes = record.outputs
+    smoothed = record.smoothing * (1 - 1 / classes) if record.smoothing > 0 else 0.0
+    return min(math.log1p((classes - 1) / math.e) + smoothed, math.log(classes))
 
 
 def sigmoid_as_logits(calls: LossCalls) -> Finding | None:

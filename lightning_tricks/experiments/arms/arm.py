@@ -26,6 +26,7 @@ class Setting:
         ruined: Whether the weights are those of a failed training: what changes the structure draws them anew.
         leaps: Whether the loss of the unchanged training jumped; not known before it was run.
         gap: How much less of the way it has come in evaluation mode than in training.
+        warms_up: Whether its learning rate still rises: how far the schedule would bring it is not known yet.
     """
 
     batches: Batches
@@ -33,6 +34,7 @@ class Setting:
     ruined: bool = False
     leaps: bool = False
     gap: float = 0.0
+    warms_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Arm:
         batches: From the batches to those that it is fed instead.
         layer: Where, as far as that is known.
         swapped: Names of the activations that it replaces, ``{old}`` in the text.
+        meant: Whether what it takes back is meant so, unless a warning says that it is not: then alone it is tried.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Arm:
     batches: Callable[[Batches], Batches] | None = None
     layer: Callable[[Setting], str | None] = field(default=lambda setting: None)
     swapped: Callable[[Training, Setting], list[str]] | None = None
+    meant: bool = False
 
     def worded(self, training: Training, setting: Setting) -> Arm:
         """The same, its text as it has to be written for this network."""
@@ -84,7 +88,7 @@ _PROBLEMS = {
     "no_weight_decay": "over_regularization",
     "lower_dropout": "over_regularization",
     "mend_schedule": "learning_rate_too_low",
-    "reorder_zero_grad": "stale_gradient",
+    "zero_grad": "stale_gradient",
     "train_mode": "batch_norm_mismatch",
     "add_to_optimizer": "no_update",
     "unfreeze": "no_update",

@@ -15,6 +15,7 @@ import torch
 from lightning_tricks.experiments.arms.batches import Batches
 from lightning_tricks.experiments.free_outputs import share
 from lightning_tricks.experiments.training.deadline import Deadline
+from lightning_tricks.experiments.training.optimizers import highest_rate
 from lightning_tricks.experiments.training.training import Training
 
 EVERY = 20  # steps between two looks
@@ -59,6 +60,7 @@ class Course:
         self.held: dict[int, float] = {}
         self.seen: dict[int, float] = {}
         self.loss: dict[int, float] = {}
+        self.rates: dict[int, float] = {}
         self.losses: list[float] = []
         self._stream = batches.stream(seed)
         self._over = False
@@ -85,6 +87,7 @@ class Course:
 
     def _look(self) -> None:
         """A training whose loss is no number any more does not come back."""
+        self.rates[self.steps] = highest_rate(self.training.optimizer)
         if not self._over:
             held = self.training.evaluate(self.batches.held)
             seen = held if self.batches.seen is self.batches.held else self.training.evaluate(self.batches.seen)
@@ -124,6 +127,10 @@ class Course:
         """Whether in the last quarter of so many steps it is nowhere near its best any more."""
         best, kept = self._between(0, last), self._between(self._end(last), last)
         return min(before - after for before, after in zip(best, kept, strict=True)) > LOST
+
+    def warms_up(self, last: int) -> bool:
+        """Whether its learning rate still rises after so many steps."""
+        return self.rates[last] > max(rate for step, rate in self.rates.items() if step <= self._end(last))
 
     @staticmethod
     def _end(last: int) -> int:

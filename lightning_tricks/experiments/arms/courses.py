@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from lightning_tricks.experiments.arms.arm import Arm, Setting
 from lightning_tricks.experiments.arms.batches import Batches
 from lightning_tricks.experiments.arms.course import Course, Unit, seed_all
@@ -26,6 +28,7 @@ class Courses:
     def __init__(self, training: Training, setting: Setting, unit: Unit, deadline: Deadline) -> None:
         self.training, self.setting, self.unit, self.deadline = training, setting, unit, deadline
         self.bases: dict[int, Course] = {}
+        self.farthest: float = math.inf  # steps that the unchanged training is run at most
 
     def base(self, seed: int = 0) -> Course:
         """The unchanged training."""
@@ -48,20 +51,24 @@ class Courses:
         course.run(steps)
         if course.is_under_floor:
             raise NotAskedError("with it the loss is no longer measured in the same unit")
-        bases = [self.base()]
+        bases, last = [self.base()], self.last(steps)
         while True:
             for base in bases:
-                base.run(HANDICAP * steps)
-            best, seen = (max(pair) for pair in zip(*(b.best(steps, HANDICAP * steps) for b in bases), strict=True))
-            trial.share, trial.base = course.held[steps], best
+                base.run(last)
+            best, seen = (max(pair) for pair in zip(*(b.best(steps, last) for b in bases), strict=True))
+            trial.share, trial.base, trial.times = course.held[steps], best, last / steps
             trial.gain = trial.share - trial.base
             if seed == 0 or trial.gain > near or len(bases) > 1:
                 return course.seen[steps] - seen
             bases.append(self.base(seed))
 
+    def last(self, steps: int) -> int:
+        """How far the unchanged training is run beside so many steps of an arm."""
+        return int(min(HANDICAP * steps, self.farthest))
+
     def hold(self, trial: Trial, seed: int, steps: int, near: float = 0.0) -> float:
         """The same; where the unchanged training falls apart after a while, the change has to hold for as long."""
-        gain_seen, last = self.reach(trial, seed, steps, near), HANDICAP * steps
+        gain_seen, last = self.reach(trial, seed, steps, near), self.last(steps)
         if not self.base().falls_apart(last):
             return gain_seen
         course = trial.courses[seed]

@@ -32,8 +32,7 @@ def unit_of(training: Training, batches: Batches) -> Unit:
         batch = batches.held[0]
     found = free_outputs(training, batch)
     if not found.conclusive:
-        if training.deadline is not None:
-            training.deadline.check()
+        training.deadline.check()
         raise NotAskedError(f"how far it comes has no measure: {found.answer}")
     unit = Unit(found.numbers["guess"], found.numbers["floor"])
     if not math.isfinite(share(unit.guess, unit.guess, unit.floor)):

@@ -23,9 +23,11 @@ class Trial:
         arm: The change.
         gain: In shares of the way over the handicapped unchanged training; of two seeds the smaller.
         share, base: Of the arm, and the best of the unchanged training, where they were compared.
+        times: How many times as many steps the unchanged training had.
         proven: Whether it passed.
         declared: Whether it was tried on two seeds.
         dropped: Whether it was not gone on with after the first look.
+        advised: Whether a warning asks for it.
         place: Where it changes something, as far as that is known.
         reason: Why it could not be tried.
         courses: Of the arm, by seed.
@@ -35,9 +37,11 @@ class Trial:
     gain: float = 0.0
     share: float = 0.0
     base: float = 0.0
+    times: float = 0.0
     proven: bool = False
     declared: bool = False
     dropped: bool = False
+    advised: bool = False
     place: str | None = None
     reason: str = ""
     courses: dict[int, Course] = field(default_factory=dict)
@@ -48,7 +52,7 @@ class Trial:
 
     @property
     def reached(self) -> int:
-        """The steps after which it was compared, with the best of the unchanged training in four times as many."""
+        """The steps after which it was compared, with the best of the unchanged training in ``times`` as many."""
         return max((course.steps for course in self.courses.values()), default=0)
 
     @property
@@ -68,11 +72,15 @@ def cause_of(trials: Sequence[Trial]) -> Trial | None:
 
 
 def simplest(trials: Sequence[Trial], enough: Mapping[Group, float]) -> Trial | None:
-    """The first change of the first group that has enough of the best gain of all, and nearly the best of its group."""
+    """The first change of the first group that has enough of the best gain of all, and nearly the best of its group.
+
+    Enough of a change that a warning asks for is what is enough for a cause.
+    """
     proven = [trial for trial in trials if trial.proven]
     best = max((trial.gain for trial in proven), default=0.0)
     for group in SIMPLEST_FIRST:
-        those = [trial for trial in proven if trial.arm.group == group and trial.gain >= enough[group] * best]
+        named = [trial for trial in proven if trial.arm.group == group]
+        those = [trial for trial in named if trial.gain >= (ENOUGH if trial.advised else enough)[group] * best]
         if those:
             most = max(trial.gain for trial in those)
             return next(trial for trial in those if trial.gain >= NEARLY * most)

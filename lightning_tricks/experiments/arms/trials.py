@@ -27,6 +27,7 @@ SHORTEST = 40  # steps after which anything is declared
 SEEDS = (0, 1)
 LEARNED = 0.85  # of the way: from here on no change has room to show itself
 SAME = 1e-5  # of a loss: what changes by less does not change
+LONGER = 3  # times as many steps as others gets what warnings ask for, where nothing else is proven
 DECLARED = 3  # arms at most of a stage that are tried for longer
 # A gain so large is no lesser overfitting of a healthy network where it is measured on held-back batches alone, and
 # needs no longer trial where the unchanged training stands still: slow starts of healthy ones gained .07 of the way in
@@ -63,11 +64,13 @@ class Trials(Courses):
         super().__init__(training, setting, unit, deadline)
         self.notice, self.trials, self.complete = notice, list[Trial](), True
         self.advised: Collection[str] = ()
+        self.always = False
         # The unchanged training is compared as far as it is meant to go: what it would reach later helps nobody.
-        planned = LOOK * math.ceil(training.planned_steps / (HANDICAP * LOOK))
+        planned = LOOK * (training.planned_steps // (HANDICAP * LOOK))
         self.until = min(DECLARE, max(SHORTEST, planned))
         self.sort = min(SORT, self.until)
         self.look = min(LOOK, self.sort)
+        self.farthest = HANDICAP * self.until
 
     def run(
         self,
@@ -85,9 +88,11 @@ class Trials(Courses):
             rates: Which ways the learning rate is climbed; None for both.
             always: Also where the unchanged training has learned what there is, and all, whatever is proven.
             enough: Of the best gain, for a change to be preferred to less simple ones.
-            advised: Actions that are not dropped at the first look: what is right may begin slower.
+            advised: Actions that warnings ask for. They are not dropped at the first look, as what is right may begin
+                slower; where nothing is proven they get three quarters of the unchanged training's steps, not one;
+                and with half of the best gain, if they undo something, they are preferred.
         """
-        self.advised = advised
+        self.advised, self.always = advised, always
         try:
             self.notice("unchanged")
             self.base().run(HANDICAP * self.sort)
@@ -132,9 +137,10 @@ class Trials(Courses):
 
     def _begun(self, arm: Arm) -> Trial | None:
         """As far as the first look."""
-        trial = Trial(arm)
+        trial = Trial(arm, advised=arm.action in self.advised)
         try:
-            if not arm.concerns(self.training, self._seen()):
+            left = arm.meant and not trial.advised and not self.always
+            if left or not arm.concerns(self.training, self._seen()):
                 return None
             trial.arm = arm.worded(self.training, self.setting)
             self.notice(arm.name)
@@ -147,11 +153,12 @@ class Trials(Courses):
 
     def _seen(self) -> Setting:
         """The setting with what the unchanged training shows."""
-        return replace(self.setting, leaps=self.base().leaps, gap=self.base().gap)
+        base = self.base()
+        return replace(self.setting, leaps=base.leaps, gap=base.gap, warms_up=base.warms_up(base.steps))
 
     def _sort(self, trial: Trial) -> None:
         """On, if it does better at the first look than the unchanged training at its worst until then."""
-        trial.dropped = not self._loss(trial) < self._worst and trial.arm.action not in self.advised
+        trial.dropped = not self._loss(trial) < self._worst and not trial.advised
         try:
             if not trial.dropped:
                 self.reach(trial, 0, self.sort)
@@ -217,31 +224,36 @@ class Trials(Courses):
 
     def _declare_late(self) -> None:
         """Where nothing is proven, the arm that is farthest ahead after as many steps: it may need more of them."""
-        if any(trial.proven for trial in self.trials) or self.sort == self.until:
-            return
         leading = [trial for trial in self.trials if not trial.declared and self._leads(trial)]
-        if leading:
-            first = max(leading, key=lambda trial: trial.share)
-            self.notice(f"{first.arm.name}, for longer")
-            try:
-                self.declare(first)
-            except NotAskedError as error:
-                first.reason = str(error)
+        leading.sort(key=lambda trial: trial.share, reverse=True)
+        if self.sort < self.until:
+            self._declare_first(leading, self.until)
+        self._declare_first([trial for trial in leading if trial.advised], LONGER * self.until)
         for trial in leading:
             if not trial.proven:
                 trial.close()
 
-    def declare(self, trial: Trial) -> None:
-        """Whether an arm gains, by the rule: clearly after few steps, or after more."""
-        trial.declared = True
+    def _declare_first(self, leading: Sequence[Trial], steps: int) -> None:
+        """The first of those that lead, as long as nothing is proven."""
+        if not leading or any(trial.proven for trial in self.trials):
+            return
+        self.notice(f"{leading[0].arm.name}, for longer")
+        try:
+            self.declare(leading[0], steps)
+        except NotAskedError as error:
+            leading[0].reason = str(error)
+
+    def declare(self, trial: Trial, steps: int | None = None) -> None:
+        """Whether an arm gains, by the rule: clearly after few steps, or after more, ``until`` or as many as given."""
+        trial.declared, steps = True, self.until if steps is None else steps
         if self.until < SHORTEST:
             return
-        if SHORTEST <= self.sort < self.until and self._clear(trial):
+        if SHORTEST <= self.sort < self.until == steps and self._clear(trial):
             trial.proven = True
             return
         needs, gains = GAIN[trial.arm.group], list[float]()
         for seed in SEEDS:
-            seen = self.hold(trial, seed, self.until, 2 * needs)
+            seen = self.hold(trial, seed, steps, 2 * needs)
             gains.append(trial.gain)
             clear = trial.arm.group == "undo" or seen > needs or trial.gain > CLEAR
             if trial.gain <= needs or not clear:

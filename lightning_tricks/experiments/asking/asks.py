@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec
@@ -23,6 +25,7 @@ from lightning_tricks.model.isolated import keep_random_numbers
 
 LossFunction = Callable[[Any, Any], Tensor]
 P = ParamSpec("P")
+READINGS: dict[str, str] = {}  # of every experiment by its name, from the docstring of its function
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,7 @@ def asks(question: str, name: str = "") -> Callable[[Callable[P, Answer]], Calla
 
     def make(function: Callable[P, Answer]) -> Callable[P, Experiment]:
         called = name or function.__name__
+        READINGS[called] = reading_of(function) or READINGS.get(called, "")
 
         @functools.wraps(function)
         def ask(*args: P.args, **kwargs: P.kwargs) -> Experiment:
@@ -65,11 +69,19 @@ def asks(question: str, name: str = "") -> Callable[[Callable[P, Answer]], Calla
             taken = time.perf_counter() - begun
             parts = found.text, found.numbers, found.curves, found.steps
             made = Experiment(called, question, *parts, taken, place=found.place, doubt=found.doubt)
-            return dataclasses.replace(made, examples=tuple(found.examples))
+            return dataclasses.replace(made, examples=tuple(found.examples), reading=READINGS[called])
 
         return ask
 
     return make
+
+
+def reading_of(function: Callable[..., Any]) -> str:
+    """What a docstring says under "Returns", its names between `...`: what the numbers are, and how they are read."""
+    _, _, told = (inspect.getdoc(function) or "").partition("Returns:\n")
+    told = re.split(r"\n(?=\S|\n?>>>)|\n\s*>>>", told)[0]
+    paragraphs = (" ".join(each.split()) for each in told.split("\n\n"))
+    return "\n".join(re.sub(r"(?::\w+:)?`+~?([^`]*)`+", r"`\1`", each) for each in paragraphs if each)
 
 
 class WrongArgumentError(Exception):

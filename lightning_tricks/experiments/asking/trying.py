@@ -13,6 +13,7 @@ from torch import nn
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Finding
+from lightning_tricks.experiments.asking.asks import READINGS
 from lightning_tricks.experiments.asking.registry import Entry, Subject
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.preflight.replay import LARGEST_COPY
@@ -35,7 +36,7 @@ def try_them(subject: Subject, wanted: Sequence[Entry], judge: Judge, *, auto: b
     bar = _Progress(sys.stderr if progress else None, len(wanted))
     try:
         for entry in wanted:
-            if subject.seconds_left <= 0:
+            if subject.seconds_left <= 0 or subject.deadline.steps <= 0:
                 break
             if not entry.wanted(subject) or (auto and entry.cost == "trainings" and not subject.asks_for_trainings):
                 continue
@@ -59,7 +60,8 @@ def _run(entry: Entry, subject: Subject) -> Experiment:
     try:
         if _is_large(subject.model):
             raise NotAskedError("the model is too large to be copied")
-        return entry.run(subject)
+        made = entry.run(subject)
+        return dataclasses.replace(made, reading=made.reading or READINGS.get(name, ""))
     except (NotAskedError, TimeIsUpError) as reason:
         text = str(reason)
     except Exception as error:  # a copy of someone's training may fail in any way

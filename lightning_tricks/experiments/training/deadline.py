@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 
 class TimeIsUpError(Exception):
-    """The time that was given for experiments is over."""
-
-    def __str__(self) -> str:
-        return "no time was left"
+    """The time or the steps that were given for experiments are over."""
 
 
 class Deadline:
@@ -17,11 +15,12 @@ class Deadline:
 
     Args:
         seconds: From now on.
+        steps: Of all trainings together.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, steps: float = math.inf) -> None:
         self.begun = time.perf_counter()
-        self.seconds = seconds
+        self.seconds, self.steps = seconds, steps
 
     @property
     def left(self) -> float:
@@ -30,4 +29,10 @@ class Deadline:
     def check(self) -> None:
         """TimeIsUpError where nothing is left."""
         if self.left <= 0:
-            raise TimeIsUpError
+            raise TimeIsUpError("no time was left")
+
+    def step(self) -> None:
+        """Count a step of a training; TimeIsUpError where none is left."""
+        if self.steps <= 0:
+            raise TimeIsUpError("no steps were left")
+        self.steps -= 1

@@ -104,3 +104,9 @@ def scale_rates(optimizer: Any, schedules: Sequence[Schedule], factor: float) ->
         rates = getattr(schedule.scheduler, "base_lrs", None)
         if isinstance(rates, list):
             schedule.scheduler.base_lrs = [rate * factor for rate in rates]
+
+
+def highest_rate(optimizer: torch.optim.Optimizer | None) -> float:
+    """The highest learning rate of all groups; 0 without an optimiser."""
+    groups = [] if optimizer is None else optimizer.param_groups
+    return max((float(group["lr"]) for group in groups if "lr" in group), default=0.0)

@@ -84,7 +84,7 @@ class Training:
         self.prepare: Callable[[Any], Any] | None = None
         self.steps, self.planned_steps = 0, PLANNED
         self.around: Callable[[], Any] = contextlib.nullcontext
-        self.deadline: Deadline | None = None
+        self.deadline = Deadline(math.inf)
         self._real: Any = None  # the Trainer whose numbers the stand-in hands on
         self._copied: Copied | None = None  # until the first loss has shown that the copy stands alone
         self._differentiates = False  # whether its loss asks for gradients itself
@@ -241,8 +241,7 @@ class Training:
         return found
 
     def _run(self, batch: Any) -> Tensor | None:
-        if self.deadline is not None:
-            self.deadline.check()
+        self.deadline.check()
         batch = cloned(batch)
         try:
             with self.around():
@@ -266,6 +265,7 @@ class Training:
             NotAskedError: As ``loss``.
             TimeIsUpError: It is; the update may be missing.
         """
+        self.deadline.step()
         batch = batch if self.prepare is None else self.prepare(batch)
         if self.clears and self.steps % self.accumulate == 0:
             for parameter in self.module.parameters():

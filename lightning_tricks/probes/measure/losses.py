@@ -74,6 +74,7 @@ def count(
     tally = tallies.losses.get(name)
     if tally is None:
         tally = tallies.losses[name] = _tally(name, kind, tallies, given, annotation, outputs)
+        tally.arguments = _told(func, given)
     sums = _sums(kind, func, given, output, axis, outputs, max_patterns)
     if embedded and by_number(kind, given["target"]):
         sums = dataclasses.replace(sums, **tokens(annotation, embedded, given["target"], given.get("ignore_index")))
@@ -107,6 +108,17 @@ def _tally(
         given["input"].numel() // (outputs if kind.whole or kind.outputs == "distribution" else 1),
         torch.finfo(given["input"].dtype).eps,
     )
+
+
+def _told(func: Function, given: Mapping[str, Any]) -> str:
+    """What a call was given beside inputs and targets, without what is a default; of tensors their shapes."""
+    defaults = {name: each.default for name, each in _signature(func).parameters.items()}
+    told = {
+        name: f"{name}={list(value.shape) if isinstance(value, Tensor) else repr(value)}"
+        for name, value in given.items()
+        if name not in ("input", "target") and (isinstance(value, Tensor) or value != defaults[name])
+    }
+    return ", ".join(told.values())
 
 
 def _axis(kind: LossFunction, x: Tensor, annotation: Any) -> int:

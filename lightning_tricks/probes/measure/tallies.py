@@ -164,6 +164,7 @@ class LossTally:
     reduction: str
     terms: int
     resolution: float
+    arguments: str = ""
     bound: float = math.nan
     laid_out: Mapping[str, Any] = field(default_factory=dict)  # fields of the record: how the classes lie in a layer
     calls: list[LossSums] = field(default_factory=list)
@@ -191,6 +192,7 @@ class LossTally:
             log_sum_error=_distance(sums.log_sums, 0.0),
             activation=self.activation,
             reduction=self.reduction,
+            arguments=self.arguments,
             terms=self.terms,
             bound=self.bound,
             input_variation=sums.variation,

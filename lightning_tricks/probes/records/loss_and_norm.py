@@ -57,6 +57,8 @@ class LossRecord(StepRecord):
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batchmean"``, as the call asked for; empty in an old record.
         bound: The largest size of the input where it is cosines of patterns and weights, times a number: that number;
             NaN for any other input, and where a tensor scales them.
+        arguments: What the call was given beside inputs and targets, where it is no default, as
+            ``"weight=[5], label_smoothing=0.1"``, of tensors their shapes.
         terms: Number of losses that the call has before it reduces them: by patterns where a pattern has one loss, else
             by elements. A sum is this many times the mean. 0 in an old record.
         layer_shape, unit_axis: Of the output of that weighted record its shape, and the dimension of its units, counted
@@ -104,6 +106,7 @@ class LossRecord(StepRecord):
     layer_shape: tuple[int, ...] = ()
     unit_axis: int = 0
     positions: int = 0
+    arguments: str = ""
 
     def merge(self, other: LossRecord) -> LossRecord:
         """The record of the patterns of both."""

@@ -14,12 +14,13 @@ import torch
 from lightning_tricks.diagnosis.coverage import Coverage
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.registry import wording
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import LossRecord, Snapshot
 from lightning_tricks.report.glossary import WORDS
 from lightning_tricks.report.html.markup import Markup, tag
 from lightning_tricks.report.words import number
 
 _MOST_MISSED = 100
+_CHOOSING = ("cross_entropy", "nll_loss", "multi_margin_loss")  # one of several classes
 
 
 def coverage(seen: Coverage) -> list[Markup]:
@@ -65,9 +66,12 @@ def _training(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
         yield "layers shown", f"{', '.join(diagnosis.layers)} (judged are all)"
     if not math.isnan(last.epoch):
         yield "epochs", number(last.epoch)
-    losses = dict.fromkeys(record.function for snapshot in history for record in snapshot.losses)
+    losses = dict.fromkeys(_call(record) for snapshot in history for record in snapshot.losses)
     if losses:
         yield "loss", ", ".join(losses)
+        weights = _weights([record for snapshot in history for record in snapshot.losses])
+        if weights:
+            yield "weights of the classes", weights
     rates = [s.learning_rate for s in history if not math.isnan(s.learning_rate)]
     if rates:
         yield (
@@ -82,6 +86,25 @@ def _training(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
             yield "weight decay", ", ".join(dict.fromkeys(map(number, decays)))
     if first.loss_scale != 1.0:
         yield "loss scale", number(first.loss_scale)
+
+
+def _call(record: LossRecord) -> str:
+    """A loss as it was called; of an old record as far as that is known."""
+    known = [f"label_smoothing={record.smoothing:g}"] * (record.smoothing > 0)
+    known += [f"reduction={record.reduction!r}"] * (record.reduction not in ("", "mean"))
+    given = record.arguments or ", ".join(known)
+    return f"{record.function}({given})" if given else record.function
+
+
+def _weights(records: Sequence[LossRecord]) -> str:
+    """What the classes weigh; where outputs say yes or no, what either does. Empty without weights."""
+    known = [record for record in records if all(map(math.isfinite, record.class_weights)) and record.class_weights]
+    if not known:
+        return ""
+    weights = known[-1].class_weights
+    if known[-1].function not in _CHOOSING:
+        return f"no {number(weights[0])}, yes {number(weights[-1])}"
+    return f"{number(min(weights))} to {number(max(weights))}"
 
 
 def _machine() -> Iterator[tuple[str, str]]:

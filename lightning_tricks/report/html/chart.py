@@ -102,7 +102,8 @@ def chart(
         data_y=f"{axis.low:g} {axis.high:g} {'log' * axis.log}{'%' * axes.percent}".rstrip(),
     )
     at = [tag("span", text, style=f"top:{100 * axis.down(y):.1f}%") for y, text in axis.named(axes.percent)]
-    steps = [tag("span", f"{x:g}", style=f"left:{100 * across(x):.1f}%") for x in even(low, high, _room(high))]
+    below = [x for x in even(low, high, _room(high)) if x % 1 == 0]  # there is no half step
+    steps = [tag("span", f"{x:g}", style=f"left:{100 * across(x):.1f}%") for x in below]
     signs = [
         tag("span", mark.sign, style=f"left:{100 * across(mark.x):.1f}%", title=f"step {mark.x:g}: {mark.about}")
         for mark in marks

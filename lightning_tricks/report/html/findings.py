@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, at
 from lightning_tricks.diagnosis.experiment import Experiment
@@ -16,7 +16,7 @@ from lightning_tricks.report.html.tried import experiment
 from lightning_tricks.report.words import evidence, rounded
 
 SIGNS = {"critical": "✕", "warning": "!", "info": "i"}
-_MOST = 40
+MOST = 40  # causes that are shown
 # A call with what is in its brackets, a name with dots or underscores inside, an argument.
 _CODE = re.compile(
     r"((?:[A-Za-z_][\w.]*\((?:[^()]|\([^()]*\))*\))|(?:[A-Za-z]\w+(?:[._]\w+)+)|(?:[A-Za-z_]\w*=[\w.'\"]+))"
@@ -27,8 +27,10 @@ def section(diagnosis: Diagnosis) -> list[Markup]:
     """One article per finding."""
     if not diagnosis.findings:
         return [tag("p", _nothing(diagnosis))]
-    shown = [_article(i, finding) for i, finding in enumerate(diagnosis.findings[:_MOST], 1)]
-    left = len(diagnosis.findings) - _MOST
+    treatment = diagnosis.treatment
+    proven = frozenset[str]() if treatment is None else frozenset(remedy.action for remedy in treatment.remedies)
+    shown = [_article(i, finding, proven) for i, finding in enumerate(diagnosis.findings[:MOST], 1)]
+    left = len(diagnosis.findings) - MOST
     shown = [*_next_step(diagnosis), *shown]
     return [*shown, *([tag("p", f"And {left} more, in diagnosis.findings.")] if left > 0 else [])]
 
@@ -50,11 +52,11 @@ def _next_step(diagnosis: Diagnosis) -> list[Markup]:
         return [tag("p", "Nothing has to be mended: what stands here is worth knowing.")]
     proven = [] if diagnosis.treatment is None else diagnosis.treatment.remedies
     if proven:
-        said = "Begin with what is proven by trial, whichever finding it belongs to: "
+        said = "Begin with what is proven by trials on copies of the network as it was given, whichever finding it "
+        said += "belongs to: "
         rest = ". Then train again: of the rest nothing is proven yet, and some of it will be gone."
-        return [
-            tag("p", said, "; then ".join(f"{each.text} (a gain of {rounded(each.gain)})" for each in proven), rest)
-        ]
+        each = [join([_code(remedy.text), f" (a gain of {rounded(remedy.gain)} of the way)"]) for remedy in proven]
+        return [tag("p", said, join(each, "; then "), rest)]
     if len(whole) == 1 or not any(finding.rank for finding in whole):
         return []
     said = "Mend the first one and train again: what follows from it mostly goes with it, and what stays is next."
@@ -70,7 +72,7 @@ def tree(findings: Sequence[Finding]) -> Iterator[Finding]:
 
 def proofs(diagnosis: Diagnosis) -> list[tuple[Experiment, int]]:
     """The experiments that prove a finding, with the number of its article."""
-    numbered = [(i, finding) for i, root in enumerate(diagnosis.findings[:_MOST], 1) for finding in tree([root])]
+    numbered = [(i, finding) for i, root in enumerate(diagnosis.findings[:MOST], 1) for finding in tree([root])]
     return [(finding.proof, i) for i, finding in numbered if finding.proof is not None]
 
 
@@ -84,11 +86,11 @@ def badge(severity: str) -> Markup:
     return tag("span", tag("span", SIGNS[severity], aria_hidden="true"), f" {severity}", class_=f"badge {severity}")
 
 
-def _article(i: int, finding: Finding) -> Markup:
+def _article(i: int, finding: Finding, proven: Collection[str]) -> Markup:
     parts = [
         tag("h3", f"{i}. ", badge(finding.severity), f" {heading(finding)}"),
         tag("p", f"Since step {finding.step}. {finding.explanation}"),
-        *_remedies(finding),
+        *_remedies(finding, proven),
         *_numbers(finding),
         *_why(finding),
         *([] if finding.proof is None else [tag("h4", "Proof"), experiment(finding.proof)]),
@@ -96,17 +98,24 @@ def _article(i: int, finding: Finding) -> Markup:
     following = list(finding.consequences)
     if following:
         parts += [tag("h4", "What follows from it"), tag("ul", [_consequence(each) for each in following])]
-    words = used_in(" ".join([finding.explanation, *evidence(finding.evidence), finding.why()]))
-    if words:
-        terms = [part for word in words for part in (tag("dt", word.term), tag("dd", str(word)))]
-        parts.append(tag("details", tag("summary", "The words used here"), tag("dl", terms)))
+    terms = [part for word in used_in(_said(finding)) for part in (tag("dt", word.term), tag("dd", str(word)))]
+    parts.append(tag("details", tag("summary", "The words used here"), tag("dl", terms)))
     return tag("article", parts, id=f"finding-{i}", class_=f"finding {finding.severity}", tabindex="-1")
 
 
-def _remedies(finding: Finding) -> Iterator[Markup]:
+def _said(finding: Finding) -> str:
+    """All that an article says, for the words in it."""
+    whole = (part for each in tree([finding]) for part in (each.explanation, *evidence(each.evidence), each.why()))
+    return " ".join(["severity, since step", *whole])
+
+
+def _remedies(finding: Finding, proven: Collection[str]) -> Iterator[Markup]:
     if finding.remedies:
+        tried = tag("b", " (proven by a trial)")
+        lines = [(_code(str(each)), _where(each.layer, str(each))) for each in finding.remedies]
+        signs = [tried if each.action in proven else None for each in finding.remedies]
         yield tag("h4", "What to do, the best first")
-        yield tag("ol", [tag("li", _code(str(r)), _where(r.layer, str(r))) for r in finding.remedies])
+        yield tag("ol", [tag("li", line, sign) for line, sign in zip(lines, signs, strict=True)])
 
 
 def _where(layer: str | None, text: str) -> str:

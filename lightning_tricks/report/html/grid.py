@@ -119,7 +119,8 @@ def _collect(
 
 
 def _looks(history: Sequence[Snapshot], steps: Collection[int], most: int) -> list[int]:
-    asked = [i for i, snapshot in enumerate(history) if snapshot.step in set(steps)][: most // 2]
+    place = {snapshot.step: i for i, snapshot in enumerate(history)}
+    asked = [place[step] for step in dict.fromkeys(steps) if step in place][: most - 2]  # the first and the last too
     return sorted({*ticks(len(history), max(most - len(asked), 2)), *asked})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from lightning_tricks.diagnosis.diagnosis import Diagnosis, at
@@ -51,7 +51,7 @@ def section(diagnosis: Diagnosis) -> list[Markup]:
         chart(series, _described(history, way), _levels(way), marks, _ways(way), axes),
         tag("h3", "What happened when"),
         tag("ul", [*map(_line, happened)], class_="events"),
-        tag("details", tag("summary", "The numbers: loss"), _table(history, way)),
+        tag("details", tag("summary", "The numbers: loss"), _table(history, way, {event.step for event in happened})),
     ]
 
 
@@ -142,21 +142,20 @@ def _described(history: Sequence[Snapshot], way: Way) -> str:
     return f"The loss over the steps. {_in_words(history, way)}"
 
 
-def _table(history: Sequence[Snapshot], way: Way) -> Markup:
+def _table(history: Sequence[Snapshot], way: Way, named: Collection[int]) -> Markup:
     apart = max(1, math.ceil(len(history) / _MOST_LINES))
-    chosen = [s for i, s in enumerate(history) if i % apart == 0 or i == len(history) - 1]
-    head = ["step", "loss", *(["share of the way"] if way.known else []), "loss in validation", "learning rate"]
-    lines = [
-        [
-            str(s.step),
-            "NaN" if math.isnan(s.loss) and s.nonfinite_loss else _spelt(s.loss),
-            *([_percent(way.share(s.loss))] if way.known else []),
-            _spelt(s.validation_loss),
-            _spelt(s.learning_rate),
-        ]
-        for s in chosen
-    ]
-    caption = "The loss" if apart == 1 else f"The loss at one probed step of {apart}, and at the last"
+    chosen = [s for i, s in enumerate(history) if i % apart == 0 or s.step in named or i == len(history) - 1]
+    columns = {
+        "loss": ["NaN" if math.isnan(s.loss) and s.nonfinite_loss else _spelt(s.loss) for s in chosen],
+        "share of the way": [_percent(way.share(s.loss)) for s in chosen],
+        "loss in validation": [_spelt(s.validation_loss) for s in chosen],
+        "learning rate": [_spelt(s.learning_rate) for s in chosen],
+    }
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    head = ["step", *columns]
+    lines = [[str(s.step), *(cells[i] for cells in columns.values())] for i, s in enumerate(chosen)]
+    said = f"The loss at one probed step of {apart}, at the last, and at those at which something happened"
+    caption = "The loss" if apart == 1 else said
     return tag(
         "div",
         tag(

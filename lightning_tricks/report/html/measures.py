@@ -28,7 +28,7 @@ class Shown(NamedTuple):
 
 # The bounds are those of the rules where there are any, so that what no rule names is faint.
 PICTURES = (
-    Shown("std", "std a", Scale((1e-3, 0.01, 0.03, 0.1, 3, 10, 30, 100), "d"), "Blue: faint. Orange: loud."),
+    Shown("std", "std a", Scale((1e-3, 0.01, 0.03, 0.1, 3, 10, 30, 100), "d"), "Blue: small. Orange: large."),
     Shown("mean", "mean a", Scale((-10, -3, -1, -0.3, 0.3, 1, 3, 10), "d"), "Blue: below zero. Orange: above."),
     Shown("linearity", "linearity", Scale((0.98, 0.99, 0.995, 0.998, 0.999, 0.9999)), "Strong colour: bends nothing."),
     Shown("saturation", "saturation", _SHARES, "Strong colour: most patterns are on a flat side."),

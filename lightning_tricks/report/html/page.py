@@ -103,7 +103,7 @@ def _header(diagnosis: Diagnosis) -> Markup:
             "h1",
             tag("span", tag("span", sign, aria_hidden="true"), f" {name}", class_=f"badge {diagnosis.state}"),
             " ",
-            said,
+            said[:1].upper() + said[1:],
         ),
         about.coverage(diagnosis.coverage) if diagnosis.history else None,
     )
@@ -136,7 +136,7 @@ def _layers(diagnosis: Diagnosis, grid: Grid) -> list[Markup]:
 
 
 def _grid(diagnosis: Diagnosis) -> Grid:
-    named = list(findings.tree(diagnosis.findings))
+    named = [*diagnosis.findings, *findings.tree(diagnosis.findings)]  # causes before what follows from them
     layers = [finding.layer for finding in named if finding.layer]
     return grid_of(diagnosis.history, diagnosis.layers, [finding.step for finding in named], layers)
 

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.report.html.chart import Axes, Level, Series, chart, table
-from lightning_tricks.report.html.markup import Markup, tag
-from lightning_tricks.report.words import evidence, words
+from lightning_tricks.report.html.markup import Markup, join, tag
+from lightning_tricks.report.words import evidence, rounded, words
 
 _SHARE = "share of the way"
 _TOLD = 0.05  # seconds from which on it is said how many
@@ -87,12 +87,36 @@ def experiment(made: Experiment) -> Markup:
 
 
 def _measured(made: Experiment) -> list[Markup]:
-    effort = f"{made.steps} optimiser steps" if made.steps else "without a training"
-    effort += f", {made.seconds:.1f} s" if made.seconds >= _TOLD else ""
-    whole = {key: int(v) if math.isfinite(v) and v == int(v) else v for key, v in made.numbers.items()}
-    parts = [tag("p", f"Measured: {'; '.join(evidence(whole))}.")] if whole else []
+    numbers = "; ".join(_numbers(made))
+    parts = [tag("p", f"Measured: {numbers}.")] if numbers else []
     parts += _curves(made.curves, made.name) if made.curves else []
-    return [*parts, *_examples(made), tag("p", f"Made on a copy: {effort}.", class_="quiet")]
+    if made.reading:
+        said = [tag("p", _names_as_code(line)) for line in made.reading.splitlines()]
+        parts.append(tag("details", tag("summary", "What the numbers are, and how to read them"), said))
+    return [*parts, *_examples(made), tag("p", _effort(made), class_="quiet")]
+
+
+def _numbers(made: Experiment) -> list[str]:
+    """What was measured, without what was not; of trainings that are compared all shares in percent."""
+    known = {key: value for key, value in made.numbers.items() if not math.isnan(value)}
+    if "unchanged" in known:
+        shares = {key for key in known if key in {*made.curves, "unchanged", "share"} or key.startswith("gain of ")}
+        told = {key: f"{words(key)} {rounded(known.pop(key))}" for key in made.numbers if key in shares}
+        return [*told.values(), *evidence(known)]
+    return evidence({key: int(v) if math.isfinite(v) and v == int(v) else v for key, v in known.items()})
+
+
+def _effort(made: Experiment) -> str:
+    """Whose numbers these are: none of the training that the page is of."""
+    took = f", {made.seconds:.1f} s" if made.seconds >= _TOLD else ""
+    if not made.steps:
+        return f"Asked of network and data as they were given, without a training{took}."
+    return f"Measured{made.on}{took}: not the training whose loss this page shows."
+
+
+def _names_as_code(text: str) -> Markup:
+    """The names of numbers as they stand among them."""
+    return join(tag("code", words(part)) if i % 2 else part for i, part in enumerate(text.split("`")))
 
 
 def _examples(made: Experiment) -> list[Markup]:
@@ -118,11 +142,13 @@ def trials(made: Sequence[Trial | Treated]) -> list[Markup]:
 
 def _trial(made: Trial | Treated) -> Markup:
     lines: list[Markup] = []
-    whole = None
+    whole, seeds = None, ""
     if not isinstance(made, Trial):
         changes, *_ = str(made).split("\n\n")  # behind them stands the table of all that was tried
         lines = [tag("li", line.strip()) for line in changes.splitlines()[1:]]
-        whole = tag("details", tag("summary", "All that was tried"), tag("pre", str(made)))
+        title, seeds = "All that was tried", " Of two seeds the first is drawn, and a gain is the smaller one."
+        text = tag("pre", str(made), tabindex=0, role="region", aria_label=title)
+        whole = tag("details", tag("summary", title), text)
         made = Trial("Treatment", _best_first(made), made.summary, _SHARE)
     items = [(key, run) for key, run in made.curves.items() if run][: len(_LOOKS)]
     series = [
@@ -130,7 +156,7 @@ def _trial(made: Trial | Treated) -> Markup:
         for (key, run), look in zip(items, ("l1", "l0", "l2", "l3"), strict=False)
     ]
     levels = [] if math.isnan(made.guess) else [Level("a guess", made.guess)]
-    about = f"{made.outcome} Drawn: the {made.measure} over the steps.".strip() if series else made.outcome
+    about = f"{made.outcome} Drawn: the {made.measure} over the steps.{seeds}".strip() if series else made.outcome
     parts = [tag("p", about) if about else None, tag("ul", lines) if lines else None]
     label = f"{made.name}: the {made.measure} over the steps. {made.outcome}"
     parts += _drawn(series, label, made.measure, levels) if series else []

@@ -44,12 +44,12 @@ def begun(case: Case) -> tuple[Setup, train.Training]:
     return setup, module
 
 
-def treated(case: Case, seconds: float) -> tuple[Setup, train.Training, lt.Treatment]:
-    """The training after its treatment, with what is advised."""
+def treated(case: Case, seconds: float, diagnosis: lt.Diagnosis) -> tuple[Setup, train.Training, lt.Treatment]:
+    """The training after its treatment, with what is advised; the diagnosis is that of a checkup."""
     setup, module = begun(case)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        treatment = lt.treat(module, None, train.loaders_of(setup)[0], max_seconds=seconds)
+        treatment = lt.treat(module, diagnosis, train.loaders_of(setup)[0], max_seconds=seconds)
     follow(setup, treatment.advice)
     return setup, module, treatment
 

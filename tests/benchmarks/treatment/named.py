@@ -49,7 +49,7 @@ def of_experiments(diagnosis: lt.Diagnosis) -> list[str]:
 
 
 def names(case: Case, looks: Sequence[Snapshot], diagnosis: lt.Diagnosis) -> dict[str, Any]:
-    """Of a sick case, from the looks at its whole training and from a checkup: who names its cause, first or at all."""
+    """Who names the cause of a sick case, first or at all: from the history of its whole training, and a checkup."""
     rules = loud(lt.diagnose(looks).findings) if looks else []
     together, tried = loud(diagnosis.findings), of_experiments(diagnosis)
     alone = loud(lt.diagnose(diagnosis.history).findings)

@@ -53,14 +53,14 @@ def examine(case: Case | HealthyCase, seconds: float) -> dict[str, Any]:
 
 
 def _of_clinic(case: Case, seconds: float) -> dict[str, Any]:
-    setup, module, treatment = treated(case, seconds)
     diagnosis = checkup_of(case, seconds)
+    setup, module, treatment = treated(case, seconds, diagnosis)
     row: dict[str, Any] = {"set": "sick" if case.sick else "healthy", **_shown(treatment, diagnosis, case.steps)}
     if case.sick:
         row["kind"], row["curable"] = case.faults[0].kind, case.faults[0].kind in CURABLE
         recorder = train.Recorder(case.look)
         row["before"], row["twin"] = result_of(case, recorder), result_of(case.twin)
-        row |= names(case, recorder.looks, diagnosis)
+        row |= names(case, recorder.history, diagnosis)
     elif treatment.remedies:
         row["before"] = result_of(case)
     if case.sick or treatment.remedies:
@@ -85,26 +85,25 @@ def _shown(treatment: lt.Treatment, diagnosis: lt.Diagnosis, steps: int) -> dict
 
 def _odd(case: HealthyCase, seconds: float) -> dict[str, Any]:
     """A healthy training that looks odd; how long it is meant to be its Trainer tells."""
-    kind, made = all_kinds()[case.kind], list[Any]()
-    for ask in (_treat, _check):
-        seed_all(case.seed)
-        plan = kind.build(case.seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            plan.module.trainer = L.Trainer(
-                accelerator="cpu", logger=False, max_epochs=plan.epochs, enable_checkpointing=False, **plan.options
-            )
-            made.append(ask(plan, seconds))
+    plan = _plan(case)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        diagnosis = lt.checkup(plan.module, plan.train, val_data=plan.val, max_seconds=seconds, progress=False)
+        plan = _plan(case)
+        treatment = lt.treat(plan.module, diagnosis, plan.train, max_seconds=seconds)
     steps = plan.epochs * len(plan.train) if hasattr(plan.train, "__len__") else 300
-    return {"set": "adversarial", **_shown(made[0], made[1], steps)}
+    return {"set": "adversarial", **_shown(treatment, diagnosis, steps)}
 
 
-def _treat(plan: Any, seconds: float) -> lt.Treatment:
-    return lt.treat(plan.module, None, plan.train, max_seconds=seconds)
-
-
-def _check(plan: Any, seconds: float) -> lt.Diagnosis:
-    return lt.checkup(plan.module, plan.train, val_data=plan.val, max_seconds=seconds, progress=False)
+def _plan(case: HealthyCase) -> Any:
+    seed_all(case.seed)
+    plan = all_kinds()[case.kind].build(case.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plan.module.trainer = L.Trainer(
+            accelerator="cpu", logger=False, max_epochs=plan.epochs, enable_checkpointing=False, **plan.options
+        )
+    return plan
 
 
 def rows_in(path: Path) -> Iterator[dict[str, Any]]:

@@ -36,6 +36,32 @@ def test_one_history_is_saved_for_all_monitors():
     assert three - none < 1.3 * (one - none)  # not three times as much; what stands once a look is per monitor
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.parametrize("saves", [True, False])
+def test_looks_are_packed_when_they_come_where_checkpoints_are_written(saves):
+    """Of a long history nothing but the latest look is left to do when it is saved."""
+
+    def make():
+        often = lt.ActivationMonitor(every_n_steps=1)
+        return [often, lt.TrainingDoctor(every_n_steps=2, on_problem="log", report=False)]
+
+    looking = make()
+    trainer = fit(Classifier(), looking, max_epochs=2, enable_checkpointing=saves)
+    packed = [["place" in snapshot.packing for snapshot in each.history] for each in looking]
+    assert sum(map(len, packed)) > 8
+    assert all(all(each[:-2]) == saves for each in packed)
+    references = {id(s.packing["place"].reference) for each in looking for s in each.history[:-2] if saves}
+    assert len(references) == int(saves)
+    trainer.save_checkpoint("saved.ckpt")
+    again = make()
+    resume(torch.load("saved.ckpt", weights_only=True), again)
+    for one, other in zip(looking, again, strict=True):
+        assert steps(one) == steps(other)
+        for before, after in zip(one.history, other.history, strict=True):
+            assert [r.name for r in before.weighted] == [r.name for r in after.weighted]
+            assert [r.std for r in before.weighted] == pytest.approx([r.std for r in after.weighted], rel=1e-6)
+
+
 @pytest.mark.parametrize("second", [{}, {"log_per_layer": False}, {"layers": "net.0"}])
 @pytest.mark.parametrize("cls", [lt.ActivationMonitor, lt.GradientFlowMonitor, lt.TrainingDoctor])
 def test_monitors_that_are_equal_each_have_their_own_history(cls, second):

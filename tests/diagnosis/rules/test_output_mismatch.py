@@ -191,10 +191,12 @@ def test_unusual_and_right_losses_stay_silent_at_every_look(name: str) -> None:
         assert said(find_output_mismatch(history[:steps])) == []
 
 
-def test_the_evidence_is_what_softmax_makes_of_the_loss() -> None:
-    """With probabilities for logits the best loss is that of a one-hot vector."""
-    (found,) = find_output_mismatch(fit(net(nn.Softmax(1)), steps=3))
-    best = F.cross_entropy(one_hot(torch.tensor([3])), torch.tensor([3])).item()
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_evidence_is_what_softmax_makes_of_the_loss(smoothing: float) -> None:
+    """With probabilities for logits the best loss is that of a one-hot vector; more, if the targets are smoothed."""
+    loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
+    (found,) = find_output_mismatch(fit(net(nn.Softmax(1)), loss, steps=3))
+    best = loss(one_hot(torch.tensor([3])), torch.tensor([3])).item()
     assert f"{best:.2f}" in found.explanation
     assert found.evidence["reachable"] == pytest.approx(best)
 

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lightning_tricks as lt
+from lightning_tricks.experiments.arms import ARMS
 from lightning_tricks.experiments.arms import trials as trials_module
 from lightning_tricks.experiments.arms.arm import Arm
 from lightning_tricks.experiments.arms.prepared import prepared
+from lightning_tricks.experiments.arms.trial import LEAST, Trial, simplest
 from lightning_tricks.experiments.arms.trials import Trials
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.experiments.training.deadline import Deadline
@@ -97,6 +99,65 @@ def test_what_is_advised_is_not_dropped_at_the_first_look(advised: tuple[str, ..
     slow = Arm("slow", "rebuild", "initialize", "", lambda training, setting: training.scale_lr(1e-3))
     (trial,) = tried(slow, advised=advised, apart=math.inf).trials
     assert trial.dropped != bool(advised)
+
+
+@pytest.mark.parametrize("advised", [(), ("raise_learning_rate",)])
+def test_what_is_advised_gets_more_steps_where_nothing_else_is_proven(advised: tuple[str, ...]) -> None:
+    """Three times as fast: in a quarter of the steps it comes less far than without, in three quarters farther."""
+
+    def slow(training: Any, setting: Any) -> None:
+        training.optimizer = torch.optim.SGD(training.module.parameters(), 0.01)
+
+    trials = prepared(Training.of(FallsApart(math.inf)), batches(), False, Deadline(60))
+    drop_schedule(trials.training, None)
+    slow(trials.training, None)
+    faster = Arm("faster", "undo", "raise_learning_rate", "", lambda training, setting: training.scale_lr(3.0))
+    trials.run([faster], (), advised=advised)
+    (trial,) = trials.trials
+    assert trial.proven == bool(advised)
+    if advised:
+        assert (trial.reached, trials.base().steps, round(trial.times, 2)) == (180, 240, 1.33)
+        assert trial.gain > 0.05
+    else:
+        assert trial.gain < 0
+
+
+def test_half_of_the_best_gain_is_enough_for_an_undoing_that_a_warning_asks_for() -> None:
+    undo = Trial(Arm("undo", "undo", "zero_grad", "", drop_schedule), gain=0.14, proven=True)
+    rebuild = Trial(Arm("rebuild", "rebuild", "insert_batch_norm", "", drop_schedule), gain=0.2, proven=True)
+    assert simplest([undo, rebuild], LEAST) is rebuild
+    undo.advised = True
+    assert simplest([undo, rebuild], LEAST) is undo
+    undo.gain = 0.09
+    assert simplest([undo, rebuild], LEAST) is rebuild
+
+
+@pytest.mark.parametrize(("warms_up", "tried_arms"), [(True, []), (False, ["no_schedule"])])
+def test_a_schedule_that_still_rises_is_not_blamed(warms_up: bool, tried_arms: list[str]) -> None:
+    class Scheduled(FallsApart):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), 0.3)
+            factor = (lambda step: 1e-4 * step) if warms_up else (lambda step: 1e-4)
+            return [optimizer], [
+                {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"}
+            ]
+
+    trials = prepared(Training.of(Scheduled()), batches(), False, Deadline(60))
+    trials.run([arm for arm in ARMS if arm.name == "no_schedule"], ())
+    assert [trial.arm.name for trial in trials.trials if trial.proven] == tried_arms
+
+
+@pytest.mark.parametrize(("advised", "asked", "tried_arms"), [((), False, 0), (("unfreeze",), False, 1), ((), True, 1)])
+def test_what_is_frozen_is_meant_so_unless_a_warning_says_otherwise(
+    advised: tuple[str, ...], asked: bool, tried_arms: int
+) -> None:
+    module = FallsApart(math.inf)
+    module.net[0].requires_grad_(False)
+    trials = prepared(Training.of(module), batches(), False, Deadline(60))
+    drop_schedule(trials.training, None)
+    trials.training.scale_lr(0.01)
+    trials.run([arm for arm in ARMS if arm.name == "unfreeze"], (), advised=advised, always=asked)
+    assert len(trials.trials) == tried_arms
 
 
 @pytest.mark.parametrize("learns", [True, False])

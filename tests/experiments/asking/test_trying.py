@@ -74,6 +74,17 @@ def test_the_rules_findings_stay_and_get_their_proof():
     assert "tried: free_outputs" in with_it.findings[0].why()
 
 
+def test_every_experiment_says_how_its_numbers_are_read():
+    """From the docstring, names and all; one that is asked by a checkup as well."""
+    made = check(experiments="all").experiments
+    assert len(made) > 10
+    readings = {each.name: each.reading for each in made if each.conclusive}
+    assert all(reading.startswith(("Numbers", "The ", "Validation ")) for reading in readings.values())
+    assert readings["reach"].splitlines()[1].startswith("How to read it: detached: ")
+    assert "`not_held` by the optimiser" in readings["reach"]
+    assert not any(">>>" in reading or "``" in reading for reading in readings.values())
+
+
 def by_hand(output, target):
     """Cross-entropy that no rule knows as such."""
     return (output.logsumexp(1) - output[torch.arange(len(target)), target]).mean()

@@ -68,6 +68,20 @@ CASES = {
 }  # fmt: skip
 
 
+def test_the_record_tells_what_the_call_was_given():
+    """Of what is no default; of tensors the shape."""
+    given = {"weight": WEIGHT, "ignore_index": 2, "reduction": "sum", "label_smoothing": 0.1}
+    criterion = nn.CrossEntropyLoss(**given)
+    for loss in (criterion, lambda out, y: F.cross_entropy(out, y, WEIGHT, None, 2, None, "sum", 0.1)):
+        record = only(look(lambda out, loss=loss: loss(out, classes())))
+        assert record.arguments == "weight=[5], ignore_index=2, reduction='sum', label_smoothing=0.1"
+        assert type(record).from_dict(record.to_dict()).arguments == record.arguments
+    assert only(look(lambda out: nn.CrossEntropyLoss()(out, classes()))).arguments == ""
+    positive = only(look(lambda out: F.binary_cross_entropy_with_logits(out, shares(), pos_weight=WEIGHT)))
+    assert positive.arguments == "pos_weight=[5]"
+    assert only(look(lambda out: F.huber_loss(out, shares(), delta=0.3))).arguments == "delta=0.3"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_value_is_the_mean_whatever_the_reduction(case):
     function, target, options = CASES[case]

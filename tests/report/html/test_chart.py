@@ -134,3 +134,10 @@ def test_the_names_of_lines_that_are_near_do_not_cover_each_other():
         r'<span style="top:[\d.]+%"( class="below")?>([^<]+)</span>', shown.partition('class="levels"')[2]
     )
     assert names[:3] == [("", "a guess"), ("", "the floor"), (' class="below"', "reachable")]
+
+
+def test_there_is_no_half_step():
+    """Of few steps each has its number, and nothing between two has one."""
+    shown = chart([Series("loss", range(8), [1.0] * 8)], "a loss")
+    below = shown.partition('class="steps"')[2].partition("</div>")[0]
+    assert re.findall(">([^<]*)</span>", below) == [str(step) for step in range(8)]

@@ -7,6 +7,7 @@ from lightning_tricks.diagnosis import RULES, Finding, Remedy
 from lightning_tricks.report import Diagnosis
 from lightning_tricks.report.html import findings
 from lightning_tricks.treatment.treatment import Proven, Treatment
+from tests.report.conftest import REMEDIES
 
 
 @pytest.mark.parametrize(
@@ -45,10 +46,14 @@ def test_consequences_stand_below_their_cause(cause):
 
 
 def test_what_is_proven_by_trial_comes_first(cause):
-    made = Treatment([Proven("drop", "leave out the softmax", None, 0.57, False)])
+    made = Treatment([Proven(REMEDIES[1].action, "leave out the softmax", None, 0.57, False)])
     next_step = findings.section(Diagnosis([cause], treatment=made))[0]
     assert "Begin with what is proven by trial" in next_step
-    assert "leave out the softmax (a gain of 57%)" in next_step
+    assert "on copies of the network as it was given" in next_step
+    assert "leave out the softmax (a gain of 57% of the way)" in next_step
+    shown = findings.section(Diagnosis([cause], treatment=made))[1]
+    marked = [line for line in re.findall("<li>.*?</li>", shown) if "proven by a trial" in line]
+    assert ["SELULinear" in line for line in marked] == [True]
     assert "Mend the first one" in findings.section(Diagnosis([cause], treatment=Treatment()))[0]
 
 
@@ -71,3 +76,10 @@ def test_without_a_finding_it_says_what_to_do_next(healthy, rectifiers):
     blind = [dataclasses.replace(rectifiers[0], parameters=())]
     assert "not enough to call the training healthy" in findings.section(Diagnosis([], blind))[0]
     assert "Nothing was looked at yet." in findings.section(Diagnosis())[0]
+
+
+def test_the_words_of_what_follows_are_explained_too():
+    follows = Finding("collapsed_output", "3", "warning", 0, {"share of dead units": 0.5}, "One class is answered.")
+    whole = Diagnosis([Finding("output_mismatch", "6", "critical", 0, consequences=(follows,))])
+    words = findings.section(whole)[1].partition("The words used here")[2]
+    assert {"class", "dead units", "since step", "severity"} <= set(re.findall("<dt>(.*?)</dt>", words))

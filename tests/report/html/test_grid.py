@@ -49,6 +49,15 @@ def test_long_histories_are_thinned_and_it_is_said():
     assert " rows" not in grid.thinned
 
 
+def test_steps_are_shown_in_the_order_in_which_they_are_asked_for():
+    """Of more steps than there is room for those of the causes, which are named first, wherever they are."""
+    history = long_diagnosis(2, 200).history
+    asked = [150, *range(1, 100)]
+    shown = grid_of(history, steps=asked).steps
+    assert {0, 150, 199, *range(1, 40)} <= set(shown)
+    assert len(shown) <= 48
+
+
 def test_of_very_many_layers_those_with_a_finding_stay():
     diagnosis = long_diagnosis(1000, 3)
     grid = grid_of(diagnosis.history, faulty=["encoder.layer.77.act"])

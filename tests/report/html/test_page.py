@@ -1,6 +1,7 @@
 """What stands on the page, read as a string; how it looks is in test_chromium.py."""
 
 import dataclasses
+import math
 import re
 from html import unescape
 
@@ -28,7 +29,7 @@ def test_state_faults_layers_and_remedies_are_told(name, request):
     diagnosis = request.getfixturevalue(name)
     shown = text(html(diagnosis)).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     state, _, said = diagnosis.verdict.partition(": ")
-    assert f"{state} {said}" in shown
+    assert f"{state} {said[:1].upper()}{said[1:]}" in shown
     assert str(diagnosis.coverage) in shown
     for finding in diagnosis.findings:
         for part in (finding.explanation, *map(str, finding.decided_by), *(trait.value for trait in finding.traits)):
@@ -88,6 +89,40 @@ def test_experiments_proofs_and_trials_are_shown(two_faults):
     assert "standardized: no loss is known" in text(html(dataclasses.replace(two_faults, experiments=[open_end])))
 
 
+def test_what_a_copy_reached_is_said_to_be_of_a_copy(two_faults):
+    """Where the numbers stand: of a trial, and of a proof; and what the numbers are."""
+    reading = "Numbers: `not_held`, of all.\nHow to read it: 0 is none."
+    first, second = (
+        dataclasses.replace(two_faults.experiments[0], name=name, steps=steps, reading=reading)
+        for name, steps in (("changes", 80), ("reach", 0))
+    )
+    shown = html(dataclasses.replace(two_faults, experiments=[first, second]))
+    told = "on copies of the network as it was given, 80 steps in all, 0.3 s: not the training whose loss this page"
+    assert f"Measured {told}" in shown
+    assert "Asked of network and data as they were given, without a training" in shown
+    assert "<p>Numbers: <code>not held</code>, of all.</p><p>How to read it: 0 is none.</p>" in shown
+    proven = dataclasses.replace(two_faults.findings[0], proof=first)
+    assert told in html(dataclasses.replace(two_faults, findings=[proven], experiments=[]))
+
+
+def test_shares_of_trainings_that_are_compared_are_percent(two_faults):
+    numbers = {"unchanged": 0.4, "relu": 0.8, "gain of relu": 0.3, "lr": 0.01, "adam": math.nan}
+    made = Experiment("changes", "?", "!", numbers, {"unchanged": [0.0, 0.4], "relu": [0.0, 0.8]})
+    shown = text(html(dataclasses.replace(two_faults, experiments=[made])))
+    assert "Measured: unchanged 40%; relu 80%; gain of relu 30%; lr 0.0100." in shown
+
+
+def test_the_table_of_the_loss_has_the_steps_that_are_spoken_of(one_fault):
+    history = [dataclasses.replace(one_fault.history[-1], step=step) for step in range(100)]
+    found = dataclasses.replace(one_fault, findings=[Finding("dead_units", "1", "warning", 37)], history=history)
+    table = html(found).partition("The numbers: loss")[2].partition("</table>")[0]
+    assert {"0", "37", "99"} <= set(re.findall(r'<th scope="row">(\d+)<', table))
+    assert "loss in validation" in table
+    unknown = [dataclasses.replace(s, validation_loss=math.nan) for s in history]
+    table = html(dataclasses.replace(found, history=unknown)).partition("The numbers: loss")[2].partition("</table>")[0]
+    assert "loss in validation" not in table
+
+
 def test_what_was_not_seen_is_said(rectifiers):
     missed = [dataclasses.replace(rectifiers[0], not_seen={"gru": "a kernel"}), *rectifiers[1:]]
     shown = text(html(Diagnosis([], missed)))
@@ -132,7 +167,7 @@ def test_layers_without_a_finding_stand_together_in_a_long_network():
 
 
 def test_a_short_training_is_healthy_so_far_and_no_more(rectifiers):
-    assert "Healthy so far no fault found in 9 steps, too early to tell" in text(html(Diagnosis([], rectifiers)))
+    assert "Healthy so far No fault found in 9 steps, too early to tell" in text(html(Diagnosis([], rectifiers)))
 
 
 def test_a_loss_that_became_nan_is_told(rectifiers):

@@ -169,13 +169,13 @@ SETTINGS = (
         "mend_schedule",
         "leave the schedule of the learning rate out",
         _no_schedule,
-        lambda training, setting: bool(training.schedules),
+        lambda training, setting: bool(training.schedules) and not setting.warms_up,
         advice=_value("lr_scheduler", None),
     ),
     Arm(
         "zero_grad",
         "undo",
-        "reorder_zero_grad",
+        "zero_grad",
         "clear gradients before every backward: optimizer.zero_grad()",
         _clear,
         _keeps_gradients,
@@ -207,6 +207,7 @@ SETTINGS = (
         _unfreeze_training,
         _frozen,
         _unfreeze,
+        meant=True,
     ),
     of_model(
         "raise_momentum",
