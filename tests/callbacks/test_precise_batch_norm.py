@@ -35,7 +35,7 @@ class Normalised(Classifier):
 def trainer(*callbacks, **options):
     return L.Trainer(
         callbacks=[*callbacks], logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, **{"accelerator": "cpu", "max_epochs": 2, **options},
+        **{"accelerator": "cpu", "max_epochs": 2, "enable_checkpointing": False, **options},
     )  # fmt: skip
 
 
