@@ -120,6 +120,10 @@ class BatchAugmentation(Callback):
         self._open = self._augmented = False
         self._transfer = _Transfer(trainer.strategy, self)
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        # An epoch that is taken up amid begins without a hook of its own; Lightning 2.4 begins it anew.
+        self._open = bool(getattr(trainer.fit_loop, "restarted_mid_epoch", False))
+
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._open = True
 

@@ -88,6 +88,9 @@ class PreciseBatchNorm(Callback):
                 'use parallel="data"'
             )
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # which an epoch that is taken up amid does not call
+
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._norms = {name: module for name, module in pl_module.named_modules() if is_batch_norm(module)}
 

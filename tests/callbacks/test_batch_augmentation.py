@@ -4,6 +4,7 @@ import lightning.pytorch as L
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import tv_tensors
@@ -11,6 +12,8 @@ from torchvision.transforms import v2
 
 import lightning_tricks as lt
 from lightning_tricks.callbacks.modifying.columns import columns_of, put
+from tests.callbacks.monitoring.test_monitor_checkpoints import Resumable
+from tests.versions import LIGHTNING
 
 FLIP = {"degrees": 0.0, "translate": 0.0, "scale": (1.0, 1.0), "shear": 0.0, "flip": 1.0}
 
@@ -321,6 +324,20 @@ def test_a_checkpoint_holds_where_the_draws_were(tmp_path):
     close(torch.stack([x for x, _ in module.trained]), whole[:3])
     close(torch.stack([x for x, _ in resumed.trained]), whole[3:])
     assert not torch.equal(whole[:3], whole[3:])
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's, of folders and loaders
+@pytest.mark.skipif(LIGHTNING < (2, 5), reason="Lightning 2.4 does not begin again amid an epoch where it stopped")
+def test_an_epoch_that_is_taken_up_amid_goes_on_with_the_draws(tmp_path):
+    L.seed_everything(3, verbose=False)
+    batches = Resumable(list(loader()))
+    saving = ModelCheckpoint(tmp_path, every_n_train_steps=2, save_top_k=-1, filename="{step}")
+    whole = Seen()
+    trainer(lt.BatchAugmentation(lt.nn.AdditiveNoise(1.0)), saving, enable_checkpointing=True).fit(whole, batches)
+    resumed = Seen()
+    again = trainer(lt.BatchAugmentation(lt.nn.AdditiveNoise(1.0)))
+    again.fit(resumed, Resumable(list(loader())), ckpt_path=tmp_path / "step=2.ckpt")
+    close(torch.stack([x for x, _ in resumed.trained]), torch.stack([x for x, _ in whole.trained[2:]]))
 
 
 # --- ensembles, and who fetches batches alone

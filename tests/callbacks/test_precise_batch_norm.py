@@ -4,6 +4,7 @@ import lightning.pytorch as L
 import pytest
 import torch
 import torchmetrics
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -34,7 +35,7 @@ class Normalised(Classifier):
 def trainer(*callbacks, **options):
     return L.Trainer(
         callbacks=[*callbacks], logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, **{"accelerator": "cpu", "max_epochs": 2, **options},
+        **{"accelerator": "cpu", "max_epochs": 2, "enable_checkpointing": False, **options},
     )  # fmt: skip
 
 
@@ -60,6 +61,15 @@ def test_validation_and_test_meet_the_statistics_of_the_training_data():
         check(statistics)
     check((module.net[0].running_mean, module.net[0].running_var))
     assert [entry.layer for entry in callback.report.changed] == ["net.0"]
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's, of folders and loaders
+def test_a_training_that_is_taken_up_amid_an_epoch(tmp_path):
+    saving = ModelCheckpoint(tmp_path, every_n_train_steps=2, save_top_k=-1, filename="{step}")
+    trainer(saving, enable_checkpointing=True, max_steps=2).fit(Normalised(), data())
+    module = Normalised()
+    trainer(lt.PreciseBatchNorm(), max_epochs=1).fit(module, data(), ckpt_path=tmp_path / "step=2.ckpt")
+    check((module.net[0].running_mean, module.net[0].running_var))
 
 
 def test_the_training_itself_goes_on_as_without_it():

@@ -161,6 +161,7 @@ def test_copies_pickles_and_state_dicts():
         assert torch.equal(twin(x), net(x))
 
 
+@pytest.mark.filterwarnings("ignore:Skipping serialization")  # of inductor's cache, in torch 2.6
 def test_compiled_it_computes_the_same():
     net, x = small().eval(), torch.randn(2, 3, 8)
     assert torch.allclose(torch.compile(net, fullgraph=True)(x), net(x), atol=1e-5)

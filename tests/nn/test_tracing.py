@@ -1,5 +1,6 @@
 """One table: every class of lt.nn, and what surgery leaves, under everything in torch that looks inside of a module."""
 
+import contextlib
 import copy
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import fx, nn
 
 import lightning_tricks as lt
+from tests.versions import TORCH
 
 pytestmark = pytest.mark.oracle
 
@@ -124,14 +126,15 @@ def cannot_be_had(name, way, training):
         return way in (by_fx, by_script) or (way is by_jvp and training and name != "AdditiveNoise")
     if way is by_script:
         return batch_norm
-    if way is by_fx:
-        return batch_norm and training
+    if way is by_fx:  # torch 2.6 views no buffer in a shape that is traced
+        return (batch_norm and training) or (name == "Standardize" and TORCH < (2, 7))
     if way is by_export_of_any_batch_size:
         return name.startswith("Ghost") and training
     return name.startswith("Ghost") and training and way is by_trace
 
 
 REFUSED = (fx.proxy.TraceError, NotImplementedError, torch.jit.frontend.NotSupportedError, TypeError, ValueError)
+REFUSED += (torch._dynamo.exc.Unsupported,)  # by the compiler of torch 2.6, in an export
 # One of each kind in every run, which take a moment for each; all of them with --all.
 EACH_KIND = ("ShiftedReLU", "SELULinear", "SelfNormalizingMLP", "Standardize", "folded", "inserted", "RandomAffine",
              "GhostBatchNorm2d", "BatchRenorm2d", "MeanOnlyBatchNorm2d", "AlphaDropout")  # fmt: skip
@@ -164,7 +167,7 @@ def test_looked_into(name, way, training):
 
 def test_alpha_dropout_is_scripted_for_evaluation():
     module = lt.nn.SELULinear(8, 4, dropout=0.5).eval()
-    with pytest.warns(FutureWarning, match="deprecated"):
+    with contextlib.nullcontext() if TORCH < (2, 7) else pytest.warns(FutureWarning, match="deprecated"):
         scripted = torch.jit.script(module)
     x = torch.randn(5, 8)
     torch.testing.assert_close(scripted(x), module(x))

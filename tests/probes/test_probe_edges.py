@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_tricks.probes import probe
+from tests.versions import TORCH
 
 from . import networks
 
@@ -337,6 +338,7 @@ def test_the_scale_of_a_scaler_is_taken_away(steps):
         probe(networks.mlp(), scaler=2.0)
 
 
+@pytest.mark.skipif(TORCH < (2, 7), reason="torch 2.6 does not export under set_stance('force_eager')")
 def test_an_export_amid_a_step_spoils_nothing():
     model, x = networks.mlp(), torch.randn(4, 6)
     with probe(model) as p:
@@ -358,3 +360,22 @@ def test_the_old_spectral_norm_leaves_the_layer_its_name():
     records = {record.name: record.operation for record in p.snapshot().weighted}
     assert records["0"] == records["2"] == "linear"
     assert set(records) - {"0", "2"} == {"0.matmul", "0.matmul_2", "0.matmul_3"}
+
+
+class _LowRank(nn.Module):
+    """As AdaLoRA: the matrices of the product are computed of parameters first."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.e, self.b = (nn.Parameter(torch.randn(shape)) for shape in ((2, 6), (2, 1), (3, 2)))
+
+    def forward(self, x):
+        return torch.relu(x @ (self.a * self.e).T @ self.b.T)
+
+
+def test_a_product_with_a_matrix_computed_of_parameters_is_a_weighted_operation():
+    net = _LowRank()
+    with probe(net) as p:
+        net(torch.randn(5, 6)).sum().backward()
+    records = p.snapshot().weighted
+    assert [(r.name, r.units, r.fan_in, r.weight) for r in records] == [("matmul", 2, 6, None), ("matmul_2", 3, 2, "b")]

@@ -1,5 +1,6 @@
 """(callback, arguments) x (scenario): with monitors a training is the same bit for bit; with others it ends well."""
 
+import contextlib
 import warnings
 
 import pytest
@@ -27,6 +28,11 @@ CHANGING = {
     "InitializeWeights": lambda: [lt.InitializeWeights("lsuv")],
     "PreciseBatchNorm": lambda: [lt.PreciseBatchNorm()],
     "BatchAugmentation": lambda: [lt.BatchAugmentation(lt.nn.AdditiveNoise(0.1))],
+}
+# What cannot be done, and what the user is told.
+REFUSED = {
+    ("InitializeWeights", scenario): "optimises manually, .* give forward=lambda module, batch"
+    for scenario in ("two optimisers by hand", "closure by hand")
 }
 
 
@@ -58,6 +64,7 @@ def test_the_training_is_the_same_with_and_without(callbacks, scenario):
 @pytest.mark.parametrize("scenario", cells(SCENARIOS, marks=pytest.mark.all))
 @pytest.mark.parametrize("callback", CHANGING)
 def test_what_changes_a_training_runs_to_its_end(callback, scenario):
-    with warnings.catch_warnings():
+    message = REFUSED.get((callback, scenario))
+    with warnings.catch_warnings(), pytest.raises(TypeError, match=message) if message else contextlib.nullcontext():
         warnings.simplefilter("ignore")
         assert SCENARIOS[scenario](CHANGING[callback]()) is not None

@@ -46,6 +46,7 @@ class Row:
         ratio: Time of a probed step as a multiple of a plain one.
         memory: By how many MB the peak of a probed step is higher.
         seconds: How long all of it took.
+        not_run: Why it did not run to its end, where the limits of time or memory ended it.
     """
 
     group: str
@@ -59,6 +60,7 @@ class Row:
     ratio: float | None = None
     memory: float | None = None
     seconds: float = 0.0
+    not_run: str = ""
 
 
 class Training(L.LightningModule):

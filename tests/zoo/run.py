@@ -1,4 +1,4 @@
-"""Runs entries one by one in a process of its own each, which is ended where it takes too long."""
+"""Runs entries one by one in a process of its own each, which is ended where it takes too long or too much memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from .harness import Row, check
 from .models.entry import Entry
 
+SPARE = 1.5  # GB of the machine's memory that a model has to leave
 PROCESSES = multiprocessing.get_context("fork")  # what is imported already need not be imported again
 
 
@@ -33,10 +35,8 @@ def run(entries: Iterable[Entry], store: Path, limit: float) -> None:
         with store.open("a") as file:
             file.write(json.dumps(dataclasses.asdict(row)) + "\n")
         known.add((entry.group, entry.name))
-        print(
-            f"{row.group:28} {row.name:44} {row.seconds:6.1f} s  {'; '.join(row.wrong) or 'as it has to be'}",
-            flush=True,
-        )
+        told = row.not_run or "; ".join(row.wrong) or "as it has to be"
+        print(f"{row.group:28} {row.name:44} {row.seconds:6.1f} s  {told}", flush=True)
 
 
 def load(store: Path) -> list[Row]:
@@ -49,14 +49,32 @@ def _apart(entry: Entry, limit: float) -> Row:
     process.start()
     there.close()
     try:
-        if not here.poll(limit):
-            return Row(entry.group, entry.name, [f"not done after {limit:.0f} s"], seconds=limit)
-        return here.recv()
+        why = _ended(here, process.pid, time.monotonic() + limit, f"takes over {limit:.0f} s")
+        return Row(entry.group, entry.name, not_run=why, seconds=limit) if why else here.recv()
     except EOFError:
         return Row(entry.group, entry.name, ["its process ended"])
     finally:
         process.kill()
         process.join()
+
+
+def _ended(here: Any, pid: int | None, until: float, late: str) -> str:
+    """Why a process is to be ended before it has sent its row; empty when that has come."""
+    while not here.poll(0.2):
+        if time.monotonic() > until:
+            return late
+        if (free := _gigabytes("/proc/meminfo", "MemAvailable:")) is not None and free < SPARE:
+            return f"needs over {_gigabytes(f'/proc/{pid}/status', 'VmRSS:') or 0:.0f} GB"
+    return ""
+
+
+def _gigabytes(file: str, field: str) -> float | None:
+    """A field of a table of memory; None where Linux does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path(file).read_text().splitlines():
+            if line.startswith(field):
+                return float(line.split()[1]) / 2**20
+    return None
 
 
 def _work(entry: Entry, pipe: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 Layout = Literal["rows", "transposed", "none"]
-IsParameter = Callable[[Any], bool]
+IsWeight = Callable[[Any], bool]
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ class Operation:
     """A weighted operation: its name and how to read a call of it."""
 
     name: str
-    read: Callable[[tuple[Any, ...], Mapping[str, Any], IsParameter], WeightedCall | None]
+    read: Callable[[tuple[Any, ...], Mapping[str, Any], IsWeight], WeightedCall | None]
 
 
 def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int, name: str, default: Any = None) -> Any:
     return args[position] if position < len(args) else kwargs.get(name, default)
 
 
-def _linear(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall:
+def _linear(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_weight: IsWeight) -> WeightedCall:
     return WeightedCall(
         _argument(args, kwargs, 0, "input"),
         -1,
@@ -91,7 +91,7 @@ def _linear(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsPa
 
 
 def _convolution(space: int, groups_at: int, layout: Layout) -> Callable[..., WeightedCall]:
-    def read(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall:
+    def read(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_weight: IsWeight) -> WeightedCall:
         axis = -(space + 1)
         stride = _argument(args, kwargs, 3, "stride", 1)
         strides = [stride] * space if isinstance(stride, int) else list(stride)
@@ -109,41 +109,41 @@ def _convolution(space: int, groups_at: int, layout: Layout) -> Callable[..., We
     return read
 
 
-def _bilinear(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall:
+def _bilinear(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_weight: IsWeight) -> WeightedCall:
     weight = _argument(args, kwargs, 2, "weight")  # its inputs are products x_j x_k, which are nowhere to be seen
     return WeightedCall(_argument(args, kwargs, 0, "input1"), 0, weight, bias=_argument(args, kwargs, 3, "bias"))
 
 
 def _embedding(weight_at: int) -> Callable[..., WeightedCall]:
-    def read(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall:
+    def read(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_weight: IsWeight) -> WeightedCall:
         return WeightedCall(None, 0, _argument(args, kwargs, weight_at, "weight"), "none")
 
     return read
 
 
-def _product(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall | None:
-    return _read_product(args[0], args[1] if len(args) > 1 else next(iter(kwargs.values()), None), is_parameter)
+def _product(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_weight: IsWeight) -> WeightedCall | None:
+    return _read_product(args[0], args[1] if len(args) > 1 else next(iter(kwargs.values()), None), is_weight)
 
 
-def _added_product(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall | None:
+def _added_product(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_weight: IsWeight) -> WeightedCall | None:
     first, second = [
         *args[1:3],
         *(kwargs[k] for k in ("mat1", "mat2", "batch1", "batch2", "mat", "vec") if k in kwargs),
     ][:2]
-    call = _read_product(first, second, is_parameter)
+    call = _read_product(first, second, is_weight)
     added = _argument(args, kwargs, 0, "input")
     plain = kwargs.get("beta", 1) == 1 and kwargs.get("alpha", 1) == 1
-    if call is None or not plain or call.output_axis != -1 or not is_parameter(added) or added.dim() != 1:
+    if call is None or not plain or call.output_axis != -1 or not is_weight(added) or added.dim() != 1:
         return call
     return dataclasses.replace(call, bias=added)
 
 
-def _read_product(left: Any, right: Any, is_parameter: IsParameter) -> WeightedCall | None:
-    if is_parameter(right) and isinstance(left, Tensor) and not is_parameter(left):
+def _read_product(left: Any, right: Any, is_weight: IsWeight) -> WeightedCall | None:
+    if is_weight(right) and isinstance(left, Tensor) and not is_weight(left):
         if right.dim() == 1:
             return WeightedCall(left, -1, right.unsqueeze(0), output_axis=0)
         return WeightedCall(left, -1, right.mT, unit_dims=right.dim() - 1)
-    if is_parameter(left) and isinstance(right, Tensor) and not is_parameter(right):
+    if is_weight(left) and isinstance(right, Tensor) and not is_weight(right):
         axis = -2 if right.dim() >= 2 else -1
         if left.dim() == 1:
             return WeightedCall(right, axis, left.unsqueeze(0), output_axis=0)
@@ -151,13 +151,13 @@ def _read_product(left: Any, right: Any, is_parameter: IsParameter) -> WeightedC
     return None
 
 
-def _einsum(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall | None:
+def _einsum(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_weight: IsWeight) -> WeightedCall | None:
     equation, *operands = args
     if len(operands) == 1 and isinstance(operands[0], (tuple, list)):
         operands = list(operands[0])
     if not isinstance(equation, str) or len(operands) != 2:
         return None
-    weights = [index for index, operand in enumerate(operands) if is_parameter(operand)]
+    weights = [index for index, operand in enumerate(operands) if is_weight(operand)]
     if len(weights) != 1:
         return None
     inputs, arrow, output = equation.replace(" ", "").partition("->")
@@ -193,12 +193,12 @@ def _einsum(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsPa
 _RECURRENT = "recurrent kernel: the activations and products inside it are not seen"
 
 
-def _recurrent(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall:
+def _recurrent(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_weight: IsWeight) -> WeightedCall:
     weights = next(argument for argument in args[1:] if isinstance(argument, (list, tuple)) and len(argument) > 2)
     return WeightedCall(args[0], -1, weights[0], "none", inner=_RECURRENT)
 
 
-def _recurrent_cell(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_parameter: IsParameter) -> WeightedCall:
+def _recurrent_cell(args: tuple[Any, ...], kwargs: Mapping[str, Any], is_weight: IsWeight) -> WeightedCall:
     return WeightedCall(args[0], -1, args[2], "none", inner=_RECURRENT)
 
 

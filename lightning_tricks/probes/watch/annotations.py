@@ -71,6 +71,35 @@ def graph_behind(loss: Tensor) -> tuple[list[str], list[Tensor]]:
     return functions, leaves
 
 
+# Functions of tensors alone, each with an edge in the graph for every tensor that it was given.
+_OF_EDGES = frozenset(
+    f"{name}Backward0"
+    for name in ("Add", "Sub", "Mul", "Div", "Neg", "Exp", "Mm", "T", "Permute", "Transpose", "Expand", "Unsqueeze")
+) | {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "CloneBackward0", "ToCopyBackward0"}
+_FEW_NODES = 32
+
+
+def leaves_alone(tensor: Tensor) -> list[Tensor]:
+    """The leaves that a tensor was computed of, if of nothing else; empty where it may have been.
+
+    Data have no edge in the graph, so every function has to be one of those that show what they were given.
+
+    >>> weights = torch.ones(2, 3, requires_grad=True)
+    >>> scales = torch.ones(2, 1, requires_grad=True)
+    >>> [len(leaves_alone(x)) for x in ((weights * scales).T, weights.exp(), weights * torch.ones(3), weights.relu())]
+    [2, 1, 0, 0]
+    """
+    leaves: list[Tensor] = []
+    for count, node in enumerate(nodes_behind(tensor)):
+        if not node.next_functions and (leaf := getattr(node, "variable", None)) is not None:
+            leaves.append(leaf)
+            continue
+        without_edge = any(before is None for before, _ in node.next_functions)
+        if without_edge or count >= _FEW_NODES or type(node).__name__ not in _OF_EDGES:
+            return []
+    return leaves
+
+
 def nodes_behind(loss: Tensor, past: Container[Any] = (), most: int = _MOST_NODES) -> Iterator[Any]:
     """The nodes of the autograd graph that a loss was made by, the nearest first; behind those in ``past`` no more.
 

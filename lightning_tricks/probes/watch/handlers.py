@@ -32,7 +32,7 @@ def weighted(operation: Operation, observer: Observer, func: Function, args: Arg
     call = weight = None
     if observer.active:
         with observer.guard(operation.name):
-            call = operation.read(args, kwargs, observer.is_parameter)
+            call = operation.read(args, kwargs, observer.is_weight)
             weight = None if call is None else observer.parameter_name(call.weight)
     output = func(*args, **kwargs)
     if call is not None:

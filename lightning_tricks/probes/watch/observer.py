@@ -20,7 +20,7 @@ from lightning_tricks.probes.measure.loop import LoopTally
 from lightning_tricks.probes.measure.regularization import Dropped, RawGradients
 from lightning_tricks.probes.measure.tallies import ActivationTally, Derived, Tallies, origin_of
 from lightning_tricks.probes.measure.weighted import WeightedCounter
-from lightning_tricks.probes.watch.annotations import TensorAnnotations
+from lightning_tricks.probes.watch.annotations import TensorAnnotations, leaves_alone
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
 from lightning_tricks.probes.watch.loss_path import LossPath
 from lightning_tricks.probes.watch.module_stack import ModuleStack
@@ -131,6 +131,15 @@ class Observer:
     def is_parameter(self, tensor: Any) -> bool:
         """Whether a tensor is a parameter of the model or a view of one."""
         return self.parameter_name(tensor) is not None
+
+    def is_weight(self, tensor: Any) -> bool:
+        """Whether a tensor is a parameter, a view of one, or a matrix that was computed of parameters alone."""
+        if self.is_parameter(tensor):
+            return True
+        if not isinstance(tensor, Tensor) or tensor.dim() != 2 or tensor.grad_fn is None:
+            return False
+        leaves = leaves_alone(tensor)
+        return bool(leaves) and all(id(leaf) in self._parameters for leaf in leaves)
 
     def parameter_name(self, tensor: Any) -> str | None:
         if not isinstance(tensor, Tensor):

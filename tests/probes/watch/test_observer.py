@@ -24,6 +24,26 @@ def test_parameters_and_their_views_are_known_by_name():
     assert not seen.is_buffer(weight)
 
 
+def test_a_matrix_computed_of_parameters_alone_is_a_weight():
+    seen = observer()
+    weight, bias = seen._model[0].weight, seen._model[0].bias
+    x, own = torch.ones(2, 3), torch.ones(2, 3, requires_grad=True)
+    assert seen.is_weight(weight.T)
+    assert seen.is_weight((weight * bias[:, None]).T)
+    assert seen.is_weight(weight @ weight.T)
+    others = (
+        weight * x,
+        weight * own,
+        x,
+        own * own,
+        (weight * bias[:, None]).relu(),
+        x @ weight.T,
+        x.T @ (x @ weight.T),
+    )
+    assert not any(seen.is_weight(other) for other in others)
+    assert not seen.is_weight((weight * bias[:, None])[None])  # of three dimensions: as in an attention
+
+
 def test_what_can_be_counted_is_chosen_by_name_and_has_values():
     seen = observer(["encoder.*"])
     assert seen.can_count("encoder.0", torch.ones(2))

@@ -108,6 +108,11 @@ MODELS = {
     "xception_aligned": ("xception41", 32),
     "xcit": ("xcit_nano_12_p8_224", 32),
 }
+DIFFERS = {
+    "csatv2": "the weights of a cosine transform are buffers, which the dispatcher's count takes for no weights",
+    "naflexvit_base_patch16_siglip": "a layer's input is a parameter, which the dispatcher's count takes for weights",
+    "gemma4_vit_167m": "clamps before and behind layers, which the dispatcher's count does not take for activations",
+}
 
 
 def entries() -> Iterator[Entry]:
@@ -115,7 +120,7 @@ def entries() -> Iterator[Entry]:
 
     for name, size in sorted(MODELS.values(), key=lambda model: model[1]):
         make = functools.partial(timm.create_model, name, pretrained=False, num_classes=5)
-        yield Entry(name, "timm", make, images(size))
+        yield Entry(name, "timm", make, images(size), differs=DIFFERS.get(name, ""))
 
 
 ENTRIES = [] if missing("timm") else list(entries())

@@ -23,7 +23,9 @@ def entries() -> Iterator[Entry]:
     for name in models.list_models(module=models.segmentation):
         yield _entry("segmentation", name, images(), weights_backbone=None, num_classes=5)
     for name in models.list_models(module=models.detection):
-        yield _entry("detection", name, _pictures("keypoint" in name), loss=_sum, weights_backbone=None, num_classes=3)
+        size = {} if "320" in name or name.startswith("ssd") else {"min_size": 128, "max_size": 128}  # else 800 pixels
+        given: dict[str, Any] = {"loss": _sum, "weights_backbone": None, "num_classes": 3, **size}
+        yield _entry("detection", name, _pictures("keypoint" in name), **given)
     for name in models.list_models(module=models.video):
         yield _entry("video", name, _clip(name), num_classes=5)
     for name in models.list_models(module=models.optical_flow):
@@ -68,8 +70,8 @@ def _flow(net: nn.Module, batch: Any) -> Tensor:
 
 
 def _clip(name: str) -> Callable[[], tuple[Tensor]]:
-    frames, size = (16, 224) if "mvit" in name else (16, 64)
-    return lambda: (torch.randn(1 if "mvit" in name else 2, 3, frames, size, size),)
+    frames, size = 16, 224 if "mvit" in name or name == "s3d" else 64  # s3d: its last kernel has 7 x 7 places
+    return lambda: (torch.randn(1 if size == 224 else 2, 3, frames, size, size),)
 
 
 ENTRIES = list(entries())
