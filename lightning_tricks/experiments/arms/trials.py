@@ -113,7 +113,8 @@ class Trials(Courses):
                 if arm.group in stage and self._settled(self.try_arm(arm), enough):
                     return
             for name in rates if "higher" in stage else ():
-                self._climb(1 / STEP if name.startswith("lower") else STEP)
+                if name.startswith("lower") or self.always or not self._seen().warms_up:  # else it rises by itself
+                    self._climb(1 / STEP if name.startswith("lower") else STEP)
             self._declare(self.trials[begun:], everything=not enough)
             if any(trial.proven and self._is_enough(trial, enough) for trial in self.trials):
                 return

@@ -145,6 +145,9 @@ def test_a_schedule_that_still_rises_is_not_blamed(warms_up: bool, tried_arms: l
     trials = prepared(Training.of(Scheduled()), batches(), False, Deadline(60))
     trials.run([arm for arm in ARMS if arm.name == "no_schedule"], ())
     assert [trial.arm.name for trial in trials.trials if trial.proven] == tried_arms
+    again = prepared(Training.of(Scheduled()), batches(), False, Deadline(60))
+    again.run([], ["raise_learning_rate"])
+    assert bool(again.trials) != warms_up
 
 
 @pytest.mark.parametrize(("advised", "asked", "tried_arms"), [((), False, 0), (("unfreeze",), False, 1), ((), True, 1)])
