@@ -21,7 +21,7 @@ from lightning_tricks.experiments.data.patterns.copies import (
     shared_windows,
 )
 from lightning_tricks.experiments.data.patterns.examples import examples_of, listed
-from lightning_tricks.experiments.data.patterns.neighbours import Data, read_once
+from lightning_tricks.experiments.data.patterns.neighbours import NEAREST, Data, read_once
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 QUESTION = "Which patterns are there more than once?"
@@ -29,7 +29,7 @@ QUESTION = "Which patterns are there more than once?"
 
 @asks(QUESTION)
 def duplicates(data: Any, val_data: Any = None) -> Answer:
-    """Equal inputs within the training data, and equal or nearly equal ones in training and validation.
+    """Equal and nearly equal inputs within the training data, and in training and validation.
 
     Inputs of few different columns meet by chance: those are told from copies by near misses, which chance gives more
     of. Near copies are those whose nearest pattern is nearer than any chance has it among so many.
@@ -39,7 +39,8 @@ def duplicates(data: Any, val_data: Any = None) -> Answer:
         val_data: The same for validation.
 
     Returns:
-        Numbers: ``patterns``; ``repeated``: of these, how many are there already; ``drawn``: how often a sampler of
+        Numbers: ``patterns``; ``repeated``: of these, how many are there already; ``nearly_repeated``: how many are
+        another one with something added (of 20,000 a quarter is asked, at most); ``drawn``: how often a sampler of
         your own draws one at most; ``copied``: patterns with a copy that no chance explains; ``contradicting``: those
         of another class than most of their copies; of validation ``validation``, how many there are, ``across``: copies
         of training patterns, ``near``: near ones, ``windows``: those that share half of themselves with one,
@@ -74,6 +75,9 @@ def _counted(data: Data) -> _Counted:
     numbers = {"patterns": float(len(train)), "repeated": float(len(train) - len(count)), "copied": float(copied.sum())}
     numbers["contradicting"] = float(len(wrong))
     text = f"{len(train) - len(count)} of {len(train)} for training"
+    near = _nearly_repeated(data) & ~several
+    numbers["nearly_repeated"] = float(near.sum())
+    text += f", {near.sum()} nearly ({listed(train, np.flatnonzero(near))}: {train.numbering})" if near.any() else ""
     if train.drawn is not None:
         numbers["drawn"] = float(train.drawn.max())
         text += f", drawn up to {train.drawn.max()} times"
@@ -90,6 +94,15 @@ def _counted(data: Data) -> _Counted:
         pairs = ((i, f"training {train.index[j]}") for i, j in twins.items())
         shown += examples_of(data.validation, pairs, "validation")
     return _Counted(Answer(text, numbers, examples=shown), wrong, twins)
+
+
+def _nearly_repeated(data: Data) -> np.ndarray:
+    """Training patterns that nearly are another one, of those that were asked."""
+    train, near = data.train, np.zeros(len(data.train), bool)
+    if len(train) > NEAREST and not are_windows(train) and any(column.kind != "tokens" for column in train.inputs):
+        found = data.of_training
+        near[found.asked[far_nearer(found)]] = True
+    return near
 
 
 def _contradicting(data: Data, group: np.ndarray, copied: np.ndarray) -> list[int]:

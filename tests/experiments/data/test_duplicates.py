@@ -35,6 +35,15 @@ def test_copies_within_the_training_are_no_alarm():
     assert not alarms((again, torch.cat([Y, Y[:100]])))
 
 
+def test_near_copies_within_the_training_are_told_by_their_numbers():
+    near = X[:12] + 0.01 * torch.randn(12, 8, generator=torch.Generator().manual_seed(1))
+    found = duplicates((torch.cat([X, near]), torch.cat([Y, Y[:12]])))
+    assert found.numbers["nearly_repeated"] == 24
+    assert ", 24 nearly (0, 1, 2, " in found.answer
+    assert duplicates((X, Y)).numbers["nearly_repeated"] == 0
+    assert not alarms((torch.cat([X, near]), torch.cat([Y, Y[:12]])))  # augmented copies are there on purpose
+
+
 def test_a_sampler_that_draws_some_often():
     rare = WeightedRandomSampler(torch.where(Y == 0, 20.0, 1.0), 800, generator=torch.Generator().manual_seed(0))
     found = duplicates(DataLoader(TensorDataset(X, Y), 20, sampler=rare))

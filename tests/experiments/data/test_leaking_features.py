@@ -45,6 +45,15 @@ def test_a_token_at_one_position():
     assert "0[:, 0]" in alarms(tokens, Y)[0].explanation
 
 
+def test_a_column_of_a_table_in_a_dict():
+    table = {"age": X[:, 0], "rest": X[:, 1:].clone()}
+    assert not alarms(table, Y)
+    table["rest"][:, 2] = 10.0 - Y
+    (finding,) = alarms(table, Y)
+    assert "rest" in finding.evidence["feature"]
+    assert finding.evidence["feature"].endswith("[:, 2]")
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_numbers_that_are_in_a_column(noise):
     y = X @ torch.ones(6, 1) + torch.randn(600, 1, generator=G)

@@ -56,6 +56,15 @@ class Data:
         return self.space(self.train)
 
     @functools.cached_property
+    def of_training(self) -> Neighbours:
+        """The nearest other training patterns of training patterns.
+
+        Raises:
+            NotAskedError: There are too few.
+        """
+        return Neighbours.of(self.features, self.features, NEAREST, same=True)
+
+    @functools.cached_property
     def of_validation(self) -> Neighbours:
         """The nearest training patterns of validation patterns.
 
