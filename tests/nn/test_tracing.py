@@ -140,6 +140,15 @@ EACH_KIND = ("ShiftedReLU", "SELULinear", "SelfNormalizingMLP", "Standardize", "
              "GhostBatchNorm2d", "BatchRenorm2d", "MeanOnlyBatchNorm2d", "AlphaDropout")  # fmt: skip
 
 
+def not_by_old_torch(name, way):
+    """Why torch 2.6 cannot do it; an empty string where it can."""
+    if way is by_gradgradcheck and name in ("RandomAffine", "ElasticDeformation"):
+        return "torch 2.6 has no second derivative of grid_sample"
+    if way in (by_export, by_export_of_any_batch_size) and (name == "inserted" or name.startswith("Ghost")):
+        return "torch 2.6 warns of its own nodes in an export, or compiles one too often"
+    return ""
+
+
 def rows():
     for way in WAYS:
         for name in CASES:
@@ -153,6 +162,8 @@ def rows():
 @pytest.mark.parametrize(("name", "way", "training"), list(rows()))
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore::torch.jit.TracerWarning")
 def test_looked_into(name, way, training):
+    if TORCH < (2, 7) and (reason := not_by_old_torch(name, way)):
+        pytest.skip(reason)
     make, shape = CASES[name]
     module, x = make().double().train(training), torch.randn(*shape, dtype=DOUBLE)
     for layer in module.modules():

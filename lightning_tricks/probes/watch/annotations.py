@@ -74,7 +74,21 @@ def graph_behind(loss: Tensor) -> tuple[list[str], list[Tensor]]:
 # Functions of tensors alone, each with an edge in the graph for every tensor that it was given.
 _OF_EDGES = frozenset(
     f"{name}Backward0"
-    for name in ("Add", "Sub", "Mul", "Div", "Neg", "Exp", "Mm", "T", "Permute", "Transpose", "Expand", "Unsqueeze")
+    for name in (
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Neg",
+        "Exp",
+        "Mm",
+        "T",
+        "Permute",
+        "Transpose",
+        "Expand",
+        "Unsqueeze",
+        "Slice",
+    )
 ) | {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "CloneBackward0", "ToCopyBackward0"}
 _FEW_NODES = 32
 
