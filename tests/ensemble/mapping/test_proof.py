@@ -146,8 +146,8 @@ def test_an_embedding_refuses_an_index_out_of_range():
         fit(Wrong, "vmap")
 
 
-class Halved(torch.autograd.Function):
-    """The input; mapped, the second member has half of the gradient."""
+class Same(torch.autograd.Function):
+    """The input; what it is where it is mapped, a subclass says."""
 
     @staticmethod
     def forward(x):
@@ -160,6 +160,10 @@ class Halved(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         return gradient
+
+
+class Halved(Same):
+    """The input; mapped, the second member has half of the gradient."""
 
     @staticmethod
     def vmap(info, in_dims, x):
@@ -226,20 +230,8 @@ def test_a_step_that_draws_is_mapped(draw):
     assert fit(Noisy, "vmap")[0].used_backend == "vmap"
 
 
-class Rough(torch.autograd.Function):
+class Rough(Same):
     """The input; mapped in single precision it is off, as where rounding decides on which side of a kink a unit is."""
-
-    @staticmethod
-    def forward(x):
-        return x.clone()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        pass
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient
 
     @staticmethod
     def vmap(info, in_dims, x):

@@ -200,3 +200,16 @@ def test_a_finding_of_the_first_steps_is_information_where_the_training_learns_a
     if rate == 3e-3:
         assert "Tried, it does no harm" in same.explanation
         assert found.healthy
+
+
+@pytest.mark.parametrize("rate", [0.004, 0.3])
+def test_what_comes_half_of_the_way_is_not_changed_and_still_asked_to_learn_by_heart(
+    rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes_module, "WITHOUT_A_WARNING", 0.05)
+    net = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 6))
+    names = ["free_outputs", "changes", "memorise"]
+    found = lt.checkup(net, batches(), F.cross_entropy, torch.optim.SGD(net.parameters(), rate), experiments=names)
+    made = {each.name: each for each in found.experiments}
+    assert made["changes"].answer.startswith("none of 0; ")
+    assert ("memorise" in made) == (made["changes"].numbers["unchanged"] < 0.85) == (rate == 0.004)
