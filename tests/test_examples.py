@@ -21,7 +21,7 @@ FAST: dict[str, tuple[list[str], list[str]]] = {
     "04_bagging_perceptrons.py": (["--members", "20", "--epochs", "20", "--steps", "30"], ["out of bag"]),
     "05_bagging_deep_networks.py": (["--members", "4", "--epochs", "3"], ["out of bag"]),
     "06_cure.py": (
-        ["--depth", "4", "--epochs", "6", "--seconds", "300"],
+        ["--depth", "4", "--epochs", "4", "--seconds", "300"],
         ["detect: Sick", "try and treat: From", "proven on two seeds", "train: accuracy"],
     ),
     "07_regularization.py": (["--fast"], ["half of the units deleted, with dropout", "Monte Carlo"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 
 from lightning_tricks.experiments.arms.arm import Arm, Setting
 from lightning_tricks.experiments.arms.batches import Batches
@@ -28,7 +28,7 @@ class Courses:
     def __init__(self, training: Training, setting: Setting, unit: Unit, deadline: Deadline) -> None:
         self.training, self.setting, self.unit, self.deadline = training, setting, unit, deadline
         self.bases: dict[int, Course] = {}
-        self.farthest: float = math.inf  # steps that the unchanged training is run at most
+        self.farthest = sys.maxsize  # steps that the unchanged training is run at most
 
     def base(self, seed: int = 0) -> Course:
         """The unchanged training."""
@@ -64,7 +64,7 @@ class Courses:
 
     def last(self, steps: int) -> int:
         """How far the unchanged training is run beside so many steps of an arm."""
-        return int(min(HANDICAP * steps, self.farthest))
+        return min(HANDICAP * steps, self.farthest)
 
     def hold(self, trial: Trial, seed: int, steps: int, near: float = 0.0) -> float:
         """The same; where the unchanged training falls apart after a while, the change has to hold for as long."""

@@ -66,11 +66,11 @@ class Trials(Courses):
         self.advised: Collection[str] = ()
         self.always = False
         # The unchanged training is compared as far as it is meant to go: what it would reach later helps nobody.
-        planned = LOOK * (training.planned_steps // (HANDICAP * LOOK))
-        self.until = min(DECLARE, max(SHORTEST, planned))
+        planned = training.planned_steps // LOOK * LOOK
+        self.farthest = min(HANDICAP * DECLARE, max(HANDICAP * SHORTEST, planned))
+        self.until = min(DECLARE, LOOK * math.ceil(self.farthest / (HANDICAP * LOOK)))
         self.sort = min(SORT, self.until)
         self.look = min(LOOK, self.sort)
-        self.farthest = HANDICAP * self.until
 
     def run(
         self,
@@ -97,8 +97,8 @@ class Trials(Courses):
         self.advised, self.always = advised, always
         try:
             self.notice("unchanged")
-            self.base().run(HANDICAP * self.sort)
-            if always or self.base().best(self.sort, HANDICAP * self.sort)[0] < learned:
+            self.base().run(self.last(self.sort))
+            if always or self.base().best(self.sort, self.last(self.sort))[0] < learned:
                 self._run(list(arms), RATES if rates is None else rates, {} if always else enough)
         except (TimeIsUpError, KeyboardInterrupt) as error:
             self.complete = False
@@ -231,7 +231,7 @@ class Trials(Courses):
         leading.sort(key=lambda trial: trial.share, reverse=True)
         if self.sort < self.until:
             self._declare_first(leading, self.until)
-        self._declare_first([trial for trial in leading if trial.advised], LONGER * self.until)
+        self._declare_first([each for each in leading if each.advised], min(LONGER * self.until, self.farthest))
         for trial in leading:
             if not trial.proven:
                 trial.close()
@@ -277,14 +277,14 @@ class Trials(Courses):
 
     @property
     def _stands_still(self) -> bool:
-        return self._growth() <= STILL and not self.base().falls_apart(HANDICAP * self.sort)
+        return self._growth() <= STILL and not self.base().falls_apart(self.last(self.sort))
 
     def _growth(self) -> float:
         """What the unchanged training has gained in the second half of its steps, on its way to a guess as well."""
-        half, last = HANDICAP * self.sort // 2, HANDICAP * self.sort
+        last = self.last(self.sort)
         known = [(step, loss) for step, loss in self.base().loss.items() if self.look <= step <= last]
-        first = min((loss for step, loss in known if step <= half), default=math.inf)
-        second = min((loss for step, loss in known if step >= half), default=math.inf)
+        first = min((loss for step, loss in known if step <= last // 2), default=math.inf)
+        second = min((loss for step, loss in known if step >= last // 2), default=math.inf)
         fallen = first - second
         return max(0.0, fallen / (self.unit.guess - self.unit.floor)) if math.isfinite(fallen) else 0.0
 
