@@ -13,7 +13,6 @@ from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.registry import PROBLEMS
 from lightning_tricks.experiments.arms import ARMS, Arm
 from lightning_tricks.experiments.arms.batches import Batches
-from lightning_tricks.experiments.arms.courses import HANDICAP
 from lightning_tricks.experiments.arms.kinds.rates import RATES
 from lightning_tricks.experiments.arms.prepared import READING, prepared
 from lightning_tricks.experiments.arms.trial import GAIN, Trial, cause_of
@@ -110,7 +109,7 @@ def answer(trials: Trials) -> Answer:
         return Answer(text + (f" (also {', '.join(dict.fromkeys(others))})" if others else ""), numbers, curves, steps)
     text = f"none of {len(trials.trials)}; it comes {rounded(trials.best)} of the way{cut}"
     made = trials.bases[0].steps if trials.bases else 0
-    stands = made >= HANDICAP * SHORTEST and trials.best < STILL
+    stands = made >= trials.last(SHORTEST) and trials.best < STILL
     doubt = f"no fault was seen, but in {made} steps the loss on held-back data stays at that of a guess"
     return Answer(text, numbers, curves, steps, doubt=doubt if stands else "")
 

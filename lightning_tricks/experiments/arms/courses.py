@@ -13,6 +13,7 @@ from lightning_tricks.experiments.training.deadline import Deadline
 from lightning_tricks.experiments.training.training import Training
 
 HANDICAP = 4  # times as many steps as an arm has the unchanged training
+LEAST_HANDICAP = 3  # and at least so many, where it is not meant to go on for longer
 
 
 class Courses:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from lightning_tricks.experiments.arms.arm import Arm, Group, Setting
 from lightning_tricks.experiments.arms.course import Unit, seed_all
-from lightning_tricks.experiments.arms.courses import HANDICAP, Courses
+from lightning_tricks.experiments.arms.courses import HANDICAP, LEAST_HANDICAP, Courses
 from lightning_tricks.experiments.arms.kinds.rates import FARTHEST, RATES, STEP, rate
 from lightning_tricks.experiments.arms.trial import ENOUGH, GAIN, NEARLY, Trial
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
@@ -67,7 +67,7 @@ class Trials(Courses):
         self.always = False
         # The unchanged training is compared as far as it is meant to go: what it would reach later helps nobody.
         planned = training.planned_steps // LOOK * LOOK
-        self.farthest = min(HANDICAP * DECLARE, max(HANDICAP * SHORTEST, planned))
+        self.farthest = min(HANDICAP * DECLARE, max(LEAST_HANDICAP * SHORTEST, planned))
         self.until = min(DECLARE, LOOK * math.ceil(self.farthest / (HANDICAP * LOOK)))
         self.sort = min(SORT, self.until)
         self.look = min(LOOK, self.sort)
