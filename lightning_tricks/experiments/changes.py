@@ -48,9 +48,9 @@ def changes(
 ) -> Answer:
     """Try one change after the other on copies, each for a few steps against the unchanged training.
 
-    The unchanged training gets four times as many steps, and a change counts only where it beats the best point of
-    those on two seeds, on batches that are held back. What rebuilds the network or changes the learning rate also has
-    to gain on batches that were trained on.
+    The unchanged training gets four times as many steps, as far as its Trainer means it to go on, and a change counts
+    only where it beats the best point of those on two seeds, on batches that are held back. What rebuilds the network
+    or changes the learning rate also has to gain on batches that were trained on.
 
     Args:
         model: A LightningModule, or any module with a ``loss_fn``.
