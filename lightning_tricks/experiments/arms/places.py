@@ -20,7 +20,7 @@ from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.model.isolated import isolated
 from lightning_tricks.model.layers import is_weighted
 
-_PROBABILITIES = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d, nn.Sigmoid, nn.LogSigmoid)
+_SOFTMAXES = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d)
 _LINEAR = (nn.Linear, ConvNd)
 _THROUGH = (nn.Identity, DropoutNd)
 
@@ -125,7 +125,7 @@ class _Reader:
             elif isinstance(module, _THROUGH) and args and id(args[0]) in self._linear:
                 self._linear[id(output)] = output, self._linear[id(args[0])][1]
         is_leaf = next(module.children(), None) is None
-        if path and is_leaf and (activation_of(module) is not None or isinstance(module, _PROBABILITIES)):
+        if path and is_leaf and (activation_of(module) is not None or isinstance(module, _SOFTMAXES)):
             self.places.last_activation = path
 
 
