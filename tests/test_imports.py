@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -260,3 +261,11 @@ def test_a_class_name_has_one_meaning() -> None:
             if isinstance(node, ast.ClassDef) and node.name != "LIMITS":
                 named.setdefault(node.name, []).append(path.relative_to(PACKAGE))
     assert not {name: paths for name, paths in named.items() if len(set(paths)) > 1}
+
+
+def test_the_page_of_the_house_names_files_that_are_there() -> None:
+    page, paths = (PACKAGE / "ARCHITECTURE.md").read_text(), [f"/{path.relative_to(PACKAGE)}" for path in files()]
+    named = {name for name in re.findall(r"`([\w/]+\.py)`", page) if not name.startswith("tests/")}
+    assert not {name for name in named if not any(path.endswith(f"/{name}") for path in paths)}
+    rooms = {room.rstrip("/") for room in re.findall(r"^\| `(\w+)/`", page, re.MULTILINE)}
+    assert rooms == {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
