@@ -7,6 +7,7 @@ import sys
 from lightning_tricks.experiments.arms.arm import Arm, Setting
 from lightning_tricks.experiments.arms.batches import Batches
 from lightning_tricks.experiments.arms.course import Course, Unit, seed_all
+from lightning_tricks.experiments.arms.own_targets import refuse_moving_targets
 from lightning_tricks.experiments.arms.trial import Trial
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training.deadline import Deadline
@@ -36,6 +37,11 @@ class Courses:
         if seed not in self.bases:
             self.bases[seed] = self._course(self.training.copy(), self.setting.batches, seed)
         return self.bases[seed]
+
+    def begin(self, steps: int) -> None:
+        """The unchanged training so far; its loss has to say how far it comes."""
+        self.base().run(steps)
+        refuse_moving_targets(self.training, self.base().training, self.setting.batches.held[0])
 
     @property
     def best(self) -> float:

@@ -97,7 +97,7 @@ class Trials(Courses):
         self.advised, self.always = advised, always
         try:
             self.notice("unchanged")
-            self.base().run(self.last(self.sort))
+            self.begin(self.last(self.sort))
             if always or self.base().best(self.sort, self.last(self.sort))[0] < learned:
                 self._run(list(arms), RATES if rates is None else rates, {} if always else enough)
         except (TimeIsUpError, KeyboardInterrupt) as error:
