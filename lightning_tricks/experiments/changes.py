@@ -93,13 +93,13 @@ def answer(trials: Trials) -> Answer:
     """What came of trials."""
     cause, numbers = cause_of(trials.trials), {"unchanged": trials.best}
     curves = {"unchanged": list(trials.base().held.values())} if trials.bases else {}
-    steps = sum(course.steps for course in trials.bases.values())
+    steps = sum(run.steps for run in trials.bases.values())
     for trial in sorted(trials.trials, key=lambda each: (not each.proven, -each.gain)):
-        steps += sum(course.steps for course in trial.courses.values())
-        if trial.reason or 0 not in trial.courses:
+        steps += sum(run.steps for run in trial.runs.values())
+        if trial.reason or 0 not in trial.runs:
             continue
         numbers[trial.arm.name] = trial.share
-        curves[trial.arm.name] = list(trial.courses[0].held.values())
+        curves[trial.arm.name] = list(trial.runs[0].held.values())
         if trial.proven:
             numbers[f"gain of {trial.arm.name}"] = trial.gain
     cut = "" if trials.complete else "; cut short"

@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lightning_tricks.experiments.arms.arm import Arm, Group, Setting
-from lightning_tricks.experiments.arms.course import Unit, seed_all
-from lightning_tricks.experiments.arms.courses import HANDICAP, LEAST_HANDICAP, Courses
 from lightning_tricks.experiments.arms.kinds.rates import FARTHEST, RATES, STEP, rate
+from lightning_tricks.experiments.arms.training_run import LossUnit, seed_all
+from lightning_tricks.experiments.arms.training_runs import HANDICAP, LEAST_HANDICAP, TrainingRuns
 from lightning_tricks.experiments.arms.trial import ENOUGH, GAIN, NEARLY, Trial
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training.deadline import Deadline, TimeIsUpError
@@ -42,7 +42,7 @@ def silent(text: str) -> None:
     """Say nothing."""
 
 
-class Trials(Courses):
+class Trials(TrainingRuns):
     """Arms beside the unchanged training, in the order in which they save most.
 
     Args:
@@ -57,7 +57,7 @@ class Trials(Courses):
         self,
         training: Training,
         setting: Setting,
-        unit: Unit,
+        unit: LossUnit,
         deadline: Deadline,
         notice: Notice = silent,
     ) -> None:
@@ -174,10 +174,10 @@ class Trials(Courses):
         """Whether it is ahead of the unchanged training after as many steps, not after four times as many."""
         if trial.dropped or trial.reason:
             return False
-        return trial.courses[0].held[self.sort] - self.base().held[self.sort] > LEAD
+        return trial.runs[0].held[self.sort] - self.base().held[self.sort] > LEAD
 
     def _loss(self, trial: Trial) -> float:
-        return trial.courses[0].loss[self.look]
+        return trial.runs[0].loss[self.look]
 
     @property
     def _worst(self) -> float:
@@ -289,12 +289,12 @@ class Trials(Courses):
         return max(0.0, fallen / (self.unit.guess - self.unit.floor)) if math.isfinite(fallen) else 0.0
 
     def onto(self, trial: Trial) -> Trials:
-        """Trials on top of an arm that was proven: its courses are those of the unchanged training."""
+        """Trials on top of an arm that was proven: its runs are those of the unchanged training."""
         training = self.training.copy()
         seed_all(0)
         trial.arm.change(training, self.setting)
         batches = self.setting.batches if trial.arm.batches is None else trial.arm.batches(self.setting.batches)
         setting = replace(self.setting, batches=batches)
         other = Trials(training, setting, self.unit, self.deadline, self.notice)
-        other.bases = dict(trial.courses)
+        other.bases = dict(trial.runs)
         return other

@@ -84,14 +84,14 @@ def test_what_keeps_the_training_is_proven_and_what_falls_as_well_is_not() -> No
 
 
 def test_a_training_that_only_overfits_keeps_its_best() -> None:
-    course = tried().base()
+    base = tried().base()
     steps = range(20, 260, 20)
-    course.held = {step: 0.8 if step < 120 else 0.1 for step in steps}
-    course.seen = dict.fromkeys(steps, 0.9)
-    assert not course.falls_apart(240)
-    assert course.best(20, 240) == (0.8, 0.9)
-    course.seen = {step: 0.9 if step < 120 else 0.2 for step in steps}
-    assert course.best(20, 240) == (0.1, 0.2)
+    base.held = {step: 0.8 if step < 120 else 0.1 for step in steps}
+    base.seen = dict.fromkeys(steps, 0.9)
+    assert not base.falls_apart(240)
+    assert base.best(20, 240) == (0.8, 0.9)
+    base.seen = {step: 0.9 if step < 120 else 0.2 for step in steps}
+    assert base.best(20, 240) == (0.1, 0.2)
 
 
 @pytest.mark.parametrize("advised", [(), ("initialize",)])

@@ -13,9 +13,9 @@ import lightning_tricks as lt
 from lightning_tricks.experiments.arms import ARMS
 from lightning_tricks.experiments.arms import trials as trials_module
 from lightning_tricks.experiments.arms.arm import Arm
-from lightning_tricks.experiments.arms.course import Unit
 from lightning_tricks.experiments.arms.kinds.rates import rate
 from lightning_tricks.experiments.arms.prepared import prepared
+from lightning_tricks.experiments.arms.training_run import LossUnit
 from lightning_tricks.experiments.arms.trial import Trial, cause_of
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.experiments.training.deadline import Deadline
@@ -120,7 +120,7 @@ def test_rates_are_climbed_while_it_improves(lr: float, named: str) -> None:
     cause = cause_of(trials.trials)
     assert cause is not None
     assert cause.arm.name == named
-    advised = cause.arm.advice(cause.courses[0].training, trials.setting)["lr"]
+    advised = cause.arm.advice(cause.runs[0].training, trials.setting)["lr"]
     assert 3e-4 < advised < 0.3
 
 
@@ -134,7 +134,7 @@ def test_a_healthy_training_gains_nothing() -> None:
 def test_what_learns_is_left_alone_at_once() -> None:
     trials = prepared(Training.of(Lit(mlp())), loader(), False, Deadline(60))
     trials.bases[0] = trials.base()
-    trials.base().run(240)
+    trials.base().train_until(240)
     trials.run(ARMS)
     assert trials.trials == []
 
@@ -145,7 +145,7 @@ def test_the_unchanged_training_may_take_four_times_as_long() -> None:
     trials.run([rate(2.0)], (), always=True)
     (trial,) = trials.trials
     assert not trial.proven
-    assert trials.base().steps >= 4 * trial.courses[0].steps
+    assert trials.base().steps >= 4 * trial.runs[0].steps
 
 
 def arm(name: str, group: Any) -> Arm:
@@ -166,7 +166,7 @@ def test_the_simplest_cause_wins() -> None:
 
 
 def test_worse_than_a_guess_is_as_bad_as_one() -> None:
-    assert Unit(2.0, 0.0).share(50.0) == Unit(2.0, 0.0).share(float("nan")) == 0.0
+    assert LossUnit(2.0, 0.0).share(50.0) == LossUnit(2.0, 0.0).share(float("nan")) == 0.0
 
 
 def test_changes_is_an_experiment_of_its_own() -> None:
