@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 from lightning_tricks.experiments.arms.arm import Arm, Setting
@@ -14,6 +15,7 @@ from lightning_tricks.experiments.training.deadline import Deadline
 from lightning_tricks.experiments.training.training import Training
 
 HANDICAP = 4  # times as many steps as an arm has the unchanged training
+STILL = 0.02  # of the way, in the second half of the steps: nothing
 LEAST_HANDICAP = 3  # and at least so many, where it is not meant to go on for longer
 
 
@@ -84,6 +86,19 @@ class TrainingRuns:
         trial.gain += held - trial.share
         trial.share = held
         return gain_seen + seen - changed.seen[steps]
+
+    def stands_still(self, steps: int) -> bool:
+        """Whether the unchanged training beside so many steps of an arm gains nothing, and had nothing to lose."""
+        last = self.last(steps)
+        return self._growth(last) <= STILL and not self.base().falls_apart(last)
+
+    def _growth(self, last: int) -> float:
+        """What the unchanged training has gained in the second half of its steps, on its way to a guess as well."""
+        known = [(step, loss) for step, loss in self.base().loss.items() if 0 < step <= last]
+        first = min((loss for step, loss in known if step <= last // 2), default=math.inf)
+        second = min((loss for step, loss in known if step >= last // 2), default=math.inf)
+        fallen = first - second
+        return max(0.0, fallen / (self.unit.guess - self.unit.floor)) if math.isfinite(fallen) else 0.0
 
     def _changed(self, arm: Arm, seed: int) -> TrainingRun:
         training = self.training.copy()
