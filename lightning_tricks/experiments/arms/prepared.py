@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_tricks.experiments.arms.arm import Setting
 from lightning_tricks.experiments.arms.batches import Batches, concatenated
+from lightning_tricks.experiments.arms.own_targets import refuse_own_targets
 from lightning_tricks.experiments.arms.places import Places
 from lightning_tricks.experiments.arms.training_run import LossUnit
 from lightning_tricks.experiments.arms.trials import Notice, Trials, silent
@@ -57,5 +58,6 @@ def prepared(
     batches = data if isinstance(data, Batches) else Batches.of(data, READING * deadline.seconds)
     training.deadline = deadline
     places = Places.of(training.copy(), batches.train[0])
+    refuse_own_targets(training.copy(), batches.train[0])
     known = LossUnit(unit["guess"], unit["floor"]) if unit else loss_unit_of(training.copy(), batches)
     return Trials(training, Setting(batches, places, ruined), known, deadline, notice)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 from lightning_tricks.experiments.arms.arm import Arm, Setting
 from lightning_tricks.experiments.arms.batches import Batches
+from lightning_tricks.experiments.arms.own_targets import refuse_moving_targets
 from lightning_tricks.experiments.arms.training_run import LossUnit, TrainingRun, seed_all
 from lightning_tricks.experiments.arms.trial import Trial
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
@@ -13,6 +15,7 @@ from lightning_tricks.experiments.training.deadline import Deadline
 from lightning_tricks.experiments.training.training import Training
 
 HANDICAP = 4  # times as many steps as an arm has the unchanged training
+STILL = 0.02  # of the way, in the second half of the steps: nothing
 LEAST_HANDICAP = 3  # and at least so many, where it is not meant to go on for longer
 
 
@@ -36,6 +39,11 @@ class TrainingRuns:
         if seed not in self.bases:
             self.bases[seed] = self._run_of(self.training.copy(), self.setting.batches, seed)
         return self.bases[seed]
+
+    def begin(self, steps: int) -> None:
+        """The unchanged training so far; its loss has to say how far it comes."""
+        self.base().train_until(steps)
+        refuse_moving_targets(self.training, self.base().training, self.setting.batches.held[0])
 
     @property
     def best(self) -> float:
@@ -78,6 +86,19 @@ class TrainingRuns:
         trial.gain += held - trial.share
         trial.share = held
         return gain_seen + seen - changed.seen[steps]
+
+    def stands_still(self, steps: int) -> bool:
+        """Whether the unchanged training beside so many steps of an arm gains nothing, and had nothing to lose."""
+        last = self.last(steps)
+        return self._growth(last) <= STILL and not self.base().falls_apart(last)
+
+    def _growth(self, last: int) -> float:
+        """What the unchanged training has gained in the second half of its steps, on its way to a guess as well."""
+        known = [(step, loss) for step, loss in self.base().loss.items() if 0 < step <= last]
+        first = min((loss for step, loss in known if step <= last // 2), default=math.inf)
+        second = min((loss for step, loss in known if step >= last // 2), default=math.inf)
+        fallen = first - second
+        return max(0.0, fallen / (self.unit.guess - self.unit.floor)) if math.isfinite(fallen) else 0.0
 
     def _changed(self, arm: Arm, seed: int) -> TrainingRun:
         training = self.training.copy()

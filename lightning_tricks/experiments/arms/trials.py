@@ -32,9 +32,10 @@ DECLARED = 3  # arms at most of a stage that are tried for longer
 # A gain so large is no lesser overfitting of a healthy network where it is measured on held-back batches alone, and
 # needs no longer trial where the unchanged training stands still: slow starts of healthy ones gained .07 of the way in
 # the second half of 240 steps, and all of it later.
-CLEAR, STILL = 0.3, 0.02
+CLEAR = 0.3
 LEAD = 0.1  # of the way, over the unchanged training after as many steps: no gain yet, but one to be looked at
-STAGES: tuple[tuple[Group, ...], ...] = (("undo",), ("lower", "higher"), ("rebuild",))
+Stage = tuple[Group, ...]
+STAGES: tuple[Stage, ...] = (("undo",), ("lower", "higher"), ("rebuild",))
 Notice = Callable[[str], None]
 
 
@@ -81,6 +82,7 @@ class Trials(TrainingRuns):
         enough: Mapping[Group, float] = ENOUGH,
         advised: Collection[str] = (),
         learned: float = LEARNED,
+        undone: float = LEARNED,
     ) -> list[Trial]:
         """Sort the arms, try the best for longer; Ctrl-C and the end of the time keep what is known.
 
@@ -93,21 +95,27 @@ class Trials(TrainingRuns):
                 slower; where nothing is proven they get three quarters of the unchanged training's steps, not one;
                 and with half of the best gain, if they undo something, they are preferred.
             learned: Share of the way at which the unchanged training needs no change.
+            undone: Share of the way at which it is only asked whether something is to be undone: at another learning
+                rate, or rebuilt, it may come farther, and it is no fault that it does not.
         """
         self.advised, self.always = advised, always
         try:
             self.notice("unchanged")
-            self.base().train_until(self.last(self.sort))
-            if always or self.base().best(self.sort, self.last(self.sort))[0] < learned:
-                self._run(list(arms), RATES if rates is None else rates, {} if always else enough)
+            self.begin(self.last(self.sort))
+            come = 0.0 if always else self.base().best(self.sort, self.last(self.sort))[0]
+            if come < learned:
+                stages = STAGES if come < undone else STAGES[:1]
+                self._run(list(arms), RATES if rates is None else rates, {} if always else enough, stages)
         except (TimeIsUpError, KeyboardInterrupt) as error:
             self.complete = False
             if isinstance(error, KeyboardInterrupt):
                 self.deadline.seconds = 0.0
         return self.trials
 
-    def _run(self, arms: Sequence[Arm], rates: Sequence[str], enough: Mapping[Group, float]) -> None:
-        for stage in STAGES:
+    def _run(
+        self, arms: Sequence[Arm], rates: Sequence[str], enough: Mapping[Group, float], stages: Sequence[Stage]
+    ) -> None:
+        for stage in stages:
             begun = len(self.trials)
             for arm in arms:
                 if arm.group in stage and self._settled(self.try_arm(arm), enough):
@@ -269,24 +277,11 @@ class Trials(TrainingRuns):
         for seed in SEEDS:
             self.reach(trial, seed, self.sort)
             gains.append(trial.gain)
-            if trial.gain <= CLEAR or not self._stands_still:
+            if trial.gain <= CLEAR or not self.stands_still(self.sort):
                 trial.gain = min(gains)
                 return False
         trial.gain = min(gains)
         return True
-
-    @property
-    def _stands_still(self) -> bool:
-        return self._growth() <= STILL and not self.base().falls_apart(self.last(self.sort))
-
-    def _growth(self) -> float:
-        """What the unchanged training has gained in the second half of its steps, on its way to a guess as well."""
-        last = self.last(self.sort)
-        known = [(step, loss) for step, loss in self.base().loss.items() if self.look <= step <= last]
-        first = min((loss for step, loss in known if step <= last // 2), default=math.inf)
-        second = min((loss for step, loss in known if step >= last // 2), default=math.inf)
-        fallen = first - second
-        return max(0.0, fallen / (self.unit.guess - self.unit.floor)) if math.isfinite(fallen) else 0.0
 
     def onto(self, trial: Trial) -> Trials:
         """Trials on top of an arm that was proven: its runs are those of the unchanged training."""

@@ -213,3 +213,18 @@ def test_what_comes_half_of_the_way_is_not_changed_and_still_asked_to_learn_by_h
     made = {each.name: each for each in found.experiments}
     assert made["changes"].answer.startswith("none of 0; ")
     assert ("memorise" in made) == (made["changes"].numbers["unchanged"] < 0.85) == (rate == 0.004)
+
+
+@pytest.mark.parametrize("undone", [0.0, 1.0])
+def test_what_learns_without_a_warning_is_only_asked_what_is_to_be_undone(
+    undone: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a hundredth of the rate it comes a part of the way; ten times as much would bring it on."""
+    monkeypatch.setattr(changes_module, "WITHOUT_A_WARNING", 1.0)
+    monkeypatch.setattr(changes_module, "UNDONE", undone)
+    net = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 6))
+    optimizer = torch.optim.SGD(net.parameters(), 0.004)
+    found = lt.checkup(net, batches(), F.cross_entropy, optimizer, experiments=["free_outputs", "changes"])
+    (_, made) = found.experiments
+    assert made.conclusive
+    assert ("raise_learning_rate" in made.numbers) == (undone == 1.0)
