@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 _ARRAYS = (Tensor, np.ndarray, np.generic)  # the sum of two arrays of no dimension is a NumPy scalar
-_fields: dict[Any, tuple[str, ...]] = {}
+_FEW = 1024  # values of float32 are squared and added up without float64
+_SMALL, _LARGE = 1e-12, 1e18  # between them float32 holds the squares of all that counts in a norm
+_fields: dict[Any, Callable[[Any], tuple[Any, ...]]] = {}
 S = TypeVar("S", bound="Sums")
 
 
@@ -23,28 +26,26 @@ class Sums:
 
     def merge(self: S, other: S) -> S:
         """The sums of both sets of patterns together."""
-        return type(self)(*[_merge(getattr(self, name), getattr(other, name)) for name in _names(type(self))])
+        return type(self)(*map(_merge, _values(self), _values(other)))
 
     def arrays(self) -> list[Any]:
         """Every array, in the order of the fields."""
         found: list[Any] = []
-        for name in _names(type(self)):
-            value = getattr(self, name)
-            if isinstance(value, Sums):
-                found += value.arrays()
-            elif isinstance(value, _ARRAYS):
+        for value in _values(self):
+            if isinstance(value, _ARRAYS):
                 found.append(value)
+            elif isinstance(value, Sums):
+                found += value.arrays()
         return found
 
     def with_arrays(self: S, arrays: Iterator[Any]) -> S:
         """The same record with its arrays replaced by the next ones of an iterator."""
         replaced: list[Any] = []
-        for name in _names(type(self)):
-            value = getattr(self, name)
-            if isinstance(value, Sums):
-                value = value.with_arrays(arrays)
-            elif isinstance(value, _ARRAYS):
+        for value in _values(self):
+            if isinstance(value, _ARRAYS):
                 value = next(arrays)
+            elif isinstance(value, Sums):
+                value = value.with_arrays(arrays)
             replaced.append(value)
         return type(self)(*replaced)
 
@@ -63,8 +64,8 @@ class SquareSums(Sums):
     @classmethod
     def of(cls, x: Tensor, *, precise: bool = False) -> SquareSums:
         """Sums of one tensor; ``precise``: also where its squares leave float32, under 1e-19 and over 1e19."""
-        dtype = torch.float64 if precise and x.device.type != "mps" else None
-        return cls(x.numel(), torch.linalg.vector_norm(x, dtype=dtype).square())
+        norm = _precise_norm(x) if precise and x.device.type != "mps" else torch.linalg.vector_norm(x)
+        return cls(x.numel(), norm.square())
 
     @property
     def rms(self) -> float:
@@ -96,6 +97,27 @@ def to_host(arrays: Iterable[Tensor]) -> list[np.ndarray[Any, Any]]:
     return copied
 
 
+def on_host(x: Tensor) -> bool:
+    """Whether values may be looked at at once, as nothing has to be copied for it."""
+    return type(x) is Tensor and x.device.type == "cpu"
+
+
+def _precise_norm(x: Tensor) -> Tensor:
+    """In float64. On the CPU that makes a copy of what it reads, which few values need."""
+    if on_host(x) and x.dtype == torch.float32 and x.numel() > _FEW:
+        rows = x.reshape(-1, _FEW) if x.numel() % _FEW == 0 else x.reshape(len(x), -1)
+        norm = torch.linalg.vector_norm(torch.linalg.vector_norm(rows, dim=1), dtype=torch.float64)
+        if _SMALL < float(norm) < _LARGE:
+            return norm
+    return torch.linalg.vector_norm(x, dtype=torch.float64)
+
+
+def sizes(x: Tensor) -> Tensor:
+    """The sum of the absolute values of each row."""
+    # The kernel for the CPU is several times slower than its parts; elsewhere one launch is better than two.
+    return x.abs().sum(1) if on_host(x) else torch.linalg.vector_norm(x, 1, dim=1)
+
+
 def _alone(array: Tensor) -> np.ndarray[Any, Any]:
     try:
         return np.asarray(array.detach().cpu().numpy())
@@ -103,10 +125,13 @@ def _alone(array: Tensor) -> np.ndarray[Any, Any]:
         return np.full(tuple(array.shape), math.nan)
 
 
-def _names(kind: Any) -> tuple[str, ...]:
-    if kind not in _fields:
-        _fields[kind] = tuple(field.name for field in dataclasses.fields(kind))
-    return _fields[kind]
+def _values(sums: Sums) -> tuple[Any, ...]:
+    """Of the fields, in their order."""
+    get = _fields.get(type(sums))
+    if get is None:
+        names = [field.name for field in dataclasses.fields(sums)]
+        get = _fields[type(sums)] = operator.attrgetter(*names, "__class__")  # two names at least: a tuple
+    return get(sums)[:-1]
 
 
 def _merge(one: Any, other: Any) -> Any:
@@ -119,5 +144,6 @@ def _pieces(packed: np.ndarray[Any, Any], shapes: list[torch.Size]) -> Iterator[
     start = 0
     for shape in shapes:
         end = start + shape.numel()
-        yield packed[start:end].reshape(shape)
+        piece = packed[start:end]
+        yield piece if len(shape) == 1 else piece.reshape(shape)
         start = end

@@ -183,7 +183,7 @@ def mean(values: Any, *, skip_nan: bool = False) -> float:
     values = np.asarray(values, np.float64)
     if skip_nan:
         values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else math.nan
+    return float(np.add.reduce(values, axis=None)) / values.size if values.size else math.nan
 
 
 def root(value: float) -> float:
