@@ -89,7 +89,7 @@ def to_host(arrays: Iterable[Tensor]) -> list[np.ndarray[Any, Any]]:
             with torch.no_grad():
                 flat = [array if array.dim() < 2 else array.reshape(-1) for array in map(arrays.__getitem__, indices)]
                 packed = torch.hstack(flat).cpu().numpy()
-        except (RuntimeError, TypeError):  # one without values must not spoil the others
+        except Exception:  # one without values must not spoil the others
             copied = [_alone(array) if i in indices else copied[i] for i, array in enumerate(arrays)]
             continue
         for index, piece in zip(indices, _pieces(packed, [arrays[i].shape for i in indices]), strict=True):
@@ -121,7 +121,7 @@ def sizes(x: Tensor) -> Tensor:
 def _alone(array: Tensor) -> np.ndarray[Any, Any]:
     try:
         return np.asarray(array.detach().cpu().numpy())
-    except (RuntimeError, TypeError):
+    except Exception:
         return np.full(tuple(array.shape), math.nan)
 
 

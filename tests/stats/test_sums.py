@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_tricks.activations import by_name
@@ -169,6 +170,17 @@ def test_shapes_values_and_precisions_come_back():
     for one, other in zip(arrays, back, strict=True):
         assert one.shape == other.shape
         np.testing.assert_array_equal(one.detach().double().numpy(), other)
+
+
+def test_one_without_values_does_not_spoil_the_others():
+    with FakeTensorMode() as mode:
+        traced = mode.from_tensor(torch.ones(2))
+    one, none, other = to_host([torch.arange(3.0), traced, torch.tensor(5.0)])
+    assert one.tolist() == [0.0, 1.0, 2.0]
+    assert np.isnan(none).all()
+    assert none.shape == (2,)
+    assert other == 5.0
+    assert np.isnan(to_host([torch.ones(2, device="meta")])[0]).all()
 
 
 def test_nothing_is_nothing():
