@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ from torch import Tensor
 _ARRAYS = (Tensor, np.ndarray, np.generic)  # the sum of two arrays of no dimension is a NumPy scalar
 _FEW = 1024  # values of float32 are squared and added up without float64
 _SMALL, _LARGE = 1e-12, 1e18  # between them float32 holds the squares of all that counts in a norm
-_fields: dict[Any, Callable[[Any], tuple[Any, ...]]] = {}
+_fields: dict[Any, tuple[str, ...]] = {}
 S = TypeVar("S", bound="Sums")
 
 
@@ -40,14 +39,15 @@ class Sums:
 
     def with_arrays(self: S, arrays: Iterator[Any]) -> S:
         """The same record with its arrays replaced by the next ones of an iterator."""
-        replaced: list[Any] = []
-        for value in _values(self):
+        made = object.__new__(type(self))  # as frozen dataclasses make themselves, a call for every field less
+        fields = vars(made)
+        for name, value in zip(_names(type(self)), _values(self), strict=True):
             if isinstance(value, _ARRAYS):
                 value = next(arrays)
             elif isinstance(value, Sums):
                 value = value.with_arrays(arrays)
-            replaced.append(value)
-        return type(self)(*replaced)
+            fields[name] = value
+        return made
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,16 @@ def _alone(array: Tensor) -> np.ndarray[Any, Any]:
         return np.full(tuple(array.shape), math.nan)
 
 
-def _values(sums: Sums) -> tuple[Any, ...]:
+def _names(kind: Any) -> tuple[str, ...]:
+    if kind not in _fields:
+        _fields[kind] = tuple(field.name for field in dataclasses.fields(kind))
+    return _fields[kind]
+
+
+def _values(sums: Sums) -> list[Any]:
     """Of the fields, in their order."""
-    get = _fields.get(type(sums))
-    if get is None:
-        names = [field.name for field in dataclasses.fields(sums)]
-        get = _fields[type(sums)] = operator.attrgetter(*names, "__class__")  # two names at least: a tuple
-    return get(sums)[:-1]
+    own = vars(sums)
+    return [own[name] for name in _names(type(sums))]
 
 
 def _merge(one: Any, other: Any) -> Any:
