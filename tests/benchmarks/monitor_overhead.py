@@ -1,6 +1,6 @@
 """What the monitors cost: seconds per training step without them, at every step, and every 50 steps.
 
-    python tests/benchmarks/monitor_overhead.py [--rounds 5] [--accelerator cpu] [--only mlp] [--memory]
+    python tests/benchmarks/monitor_overhead.py [--rounds 5] [--accelerator cpu] [--only mlp] [--memory] [--alone]
 
 Beside ours stand others that are installed (peers.py), in the same rounds: ratios at every step. ``--memory``: the most
 that a process of its own holds over 60 steps, and how much more with ours or another, in MiB; on a GPU what torch has
@@ -159,6 +159,7 @@ def main() -> None:
     parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--only", nargs="*", default=["mlp", "resnet18", "transformer"])
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--alone", action="store_true", help="without those of others")
     parser.add_argument("--held-by", help=argparse.SUPPRESS)
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -172,7 +173,8 @@ def main() -> None:
     for name, make in NETWORKS.items():
         if name not in options.only:
             continue
-        of_peers: dict[str, list[float]] = {peer: [] for peer in peers.installed()}
+        others = {} if options.alone else peers.installed()
+        of_peers: dict[str, list[float]] = {peer: [] for peer in others}
         plain, always, rarely, ratios, rare_ratios = [], [], [], [], []
         short = LAST if name == "mlp" else 12
         for _ in range(options.rounds):
@@ -186,7 +188,7 @@ def main() -> None:
             rarely.append(fifty)
             ratios.append(every / one)
             rare_ratios.append(fifty / unprobed)
-            for peer, look in peers.installed().items():
+            for peer, look in others.items():
                 with contextlib.suppress(Exception):  # it fails on this network: then it has no line
                     theirs = statistics.median(run(make, None, short, options.accelerator, look)[3:])
                     of_peers[peer].append(theirs / one)
