@@ -41,6 +41,8 @@ def is_view(tensor: Tensor) -> bool:
 
 def is_traced(tensor: Tensor) -> bool:
     """Whether it stands for values that a tracer, such as torch.export, does not have."""
+    if type(tensor) is Tensor:
+        return False
     return getattr(tensor, "fake_mode", None) is not None or type(tensor).__name__ == "FunctionalTensor"
 
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from lightning_tricks._compat import torch_tensors
 from lightning_tricks._compat.torch_modules import strip_wrappers
 
+_WHOLE = (Tensor, nn.Parameter)
+
 
 class Gathered:
     """Names of the whole weights that a running module is lent instead of its own parts.
@@ -36,7 +38,7 @@ class Gathered:
 
 def is_sharded(parameter: Tensor) -> bool:
     """Whether this process holds a part of it only."""
-    return hasattr(parameter, "to_local")
+    return type(parameter) not in _WHOLE and hasattr(parameter, "to_local")
 
 
 def is_by_rows(parameter: Any, used: Tensor) -> bool:

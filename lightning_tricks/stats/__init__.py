@@ -8,8 +8,8 @@ on the device while a step runs and NumPy arrays afterwards; the arithmetic is t
 from lightning_tricks.stats.activations import ActivationSums
 from lightning_tricks.stats.moments import JointMoments, MomentSums
 from lightning_tricks.stats.sampling import Sample, sample, unreadable
-from lightning_tricks.stats.sums import SquareSums, Sums, to_host
-from lightning_tricks.stats.weights import ArrivedSums, ParameterSums, RowSums, WeightedSums
+from lightning_tricks.stats.sums import SquareSums, Sums, sizes, to_host
+from lightning_tricks.stats.weights import ArrivedSums, ParameterSums, RowSums, RowVectors, WeightedSums
 
 __all__ = [
     "ActivationSums",
@@ -18,11 +18,13 @@ __all__ = [
     "MomentSums",
     "ParameterSums",
     "RowSums",
+    "RowVectors",
     "Sample",
     "SquareSums",
     "Sums",
     "WeightedSums",
     "sample",
+    "sizes",
     "to_host",
     "unreadable",
 ]

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from lightning_tricks.activations import BoundActivation
-from lightning_tricks.stats.moments import JointMoments
+from lightning_tricks.stats.moments import JointMoments, MomentSums
 from lightning_tricks.stats.sampling import Sample
-from lightning_tricks.stats.sums import Sums
+from lightning_tricks.stats.sums import Sums, on_host
 
 HISTOGRAM_EDGES = np.linspace(-4.0, 4.0, 33)
 _HISTOGRAM_SAMPLE = 2048
 _ROUNDING = 4.0  # a standard deviation under so many rounding errors says nothing of the curve
+_EDGES = np.append(HISTOGRAM_EDGES, math.inf)
 _edges: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
 
@@ -48,8 +49,19 @@ class ActivationSums(Sums):
     resolution: float = 0.0
 
     @classmethod
-    def of(cls, g: BoundActivation, a: Sample, output: Sample, whole: Tensor, slope: Tensor) -> ActivationSums:
-        """Sums of one call from the samples of its input and output, its slope there, and its whole output."""
+    def of(
+        cls,
+        g: BoundActivation,
+        a: Sample,
+        output: Sample,
+        whole: Tensor,
+        slope: Tensor,
+        known: MomentSums | None = None,
+    ) -> ActivationSums:
+        """Sums of one call from the samples of its input and output, its slope there, and its whole output.
+
+        ``known``: the moments of the input, where the operation before has counted them.
+        """
         dim, x = a.dim, a.values
         active = saturated = None
         if g.activation.unit_slope:  # one count tells all
@@ -63,7 +75,7 @@ class ActivationSums(Sums):
             if g.activation.hard_zero:
                 active = (slope != 0).to(x.dtype).sum(dim)
             squared_slope = torch.linalg.vector_norm(slope).square()
-        return cls._of(a, output, whole, active, saturated, squared_slope)
+        return cls._of(a, output, whole, active, saturated, squared_slope, known)
 
     @classmethod
     def of_unknown(cls, a: Sample, output: Sample, whole: Tensor) -> ActivationSums:
@@ -72,10 +84,17 @@ class ActivationSums(Sums):
 
     @classmethod
     def _of(
-        cls, a: Sample, output: Sample, whole: Tensor, active: Any, saturated: Any, squared_slope: Any
+        cls,
+        a: Sample,
+        output: Sample,
+        whole: Tensor,
+        active: Any,
+        saturated: Any,
+        squared_slope: Any,
+        known: MomentSums | None = None,
     ) -> ActivationSums:
         x, dim = a.values, a.dim
-        joint = JointMoments.of(x, output.values, dim)
+        joint = JointMoments.of(x, output.values, dim, known)
         below, below_centred = _count_below(x, joint.mean_a, dim)
         return cls(
             joint=joint,
@@ -117,15 +136,29 @@ class ActivationSums(Sums):
 
 def _count_below(x: Tensor, means: Tensor, dim: int) -> Tensor:
     """Counts of a sample of values, and of the same less their unit's mean: ``[2, edges + 1]``."""
-    flat = x.reshape(-1)
+    flat, columns = x.reshape(-1), x.shape[1]
     step = max(1, math.ceil(flat.numel() / _HISTOGRAM_SAMPLE))
     while x.shape[-1] > 1 and math.gcd(step, x.shape[-1]) > 1 and step > 1:
         step += 1
     values = flat[::step]
+    if on_host(x):  # sorted, a value is not compared with every edge
+        array = values.numpy()
+        with np.errstate(all="ignore"):
+            both = array, array - means.numpy()[_units(flat.numel(), step, columns, dim)]
+        edges = _EDGES.astype(array.dtype)
+        below = [np.sort(each).searchsorted(edges, "right") for each in both]
+        return torch.from_numpy(np.array(below, array.dtype))
     index = torch.arange(0, flat.numel(), step, device=x.device)
-    units = index % x.shape[1] if dim == 0 else torch.div(index, x.shape[1], rounding_mode="floor")
-    both = torch.stack((values, values - means[units]))
+    units = index % columns if dim == 0 else torch.div(index, columns, rounding_mode="floor")
+    stacked = torch.stack((values, values - means[units]))
     key = (x.device, x.dtype)
     if key not in _edges:
-        _edges[key] = torch.as_tensor(np.append(HISTOGRAM_EDGES, math.inf), dtype=x.dtype, device=x.device)
-    return (both.unsqueeze(2) <= _edges[key]).to(x.dtype).sum(1)
+        _edges[key] = torch.as_tensor(_EDGES, dtype=x.dtype, device=x.device)
+    return (stacked.unsqueeze(2) <= _edges[key]).to(x.dtype).sum(1)
+
+
+@functools.lru_cache(maxsize=64)
+def _units(elements: int, step: int, columns: int, dim: int) -> Any:
+    """To which unit every ``step``-th element of a sample belongs."""
+    index = np.arange(0, elements, step)
+    return index % columns if dim == 0 else index // columns

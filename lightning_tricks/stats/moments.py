@@ -6,6 +6,7 @@ Everything is centred before it is squared, in the tensor's own precision (float
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ class MomentSums(Sums):
         """MomentSums of a two-dimensional sample over its patterns, dimension ``dim``."""
         mean = x.mean(dim)
         centred = x - mean.unsqueeze(dim)
-        return cls(x.shape[dim], mean, (centred * centred).sum(dim))
+        return cls(x.shape[dim], mean, centred.square_().sum(dim))
 
     def merge(self, other: MomentSums) -> MomentSums:
         if self.count == 0 or other.count == 0:
@@ -75,8 +76,9 @@ class MomentSums(Sums):
     @property
     def mean_energy(self) -> float:
         """norm(E x)^2 / E norm(x)^2: 0 for centred inputs, 1 where all patterns look alike (host arrays)."""
-        of_mean = float(np.square(self.mean, dtype=np.float64).sum())
-        whole = of_mean + float(np.sum(self.variance, dtype=np.float64))
+        mean = np.asarray(self.mean, np.float64)
+        of_mean = float(mean @ mean)
+        whole = of_mean + float(np.add.reduce(self.variance, dtype=np.float64))
         return of_mean / whole if whole > 0 else float("nan")
 
 
@@ -99,11 +101,13 @@ class JointMoments(Sums):
     c_ag: Array
 
     @classmethod
-    def of(cls, a: Tensor, g: Tensor, dim: int) -> JointMoments:
-        """Joint moments of two samples of one shape over their patterns, dimension ``dim``."""
-        mean_a, mean_g = a.mean(dim), g.mean(dim)
+    def of(cls, a: Tensor, g: Tensor, dim: int, known: MomentSums | None = None) -> JointMoments:
+        """Joint moments of two samples of one shape over their patterns, dimension ``dim``; ``known``: those of a."""
+        mean_a, mean_g = a.mean(dim) if known is None else known.mean, g.mean(dim)
         da, dg = a - mean_a.unsqueeze(dim), g - mean_g.unsqueeze(dim)
-        return cls(a.shape[dim], mean_a, mean_g, (da * da).sum(dim), (dg * dg).sum(dim), (da * dg).sum(dim))
+        c_ag = (da * dg).sum(dim)
+        m2_a = da.square_().sum(dim) if known is None else known.m2
+        return cls(a.shape[dim], mean_a, mean_g, m2_a, dg.square_().sum(dim), c_ag)
 
     def merge(self, other: JointMoments) -> JointMoments:
         if self.count == 0 or other.count == 0:
@@ -113,11 +117,11 @@ class JointMoments(Sums):
         c_ag = self.c_ag + other.c_ag + shifts * (self.count * (other.count / a.count))
         return JointMoments(a.count, a.mean, g.mean, a.m2, g.m2, c_ag)
 
-    @property
+    @functools.cached_property
     def preactivation(self) -> MomentSums:
         return MomentSums(self.count, self.mean_a, self.m2_a)
 
-    @property
+    @functools.cached_property
     def activation(self) -> MomentSums:
         return MomentSums(self.count, self.mean_g, self.m2_g)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_tricks.stats.moments import MomentSums
 from lightning_tricks.stats.sampling import Sample
-from lightning_tricks.stats.sums import SquareSums, Sums
+from lightning_tricks.stats.sums import SquareSums, Sums, sizes
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,48 @@ class WeightedSums(Sums):
 
 
 @dataclass(frozen=True)
+class RowVectors(Sums):
+    """What :class:`RowSums` are added up from, on the host: on the device that would be ten operations more.
+
+    Args:
+        sizes: sum_j abs(dw_ij) of every row i.
+        totals: sum_j dw_ij.
+        drift: What one update moves the mean of the unit's pre-activation by; zeros where that is unknown.
+        std: The standard deviation of the pre-activation; zeros where that is unknown.
+    """
+
+    sizes: Any
+    totals: Any
+    drift: Any
+    std: Any
+
+    @classmethod
+    def of(cls, dw: Tensor, drift: Tensor | None, std: Tensor | None) -> RowVectors:
+        """Of one update ``dw [rows, fan_in]``; ``drift [rows]`` of the units' means, ``std [rows]`` of a."""
+        own = sizes(dw)
+        return cls(own, dw.sum(1), None if std is None else drift, None if drift is None else std)
+
+    def merge(self, other: RowVectors) -> RowVectors:
+        """The rows of both."""
+        both: list[tuple[Any, ...]] = [(self.sizes, other.sizes), (self.totals, other.totals)]
+        for one, two in ((self.drift, other.drift), (self.std, other.std)):
+            pair = [torch.zeros_like(own) if x is None else x for x, own in zip((one, two), both[0], strict=True)]
+            both.append((None, None) if one is None and two is None else tuple(pair))
+        return RowVectors(*[None if one is None else torch.cat((one, two)) for one, two in both])
+
+    def with_arrays(self, arrays: Iterator[Any]) -> Any:
+        """The sums of these rows, on the host."""
+        known = super().with_arrays(arrays)
+        rows, moved = len(known.sizes), np.count_nonzero(known.sizes)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            coherence = np.nansum(np.abs(known.totals / known.sizes))  # a row that did not move: 0 / 0
+            if known.drift is None:
+                return RowSums(rows, np.float64(moved), coherence, 0, None)
+            shifts = (known.drift / known.std)[known.std != 0]
+            return RowSums(rows, np.float64(moved), coherence, np.float64(len(shifts)), shifts @ shifts)
+
+
+@dataclass(frozen=True)
 class RowSums(Sums):
     """Sums over the rows of a weight: all weights w_ij into one unit i are a row.
 
@@ -68,17 +112,6 @@ class RowSums(Sums):
     coherence: Any
     drift_rows: Any
     squared_drift: Any
-
-    @classmethod
-    def of(cls, dw: Tensor, drift: Tensor | None, std: Tensor | None) -> RowSums:
-        """Sums of one update ``dw [rows, fan_in]``; ``drift [rows]`` of the units' means, ``std [rows]`` of a."""
-        apart = torch.linalg.vector_norm(dw, 1, dim=1)
-        coherence = (dw.sum(1) / apart).abs_().nansum()  # a row that did not move: 0 / 0
-        moved = torch.count_nonzero(apart)
-        if drift is None or std is None:
-            return cls(dw.shape[0], moved, coherence, 0, None)
-        shifts = (drift / std).masked_fill_(std == 0, 0.0)
-        return cls(dw.shape[0], moved, coherence, torch.count_nonzero(std), torch.linalg.vector_norm(shifts).square())
 
     @property
     def update_coherence(self) -> float:
@@ -122,7 +155,7 @@ class ParameterSums(Sums):
         row_differences: Sum of abs(w_ij - w_0j): zero where all units have the same weights; None without rows.
         gradient: Squares of the whole gradient; None without one.
         update: Squares of the change of the entries; None where no step was seen.
-        rows: Sums over the rows of that change; None without rows or step.
+        rows: Sums over the rows of that change, or what they are of; None without rows or step.
         arrived: Of the gradient with which the optimiser stepped, where that was changed before; None else.
     """
 
@@ -130,5 +163,5 @@ class ParameterSums(Sums):
     row_differences: Any
     gradient: SquareSums | None
     update: SquareSums | None
-    rows: RowSums | None
+    rows: Any
     arrived: ArrivedSums | None = None

@@ -136,6 +136,8 @@ class Counting(TorchDispatchMode):
 def test_nothing_is_copied_to_the_host_during_the_step_and_one_tensor_after_it(make, shape, monkeypatch):
     model = make()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for module in ("sums", "activations"):  # as on an accelerator
+        monkeypatch.setattr(f"lightning_tricks.stats.{module}.on_host", lambda x: False)
     with probe(model):  # where each function is flat is worked out once, on the host
         model(torch.randn(shape))
     copies = []
@@ -151,6 +153,33 @@ def test_nothing_is_copied_to_the_host_during_the_step_and_one_tensor_after_it(m
     assert not {"_local_scalar_dense", "item", "nonzero", "is_nonzero"} & set(counted.names)
     p.snapshot()
     assert copies == ["cpu", "numpy"]
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_a_look_runs_few_operations(at_hand, monkeypatch):
+    for module in ("sums", "activations"):
+        monkeypatch.setattr(f"lightning_tricks.stats.{module}.on_host", lambda x: at_hand)
+    model = nn.Sequential(nn.Linear(20, 60), nn.ReLU(), nn.Linear(60, 60), nn.ReLU(), nn.Linear(60, 5))
+    optimizer, x, y = torch.optim.SGD(model.parameters(), lr=0.1), torch.randn(32, 20), torch.randint(5, (32,))
+
+    def operations(look):
+        with Counting() as counted, look:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        if look is not plain:
+            counted.names += counted_alone(look.snapshot)
+        return len(counted.names)
+
+    plain = contextlib.nullcontext()
+    operations(probe(model, optimizer))
+    assert operations(probe(model, optimizer)) - operations(plain) <= 330
+
+
+def counted_alone(function):
+    with Counting() as counted:
+        function()
+    return counted.names
 
 
 def test_a_compiled_model_is_seen_and_not_compiled_again():

@@ -80,6 +80,24 @@ def test_the_centred_histogram_is_of_each_unit_less_its_mean(dim):
     np.testing.assert_array_equal(np.diff(sums.below_centred.numpy(), prepend=0.0), expected)
 
 
+class OnAnotherDevice(torch.Tensor):
+    """Counted as where sorting is no gain."""
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, OnAnotherDevice])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_the_histogram_counts_what_lies_on_an_edge_below_it_and_nan_nowhere(dim, kind):
+    x = torch.arange(-24, 24).reshape(12, 4) / 4.0
+    x[0, 0], x[1, 1], x[2, 2] = math.nan, math.inf, -math.inf
+    x = (x if dim == 0 else x.T).as_subclass(kind)
+    g = by_name("tanh").bind()
+    sums = ActivationSums.of(g, Sample(x, dim), Sample(g(x), dim), g(x), g.derivative(x))
+    edges = [*HISTOGRAM_EDGES, math.inf]
+    centred = x - x.mean(dim, keepdim=True)
+    assert sums.below.tolist() == [(x <= edge).sum().item() for edge in edges]
+    assert sums.below_centred.tolist() == [(centred <= edge).sum().item() for edge in edges]
+
+
 def test_histogram_of_a_large_layer_is_a_fair_sample_of_all_units():
     x = torch.randn(4096, 64, generator=torch.Generator().manual_seed(1)) + torch.arange(64) / 16
     below = sums_of(by_name("tanh").bind(), x).below.double().numpy()

@@ -102,3 +102,12 @@ def test_linearity_of_gaussian_input_against_quadrature_and_the_published_values
 
     measured = JointMoments.of(draws, by_name(name).bind(**parameters)(draws), 0).linearity
     assert measured == pytest.approx(closed, abs=2e-3 if closed < 0.99 else 2e-4)
+
+
+def test_joint_moments_take_over_what_is_known_of_the_input():
+    a = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    known = MomentSums.of(a, 0)
+    joint, again = JointMoments.of(a, a.tanh(), 0, known), JointMoments.of(a, a.tanh(), 0)
+    assert joint.mean_a is known.mean
+    assert joint.m2_a is known.m2
+    assert all(torch.equal(one, other) for one, other in zip(joint.arrays(), again.arrays(), strict=True))

@@ -7,15 +7,17 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_tricks.activations import by_name
 from lightning_tricks.stats import (
     ActivationSums,
+    ArrivedSums,
     JointMoments,
     MomentSums,
     ParameterSums,
-    RowSums,
+    RowVectors,
     Sample,
     SquareSums,
     Sums,
@@ -37,7 +39,7 @@ def parameter(x):
 
 
 def rows(x):
-    return RowSums.of(x, x.sum(1), x.abs().amax(1))
+    return RowVectors.of(x, x.sum(1), x.abs().amax(1))
 
 
 BUILDERS = {
@@ -51,9 +53,13 @@ BUILDERS = {
     "tanh": functools.partial(activation, "tanh"),
     "leaky_relu": functools.partial(activation, "leaky_relu"),
     "rows": rows,
-    "rows without drift": lambda x: RowSums.of(x, None, None),
+    "rows without drift": lambda x: RowVectors.of(x, None, None),
     "parameter": parameter,
 }
+
+
+def on_host(sums):
+    return sums.with_arrays(iter(map(np.asarray, sums.arrays())))
 
 
 def assert_equal(one: Sums, other: Sums) -> None:
@@ -72,32 +78,33 @@ def assert_equal(one: Sums, other: Sums) -> None:
 
 @pytest.mark.parametrize("name", BUILDERS)
 @pytest.mark.parametrize("cuts", [(7,), (1, 2), (20, 20, 59), (0,), (60,), (0, 30, 60)])
-@pytest.mark.parametrize("on_host", [False, True])
-def test_merged_parts_are_the_whole(name, cuts, on_host):
+@pytest.mark.parametrize("first_to_host", [False, True])
+def test_merged_parts_are_the_whole(name, cuts, first_to_host):
     build = BUILDERS[name]
     parts = [build(part) for part in torch.tensor_split(X, cuts)]
     whole = build(X)
-    if on_host:
-        parts = [part.with_arrays(iter([array.numpy() for array in part.arrays()])) for part in parts]
-    assert_equal(functools.reduce(lambda a, b: a.merge(b), parts), whole)
-    assert_equal(functools.reduce(lambda a, b: b.merge(a), parts), whole)
+    if first_to_host:
+        parts = [on_host(part) for part in parts]
+    whole = on_host(whole)
+    assert_equal(on_host(functools.reduce(lambda a, b: a.merge(b), parts)), whole)
+    assert_equal(on_host(functools.reduce(lambda a, b: b.merge(a), parts)), whole)
 
 
 def test_arrays_go_out_and_come_back_in_their_places():
-    sums = parameter(X)
+    sums = dataclasses.replace(parameter(X), rows=None, arrived=ArrivedSums(SquareSums.of(X), X.abs().amax()))
     numbered = sums.with_arrays(iter(range(len(sums.arrays()))))
     assert numbered.weight.square == 0
     assert numbered.row_differences == 1
     assert numbered.gradient.square == 2
-    assert numbered.rows.squared_drift == len(sums.arrays()) - 1
+    assert numbered.arrived.peak == len(sums.arrays()) - 1
     assert numbered.weight.count == X.numel()
 
 
 def test_a_merged_record_on_the_host_still_lists_all_its_arrays():
     sums = parameter(X)
-    host = sums.with_arrays(iter([array.numpy() for array in sums.arrays()]))
+    host = on_host(sums)
     merged = host.merge(host)
-    assert len(merged.arrays()) == len(sums.arrays())
+    assert len(merged.arrays()) == len(host.arrays())
 
 
 class Calls(TorchDispatchMode):
@@ -127,6 +134,23 @@ def test_what_one_part_lacks_the_other_gives():
     assert merged.weight.count == 2 * X.numel()
 
 
+def test_rows_of_which_some_have_no_drift_are_added_up_all_the_same():
+    known, unknown = rows(X), RowVectors.of(X, None, None)
+    merged = on_host(unknown.merge(known))
+    assert merged.rows == 2 * len(X)
+    assert merged.drift_rows == len(X)
+    assert merged.mean_drift == pytest.approx(on_host(known).mean_drift, rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(256, 128), (3000, 1), (40, 3, 5, 5), (2048,)])
+def test_precise_squares_of_many_values_are_as_in_float64(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    for size in (1e-25, 1.0, 1e25):
+        rms = (x * size).double().square().mean().sqrt().item()
+        assert SquareSums.of(x * size, precise=True).rms == pytest.approx(rms, rel=1e-6)
+    assert SquareSums.of(torch.zeros(shape), precise=True).rms == 0.0
+
+
 @pytest.mark.parametrize("size", [1e-30, 1e-22, 1e-3, 1e15, 1e25])
 def test_rms_holds_from_a_vanished_to_an_exploded_signal(size):
     x = torch.randn(64, 7, generator=torch.Generator().manual_seed(0)) * size
@@ -146,6 +170,17 @@ def test_shapes_values_and_precisions_come_back():
     for one, other in zip(arrays, back, strict=True):
         assert one.shape == other.shape
         np.testing.assert_array_equal(one.detach().double().numpy(), other)
+
+
+def test_one_without_values_does_not_spoil_the_others():
+    with FakeTensorMode() as mode:
+        traced = mode.from_tensor(torch.ones(2))
+    one, none, other = to_host([torch.arange(3.0), traced, torch.tensor(5.0)])
+    assert one.tolist() == [0.0, 1.0, 2.0]
+    assert np.isnan(none).all()
+    assert none.shape == (2,)
+    assert other == 5.0
+    assert np.isnan(to_host([torch.ones(2, device="meta")])[0]).all()
 
 
 def test_nothing_is_nothing():

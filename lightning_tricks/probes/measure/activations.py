@@ -20,16 +20,22 @@ from lightning_tricks.probes.measure.tallies import (
     origin_of,
 )
 from lightning_tricks.probes.records.activations import UNKNOWN
-from lightning_tricks.stats import ActivationSums, Sample, sample
+from lightning_tricks.stats import ActivationSums, MomentSums, Sample, sample
 
 
 class ActivationCall(NamedTuple):
-    """An activation between its input and its output; ``overwritten``: its input is a view that it writes over."""
+    """An activation between its input and its output.
+
+    Args:
+        overwritten: Whether its input is a view that it writes over.
+        known: The moments of its input, which is the output of a layer that has counted them.
+    """
 
     tally: ActivationTally
     g: BoundActivation
     before: Sample
     overwritten: bool
+    known: MomentSums | None
 
 
 @dataclass
@@ -66,6 +72,7 @@ class ActivationCounter:
         view = in_place and torch_tensors.is_view(a)
         weights = source if isinstance(source, WeightedTally) else None
         signal = None if weights is None or weights.axis != axis or view else weights.signal
+        known = None if weights is None or weights.axis != axis else weights.outputs
         tally = self.tallies.activations.get(name)
         if tally is None:
             own = ErrorSignal() if signal is None else signal
@@ -76,15 +83,15 @@ class ActivationCounter:
         if signal is None and not view:
             self.hooks.attach(a, tally.signal, axis)
         before = sample(a, axis, self.max_patterns, copy=in_place, dim=0 if by_unit else None)
-        return ActivationCall(tally, g, before, view and a.requires_grad)
+        return ActivationCall(tally, g, before, view and a.requires_grad, known)
 
     def after(self, call: ActivationCall, output: Tensor) -> ActivationTally:
         """Count the call, now that its output is known."""
-        tally, g, before, overwritten = call
+        tally, g, before, overwritten, known = call
         after = sample(output, tally.axis, self.max_patterns, dim=before.dim)
         with torch.no_grad():
             slope = g.derivative(before.values, after.values)
-            tally.add(ActivationSums.of(g, before, after, output, slope))
+            tally.add(ActivationSums.of(g, before, after, output, slope, known))
         if overwritten:  # a hook on a view that is overwritten never fires: delta = g'(a) dLoss/dg
             self.hooks.attach(output, tally.signal, tally.axis, slope, before.dim)
         return tally

@@ -17,7 +17,7 @@ from lightning_tricks.probes.measure.gradient_hooks import Guard
 from lightning_tricks.probes.measure.operations import WeightedCall
 from lightning_tricks.probes.measure.regularization import RawGradients, arrived, is_as, real, squares_of
 from lightning_tricks.probes.measure.tallies import Tallies, WeightedTally
-from lightning_tricks.stats import ArrivedSums, ParameterSums, RowSums, SquareSums
+from lightning_tricks.stats import ArrivedSums, ParameterSums, RowVectors, SquareSums, sizes
 
 MAX_ENTRIES = 65_536  # of one parameter are compared before and after a step: whole rows, evenly spaced
 _MIN_ROWS = 16
@@ -47,12 +47,12 @@ class Rows:
         bias = None if sharded or bias is None or bias.shape != (len(units),) else bias[::step].clone()
         return cls(tally, weight, step, units[::step].clone(memory_format=torch.contiguous_format), bias)
 
-    def change(self) -> tuple[Tensor, RowSums]:
+    def change(self) -> tuple[Tensor, RowVectors]:
         """The change of the sampled rows since they were read, and its sums."""
         units = self.tally.call.rows(local(self.weight))
         assert units is not None
         dw = real(units[:: self.step] - self.before)
-        return dw, RowSums.of(dw, *self._drift(dw, len(units)))
+        return dw, RowVectors.of(dw, *self._drift(dw, len(units)))
 
     def _drift(self, dw: Tensor, units: int) -> tuple[Tensor | None, Tensor | None]:
         call, sums = self.tally.call, self.tally.sums
@@ -199,7 +199,7 @@ def _sums(tally: ParameterTally, stepped: bool) -> ParameterSums:
     stepped = stepped and _storage(tally.parameter) == _storage(tally.rows[0].weight)  # else it was replaced
     for rows in tally.rows:
         before = real(rows.before)
-        differences = torch.linalg.vector_norm(before - before[:1], 1) if len(before) > 1 else None
+        differences = sizes(before - before[:1]).sum() if len(before) > 1 else None
         change, row_sums = rows.change() if stepped else (None, None)
         update = None if change is None else SquareSums.of(change)
         gradient, given = (tally.gradient, tally.arrived) if total is None else (None, None)

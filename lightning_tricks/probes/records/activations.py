@@ -236,4 +236,6 @@ def _histogram(below: Any) -> tuple[float, ...]:
     cumulative = np.asarray(below, np.float64)
     if not cumulative[-1] > 0:
         return ()
-    return tuple((np.diff(cumulative, prepend=0.0) / cumulative[-1]).tolist())
+    counts = cumulative.copy()
+    counts[1:] -= cumulative[:-1]
+    return tuple((counts / cumulative[-1]).tolist())

@@ -146,8 +146,10 @@ class StepRecord:
 
     @functools.cached_property
     def _light(self: R) -> R:
-        dropped: dict[str, Any] = {f.name: None for f in dataclasses.fields(self) if f.name in _SUMS}
-        return self.with_values(**dropped)
+        light = object.__new__(type(self))  # a history makes thousands: as a frozen dataclass makes itself, but at once
+        vars(light).update(vars(self))
+        vars(light).update((name, None) for name in _SUMS if name in vars(self))
+        return light
 
 
 def _tuples(value: Any) -> Any:
@@ -183,7 +185,7 @@ def mean(values: Any, *, skip_nan: bool = False) -> float:
     values = np.asarray(values, np.float64)
     if skip_nan:
         values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else math.nan
+    return float(np.add.reduce(values, axis=None)) / values.size if values.size else math.nan
 
 
 def root(value: float) -> float:

@@ -116,7 +116,7 @@ class Observer:
 
     def can_count(self, name: str, tensor: Tensor) -> bool:
         """Whether a layer is one of those to look at and its tensor has values."""
-        if any(fnmatchcase(name, glob) for glob in self._layers):
+        if "*" in self._layers or any(fnmatchcase(name, glob) for glob in self._layers):
             return self.readable(name, tensor)
         self.partial = True
         return False

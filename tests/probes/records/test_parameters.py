@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_tricks.probes.records.parameters import ParameterRecord
-from lightning_tricks.stats import ParameterSums, RowSums, SquareSums
+from lightning_tricks.stats import ParameterSums, RowVectors, SquareSums, to_host
 
 W = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
 DW = torch.tensor([[0.3, -0.4], [0.0, 0.0]])
@@ -15,8 +15,9 @@ DW = torch.tensor([[0.3, -0.4], [0.0, 0.0]])
 def record(update=True):
     step = SquareSums.of(DW) if update else None
     sums = ParameterSums(
-        SquareSums.of(W), (W - W[:1]).abs().sum(), SquareSums.of(10 * DW), step, RowSums.of(DW, None, None)
+        SquareSums.of(W), (W - W[:1]).abs().sum(), SquareSums.of(10 * DW), step, RowVectors.of(DW, None, None)
     )
+    sums = sums.with_arrays(iter(to_host(sums.arrays())))
     return ParameterRecord.of("net.0.weight", "net.0", (2, 2), 2, sums)
 
 
