@@ -95,9 +95,9 @@ def answer(trials: Trials) -> Answer:
     """What came of trials."""
     cause, numbers = cause_of(trials.trials), {"unchanged": trials.best}
     curves = {"unchanged": list(trials.base().held.values())} if trials.bases else {}
-    steps = sum(run.steps for run in trials.bases.values())
+    steps = sum(run.made for run in trials.bases.values())
     for trial in sorted(trials.trials, key=lambda each: (not each.proven, -each.gain)):
-        steps += sum(run.steps for run in trial.runs.values())
+        steps += sum(run.made for run in trial.runs.values())
         if trial.reason or 0 not in trial.runs:
             continue
         numbers[trial.arm.name] = trial.share

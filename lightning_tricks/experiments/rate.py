@@ -48,7 +48,7 @@ def rate(
     for trial in trials.trials:
         if 0 in trial.runs:
             curves[trial.arm.text] = list(trial.runs[0].held.values())
-    steps = sum(run.steps for run in trials.bases.values()) + sum(trial.steps for trial in trials.trials)
+    steps = sum(run.made for run in trials.bases.values()) + sum(trial.steps for trial in trials.trials)
     if best is None:
         numbers = {"lr": lr, "unchanged": trials.best, "share": trials.best}
         return Answer(f"no other is proven to be better than {lr:.3g}", numbers, curves, steps)

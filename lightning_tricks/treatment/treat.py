@@ -220,7 +220,7 @@ def _steps(rounds: Sequence[Trials]) -> int:
     """Every training once: that of a winner is the unchanged one of the next round."""
     trials = [trial for each in rounds for trial in each.trials]
     runs = [c for each in rounds for c in each.bases.values()] + [c for t in trials for c in t.runs.values()]
-    return sum(run.steps for run in {id(run): run for run in runs}.values())
+    return sum(run.made for run in {id(run): run for run in runs}.values())
 
 
 def as_experiment(trial: Trial, number: int) -> Experiment:

@@ -99,6 +99,11 @@ class TrainingRun:
             self.held[self.steps] = self.seen[self.steps] = 0.0
 
     @property
+    def made(self) -> int:
+        """The steps that were made: none after its loss was no number."""
+        return len(self.losses)
+
+    @property
     def leaps(self) -> bool:
         """Whether the training's loss jumped once: by more than the way from a guess to the floor, or to no number."""
         way = self.unit.guess - self.unit.floor

@@ -48,7 +48,7 @@ class Trial:
 
     @property
     def steps(self) -> int:
-        return sum(run.steps for run in self.runs.values())
+        return sum(run.made for run in self.runs.values())
 
     @property
     def reached(self) -> int:

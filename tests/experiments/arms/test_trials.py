@@ -169,6 +169,14 @@ def test_worse_than_a_guess_is_as_bad_as_one() -> None:
     assert LossUnit(2.0, 0.0).share(50.0) == LossUnit(2.0, 0.0).share(float("nan")) == 0.0
 
 
+def test_steps_are_counted_as_far_as_they_are_made() -> None:
+    """None after the loss was no number."""
+    trials = prepared(Training.of(Lit(mlp(), lr=1e30)), loader(), False, Deadline(60, steps=100))
+    trials.base().train_until(60)
+    assert (trials.base().steps, trials.base().made) == (60, 20)
+    assert trials.deadline.steps == 80
+
+
 def test_changes_is_an_experiment_of_its_own() -> None:
     found = lt.experiments.changes(Lit(constant(mlp())), loader(), names=["initialize", "leaky_relu"])
     assert found.conclusive
