@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,6 @@ RELATIVE = (
     "norm of the error signal over that at the last layer",
     "at the first layer, a finding begins under 0.001 or over 100",
 )
-_signal = operator.attrgetter("error_signal")
 SUDDEN = 0.5  # share of the whole loss, in decades, at one layer: then that layer is the place
 
 
@@ -41,7 +39,7 @@ class ErrorSignalByLayer:
             for record in snapshot.weighted
             if -math.inf < record.error_signal < math.inf and record.operation not in ("embedding", "embedding_bag")
         ]
-        if 0.0 in map(_signal, layers):
+        if not all([record.error_signal for record in layers]):
             reached = {record.weight for record in layers if record.weight is not None and record.error_signal > 0}
             layers = [record for record in layers if record.error_signal > 0 or record.weight not in reached]
         norms = tuple([record.error_signal * math.sqrt(record.elements) for record in layers])

@@ -11,7 +11,6 @@ from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.history.layers import input_layer
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence, persistences
-from lightning_tricks.diagnosis.history.progress import weights
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
@@ -54,16 +53,14 @@ class LIMITS:
 def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """One update moves a unit's mean by a good part of its standard deviation."""
     everywhere = persistences(history, _shifting, from_start=True) | _one_sided_since(history)
-    for layer in _pairs(history[0]) if everywhere else ():
-        if layer not in everywhere:
-            continue
+    for layer in (record.name for record in _inner(history[0]) if record.name in everywhere):
         name, found = _begun(history, layer, everywhere[layer])
         looks = [snapshot for snapshot in history if found.since <= snapshot.step <= found.at.step]
-        if not _pairs(looks[0])[name][0].std >= LIMITS.faded:
+        first, weight = _layer(looks[0], name), _weights(looks[-1])[name]
+        if not first.std >= LIMITS.faded:
             continue
-        energy, weight = _pairs(looks[0])[name][0].mean_energy, _pairs(looks[-1])[name][1]
-        drifts = [_drifts(snapshot)[name] for snapshot in looks if name in _drifts(snapshot)]
-        drift = max((each for each in drifts if not math.isnan(each)), default=math.nan)
+        drifts = [_weights(snapshot)[name].mean_drift for snapshot in looks if name in _weights(snapshot)]
+        energy, drift = first.mean_energy, max((each for each in drifts if not math.isnan(each)), default=math.nan)
         if not drift >= LIMITS.noticed:
             continue
         evidence = {
@@ -104,13 +101,13 @@ def _begun(history: Sequence[Snapshot], name: str, found: Persistence) -> tuple[
     while index and _shifting(history[index - 1]):
         index -= 1
     shifting = _shifting(history[index])
-    first = next(layer for layer in _pairs(history[index]) if layer in shifting or layer == name)
+    first = next(layer.name for layer in _inner(history[index]) if layer.name in shifting or layer.name == name)
     return (first, dataclasses.replace(found, since=history[index].step)) if first in shifting else (name, found)
 
 
 def _remedies(snapshot: Snapshot, name: str) -> Iterator[Remedy]:
     """The input is normalised where it is the data, and zero-mean units help behind others."""
-    layer, data = _pairs(snapshot)[name][0], input_layer(snapshot)
+    layer, data = _layer(snapshot, name), input_layer(snapshot)
     if data is not None and data.name == name:
         yield remedies.STANDARDIZE
     else:
@@ -124,19 +121,17 @@ def _remedies(snapshot: Snapshot, name: str) -> Iterator[Remedy]:
 
 @remembered
 def _weights(snapshot: Snapshot) -> dict[str | None, ParameterRecord]:
-    return {record.layer: record for record in weights(snapshot) if record.fan_in > 1}
+    """The weights of layers, by the layer's name."""
+    return {record.layer: record for record in snapshot.parameters if record.fan_in > 1}
 
 
-@remembered
-def _pairs(snapshot: Snapshot) -> dict[str, tuple[WeightedRecord, ParameterRecord]]:
-    """Weighted layers that others follow, with their weight, by name: an output unit is meant to find its mean."""
-    own = _weights(snapshot)
-    return {layer.name: (layer, own[layer.name]) for layer in snapshot.weighted[:-1] if layer.name in own}
+def _inner(snapshot: Snapshot) -> list[WeightedRecord]:
+    """Layers with such weights that others follow: an output unit is meant to find its mean."""
+    return [layer for layer in snapshot.weighted[:-1] if layer.name in _weights(snapshot)]
 
 
-@remembered
-def _drifts(snapshot: Snapshot) -> dict[str, float]:
-    return {name: weight.mean_drift for name, (_, weight) in _pairs(snapshot).items()}
+def _layer(snapshot: Snapshot, name: str) -> WeightedRecord:
+    return next(layer for layer in snapshot.weighted if layer.name == name)
 
 
 def _one_sided(snapshot: Snapshot) -> frozenset[str]:
@@ -149,12 +144,12 @@ def _shifting(snapshot: Snapshot) -> frozenset[str]:
 
 @remembered
 def _layers(snapshot: Snapshot) -> tuple[frozenset[str], frozenset[str]]:
-    """Of such pairs those whose input is one-sided, and those whose units' means an update moves."""
+    """Of these layers such whose input is one-sided, and such whose units' means an update moves."""
     own, one_sided, shifting = _weights(snapshot), list[str](), list[str]()
     for layer in snapshot.weighted[:-1]:
-        weight = own.get(layer.name) if layer.mean_energy >= LIMITS.alike else None
-        if weight is None:
+        if not layer.mean_energy >= LIMITS.alike or layer.name not in own:
             continue
+        weight = own[layer.name]
         drift = weight.mean_drift
         if layer.mean_energy >= LIMITS.one_sided:
             one_sided.append(layer.name)  # a norm behind it parts the weights' ways, the mean jumps all the same
