@@ -52,6 +52,8 @@ class LIMITS:
 )
 def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """One update moves a unit's mean by a good part of its standard deviation."""
+    if _begins_faded(history):
+        return  # before all layers of all looks are read
     everywhere = persistences(history, _shifting, from_start=True) | _one_sided_since(history)
     for layer in (record.name for record in _inner(history[0]) if record.name in everywhere):
         name, found = _begun(history, layer, everywhere[layer])
@@ -88,6 +90,15 @@ def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
         yield found.finding("bias_shift", name, severity, evidence, explanation, todo, why, traits)
 
 
+def _begins_faded(history: Sequence[Snapshot]) -> bool:
+    """Whether all begins at one layer of the first look, where the signal has faded: no look is without, none before."""
+    first, places = _first_shifting(history[0]), {layer.name: at for at, layer in enumerate(_inner(history[0]))}
+    if first is None or first.std >= LIMITS.faded:
+        return False
+    firsts = map(_first_shifting, history)
+    return all(each is not None and places.get(each.name, -1) >= places[first.name] for each in firsts)
+
+
 def _one_sided_since(history: Sequence[Snapshot]) -> dict[str, Persistence]:
     """Layers whose input has stayed one-sided since it moved the means: smaller steps, dead units only hide it."""
     found = persistences(history, _one_sided)
@@ -98,7 +109,7 @@ def _one_sided_since(history: Sequence[Snapshot]) -> dict[str, Persistence]:
 def _begun(history: Sequence[Snapshot], name: str, found: Persistence) -> tuple[str, Persistence]:
     """Where and when it began: the first layer at the first of the looks in a row that show it in any."""
     index = next(i for i, snapshot in enumerate(history) if snapshot.step == found.since)
-    while index and _shifting(history[index - 1]):
+    while index and _first_shifting(history[index - 1]) is not None:
         index -= 1
     shifting = _shifting(history[index])
     first = next(layer.name for layer in _inner(history[index]) if layer.name in shifting or layer.name == name)
@@ -134,33 +145,34 @@ def _layer(snapshot: Snapshot, name: str) -> WeightedRecord:
     return next(layer for layer in snapshot.weighted if layer.name == name)
 
 
-def _one_sided(snapshot: Snapshot) -> frozenset[str]:
-    return _layers(snapshot)[0]
-
-
-def _shifting(snapshot: Snapshot) -> frozenset[str]:
-    return _layers(snapshot)[1]
+def _alike(snapshot: Snapshot) -> Iterator[tuple[WeightedRecord, ParameterRecord]]:
+    """Such layers to which the patterns come much alike, with their weights."""
+    for layer in snapshot.weighted[:-1]:
+        if layer.mean_energy >= LIMITS.alike and layer.name in _weights(snapshot):
+            yield layer, _weights(snapshot)[layer.name]
 
 
 @remembered
-def _layers(snapshot: Snapshot) -> tuple[frozenset[str], frozenset[str]]:
-    """Of these layers such whose input is one-sided, and such whose units' means an update moves."""
-    own, one_sided, shifting = _weights(snapshot), list[str](), list[str]()
-    for layer in snapshot.weighted[:-1]:
-        if not layer.mean_energy >= LIMITS.alike or layer.name not in own:
-            continue
-        weight = own[layer.name]
-        drift = weight.mean_drift
-        if layer.mean_energy >= LIMITS.one_sided:
-            one_sided.append(layer.name)  # a norm behind it parts the weights' ways, the mean jumps all the same
-            shifts = drift >= LIMITS.noticed or _together(weight)
-        else:
-            shifts = drift >= LIMITS.drift and _together(weight)
-        if shifts and layer.patterns >= LIMITS.patterns:
-            shifting.append(layer.name)
-    return frozenset(one_sided), frozenset(shifting)
+def _one_sided(snapshot: Snapshot) -> frozenset[str]:
+    return frozenset([layer.name for layer, _ in _alike(snapshot) if layer.mean_energy >= LIMITS.one_sided])
 
 
-def _together(weight: ParameterRecord) -> bool:
-    """Whether the entries of a unit's weights move alike; not known (NaN) where it moves no more."""
-    return not weight.update_coherence < min(LIMITS.together / math.sqrt(weight.fan_in), LIMITS.coherent)
+@remembered
+def _shifting(snapshot: Snapshot) -> frozenset[str]:
+    return frozenset([layer.name for layer, weight in _alike(snapshot) if _shifts(layer, weight)])
+
+
+@remembered
+def _first_shifting(snapshot: Snapshot) -> WeightedRecord | None:
+    return next((layer for layer, weight in _alike(snapshot) if _shifts(layer, weight)), None)
+
+
+def _shifts(layer: WeightedRecord, weight: ParameterRecord) -> bool:
+    """Whether an update moves the means of a layer's units."""
+    one_sided, drift = layer.mean_energy >= LIMITS.one_sided, weight.mean_drift
+    if layer.patterns < LIMITS.patterns or not (one_sided or drift >= LIMITS.drift):
+        return False
+    # A norm behind a one-sided layer parts the weights' ways, the mean jumps all the same. Whether the entries of a
+    # unit's weights move alike is not known (NaN) where it moves no more.
+    together = min(LIMITS.together / math.sqrt(weight.fan_in), LIMITS.coherent)
+    return (one_sided and drift >= LIMITS.noticed) or not weight.update_coherence < together
