@@ -86,7 +86,8 @@ class Rule:
         """Where only the first is kept, none comes before one that is sure and began with the first look."""
         for finding in self.judge(history):
             yield finding
-            if self.first_only and finding.rank and finding.step == history[0].step:
+            known = self.first_only and isinstance(finding, Finding)
+            if known and finding.rank and finding.step == history[0].step:
                 return
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -65,8 +65,9 @@ def judged(snapshot: Snapshot) -> Iterator[ActivationRecord]:
     what nobody knows as an activation: it may be a guard that is not meant to bend anything, as a clamp far outside.
     """
     known = (record for record in _hidden(snapshot) if record.function != UNKNOWN)
-    if all([record.trainable for record in snapshot.parameters]):
-        yield from known
+    front = _in_order(snapshot)[0].name if snapshot.weighted else None
+    if front is None or any(record.layer == front and record.trainable for record in snapshot.parameters):
+        yield from known  # before all weights are read
         return
     orders, used = {record.name: record.order for record in snapshot.weighted}, weights(snapshot)
     first = min((orders[r.layer] for r in used if r.layer in orders), default=math.inf)

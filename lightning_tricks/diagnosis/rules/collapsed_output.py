@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Iterator, Sequence
 
 from lightning_tricks.activations import properties_of
@@ -20,6 +21,7 @@ from lightning_tricks.probes import ActivationRecord, LossRecord, Snapshot, Weig
 from lightning_tricks.probes.records.loss_path import SoftmaxRecord
 
 PROBLEM = "collapsed_output"
+_order = operator.attrgetter("order")
 Layer = ActivationRecord | WeightedRecord
 
 
@@ -218,7 +220,7 @@ def _stands_still(snapshot: Snapshot) -> bool:
 
 @remembered
 def _in_order(snapshot: Snapshot) -> list[Layer]:
-    return sorted((*snapshot.weighted, *snapshot.activations), key=lambda layer: layer.order)
+    return sorted((*snapshot.weighted, *snapshot.activations), key=_order)
 
 
 def _last_weighted(snapshot: Snapshot, before: float) -> int:

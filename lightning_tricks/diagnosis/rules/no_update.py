@@ -240,14 +240,10 @@ def _unchanged(look: Snapshot) -> list[ParameterRecord]:
 def _that_move(look: Snapshot) -> tuple[frozenset[str], frozenset[str]]:
     """Of the weights with a gradient and a rate: those that the step moves, and those that it leaves as they are."""
     tables = {record.weight for record in look.weighted if record.operation.startswith("embedding")}
-    rates = look.training.rates if look.training is not None else ()
-    least = min((r.update / r.gradient for r in look.parameters if r.update > 0 and r.gradient > 0), default=0.0)
-    counted = [
-        record
-        for record in look.parameters
-        if record.gradient > 0 and not math.isnan(record.update) and record.name not in tables
-        if 0 <= record.group < len(rates) and rates[record.group] > 0
-    ]
+    rated = {group for group, rate in enumerate(look.training.rates if look.training else ()) if rate > 0}
+    with_gradient = [record for record in look.parameters if record.gradient > 0 and record.update >= 0]
+    counted = [record for record in with_gradient if record.group in rated and record.name not in tables]
+    least = min([record.update / record.gradient for record in with_gradient if record.update > 0], default=0.0)
     still = [r.name for r in counted if r.update == 0.0 and r.gradient * least > LIMITS.still * r.weight]
     return frozenset(r.name for r in counted) - frozenset(still), frozenset(still)
 
