@@ -28,7 +28,7 @@ from lightning_tricks.model.batches import input_and_target, is_batch
 from lightning_tricks.probes import Probe, Snapshot
 from lightning_tricks.probes.optimizers import check_optimizer_of
 from lightning_tricks.probes.watch.error_guard import ErrorGuard
-from lightning_tricks.probes.watch.first_nonfinite import Place, first_nonfinite
+from lightning_tricks.probes.watch.first_nonfinite import TorchCall, first_nonfinite
 from lightning_tricks.treatment.treat import treat as make_treatment
 from lightning_tricks.watch.first_step import FirstStep
 
@@ -201,7 +201,7 @@ def _is_finite(loss: Tensor, model: nn.Module) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in (loss, *gradients))
 
 
-def _first_nonfinite(probe: Probe, model: nn.Module, x: Any, y: Any, loss_fn: LossFunction) -> Place | None:
+def _first_nonfinite(probe: Probe, model: nn.Module, x: Any, y: Any, loss_fn: LossFunction) -> TorchCall | None:
     probe.pause()
     with ErrorGuard(lambda error: None):
         return first_nonfinite(lambda: loss_fn(model(x), y), model.parameters())

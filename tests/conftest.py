@@ -59,9 +59,9 @@ def _short_trials(request, monkeypatch):
     if "usual_trials" in request.fixturenames:
         return
     from lightning_tricks.experiments import memorise
-    from lightning_tricks.experiments.arms import course, trials
+    from lightning_tricks.experiments.arms import training_run, trials
 
     monkeypatch.setattr(trials, "SORT", 5)
     monkeypatch.setattr(trials, "DECLARE", 10)
-    monkeypatch.setattr(course, "EVERY", 5)
+    monkeypatch.setattr(training_run, "EVERY", 5)
     monkeypatch.setattr(sys.modules[memorise.__module__], "STEPS", 20)

@@ -1,9 +1,7 @@
 """A checkup looks at a copy: the model, its optimiser and all random numbers stay as they were."""
 
 import copy
-import dataclasses
 import random
-import threading
 
 import lightning.pytorch as L
 import numpy as np
@@ -154,60 +152,6 @@ def test_same_findings_as_the_callback():
     assert lt.diagnose(diagnosis.history).findings == diagnosis.findings
 
 
-@dataclasses.dataclass
-class Pair:
-    x: torch.Tensor
-    y: torch.Tensor
-
-
-class Module(L.LightningDataModule):
-    def __init__(self, several=False):
-        super().__init__()
-        self.several, self.prepared = several, []
-
-    def prepare_data(self):
-        self.prepared.append("prepared")
-
-    def setup(self, stage):
-        self.prepared.append(stage)
-
-    def train_dataloader(self):
-        loader = torch.utils.data.DataLoader(batches(2), batch_size=None)
-        return {"a": loader, "b": loader} if self.several else loader
-
-
-DATA = {
-    "loader": lambda: torch.utils.data.DataLoader(batches(3), batch_size=None),
-    "list of batches": lambda: batches(3),
-    "one tuple": lambda: batches(1)[0],
-    "one list": lambda: list(batches(1)[0]),
-    "one dict": lambda: {"x": batches(1)[0][0], "y": batches(1)[0][1]},
-    "one dataclass": lambda: Pair(*batches(1)[0]),
-    "dicts": lambda: [{"x": x, "y": y} for x, y in batches(3)],
-    "dataclasses": lambda: [Pair(x, y) for x, y in batches(3)],
-    "datamodule": Module,
-    "generator": lambda: iter(batches(5)),
-}
-
-
-@pytest.mark.parametrize("kind", DATA)
-def test_every_kind_of_data(kind):
-    diagnosis = check(plain(), DATA[kind](), num_batches=5)
-    assert steps(diagnosis) == [0, 1, 2, 3, 4]
-    assert all(snapshot.activations[0].patterns == 8 for snapshot in diagnosis.history)
-
-
-def test_data_modules():
-    class Joint(Classifier):
-        def training_step(self, batch, batch_idx):
-            return sum(self.loss(part) for part in batch.values())
-
-    data = Module(several=True)
-    diagnosis = lt.checkup(Joint(plain()), data, num_batches=3)
-    assert data.prepared == ["prepared", "fit"]
-    assert [record.name for record in diagnosis.history[2].weighted] == ["net.0", "net.2", "net.0_2", "net.2_2"]
-
-
 class UsesTheTrainer(Classifier):
     """What real modules do: log, ask the Trainer for the length of the training, touch the logger."""
 
@@ -286,74 +230,6 @@ def test_ignore():
     nn.init.constant_(net[0].weight, 0.1)
     assert "symmetric_weights" in {finding.problem for finding in check(net).findings}
     assert "symmetric_weights" not in {finding.problem for finding in check(net, ignore=["symmetric_weights"]).findings}
-
-
-def locked():
-    model = plain()
-    model.lock = threading.Lock()
-    return model
-
-
-NO_DATA = torch.utils.data.DataLoader([])
-TOO_SMALL = torch.utils.data.DataLoader(range(3), batch_size=8, drop_last=True)
-
-
-class NoForward(L.LightningModule):
-    """Only ``training_step``."""
-
-
-def with_optimizer(optimizer):
-    return plain(), batches(), F.cross_entropy, optimizer
-
-
-@pytest.mark.parametrize(("arguments", "error", "message"), [
-    ((F.relu, batches()), TypeError, "model must be a torch.nn.Module, got function"),
-    ((plain(), batches()), TypeError, r"Sequential is no LightningModule: give a loss_fn\(output, target\)"),
-    ((plain(), [], F.cross_entropy), ValueError, "data holds no batch: is the dataset empty"),
-    ((plain(), TOO_SMALL, F.cross_entropy), ValueError, "or smaller than batch_size with drop_last=True"),
-    ((Classifier(), NO_DATA), ValueError, "data holds no batch"),
-    ((plain(), iter(batches(2)), F.cross_entropy), ValueError, "data cannot be started again: give a loader"),
-    ((plain(), 3, F.cross_entropy), TypeError, "data must be a loader, an iterable of batches or one batch, got int"),
-    ((plain(), batches(), F.cross_entropy, None, 0), ValueError, "num_batches must be at least 1, got 0"),
-    ((plain(), batches(), F.cross_entropy, torch.optim.SGD(mlp().parameters())), ValueError, "no parameter of this"),
-    (with_optimizer(torch.optim.SGD), TypeError, r"optimizer .* the class SGD: call it, .*SGD\(model\.parameters"),
-    (with_optimizer("sgd"), TypeError, r"optimizer must be a torch\.optim\.Optimizer such as .* got str 'sgd'"),
-    ((plain(), batches(), "ce"), TypeError, r"loss_fn must be a function loss_fn\(output, target\) .* got str 'ce'"),
-    ((plain(), batches(), 3.0), TypeError, "loss_fn must be a function .* got float"),
-    ((plain(), batches(), nn.MSELoss), TypeError, r"loss_fn .* got the class MSELoss: call it, MSELoss\(\)"),
-    ((NoForward(), batches(), F.cross_entropy), TypeError, "NoForward has no forward: leave loss_fn out"),
-    ((plain(), torch.ones(3, 6), F.cross_entropy), TypeError, r"a batch must be \(x, y\), got Tensor; for any"),
-    ((plain(), [(1, 2, 3)], F.cross_entropy), TypeError, r"a batch must be \(x, y\), got 3 entries; .*LightningModule"),
-    ((locked(), batches(), F.cross_entropy), RuntimeError, "Sequential cannot be copied"),
-])  # fmt: skip
-def test_errors_say_what_to_do(arguments, error, message):
-    with pytest.raises(error, match=message):
-        lt.checkup(*arguments)
-
-
-def test_unknown_problems_to_ignore():
-    with pytest.raises(ValueError, match="typo"):
-        check(plain(), ignore=["typo"])
-    with pytest.raises(ValueError, match="typo"):
-        lt.diagnose([], ignore=["typo"])
-
-
-def test_errors_of_the_users_step_come_through():
-    class Fails(Classifier):
-        def training_step(self, batch, batch_idx):
-            raise ZeroDivisionError("mine")
-
-    with pytest.raises(ZeroDivisionError, match="mine"):
-        lt.checkup(Fails(), batches())
-
-
-def test_interrupt_is_an_interrupt():
-    class Interrupts(Classifier):
-        def training_step(self, batch, batch_idx):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        lt.checkup(Interrupts(), batches())
 
 
 @pytest.mark.parametrize("loss_fn", [F.cross_entropy, nn.CrossEntropyLoss(), None], ids=["function", "module", "own"])

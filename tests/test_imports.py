@@ -8,6 +8,7 @@ import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import lightning.pytorch as L
 import pytest
 import torch
 
@@ -94,6 +95,8 @@ def private_uses(path: Path) -> list[str]:
                 continue
         elif isinstance(node, ast.Import):
             names = [part for alias in node.names for part in alias.name.split(".")]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = [node.value] if node.value in private_names_of_lightning() else []  # for vars(), or kept by a name
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [*node.module.split("."), *(alias.name for alias in node.names)]
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
@@ -120,6 +123,13 @@ def private_names_of_torch() -> frozenset[str]:
     module, tensor = torch.nn.Linear(1, 1), torch.zeros(1)
     optimizer = torch.optim.SGD(module.parameters())
     names = {name for thing in (module, tensor, optimizer) for name in dir(thing)}
+    return frozenset(name for name in names if name.startswith("_") and not name.endswith("__"))
+
+
+@functools.cache
+def private_names_of_lightning() -> frozenset[str]:
+    """The same of modules and Trainers, and of torch's modules, which theirs are."""
+    names = {*dir(L.LightningModule()), *dir(L.Trainer(logger=False, enable_checkpointing=False, barebones=True))}
     return frozenset(name for name in names if name.startswith("_") and not name.endswith("__"))
 
 
@@ -188,8 +198,11 @@ def test_benchmarks_ask_the_one_predicate_for_a_batch_norm(path: Path) -> None:
 
 def test_a_private_name_is_found(tmp_path: Path) -> None:
     file = tmp_path / "file.py"
-    file.write_text("import torch._dynamo\nfrom torch.nn.modules.conv import _ConvNd\nx._base\ngetattr(x, '_scale')\n")
-    assert len(private_uses(file)) == 4
+    file.write_text(
+        "import torch._dynamo\nfrom torch.nn.modules.conv import _ConvNd\nx._base\ngetattr(x, '_scale')\n"
+        "NAME = '_trainer'\n"
+    )
+    assert len(private_uses(file)) == 5
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -237,3 +250,13 @@ def test_no_room_grows_beyond_finding() -> None:
     one_file_each = {PACKAGE / "diagnosis" / "rules", PACKAGE / "experiments"}  # a problem, an experiment
     for room in {path.parent for path in files()} - one_file_each:
         assert len([path for path in room.glob("*.py") if path.name != "__init__.py"]) <= 12, room
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    """``LIMITS`` excepted: the thresholds of a rule or experiment, in its file."""
+    named: dict[str, list[Path]] = {}
+    for path in files():
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ClassDef) and node.name != "LIMITS":
+                named.setdefault(node.name, []).append(path.relative_to(PACKAGE))
+    assert not {name: paths for name, paths in named.items() if len(set(paths)) > 1}

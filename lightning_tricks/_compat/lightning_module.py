@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_tricks._compat import lightning as _lightning
+from lightning_tricks._compat.torch_modules import TRAINER
 
 # What Lightning sets on a module while it trains; names that a version does not have are never met.
 RUNNING_HOOK = "_current_fx_name"
-TRAINING_STATE = frozenset({"training", "_trainer", "_fabric", RUNNING_HOOK})
+TRAINING_STATE = frozenset({"training", TRAINER, "_fabric", RUNNING_HOOK})
 
 
 class LowOverheadModule(_lightning.LightningModule):

@@ -24,6 +24,7 @@ __all__ = [
     "ConvTransposeNd",
     "DropoutNd",
     "NormBase",
+    "TRAINER",
     "apply_alone",
     "backward_hooks_of",
     "buffers_of",
@@ -75,6 +76,7 @@ else:
     DropoutNd = _base(dropout, "_DropoutNd", _DROPOUTS)
 
 Hooks = dict[int, Callable[..., Any]]
+TRAINER = "_trainer"  # where a LightningModule keeps its Trainer; a version that has another name is never met by it
 
 
 def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
@@ -151,8 +153,9 @@ def move_call_hooks(old: nn.Module, new: nn.Module) -> None:
             merged.update(getattr(new, name))
             setattr(new, name, merged)
             setattr(old, name, type(merged)())
-    if old._is_full_backward_hook is not None and new._backward_hooks:
-        new._is_full_backward_hook = old._is_full_backward_hook
+    kind = getattr(old, "_is_full_backward_hook", None)
+    if kind is not None and new._backward_hooks:
+        new._is_full_backward_hook = kind
 
 
 def count_state_hooks(module: nn.Module) -> int:

@@ -125,7 +125,12 @@ def set_progress_bar_entry(trainer: Trainer, name: str, text: str) -> bool:
     """
     bar: Any = getattr(trainer, "progress_bar_callback", None)
     entries = getattr(getattr(trainer, "_logger_connector", None), "_progress_bar_metrics", None)
-    if bar is None or entries is None or not getattr(bar, "is_enabled", False):
+    if bar is None or not getattr(bar, "is_enabled", False):
+        return False
+    if entries is None:
+        warn_once(
+            "this version of Lightning takes no words into its progress bar: the verdict is printed beside it only"
+        )
         return False
     first, others = name not in entries, dict(entries)
     entries.clear()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tricks._compat.lightning import Callback
-from lightning_tricks.callbacks.modifying.columns import KINDS, Column, columns_of, leaves, put
+from lightning_tricks.callbacks.modifying.columns import KINDS, BatchEntry, columns_of, leaves, put
 from lightning_tricks.callbacks.modifying.transforms import (
     apply_each,
     apply_own,
@@ -100,7 +100,7 @@ class BatchAugmentation(Callback):
                 batch = put(batch, _places(self._apply(transform, columns, seed)))
         return batch
 
-    def _apply(self, transform: Any, columns: list[Column], seed: int) -> list[Column]:
+    def _apply(self, transform: Any, columns: list[BatchEntry], seed: int) -> list[BatchEntry]:
         if isinstance(transform, Augmentation):
             generator = torch.Generator(columns[0].values[0].device).manual_seed(seed)
             return apply_own(transform, columns, generator, self.mask_fill)
@@ -206,7 +206,7 @@ class _Transfer:
         return self.callback.transferred(batch, bool(self.strategy.lightning_module.trainer.training))
 
 
-def _places(columns: list[Column]) -> dict[tuple[Any, ...], Tensor]:
+def _places(columns: list[BatchEntry]) -> dict[tuple[Any, ...], Tensor]:
     """Each tensor of some columns by its path."""
     found: dict[tuple[Any, ...], Tensor] = {}
     for column in columns:

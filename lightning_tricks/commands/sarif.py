@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_tricks.commands.problems import explanation
 from lightning_tricks.commands.status import version
-from lightning_tricks.commands.target import Place
+from lightning_tricks.commands.target import CodeLocation
 from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.registry import wording
@@ -19,7 +19,7 @@ SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 LEVELS = {"info": "note", "warning": "warning", "critical": "error"}
 
 
-def sarif(diagnosis: Diagnosis, place: Place | None = None, accepted: Accepted | None = None) -> dict[str, Any]:
+def sarif(diagnosis: Diagnosis, place: CodeLocation | None = None, accepted: Accepted | None = None) -> dict[str, Any]:
     """The log: a rule for each problem that was found, a result for each finding; in it, what follows from it.
 
     Args:
@@ -62,7 +62,7 @@ def _rule(problem: str) -> dict[str, Any]:
     return rule
 
 
-def _result(finding: Finding, index: int, place: Place | None, accepted: Accepted) -> dict[str, Any]:
+def _result(finding: Finding, index: int, place: CodeLocation | None, accepted: Accepted) -> dict[str, Any]:
     location: dict[str, Any] = {}
     if place is not None:
         location["physicalLocation"] = {

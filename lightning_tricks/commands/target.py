@@ -24,7 +24,7 @@ from lightning_tricks.model.arguments import unknown_name
 from lightning_tricks.report.files import missing
 
 
-class Place(NamedTuple):
+class CodeLocation(NamedTuple):
     """Where in the user's code something is made."""
 
     file: str
@@ -37,7 +37,7 @@ def begin_random_numbers(seed: int) -> None:
         begin(seed)
 
 
-def model_of(target: str) -> tuple[nn.Module, Place | None]:
+def model_of(target: str) -> tuple[nn.Module, CodeLocation | None]:
     """The model: a factory is called, a class made, a model taken as it is; and where that is in the code."""
     found = _found(target, "the model")
     model = found if isinstance(found, nn.Module) else _called(found, target)
@@ -70,14 +70,14 @@ def loss_of(name: str | None) -> Callable[[Any, Any], torch.Tensor] | None:
     return loss
 
 
-def place_of(thing: Any) -> Place | None:
+def place_of(thing: Any) -> CodeLocation | None:
     """The file, below the current folder, and the line at which a function or a class begins."""
     thing = type(thing) if isinstance(thing, nn.Module) else thing
     try:
         file, (_, line) = inspect.getsourcefile(thing), inspect.getsourcelines(thing)
     except (OSError, TypeError):
         return None
-    return None if file is None else Place(pathlib.Path(os.path.relpath(file)).as_posix(), max(line, 1))
+    return None if file is None else CodeLocation(pathlib.Path(os.path.relpath(file)).as_posix(), max(line, 1))
 
 
 def _found(target: str, what: str) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_tricks._compat.messages import ShownAsText
 from lightning_tricks.comparison.histories import history_of
-from lightning_tricks.comparison.measured import LAYERS, MEASURES, Compared, Series, scale_of_losses, series_of
+from lightning_tricks.comparison.measured import LAYERS, MEASURES, Compared, MeasuredSeries, scale_of_losses, series_of
 from lightning_tricks.comparison.page import Both, row_of, write_page
 from lightning_tricks.comparison.parting import Parting, parting
 from lightning_tricks.probes import Snapshot
@@ -198,7 +198,10 @@ def _measured(histories: tuple[list[Snapshot], list[Snapshot]]) -> list[Both]:
 
 
 def _first(
-    measure: Compared, ours: Mapping[str | None, Series], their: Mapping[str | None, Series], guess: float
+    measure: Compared,
+    ours: Mapping[str | None, MeasuredSeries],
+    their: Mapping[str | None, MeasuredSeries],
+    guess: float,
 ) -> list[Parting]:
     """Of one measure, in a list; an empty one where it does not part."""
     found = [parting(measure, layer, ours[layer], their[layer], guess) for layer in ours if layer in their]

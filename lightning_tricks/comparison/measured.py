@@ -53,7 +53,7 @@ class Compared:
 
 
 @dataclasses.dataclass(frozen=True)
-class Series:
+class MeasuredSeries:
     """A measure of one layer over the looks of a run."""
 
     steps: NDArray[np.int64]
@@ -61,7 +61,7 @@ class Series:
     place: int
 
 
-def series_of(history: Sequence[Snapshot], measure: Compared) -> dict[str | None, Series]:
+def series_of(history: Sequence[Snapshot], measure: Compared) -> dict[str | None, MeasuredSeries]:
     """By layer; without the looks at which it was not measured."""
     found: dict[str | None, list[tuple[int, float, int]]] = {}
     for snapshot in history:
@@ -69,7 +69,7 @@ def series_of(history: Sequence[Snapshot], measure: Compared) -> dict[str | None
             if not math.isnan(value):
                 found.setdefault(layer, []).append((snapshot.step, value, place))
     return {
-        layer: Series(
+        layer: MeasuredSeries(
             np.array([step for step, _, _ in rows]), np.array([value for _, value, _ in rows]), rows[0][2]
         )
         for layer, rows in found.items()

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lightning_tricks.comparison.measured import Compared, Series
+from lightning_tricks.comparison.measured import Compared, MeasuredSeries
 from lightning_tricks.comparison.parting import Parting, distances
 from lightning_tricks.diagnosis.history.learning import losses_by_step
 from lightning_tricks.probes import Snapshot
@@ -23,7 +23,7 @@ from lightning_tricks.report.words import number
 
 _MOST_LOOKS, _MOST_LAYERS = 48, 300
 _TIMES = {"factor": (1, 2, 3, 4), "share": (1, 1.5, 2, 3), "guess": (1, 1.5, 2, 3), "flag": (1,)}  # of the threshold
-Both = tuple[Compared, Mapping[str | None, Series], Mapping[str | None, Series]]
+Both = tuple[Compared, Mapping[str | None, MeasuredSeries], Mapping[str | None, MeasuredSeries]]
 
 
 class Found(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_tricks.comparison.measured import FLAGS, Compared, Series
+from lightning_tricks.comparison.measured import FLAGS, Compared, MeasuredSeries
 from lightning_tricks.probes.records.record import to_json
 from lightning_tricks.report.words import number
 
@@ -65,7 +65,9 @@ class Parting:
         return fields
 
 
-def parting(measure: Compared, layer: str | None, one: Series, other: Series, guess: float) -> Parting | None:
+def parting(
+    measure: Compared, layer: str | None, one: MeasuredSeries, other: MeasuredSeries, guess: float
+) -> Parting | None:
     """The first look from which on the two stay apart for so many looks, or for all where there are fewer at all.
 
     They are compared where either was looked at; the other one's value is taken between its looks. From a distance
@@ -91,7 +93,7 @@ def parting(measure: Compared, layer: str | None, one: Series, other: Series, gu
 
 
 def distances(
-    steps: NDArray[np.int64], measure: Compared, one: Series, other: Series, guess: float
+    steps: NDArray[np.int64], measure: Compared, one: MeasuredSeries, other: MeasuredSeries, guess: float
 ) -> NDArray[np.float64]:
     """Of the second run from the first one at some steps, on the scale of the measure; NaN where one has no look."""
     both = (steps >= max(one.steps[0], other.steps[0])) & (steps <= min(one.steps[-1], other.steps[-1]))
@@ -112,7 +114,7 @@ def _common(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int6
     return steps[(steps >= max(one[0], other[0])) & (steps <= min(one[-1], other[-1]))]
 
 
-def _at(steps: NDArray[np.int64], series: Series, measure: Compared, guess: float) -> _Looks:
+def _at(steps: NDArray[np.int64], series: MeasuredSeries, measure: Compared, guess: float) -> _Looks:
     scaled = np.array([measure.scaled(value, guess) for value in series.values])
     known = np.isfinite(scaled)
     if not known.any():
@@ -128,6 +130,6 @@ def _at(steps: NDArray[np.int64], series: Series, measure: Compared, guess: floa
     return _Looks(values, np.maximum(change[left], change[right]), between)
 
 
-def _value(step: int, series: Series) -> float:
+def _value(step: int, series: MeasuredSeries) -> float:
     """As measured where there was a look, else of the last look before."""
     return float(series.values[max(int(np.searchsorted(series.steps, step, side="right")) - 1, 0)])

@@ -19,7 +19,7 @@ from lightning_tricks.diagnosis.rules.unshuffled_data import LIMITS as OF_TRAINI
 from lightning_tricks.diagnosis.rules.unshuffled_data import SHUFFLE
 from lightning_tricks.experiments.asking.asks import Answer, asks
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.asking.sampling import is_plain, spread, untouched
+from lightning_tricks.experiments.asking.sampling import is_plain, spread_batches, untouched
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import number_of_samples, tensors_in
 from lightning_tricks.report.words import rounded
@@ -51,7 +51,7 @@ def batch_order(data: Any) -> Answer:
         raise NotAskedError("the data are no loader that draws all of a data set alike")
     with untouched(data):
         came = list(itertools.islice(data, _BATCHES))
-    return _compared(came, spread(data, _BATCHES))
+    return _compared(came, spread_batches(data, _BATCHES))
 
 
 def _compared(first: Sequence[Any], random: Sequence[Any]) -> Answer:

@@ -15,8 +15,9 @@ from lightning_tricks.experiments.arms import ARMS, Arm
 from lightning_tricks.experiments.arms.batches import Batches
 from lightning_tricks.experiments.arms.kinds.rates import RATES
 from lightning_tricks.experiments.arms.prepared import READING, prepared
+from lightning_tricks.experiments.arms.training_runs import STILL
 from lightning_tricks.experiments.arms.trial import GAIN, Trial, cause_of
-from lightning_tricks.experiments.arms.trials import LEARNED, SHORTEST, STILL, Trials
+from lightning_tricks.experiments.arms.trials import LEARNED, SHORTEST, Trials
 from lightning_tricks.experiments.asking.asks import Answer, LossFunction, WrongArgumentError, asks, copied
 from lightning_tricks.experiments.asking.registry import Subject, tried
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
@@ -32,6 +33,7 @@ SLOWED = ("output_mismatch", "learning_rate_too_low", "vanishing_gradient", "poo
 # Share of the way at which a training without a warning needs no change: of 138 sick ones one gained beyond it that was
 # not named otherwise, and of 71 healthy ones that were tried all the same, 47 had come so far.
 WITHOUT_A_WARNING = 0.5
+UNDONE = 0.25  # and from here on it is only asked what is to be undone: of 241 no other gained that was not named
 MOST = 0.5  # of the input, and the training stands at a guess's loss: the other half would have told
 _BY_NAME = {arm.name: arm for arm in ARMS}
 
@@ -93,13 +95,13 @@ def answer(trials: Trials) -> Answer:
     """What came of trials."""
     cause, numbers = cause_of(trials.trials), {"unchanged": trials.best}
     curves = {"unchanged": list(trials.base().held.values())} if trials.bases else {}
-    steps = sum(course.steps for course in trials.bases.values())
+    steps = sum(run.steps for run in trials.bases.values())
     for trial in sorted(trials.trials, key=lambda each: (not each.proven, -each.gain)):
-        steps += sum(course.steps for course in trial.courses.values())
-        if trial.reason or 0 not in trial.courses:
+        steps += sum(run.steps for run in trial.runs.values())
+        if trial.reason or 0 not in trial.runs:
             continue
         numbers[trial.arm.name] = trial.share
-        curves[trial.arm.name] = list(trial.courses[0].held.values())
+        curves[trial.arm.name] = list(trial.runs[0].held.values())
         if trial.proven:
             numbers[f"gain of {trial.arm.name}"] = trial.gain
     cut = "" if trials.complete else "; cut short"
@@ -197,7 +199,8 @@ def _trials(subject: Subject) -> Answer:
         raise NotAskedError("of one batch nothing can be held back")
     trials = prepared(subject.training.copy(), batches, False, subject.deadline)
     advised = advice_of(subject.diagnosis.findings)
-    trials.run(ordered(ARMS, advised), advised=advised, learned=LEARNED if advised else WITHOUT_A_WARNING)
+    learned, undone = (LEARNED, LEARNED) if advised else (WITHOUT_A_WARNING, UNDONE)
+    trials.run(ordered(ARMS, advised), advised=advised, learned=learned, undone=undone)
     subject.notes["changes"] = cause_of(trials.trials)
     subject.notes["learned"] = trials.best >= LEARNED
     if not trials.bases:

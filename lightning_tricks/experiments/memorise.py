@@ -11,7 +11,7 @@ from torch import nn
 from lightning_tricks._compat.torch_modules import DropoutNd
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.experiments.arms.batches import taken
-from lightning_tricks.experiments.arms.course import seed_all
+from lightning_tricks.experiments.arms.training_run import seed_all
 from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied
 from lightning_tricks.experiments.asking.registry import Subject, tried
 from lightning_tricks.experiments.free_outputs import free_outputs, share

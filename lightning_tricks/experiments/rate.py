@@ -46,13 +46,13 @@ def rate(
     lr = float(groups[0].get("initial_lr", groups[0]["lr"])) if groups else math.nan
     curves = {"unchanged": list(trials.base().held.values())}
     for trial in trials.trials:
-        if 0 in trial.courses:
-            curves[trial.arm.text] = list(trial.courses[0].held.values())
-    steps = sum(course.steps for course in trials.bases.values()) + sum(trial.steps for trial in trials.trials)
+        if 0 in trial.runs:
+            curves[trial.arm.text] = list(trial.runs[0].held.values())
+    steps = sum(run.steps for run in trials.bases.values()) + sum(trial.steps for trial in trials.trials)
     if best is None:
         numbers = {"lr": lr, "unchanged": trials.best, "share": trials.best}
         return Answer(f"no other is proven to be better than {lr:.3g}", numbers, curves, steps)
-    better = lr * best.courses[0].training.lr_factor
+    better = lr * best.runs[0].training.lr_factor
     numbers = {"lr": better, "unchanged": best.base, "share": best.share}
     direction = "too high" if better < lr else "too low"
     text = f"{direction}: {better:.2g} comes {rounded(best.share)} of the way, {lr:.2g} {rounded(best.base)}"

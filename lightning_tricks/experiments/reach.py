@@ -107,7 +107,7 @@ def reached(training: Training, batch: Any) -> Reached:
     found.without = [name for name, g in gradients.items() if g is None or not bool((g != 0).any())]
     before = float(loss.detach())
     for name in found.without[:_ASKED]:
-        changes = _changed(training, batch, named[name]) != before
+        changes = loss_with_changed(training, batch, named[name]) != before
         (found.detached if changes else found.unused).append(name)
     if training.optimizer is not None:
         held = {id(p) for group in training.optimizer.param_groups for p in group["params"]}
@@ -117,12 +117,16 @@ def reached(training: Training, batch: Any) -> Reached:
     return found
 
 
-def _changed(training: Training, batch: Any, parameter: nn.Parameter) -> float:
+def loss_with_changed(training: Training, batch: Any, parameter: nn.Parameter) -> float:
     """The loss with one parameter changed at random."""
-    kept = parameter.detach().clone()
+    return _with(training, batch, [(parameter, change_of(parameter))], 1.0)
+
+
+def change_of(parameter: nn.Parameter) -> Tensor:
+    """Of a parameter, at random, as large as it is."""
+    kept = parameter.detach()
     noise = torch.randn(kept.shape, generator=torch.Generator().manual_seed(_SEED)).to(kept)
-    size = kept.float().square().mean().sqrt().clamp(min=_LEAST).to(kept)
-    return _with(training, batch, [(parameter, noise * size)], 1.0)
+    return noise * kept.float().square().mean().sqrt().clamp(min=_LEAST).to(kept)
 
 
 def _follows(training: Training, batch: Any, pairs: Sequence[tuple[nn.Parameter, Tensor]], loss: float) -> float:

@@ -13,7 +13,7 @@ from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
 from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.asking.sampling import spread
+from lightning_tricks.experiments.asking.sampling import spread_batches
 from lightning_tricks.experiments.data.patterns.fields import columns_of
 from lightning_tricks.experiments.data.patterns.neighbours import Data, read_once
 from lightning_tricks.experiments.data.patterns.reading import Patterns
@@ -53,7 +53,7 @@ def token_ids(
     {'rows': 10.0, 'unread': 5.0}
     """
     training = copied(model, loss_fn)
-    fed = _fed(training, spread(data, 1)[0])
+    fed = _fed(training, spread_batches(data, 1)[0])
     return _counted(Data(data, val_data), fed)
 
 

@@ -18,7 +18,7 @@ from lightning_tricks.diagnosis.rule import thresholds
 from lightning_tricks.diagnosis.rules.validation_mismatch import find_validation_mismatch
 from lightning_tricks.experiments.asking.asks import Answer, LossFunction, asks, copied
 from lightning_tricks.experiments.asking.registry import Subject, tried
-from lightning_tricks.experiments.asking.sampling import spread
+from lightning_tricks.experiments.asking.sampling import spread_batches
 from lightning_tricks.experiments.asking.validation_path import validation_loss
 from lightning_tricks.experiments.free_outputs import free_outputs, share
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
@@ -65,9 +65,9 @@ def validation_like_training(
 
 def _compared(training: Training, data: Any, val_data: Any) -> Answer:
     training = training.copy()
-    batches = spread(data, _BATCHES)
+    batches = spread_batches(data, _BATCHES)
     size = number_of_samples(batches[0])
-    others = spread(val_data, _BATCHES, size)  # losses may depend on how many patterns are together
+    others = spread_batches(val_data, _BATCHES, size)  # losses may depend on how many patterns are together
     own, other = (_losses(training, each) for each in (batches, others))
     way = free_outputs(training, batches[0]).numbers
     trained, validated = float(own.mean()), float(other.mean())
@@ -94,8 +94,8 @@ def _losses(training: Training, batches: list[Any]) -> Tensor:
 
 def input_record(training: Training, data: Any, val_data: Any) -> ValidationRecord | None:
     """What the first layer receives of either; None where it is not known to receive the data as they are."""
-    size = number_of_samples(spread(data, 1)[0])
-    records = [_first_layer(training, spread(each, _BATCHES, size)) for each in (data, val_data)]
+    size = number_of_samples(spread_batches(data, 1)[0])
+    records = [_first_layer(training, spread_batches(each, _BATCHES, size)) for each in (data, val_data)]
     (layer, train), (other, validation) = records
     if layer is None or layer != other or train is None or validation is None:
         return None
@@ -163,7 +163,7 @@ def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
 
 
 def _share_no_class(subject: Subject) -> bool:
-    one, other = (_classes(spread(data, _BATCHES)) for data in (subject.drawn, subject.val_data))
+    one, other = (_classes(spread_batches(data, _BATCHES)) for data in (subject.drawn, subject.val_data))
     return bool(one) and bool(other) and not one & other
 
 

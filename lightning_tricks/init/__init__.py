@@ -14,7 +14,7 @@ from lightning_tricks.init.moments import (
 )
 from lightning_tricks.init.network import initialize
 from lightning_tricks.init.orthogonal import delta_orthogonal_, orthogonal_
-from lightning_tricks.init.predict import LayerPrediction, Prediction, predict
+from lightning_tricks.init.predict import LayerPrediction, NetworkPrediction, predict
 from lightning_tricks.init.report import Entry, NoEffectWarning, Report
 from lightning_tricks.init.schemes import (
     glorot_normal_,
@@ -43,7 +43,7 @@ __all__ = [
     "stability",
     "initialize",
     "LayerPrediction",
-    "Prediction",
+    "NetworkPrediction",
     "predict",
     "Entry",
     "NoEffectWarning",

@@ -15,9 +15,9 @@ from lightning_tricks.activations import activation_of
 from lightning_tricks.init.fans import fans, weight_of
 from lightning_tricks.init.moments import Moments, moments, second_moment_slope, verdict
 from lightning_tricks.init.quadrature import ActivationLike, scalar_function
-from lightning_tricks.model.layers import RMS_NORMS, is_mean_only, is_normalization
+from lightning_tricks.model.layers import RMS_NORMS, is_linear, is_mean_only, is_normalization
 
-__all__ = ["LayerPrediction", "Prediction", "predict"]
+__all__ = ["LayerPrediction", "NetworkPrediction", "predict"]
 
 Layer = ActivationLike
 
@@ -62,7 +62,7 @@ class LayerPrediction:
 
 
 @dataclass(frozen=True)
-class Prediction(ShownAsText):
+class NetworkPrediction(ShownAsText):
     """The layers in order; printed as a table."""
 
     layers: tuple[LayerPrediction, ...]
@@ -88,7 +88,7 @@ class Prediction(ShownAsText):
 
 
 @torch.no_grad()
-def predict(model: nn.Module | Iterable[Layer], mean: float = 0.0, variance: float = 1.0) -> Prediction:
+def predict(model: nn.Module | Iterable[Layer], mean: float = 0.0, variance: float = 1.0) -> NetworkPrediction:
     r"""Mean and variance of the output of every layer, computed from the weights; nothing is run.
 
     A weighted layer with weight sums omega_i and summed squares tau_i takes input of mean mu and variance nu to
@@ -125,7 +125,7 @@ def predict(model: nn.Module | Iterable[Layer], mean: float = 0.0, variance: flo
     for name, layer in _flatten(model):
         slope: float | None = None
         kind = type(layer).__name__
-        if isinstance(layer, (nn.Linear, ConvNd)):
+        if is_linear(layer):
             within = _weighted(name, layer, Moments(0.0, now.variance), biased=False).variance
             without_bias = _weighted(name, layer, now, biased=False)
             now = _weighted(name, layer, now)
@@ -141,10 +141,10 @@ def predict(model: nn.Module | Iterable[Layer], mean: float = 0.0, variance: flo
         else:
             now, slope, kind = _activate(name, layer, now, passed)
             passed = None
-        if not isinstance(layer, (nn.Linear, ConvNd)):
+        if not is_linear(layer):
             within = None
         rows.append(LayerPrediction(name, kind, now.mean, now.variance, slope))
-    return Prediction(tuple(rows))
+    return NetworkPrediction(tuple(rows))
 
 
 def _flatten(model: nn.Module | Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:

@@ -13,6 +13,7 @@ __all__ = [
     "Model",
     "has_running_statistics",
     "is_batch_norm",
+    "is_linear",
     "is_mean_only",
     "is_normalization",
     "is_weighted",
@@ -39,6 +40,15 @@ def is_weighted(module: nn.Module) -> bool:
     (True, False)
     """
     return isinstance(module, _WEIGHTED)
+
+
+def is_linear(module: Any) -> TypeGuard[Any]:
+    """Whether it is a linear layer or a convolution, transposed ones among them.
+
+    >>> is_linear(nn.ConvTranspose1d(3, 8, 3)), is_linear(nn.Embedding(3, 8))
+    (True, False)
+    """
+    return isinstance(module, (nn.Linear, ConvNd))
 
 
 _BATCH_NORM = ("num_features", "momentum", "track_running_stats", "running_mean", "num_batches_tracked")

@@ -15,11 +15,11 @@ from lightning_tricks.report.figures import (
 from lightning_tricks.report.folder import write_folder
 from lightning_tricks.report.glossary import explain
 from lightning_tricks.report.history import write_csv
-from lightning_tricks.report.html import Trial, write_html
+from lightning_tricks.report.html import CurveComparison, write_html
 
 __all__ = [
     "Diagnosis",
-    "Trial",
+    "CurveComparison",
     "all_figures",
     "comparison",
     "dead_and_linear",

@@ -17,7 +17,7 @@ from lightning_tricks.report.words import number, rounded
 _WHOLE, _HEAD, _FAULTY, _TAIL = 24, 8, 6, 5
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A column of numbers: its heading, its width, how it is written, what it is called and means."""
 
     heading: str
@@ -61,9 +61,9 @@ def columns_of(records: Iterable[type[StepRecord]]) -> dict[str, Measure]:
     return {name: measure for kind in records for name, measure in kind.MEASURES.items() if measure.heading}
 
 
-def _column(name: str, measure: Measure) -> Column:
+def _column(name: str, measure: Measure) -> TableColumn:
     write = _WRITERS.get(measure.format, lambda value: rounded(value, measure.format))
-    return Column(measure.heading, measure.width, write, of_measure(name, measure))
+    return TableColumn(measure.heading, measure.width, write, of_measure(name, measure))
 
 
 _KINDS: tuple[type[StepRecord], ...] = (ActivationRecord, ParameterRecord)
@@ -71,7 +71,7 @@ _SHOWN = columns_of(_KINDS)
 _COUNTED = {name for name, measure in _SHOWN.items() if measure.counted}
 COLUMNS = {name: _column(name, measure) for name, measure in _SHOWN.items()}
 _PLACE = list(COLUMNS).index("transmission")
-COLUMNS = dict([*list(COLUMNS.items())[:_PLACE], ("signal", Column("signal", 7, _scientific, SIGNAL))]) | COLUMNS
+COLUMNS = dict([*list(COLUMNS.items())[:_PLACE], ("signal", TableColumn("signal", 7, _scientific, SIGNAL))]) | COLUMNS
 # What a narrow terminal does without, in this order.
 _NEEDED = {"signal": 7} | {name: measure.needed for name, measure in _SHOWN.items()}
 LEAST_NEEDED = tuple(sorted(COLUMNS, key=lambda name: _NEEDED[name]))

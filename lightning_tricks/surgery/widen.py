@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from lightning_tricks._compat.torch_modules import ConvNd, DropoutNd, forward_pre_hooks_of
+from lightning_tricks._compat.torch_modules import DropoutNd, forward_pre_hooks_of
 from lightning_tricks.activations import activation_of
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.arguments import check_module
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.data_flow import DataFlow, ModuleCall, trace
-from lightning_tricks.model.layers import Model, is_batch_norm
+from lightning_tricks.model.layers import Model, is_batch_norm, is_linear
 from lightning_tricks.nn.dropout import AlphaDropout, matched_p
 from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
 
@@ -90,10 +90,10 @@ def widen_for_dropout(
         raise ValueError(f"weights has to be 'new' or 'copied', not {weights!r}")
     report = Report() if report is None else report
     refuse_wrapped(model, "widen_for_dropout")
-    flow = trace(model, _is_watched, _is_layer, batch, forward, "widen_for_dropout")
+    flow = trace(model, _is_watched, is_linear, batch, forward, "widen_for_dropout")
     paths: list[tuple[str, _Path]] = []
     for name, layer in model.named_modules():
-        if _is_layer(layer):
+        if is_linear(layer):
             found = _path_from(layer, flow)
             if isinstance(found, str):
                 report.leave(name, found)
@@ -121,12 +121,8 @@ def widen_for_dropout(
     return model
 
 
-def _is_layer(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Linear, ConvNd))
-
-
 def _is_watched(module: nn.Module) -> bool:
-    if _is_layer(module) or is_batch_norm(module) or isinstance(module, (DropoutNd, AlphaDropout, nn.Flatten)):
+    if is_linear(module) or is_batch_norm(module) or isinstance(module, (DropoutNd, AlphaDropout, nn.Flatten)):
         return True
     return activation_of(module) is not None or type(module).__module__ == "torch.nn.modules.pooling"
 
@@ -142,7 +138,7 @@ def _path_from(layer: nn.Module, flow: DataFlow) -> _Path | str:
         if isinstance(follower, str):
             return follower
         module: Any = follower.module
-        if _is_layer(module):
+        if is_linear(module):
             path.second = module
         elif len(flow.of(module)) > 1:
             return f"the {type(module).__name__} behind it is called several times"

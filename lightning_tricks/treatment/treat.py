@@ -14,9 +14,9 @@ from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.experiments.arms import ARMS
 from lightning_tricks.experiments.arms.batches import Batches
-from lightning_tricks.experiments.arms.course import seed_all
 from lightning_tricks.experiments.arms.kinds.network import DRAW_ANEW, draw_anew, is_finite
 from lightning_tricks.experiments.arms.prepared import READING, prepared
+from lightning_tricks.experiments.arms.training_run import seed_all
 from lightning_tricks.experiments.arms.trial import GAIN, LEAST, Trial, simplest
 from lightning_tricks.experiments.arms.trials import LEARNED, Notice, Trials
 from lightning_tricks.experiments.asking.asks import without_a_trace
@@ -92,7 +92,7 @@ def treat(
             batches = Batches.of(data, READING * max_seconds)
             if val_data is not None:
                 batches = batches.measured_on(val_data)
-            course = _Rounds(training, batches, diagnosis, deadline, notice or _Line(deadline))
+            rounds = _Rounds(training, batches, diagnosis, deadline, notice or _Line(deadline))
         except NotAskedError as reason:
             treatment.note = f"not judged: {reason}"
             return treatment
@@ -100,17 +100,17 @@ def treat(
             treatment.note = "cut short"
             return treatment
         try:
-            course.run()
+            rounds.run()
         except NotAskedError as reason:
             treatment.note = f"not judged: {reason}"
             return treatment
         except TimeIsUpError:
-            course.complete = False
+            rounds.complete = False
         finally:
-            course.notice("")
-        course.tell(treatment)
+            rounds.notice("")
+        rounds.tell(treatment)
         if not dry_run and any(remedy.in_model for remedy in treatment.remedies):
-            _apply(model, course, treatment, optimizer)
+            _apply(model, rounds, treatment, optimizer)
     return treatment
 
 
@@ -167,7 +167,7 @@ class _Rounds:
         training.renew()
         anew = prepared(training, self.batches, False, self.deadline, self.notice)
         self._rounds(anew)
-        trial = Trial(DRAW_ANEW, anew.best - stuck, anew.best, stuck, declared=True, courses=dict(anew.bases))
+        trial = Trial(DRAW_ANEW, anew.best - stuck, anew.best, stuck, declared=True, runs=dict(anew.bases))
         trial.proven = bool(self.winners) or trial.gain > GAIN["rebuild"]
         if trial.proven:
             self.winners.insert(0, (anew, trial))
@@ -192,23 +192,23 @@ class _Rounds:
         for trials, trial in self.winners:
             arm, advice = trial.arm, {}
             if trial.arm is not DRAW_ANEW:
-                changed = next(iter(trial.courses.values())).training
+                changed = next(iter(trial.runs.values())).training
                 advice = arm.advice(changed, trials.setting)
             in_model = arm.on_model is not None
             treatment.remedies.append(Proven(arm.action, arm.text, trial.place, trial.gain, in_model))
             treatment.advice.update(advice)
             treatment.gains.update(dict.fromkeys(advice, trial.gain))
-        treatment.trials = [told(t, k + 1) for k, trials in enumerate(self.rounds) for t in trials.trials]
+        treatment.trials = [as_experiment(t, k + 1) for k, trials in enumerate(self.rounds) for t in trials.trials]
         treatment.before = 0.0 if self.first is None else self.first.best
         treatment.after = treatment.before
         if self.winners:
-            treatment.after = max(self.rounds[-1].best, *(c.share for c in self.winners[-1][1].courses.values()))
+            treatment.after = max(self.rounds[-1].best, *(c.share for c in self.winners[-1][1].runs.values()))
         for trials in self.rounds:
             if not treatment.curves:
                 treatment.curves["unchanged"] = [] if 0 not in trials.bases else list(trials.bases[0].held.items())
             for trial in trials.trials:
-                if 0 in trial.courses:
-                    treatment.curves[trial.arm.name] = list(trial.courses[0].held.items())
+                if 0 in trial.runs:
+                    treatment.curves[trial.arm.name] = list(trial.runs[0].held.items())
         treatment.steps = _steps(self.rounds)
         if not self.complete or not all(trials.complete for trials in self.rounds):
             treatment.note = "cut short"
@@ -217,33 +217,33 @@ class _Rounds:
 
 
 def _steps(rounds: Sequence[Trials]) -> int:
-    """Every course once: that of a winner is the unchanged one of the next round."""
+    """Every training once: that of a winner is the unchanged one of the next round."""
     trials = [trial for each in rounds for trial in each.trials]
-    courses = [c for each in rounds for c in each.bases.values()] + [c for t in trials for c in t.courses.values()]
-    return sum(course.steps for course in {id(course): course for course in courses}.values())
+    runs = [c for each in rounds for c in each.bases.values()] + [c for t in trials for c in t.runs.values()]
+    return sum(run.steps for run in {id(run): run for run in runs}.values())
 
 
-def told(trial: Trial, number: int) -> Experiment:
+def as_experiment(trial: Trial, number: int) -> Experiment:
     """A trial of a round as a record."""
     arm, question = trial.arm, f"Does it learn better with one change: {trial.arm.text}?"
-    seconds = sum(course.seconds for course in trial.courses.values())
+    seconds = sum(run.seconds for run in trial.runs.values())
     if trial.reason:
         return Experiment(arm.name, question, trial.reason, seconds=seconds, conclusive=False)
     numbers = {"gain": trial.gain, "share": trial.share, "unchanged": trial.base, "proven": float(trial.proven)}
     numbers |= {"after": trial.reached, "round": number}
     ends = f"from {rounded(trial.base)} to {rounded(trial.share)} of the way"
     answer = f"yes, {ends}" if trial.proven else f"no, {ends}" if trial.gain <= 0 else f"not proven, {ends}"
-    curves = {"share": list(trial.courses[0].held.values())} if 0 in trial.courses else {}
+    curves = {"share": list(trial.runs[0].held.values())} if 0 in trial.runs else {}
     return Experiment(arm.name, question, answer, numbers, curves, trial.steps, seconds)
 
 
-def _apply(model: nn.Module, course: _Rounds, treatment: Treatment, optimizer: Any) -> None:
+def _apply(model: nn.Module, rounds: _Rounds, treatment: Treatment, optimizer: Any) -> None:
     """Make the changes in the model; where one fails all are taken back."""
     given = [] if optimizer is None else [getattr(optimizer, "optimizer", optimizer)]
     saved = Saved(model, [*given, *running_optimizers(model)])
     before = set(model.parameters())
     try:
-        for trials, trial in course.winners:
+        for trials, trial in rounds.winners:
             if trial.arm.on_model is not None:
                 seed_all(0)
                 trial.arm.on_model(model, trials.setting)

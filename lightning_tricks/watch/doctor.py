@@ -25,7 +25,7 @@ from lightning_tricks.report.live import LiveView
 from lightning_tricks.watch import selection
 from lightning_tricks.watch.errors import MonitorErrors, say
 from lightning_tricks.watch.judge import Judge, OnProblem, TrainingProblemError, check_on_problem
-from lightning_tricks.watch.looks import Looks
+from lightning_tricks.watch.loop_probe import LoopProbe
 from lightning_tricks.watch.loss_history import LossHistory
 
 EVERY = 50  # as often as Lightning's Trainer logs
@@ -45,7 +45,7 @@ class LoopDoctor:
 
     def __init__(
         self,
-        looks: Looks,
+        loop: LoopProbe,
         optimizers: Sequence[torch.optim.Optimizer],
         judge: Judge,
         *,
@@ -61,7 +61,7 @@ class LoopDoctor:
         self.max_patterns = max_patterns
         self.loss_history = LossHistory()
         self.errors = MonitorErrors(_NAME)
-        self._looks, self._optimizers, self._judge = looks, list(optimizers), judge
+        self._loop, self._optimizers, self._judge = loop, list(optimizers), judge
         self._on_problem, self._report, self._every, self._layers = on_problem, report, every_n_steps, layers
         self._files, self._live = files, LiveView()
         self._new: list[Finding] = []
@@ -71,7 +71,7 @@ class LoopDoctor:
 
     @property
     def step(self) -> int:
-        return self._looks.step
+        return self._loop.step
 
     @property
     def diagnosis(self) -> Diagnosis:
@@ -169,8 +169,8 @@ class LoopDoctor:
         if self.history and self.history[-1].ended:
             self.history[-1] = dataclasses.replace(self.history[-1], ended=False)
             self._judge.changed()
-        self._looks.attach(weakref.ref(self))
-        self._end = weakref.finalize(self, _let_go, self._looks)
+        self._loop.attach(weakref.ref(self))
+        self._end = weakref.finalize(self, _let_go, self._loop)
         self._end.atexit = False
 
     def _close(self, *, ended: bool) -> None:
@@ -178,7 +178,7 @@ class LoopDoctor:
             return
         self._end.detach()
         self._end = None
-        self._looks.detach()
+        self._loop.detach()
         for optimizer in self._optimizers:
             _watching.pop(optimizer, None)
         if self.history and ended:
@@ -208,13 +208,13 @@ class LoopDoctor:
             self.loss_history.load_state_dict(state["loss_history"])
         self.history = history
         self._judge.restore(state)
-        self._looks.begin_at(step)
+        self._loop.begin_at(step)
 
 
-def _let_go(looks: Looks) -> None:
+def _let_go(loop: LoopProbe) -> None:
     """Nobody holds the doctor any more."""
-    looks.detach()
-    if not looks.step:
+    loop.detach()
+    if not loop.step:
         say("the doctor that lt.watch returned was not kept and saw no step: write `doctor = lt.watch(...)`")
 
 
@@ -288,7 +288,7 @@ def watch(
         check_optimizer_of(model, each)
     shown = selection.as_globs("layers", layers)
     return LoopDoctor(
-        Looks(model, optimizers, loader=loader, preflight=preflight),
+        LoopProbe(model, optimizers, loader=loader, preflight=preflight),
         optimizers,
         Judge(ignore, rules, shown),
         on_problem=on_problem,

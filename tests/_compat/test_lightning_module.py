@@ -1,12 +1,18 @@
 """The short ways through Lightning's calls change nothing, also where Lightning has other names for what it sets."""
 
+import threading
+
 import lightning.pytorch as L
 import pytest
 import torch
+import torch.nn.functional as F
 
+import lightning_tricks as lt
 from lightning_tricks._compat import lightning_module
 from lightning_tricks._compat.lightning_module import LowOverheadModule, overrides
 from lightning_tricks.ensemble.mapping import backend
+from lightning_tricks.experiments.preflight import kept
+from tests.callbacks import trainings
 from tests.ensemble.trainings import Plain, difference, fit
 
 
@@ -56,3 +62,43 @@ def test_who_gives_the_hyperparameters(monkeypatch):
     assert not lightning_module.hyperparameters_are_given()
     monkeypatch.undo()
     hparams_mixin._given_hyperparameters.reset(token)
+
+
+def test_a_module_for_a_script_has_no_trainer():
+    """Lightning's own mark for it; where that has another name, asking for a Trainer raises as ever."""
+    module = lightning_module.scriptable(L.LightningModule())
+    assert module.trainer is None
+    del module.__dict__["_jit_is_scripting"]
+    with pytest.raises(RuntimeError, match="not attached"):
+        module.trainer  # noqa: B018
+    assert lightning_module.trainer_of(module) is None
+
+
+class NotCopied(trainings.Classifier):
+    """Goes forward by itself, logs there, and holds what cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def forward(self, x):
+        self.log("mean", x.mean())
+        return self.net(x)
+
+    def loss(self, batch):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("name", ["_trainer", "_name_of_another_version"])
+def test_the_first_step_of_a_module_that_is_not_copied(monkeypatch, name):
+    """It is run again with its Trainer out of reach; where that has another name it is not asked, and trains on."""
+    monkeypatch.setattr(kept, "TRAINER", name)
+    plain, watched = NotCopied(), NotCopied()
+    watched.load_state_dict(plain.state_dict())
+    doctor = lt.TrainingDoctor(every_n_steps=1, on_problem="log", report=False)
+    trainings.fit(plain)
+    trainer = trainings.fit(watched, [doctor])
+    assert not doctor.errors.failed
+    assert (doctor.history[0].preflight is None) == (name != "_trainer")
+    assert watched.losses == plain.losses
+    assert watched.trainer is trainer

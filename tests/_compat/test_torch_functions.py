@@ -13,6 +13,7 @@ from torch import nn
 
 from lightning_tricks import probe
 from lightning_tricks._compat import torch_functions
+from lightning_tricks._compat.torch_optim import UNSCALING
 
 
 def looked_at(model=None, x=None):
@@ -35,7 +36,9 @@ def names(snapshot):
         (torch._C, "_current_graph_task_id"),
         (torch.overrides, "_get_current_function_mode"),
         (torch._ops, "OpOverload"),
+        (torch._ops, "OpOverloadPacket"),
         (torch._C, "_nn"),
+        (torch, UNSCALING),
     ],
 )
 def test_a_torch_without_a_private_name_is_looked_at_all_the_same(monkeypatch, place, name):
@@ -60,15 +63,38 @@ def test_what_a_missing_name_costs_is_said_once_and_is_no_error(monkeypatch):
         assert not torch_functions.in_backward()
 
 
-def test_the_package_imports_without_private_names_of_torch():
+def test_the_package_imports_without_private_names():
+    """With all of its public names; torch and Lightning, which need them, have been imported before."""
     run("""
-        import lightning, torch, torchmetrics
-        import torch.nn.functional as F
-        for place, names in ((torch._C, "DisableTorchFunction _current_graph_task_id _nn"),
-                             (torch.overrides, "_get_current_function_mode"), (torch._ops, "OpOverload")):
+        import importlib, lightning.pytorch, pytorch_lightning, torch, torch._dynamo, torchmetrics, torchvision
+        from lightning.pytorch.core.mixins import hparams_mixin
+        from torch._functorch import pyfunctorch, vmap
+        from torch.autograd import forward_ad
+        from torch.nn.modules import batchnorm, conv, dropout, module
+        for place, names in (
+            (torch, "_amp_foreach_non_finite_check_and_unscale_"),
+            (torch._C, "DisableTorchFunction _current_graph_task_id _are_functorch_transforms_active _nn"),
+            (torch._C._functorch, "_add_batch_dim _remove_batch_dim get_unwrapped is_batchedtensor maybe_get_bdim"),
+            (torch._C._functorch, "maybe_get_level is_functorch_wrapped_tensor"),
+            (torch._ops, "OpOverload OpOverloadPacket"),
+            (torch.overrides, "_get_current_function_mode"),
+            (torch.utils._pytree, "tree_flatten tree_leaves tree_map tree_unflatten"),
+            (pyfunctorch, "retrieve_current_functorch_interpreter"),
+            (vmap, "vmap_increment_nesting"),
+            (forward_ad, "_current_level"),
+            (batchnorm, "_BatchNorm _NormBase"), (conv, "_ConvNd _ConvTransposeNd"), (dropout, "_DropoutNd"),
+            (module, "_global_forward_hooks_with_kwargs"),
+            (hparams_mixin, "_given_hyperparameters"),
+            (torch.optim.Optimizer, "_accelerator_graph_capture_health_check _cuda_graph_capture_health_check"),
+        ):
             for name in names.split():
-                delattr(place, name)
-        import lightning_tricks.probes, lightning_tricks.activations
+                if hasattr(place, name):
+                    delattr(place, name)
+        import lightning_tricks
+        for name in lightning_tricks.__all__:
+            getattr(lightning_tricks, name)
+        for room in ("commands", "ensemble", "comparison", "experiments", "treatment", "report", "surgery", "modules"):
+            importlib.import_module(f"lightning_tricks.{room}")
     """)
 
 

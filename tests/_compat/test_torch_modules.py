@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import types
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.modules import batchnorm, conv, dropout
+from torch.nn.modules import module as modules
 
 from lightning_tricks._compat import torch_modules
 from lightning_tricks._compat.torch_modules import strip_wrappers
@@ -89,6 +91,18 @@ def test_moved_hooks_keep_their_handles():
     assert torch_modules.count_state_hooks(old) == 1
 
 
+@pytest.mark.parametrize("private", [True, False], ids=["its mark", "without"])
+def test_moved_hooks_around_a_backward_are_called(private, monkeypatch):
+    old, new, seen = nn.Linear(1, 1), nn.Linear(1, 1), []
+    old.register_full_backward_hook(lambda module, *_: seen.append(module))
+    if not private:
+        monkeypatch.delattr(old, "_is_full_backward_hook")
+        monkeypatch.setattr(new, "_is_full_backward_hook", True)
+    torch_modules.move_call_hooks(old, new)
+    new(torch.ones(1, 1, requires_grad=True)).sum().backward()
+    assert seen == [new]
+
+
 def test_apply_alone_leaves_the_children():
     net = nn.Sequential(nn.Linear(1, 1))
     net.register_buffer("scale", torch.ones(1))
@@ -163,5 +177,17 @@ def test_calls_are_heard_until_the_end(nothing_left):
     end()
     layer(torch.ones(1, 2))
     assert heard == [(layer, ["input"])]
+    assert not modules._global_forward_hooks_with_kwargs
     flag = getattr(torch.nn.modules.module, "_has_any_global_hook", lambda: False)  # torch 2.6 has none
     assert not flag()
+
+
+def test_calls_are_heard_where_torch_keeps_no_such_flag(monkeypatch, nothing_left):
+    monkeypatch.setattr(torch_modules, "modules", types.SimpleNamespace())  # without _global_forward_hooks_with_kwargs
+    heard = []
+    end = torch_modules.hear_calls(lambda module, *_: heard.append(module))
+    nn.Linear(2, 2)(torch.ones(1, 2))
+    end()
+    monkeypatch.undo()
+    modules._global_forward_hooks_with_kwargs.clear()
+    assert len(heard) == 1

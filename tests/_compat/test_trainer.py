@@ -100,6 +100,9 @@ PRIVATE = {
 }
 
 
+OWNERS = {"_data_source": _FitLoop, "epoch_loop": _FitLoop, "_progress_bar_metrics": _LoggerConnector}
+
+
 @pytest.fixture
 def gone(monkeypatch):
     """Takes private names away from the package."""
@@ -107,7 +110,7 @@ def gone(monkeypatch):
     def take(*names):
         monkeypatch.setattr(lightning, "_said", set())
         for name in names:
-            owner = PRIVATE[name][0] if name in PRIVATE else _FitLoop
+            owner = PRIVATE[name][0] if name in PRIVATE else OWNERS[name]
             monkeypatch.setattr(owner, name, Gone(name, vars(owner).get(name)), raising=False)
 
     return take
@@ -153,6 +156,16 @@ def test_a_training_without_any_of_them_goes_on(gone):
         assert len([loss for snapshot in monitor.history for loss in snapshot.recent_losses]) == 10
     with next(pathlib.Path("logs").rglob("metrics.csv")).open() as file:
         assert [int(row["step"]) for row in csv.DictReader(file) if row["doctor/findings"]] == list(range(10))
+
+
+def test_a_bar_without_the_private_name_for_its_numbers(gone):
+    gone("_progress_bar_metrics")
+    doctor = lt.TrainingDoctor(every_n_steps=1, report=True, files=False)
+    fitted, told = said(lambda: fit(Classifier(), [doctor], enable_progress_bar=True))
+    assert fitted.global_step == 6
+    assert not doctor.errors.failed
+    assert told == [text for text in told if "takes no words into its progress bar" in text]
+    assert len(told) == 1
 
 
 def test_steps_and_windows_by_public_names(gone):

@@ -10,7 +10,7 @@ import pytest
 
 import lightning_tricks as lt
 from lightning_tricks.commands.sarif import failed, sarif
-from lightning_tricks.commands.target import Place
+from lightning_tricks.commands.target import CodeLocation
 from lightning_tricks.diagnosis import Finding, Remedy
 from lightning_tricks.testing import Accepted
 
@@ -86,12 +86,12 @@ def diagnosis():
 def test_the_structure():
     check(sarif(lt.Diagnosis()))
     check(sarif(diagnosis()))
-    log = sarif(diagnosis(), Place("project/models.py", 7), Accepted({("saturation", "net.3"): "warning"}))
+    log = sarif(diagnosis(), CodeLocation("project/models.py", 7), Accepted({("saturation", "net.3"): "warning"}))
     check(json.loads(json.dumps(log, allow_nan=False)))
 
 
 def test_what_stands_in_it():
-    log = sarif(diagnosis(), Place("project/models.py", 7), Accepted({("saturation", "net.3"): "warning"}))
+    log = sarif(diagnosis(), CodeLocation("project/models.py", 7), Accepted({("saturation", "net.3"): "warning"}))
     first, second, third = log["runs"][0]["results"]
     assert [each["level"] for each in (first, second, third)] == ["warning", "error", "note"]
     assert first["ruleIndex"] == third["ruleIndex"] == 0
@@ -116,7 +116,12 @@ def errors():
 def test_it_is_valid_by_the_schema(errors):
     """Empty; all severities, a rule of one's own and consequences; a place in the code; what is accepted."""
     accepted = Accepted({("saturation", "net.3"): "warning"})
-    for more in ((), (Place("project/models.py", 7),), (Place("project/models.py", 7), accepted), (None, accepted)):
+    for more in (
+        (),
+        (CodeLocation("project/models.py", 7),),
+        (CodeLocation("project/models.py", 7), accepted),
+        (None, accepted),
+    ):
         for found in (lt.Diagnosis(), diagnosis()):
             assert errors(json.loads(json.dumps(sarif(found, *more)))) == []
 
@@ -129,7 +134,7 @@ def test_a_run_that_failed_is_valid_too(errors):
 
 
 def test_the_schema_finds_what_is_wrong(errors):
-    log = sarif(diagnosis(), Place("project/models.py", 0))
+    log = sarif(diagnosis(), CodeLocation("project/models.py", 0))
     log["runs"][0]["results"][0]["level"] = "critical"
     found = " ".join(errors(log))
     assert "0 is less than the minimum of 1" in found

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomS
 
 import lightning_tricks as lt
 from lightning_tricks.experiments import batch_entries, batch_order, never_read, same_sample_twice
-from lightning_tricks.experiments.asking.sampling import is_plain, spread
+from lightning_tricks.experiments.asking.sampling import is_plain, spread_batches
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -131,17 +131,17 @@ def test_who_has_a_sampler_wants_it_so():
 def test_batches_from_all_over_the_data():
     whole = loader()
     state = whole.generator.get_state()
-    for x, y in spread(whole, 3, 20):
+    for x, y in spread_batches(whole, 3, 20):
         assert len(x) == len(y) == 20
         assert len(y.unique()) > 2
     assert torch.equal(whole.generator.get_state(), state)
     assert is_plain(whole)
-    assert spread([(X, Y)], 4) == [(X, Y)]
-    assert len(spread(((X[:5], Y[:5]) for _ in range(9)), 4)) == 4
-    assert spread(X, 2)[0] is X
+    assert spread_batches([(X, Y)], 4) == [(X, Y)]
+    assert len(spread_batches(((X[:5], Y[:5]) for _ in range(9)), 4)) == 4
+    assert spread_batches(X, 2)[0] is X
 
 
 @pytest.mark.parametrize("data", [[], 3])
 def test_no_batches(data):
     with pytest.raises(NotAskedError):
-        spread(data, 2)
+        spread_batches(data, 2)

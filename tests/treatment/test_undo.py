@@ -28,10 +28,21 @@ from tests.treatment.trained import (
 
 pytestmark = pytest.mark.usefixtures("usual_trials")
 
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(5, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gru(x.view(len(x), 4, 5))[0][:, -1]
+
+
 CHANGED: list[tuple[str, Callable[[], nn.Module]]] = [
     ("no_dropout", lambda: nn.Sequential(nn.Linear(20, 8), nn.Dropout(0.9), nn.Linear(8, 10))),
     ("train_mode", lambda: nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8).eval(), nn.Linear(8, 10))),
     ("unfreeze", lambda: nn.Sequential(nn.Linear(20, 8).requires_grad_(False), nn.Linear(8, 10))),
+    ("batch_first", lambda: Recurrent()),
     ("raise_momentum", lambda: nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8, momentum=1e-4), nn.Linear(8, 10))),
     ("average_statistics", lambda: nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))),
     ("insert_activation", lambda: nn.Sequential(nn.Linear(20, 8), nn.Linear(8, 10))),

@@ -29,7 +29,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 X, Y = digits()
 TREAT = importlib.import_module("lightning_tricks.treatment.treat")
-COURSE = importlib.import_module("lightning_tricks.experiments.arms.course")
+TRAINING_RUN = importlib.import_module("lightning_tricks.experiments.arms.training_run")
 TRIALS = importlib.import_module("lightning_tricks.experiments.arms.trials")
 
 
@@ -74,7 +74,7 @@ def constant(net: nn.Module) -> nn.Module:
 def lengths(monkeypatch: pytest.MonkeyPatch, sort: int, declare: int) -> None:
     monkeypatch.setattr(TRIALS, "SORT", sort)
     monkeypatch.setattr(TRIALS, "DECLARE", declare)
-    monkeypatch.setattr(COURSE, "EVERY", 20)
+    monkeypatch.setattr(TRAINING_RUN, "EVERY", 20)
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:

@@ -137,7 +137,7 @@ def judge(history: list[lt.Snapshot], folder: str) -> None:
     values: dict[str, Any] = diagnosis.to_dict()
     print(remedy, len(values), diagnosis.to_csv(Path(folder) / "history.csv"))
     print(lt.report.write_csv(history, Path(folder) / "again.csv"), lt.report.Diagnosis is lt.Diagnosis)
-    trial = lt.report.Trial("lower rate", {"before": [(0, 1.0)], "after": [(0, 0.5)]}, "it learns")
+    trial = lt.report.CurveComparison("lower rate", {"before": [(0, 1.0)], "after": [(0, 0.5)]}, "it learns")
     page: Path = diagnosis.to_html(Path(folder) / "page.html", trials=[trial])
     print(page, lt.report.write_html(diagnosis, page), lt.report.write_folder(diagnosis, folder))
     print(lt.report.explain("linearity"))
@@ -218,7 +218,7 @@ def start(x: Tensor) -> None:
     moments: lt.init.Moments = lt.init.moments("tanh", 0.0, 1.0)
     stability: lt.init.Stability = lt.init.stability("selu")
     points: list[lt.init.FixedPoint] = lt.init.fixed_points("tanh", 1.5)
-    prediction: lt.init.Prediction = lt.init.predict(plain())
+    prediction: lt.init.NetworkPrediction = lt.init.predict(plain())
     layers: tuple[lt.init.LayerPrediction, ...] = prediction.layers
     selu: lt.init.Moments = lt.init.selu_fixed_point()
     print(

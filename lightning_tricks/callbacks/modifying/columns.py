@@ -18,7 +18,7 @@ TV_TENSORS = "torchvision.tv_tensors"
 
 
 @dataclass
-class Column:
+class BatchEntry:
     """One entry of a batch, of all of its samples.
 
     Attributes:
@@ -36,7 +36,7 @@ class Column:
         return isinstance(self.values, Tensor)
 
 
-def columns_of(batch: Any, entries: Mapping[str, str] | None) -> list[Column]:
+def columns_of(batch: Any, entries: Mapping[str, str] | None) -> list[BatchEntry]:
     """The entries of a batch that belong together, images first.
 
     Tensors of ``torchvision.tv_tensors`` say themselves what they are. ``entries`` name further ones by their path,
@@ -67,9 +67,9 @@ def columns_of(batch: Any, entries: Mapping[str, str] | None) -> list[Column]:
     return found
 
 
-def _column(kind: str, group: list[tuple[Path, Tensor]], samples: int | None) -> Column:
+def _column(kind: str, group: list[tuple[Path, Tensor]], samples: int | None) -> BatchEntry:
     paths, values = [path for path, _ in group], [value for _, value in group]
-    return Column(kind, paths, values[0] if samples is None else values)
+    return BatchEntry(kind, paths, values[0] if samples is None else values)
 
 
 def _number_of_samples(batch: Any, entries: Mapping[str, str]) -> int | None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.callbacks.modifying.columns import Column, get, is_tv, items_of, plain, put
+from lightning_tricks.callbacks.modifying.columns import BatchEntry, get, is_tv, items_of, plain, put
 from lightning_tricks.model.isolated import keep_random_numbers
 from lightning_tricks.nn.augment import Augmentation, Movement, Warp
 
@@ -45,7 +45,9 @@ def mixes_samples(transform: Any) -> bool:
     return any(cls.__name__ in ("MixUp", "CutMix") for part in parts for cls in type(part).__mro__)
 
 
-def apply_own(module: Augmentation, columns: list[Column], generator: torch.Generator, mask_fill: int) -> list[Column]:
+def apply_own(
+    module: Augmentation, columns: list[BatchEntry], generator: torch.Generator, mask_fill: int
+) -> list[BatchEntry]:
     """A module of ours: every sample by its own draw, in one go where they are stacked."""
     if not (module.training and module.p > 0):
         return columns
@@ -64,7 +66,7 @@ def apply_own(module: Augmentation, columns: list[Column], generator: torch.Gene
 
 
 def _augmented(
-    module: Augmentation, columns: list[Column], values: list[Tensor], generator: torch.Generator, mask_fill: int
+    module: Augmentation, columns: list[BatchEntry], values: list[Tensor], generator: torch.Generator, mask_fill: int
 ) -> list[Tensor]:
     """Plain tensors ``[B, ...]``, images first."""
     module.check(values[0])
@@ -100,7 +102,7 @@ def _moved_boxes(warp: Warp, boxes: Tensor, like: Tensor, size: tuple[int, int])
     return converted
 
 
-def apply_each(transform: Transform, columns: list[Column]) -> list[Column]:
+def apply_each(transform: Transform, columns: list[BatchEntry]) -> list[BatchEntry]:
     """A transform that draws once a call: a call for every sample, with all that belongs to it."""
     results: list[list[Tensor]] = []
     for i in range(len(columns[0].values)):
@@ -113,7 +115,7 @@ def apply_each(transform: Transform, columns: list[Column]) -> list[Column]:
     ]
 
 
-def apply_to_samples(transform: Transform, batch: Any, columns: list[Column]) -> Any:
+def apply_to_samples(transform: Transform, batch: Any, columns: list[BatchEntry]) -> Any:
     """A transform of torchvision on a batch of lists: it is given each sample whole, with labels and all that it holds.
 
     So it may also change how many boxes there are, as ``SanitizeBoundingBoxes`` does.
@@ -141,7 +143,7 @@ def apply_to_samples(transform: Transform, batch: Any, columns: list[Column]) ->
     return put(found, {path: plain(get(found, path)) for path in unnamed})
 
 
-def apply_whole(transform: Transform, columns: list[Column]) -> list[Column]:
+def apply_whole(transform: Transform, columns: list[BatchEntry]) -> list[BatchEntry]:
     """A function of the batch's entries: one call."""
     result = transform(*(column.values for column in columns))
     parts = [result] if len(columns) == 1 else list(result)
@@ -160,7 +162,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _for_torchvision(transform: Transform, column: Column, i: int, size: Sequence[int], several: bool) -> Tensor:
+def _for_torchvision(transform: Transform, column: BatchEntry, i: int, size: Sequence[int], several: bool) -> Tensor:
     """A sample's entry as torchvision asks for it: one image alone may be plain."""
     value = column.values[i]
     if not several or is_tv(value) or not is_torchvisions(transform):
@@ -192,12 +194,12 @@ def _as(value: Tensor, like: Tensor) -> Tensor:
     return wrapped
 
 
-def _joined(column: Column, values: list[Tensor]) -> Tensor | list[Tensor]:
+def _joined(column: BatchEntry, values: list[Tensor]) -> Tensor | list[Tensor]:
     if not column.stacked:
         return values
     return _as(torch.stack([plain(value) for value in values]), _tensor(column))
 
 
-def _tensor(column: Column) -> Tensor:
+def _tensor(column: BatchEntry) -> Tensor:
     assert isinstance(column.values, Tensor)
     return column.values

@@ -3,6 +3,7 @@
 from lightning_tricks.experiments.arms.arm import Arm
 from lightning_tricks.experiments.arms.kinds import (
     ACTIVATION,
+    AXES,
     CLIP,
     DATA,
     FUNCTIONS,
@@ -12,6 +13,6 @@ from lightning_tricks.experiments.arms.kinds import (
 )
 
 # Learning rates are climbed, not listed.
-ARMS: tuple[Arm, ...] = (*SETTINGS, *DATA, *FUNCTIONS, *NORMALIZING, CLIP, ACTIVATION, *NETWORK)
+ARMS: tuple[Arm, ...] = (*SETTINGS, *DATA, *AXES, *FUNCTIONS, *NORMALIZING, CLIP, ACTIVATION, *NETWORK)
 
 __all__ = ["ARMS", "Arm"]

@@ -89,6 +89,7 @@ _PROBLEMS = {
     "lower_dropout": "over_regularization",
     "mend_schedule": "learning_rate_too_low",
     "zero_grad": "stale_gradient",
+    "change_axis": "batch_mixing",
     "train_mode": "batch_norm_mismatch",
     "add_to_optimizer": "no_update",
     "unfreeze": "no_update",
@@ -127,6 +128,7 @@ def of_model(
     renews: bool = True,
     layer: Callable[[Setting], str | None] = lambda setting: None,
     swapped: Callable[[Training, Setting], list[str]] | None = None,
+    meant: bool = False,
 ) -> Arm:
     """An arm that changes the network; an optimiser for its new parameters follows."""
 
@@ -135,4 +137,4 @@ def of_model(
         if renews:
             training.renew()
 
-    return Arm(name, group, action, text, change, concerns, on_model, layer=layer, swapped=swapped)
+    return Arm(name, group, action, text, change, concerns, on_model, layer=layer, swapped=swapped, meant=meant)

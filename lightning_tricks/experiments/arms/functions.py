@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lightning_tricks.activations import by_function
+from lightning_tricks.experiments.asking.outputs import SOFTMAXES
 
-_SOFTMAXES = ("softmax", "log_softmax", "softmin")
 _WEIGHTED = ("linear", "bilinear", "matmul", "mm", "bmm", "baddbmm", "addmm", "einsum", "embedding")
 _OURS = ("torch", "lightning_tricks", "lightning", "pytorch_lightning", "contextlib")
 
@@ -41,7 +41,7 @@ class _Activations(TorchFunctionMode):
     def is_activation(self, func: Any, args: Any) -> bool:
         name = name_of(func)
         known = by_function.get(func)
-        wanted = name in _SOFTMAXES or (known is not None and known.elementwise)
+        wanted = name in SOFTMAXES or (known is not None and known.elementwise)
         return bool(self.is_inside and wanted and args and isinstance(args[0], Tensor))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from lightning_tricks._compat.torch_modules import ConvNd, DropoutNd, hear_calls
+from lightning_tricks._compat.torch_modules import DropoutNd, hear_calls
 from lightning_tricks.activations import activation_of
 from lightning_tricks.experiments.arms.functions import Called, LastFunction
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
@@ -18,10 +18,9 @@ from lightning_tricks.experiments.training.steps import cloned
 from lightning_tricks.experiments.training.training import Training
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.model.isolated import isolated
-from lightning_tricks.model.layers import is_weighted
+from lightning_tricks.model.layers import is_linear, is_weighted
 
-_PROBABILITIES = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d, nn.Sigmoid, nn.LogSigmoid)
-_LINEAR = (nn.Linear, ConvNd)
+_SOFTMAXES = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d)
 _THROUGH = (nn.Identity, DropoutNd)
 
 
@@ -104,7 +103,7 @@ class _Reader:
         self._note_weighted(module, args)
 
     def _note_weighted(self, module: nn.Module, args: Any) -> None:
-        if isinstance(module, _LINEAR) and args and id(args[0]) in self._linear:
+        if is_linear(module) and args and id(args[0]) in self._linear:
             self.places.joined.append(self._linear[id(args[0])][1])
         if is_weighted(module):
             self.places.last_activation = self.functions.last = None
@@ -120,12 +119,12 @@ class _Reader:
                 self.places.calls.append((path, self._given, _detached(dict(kwargs))))
                 self.places.output = output
         if path and isinstance(output, Tensor):
-            if isinstance(module, _LINEAR):
+            if is_linear(module):
                 self._linear[id(output)] = output, path
             elif isinstance(module, _THROUGH) and args and id(args[0]) in self._linear:
                 self._linear[id(output)] = output, self._linear[id(args[0])][1]
         is_leaf = next(module.children(), None) is None
-        if path and is_leaf and (activation_of(module) is not None or isinstance(module, _PROBABILITIES)):
+        if path and is_leaf and (activation_of(module) is not None or isinstance(module, _SOFTMAXES)):
             self.places.last_activation = path
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from lightning_tricks.experiments.arms.arm import Setting
 from lightning_tricks.experiments.arms.batches import Batches, concatenated
-from lightning_tricks.experiments.arms.course import Unit
+from lightning_tricks.experiments.arms.own_targets import refuse_own_targets
 from lightning_tricks.experiments.arms.places import Places
+from lightning_tricks.experiments.arms.training_run import LossUnit
 from lightning_tricks.experiments.arms.trials import Notice, Trials, silent
 from lightning_tricks.experiments.free_outputs import free_outputs, share
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
@@ -19,7 +20,7 @@ from lightning_tricks.experiments.training.training import Training
 READING = 0.2  # of the time at most
 
 
-def unit_of(training: Training, batches: Batches) -> Unit:
+def loss_unit_of(training: Training, batches: Batches) -> LossUnit:
     """Guess and floor of the training's loss, on batches that are held back.
 
     Raises:
@@ -34,7 +35,7 @@ def unit_of(training: Training, batches: Batches) -> Unit:
     if not found.conclusive:
         training.deadline.check()
         raise NotAskedError(f"how far it comes has no measure: {found.answer}")
-    unit = Unit(found.numbers["guess"], found.numbers["floor"])
+    unit = LossUnit(found.numbers["guess"], found.numbers["floor"])
     if not math.isfinite(share(unit.guess, unit.guess, unit.floor)):
         raise NotAskedError("a guess loses no more than the best outputs")
     return unit
@@ -57,5 +58,6 @@ def prepared(
     batches = data if isinstance(data, Batches) else Batches.of(data, READING * deadline.seconds)
     training.deadline = deadline
     places = Places.of(training.copy(), batches.train[0])
-    known = Unit(unit["guess"], unit["floor"]) if unit else unit_of(training.copy(), batches)
+    refuse_own_targets(training.copy(), batches.train[0])
+    known = LossUnit(unit["guess"], unit["floor"]) if unit else loss_unit_of(training.copy(), batches)
     return Trials(training, Setting(batches, places, ruined), known, deadline, notice)

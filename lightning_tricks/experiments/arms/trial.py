@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lightning_tricks.experiments.arms.arm import SIMPLEST_FIRST, Arm, Group
-from lightning_tricks.experiments.arms.course import Course
+from lightning_tricks.experiments.arms.training_run import TrainingRun
 
 # Healthy trainings fall short of these: lower rates and rebuilt networks win a little where one merely overfits.
 GAIN: dict[Group, float] = {"undo": 0.05, "lower": 0.10, "higher": 0.15, "rebuild": 0.10}
@@ -30,7 +30,7 @@ class Trial:
         advised: Whether a warning asks for it.
         place: Where it changes something, as far as that is known.
         reason: Why it could not be tried.
-        courses: Of the arm, by seed.
+        runs: Of the arm, by seed.
     """
 
     arm: Arm
@@ -44,16 +44,16 @@ class Trial:
     advised: bool = False
     place: str | None = None
     reason: str = ""
-    courses: dict[int, Course] = field(default_factory=dict)
+    runs: dict[int, TrainingRun] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
-        return sum(course.steps for course in self.courses.values())
+        return sum(run.steps for run in self.runs.values())
 
     @property
     def reached(self) -> int:
         """The steps after which it was compared, with the best of the unchanged training in ``times`` as many."""
-        return max((course.steps for course in self.courses.values()), default=0)
+        return max((run.steps for run in self.runs.values()), default=0)
 
     @property
     def promises(self) -> bool:
@@ -62,8 +62,8 @@ class Trial:
 
     def close(self) -> None:
         """It is not gone on with."""
-        for course in self.courses.values():
-            course.close()
+        for run in self.runs.values():
+            run.close()
 
 
 def cause_of(trials: Sequence[Trial]) -> Trial | None:

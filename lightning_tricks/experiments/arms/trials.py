@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lightning_tricks.experiments.arms.arm import Arm, Group, Setting
-from lightning_tricks.experiments.arms.course import Unit, seed_all
-from lightning_tricks.experiments.arms.courses import HANDICAP, LEAST_HANDICAP, Courses
 from lightning_tricks.experiments.arms.kinds.rates import FARTHEST, RATES, STEP, rate
+from lightning_tricks.experiments.arms.training_run import LossUnit, seed_all
+from lightning_tricks.experiments.arms.training_runs import HANDICAP, LEAST_HANDICAP, TrainingRuns
 from lightning_tricks.experiments.arms.trial import ENOUGH, GAIN, NEARLY, Trial
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training.deadline import Deadline, TimeIsUpError
@@ -32,9 +32,10 @@ DECLARED = 3  # arms at most of a stage that are tried for longer
 # A gain so large is no lesser overfitting of a healthy network where it is measured on held-back batches alone, and
 # needs no longer trial where the unchanged training stands still: slow starts of healthy ones gained .07 of the way in
 # the second half of 240 steps, and all of it later.
-CLEAR, STILL = 0.3, 0.02
+CLEAR = 0.3
 LEAD = 0.1  # of the way, over the unchanged training after as many steps: no gain yet, but one to be looked at
-STAGES: tuple[tuple[Group, ...], ...] = (("undo",), ("lower", "higher"), ("rebuild",))
+Stage = tuple[Group, ...]
+STAGES: tuple[Stage, ...] = (("undo",), ("lower", "higher"), ("rebuild",))
 Notice = Callable[[str], None]
 
 
@@ -42,7 +43,7 @@ def silent(text: str) -> None:
     """Say nothing."""
 
 
-class Trials(Courses):
+class Trials(TrainingRuns):
     """Arms beside the unchanged training, in the order in which they save most.
 
     Args:
@@ -57,7 +58,7 @@ class Trials(Courses):
         self,
         training: Training,
         setting: Setting,
-        unit: Unit,
+        unit: LossUnit,
         deadline: Deadline,
         notice: Notice = silent,
     ) -> None:
@@ -81,6 +82,7 @@ class Trials(Courses):
         enough: Mapping[Group, float] = ENOUGH,
         advised: Collection[str] = (),
         learned: float = LEARNED,
+        undone: float = LEARNED,
     ) -> list[Trial]:
         """Sort the arms, try the best for longer; Ctrl-C and the end of the time keep what is known.
 
@@ -93,21 +95,27 @@ class Trials(Courses):
                 slower; where nothing is proven they get three quarters of the unchanged training's steps, not one;
                 and with half of the best gain, if they undo something, they are preferred.
             learned: Share of the way at which the unchanged training needs no change.
+            undone: Share of the way at which it is only asked whether something is to be undone: at another learning
+                rate, or rebuilt, it may come farther, and it is no fault that it does not.
         """
         self.advised, self.always = advised, always
         try:
             self.notice("unchanged")
-            self.base().run(self.last(self.sort))
-            if always or self.base().best(self.sort, self.last(self.sort))[0] < learned:
-                self._run(list(arms), RATES if rates is None else rates, {} if always else enough)
+            self.begin(self.last(self.sort))
+            come = 0.0 if always else self.base().best(self.sort, self.last(self.sort))[0]
+            if come < learned:
+                stages = STAGES if come < undone else STAGES[:1]
+                self._run(list(arms), RATES if rates is None else rates, {} if always else enough, stages)
         except (TimeIsUpError, KeyboardInterrupt) as error:
             self.complete = False
             if isinstance(error, KeyboardInterrupt):
                 self.deadline.seconds = 0.0
         return self.trials
 
-    def _run(self, arms: Sequence[Arm], rates: Sequence[str], enough: Mapping[Group, float]) -> None:
-        for stage in STAGES:
+    def _run(
+        self, arms: Sequence[Arm], rates: Sequence[str], enough: Mapping[Group, float], stages: Sequence[Stage]
+    ) -> None:
+        for stage in stages:
             begun = len(self.trials)
             for arm in arms:
                 if arm.group in stage and self._settled(self.try_arm(arm), enough):
@@ -174,10 +182,10 @@ class Trials(Courses):
         """Whether it is ahead of the unchanged training after as many steps, not after four times as many."""
         if trial.dropped or trial.reason:
             return False
-        return trial.courses[0].held[self.sort] - self.base().held[self.sort] > LEAD
+        return trial.runs[0].held[self.sort] - self.base().held[self.sort] > LEAD
 
     def _loss(self, trial: Trial) -> float:
-        return trial.courses[0].loss[self.look]
+        return trial.runs[0].loss[self.look]
 
     @property
     def _worst(self) -> float:
@@ -269,32 +277,19 @@ class Trials(Courses):
         for seed in SEEDS:
             self.reach(trial, seed, self.sort)
             gains.append(trial.gain)
-            if trial.gain <= CLEAR or not self._stands_still:
+            if trial.gain <= CLEAR or not self.stands_still(self.sort):
                 trial.gain = min(gains)
                 return False
         trial.gain = min(gains)
         return True
 
-    @property
-    def _stands_still(self) -> bool:
-        return self._growth() <= STILL and not self.base().falls_apart(self.last(self.sort))
-
-    def _growth(self) -> float:
-        """What the unchanged training has gained in the second half of its steps, on its way to a guess as well."""
-        last = self.last(self.sort)
-        known = [(step, loss) for step, loss in self.base().loss.items() if self.look <= step <= last]
-        first = min((loss for step, loss in known if step <= last // 2), default=math.inf)
-        second = min((loss for step, loss in known if step >= last // 2), default=math.inf)
-        fallen = first - second
-        return max(0.0, fallen / (self.unit.guess - self.unit.floor)) if math.isfinite(fallen) else 0.0
-
     def onto(self, trial: Trial) -> Trials:
-        """Trials on top of an arm that was proven: its courses are those of the unchanged training."""
+        """Trials on top of an arm that was proven: its runs are those of the unchanged training."""
         training = self.training.copy()
         seed_all(0)
         trial.arm.change(training, self.setting)
         batches = self.setting.batches if trial.arm.batches is None else trial.arm.batches(self.setting.batches)
         setting = replace(self.setting, batches=batches)
         other = Trials(training, setting, self.unit, self.deadline, self.notice)
-        other.bases = dict(trial.courses)
+        other.bases = dict(trial.runs)
         return other

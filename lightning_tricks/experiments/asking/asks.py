@@ -18,7 +18,7 @@ from lightning_tricks._compat import lightning as compat
 from lightning_tricks._compat.compiled import original_of
 from lightning_tricks.diagnosis.experiment import Example, Experiment
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
-from lightning_tricks.experiments.preflight.replay import quiet
+from lightning_tricks.experiments.preflight.replay import without_output
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.experiments.training.deadline import TimeIsUpError
 from lightning_tricks.model.isolated import keep_random_numbers
@@ -113,5 +113,5 @@ def same_draws() -> Iterator[None]:
 @contextlib.contextmanager
 def without_a_trace() -> Iterator[None]:
     """A block with gradients that prints nothing and draws what it likes: random numbers go on as before it."""
-    with quiet(), keep_random_numbers(), torch.inference_mode(False), torch.enable_grad():
+    with without_output(), keep_random_numbers(), torch.inference_mode(False), torch.enable_grad():
         yield

@@ -20,7 +20,7 @@ from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.model.batches import tensors_in
 from lightning_tricks.probes.watch.annotations import nodes_behind
 
-_SOFTMAXES = ("softmax", "log_softmax", "softmin")
+SOFTMAXES = ("softmax", "log_softmax", "softmin")
 _SHAPES = ("squeeze", "unsqueeze", "view", "reshape", "flatten", "unflatten", "transpose", "permute", "contiguous")
 Rebuild = Callable[[Tensor], Tensor]
 
@@ -192,7 +192,7 @@ class _Functions(TorchFunctionMode):
         kwargs = kwargs or {}
         made = func(*args, **kwargs)
         of_tensor = isinstance(made, Tensor) and args and isinstance(args[0], Tensor) and made is not args[0]
-        if of_tensor and (_name(func) in (*_SHAPES, *_SOFTMAXES) or _is_elementwise(func)):
+        if of_tensor and (_name(func) in (*_SHAPES, *SOFTMAXES) or _is_elementwise(func)):
             self.made[id(made)] = (func, args, kwargs, made)
         return made
 

@@ -15,7 +15,7 @@ from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.diagnosis.history.progress import recent_loss
 from lightning_tricks.experiments.asking.asks import LossFunction, copied
-from lightning_tricks.experiments.asking.sampling import is_plain, spread
+from lightning_tricks.experiments.asking.sampling import is_plain, spread_batches
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.training import Training
 from lightning_tricks.experiments.training.deadline import Deadline
@@ -80,7 +80,7 @@ class Subject:
     @functools.cached_property
     def drawn(self) -> list[Any]:
         """Batches with patterns from all over the data, read once; where these cannot be had, the first ones."""
-        return spread(self.data, DRAWN) if is_plain(self.data) else list(self.batches[:DRAWN])
+        return spread_batches(self.data, DRAWN) if is_plain(self.data) else list(self.batches[:DRAWN])
 
     @property
     def batch(self) -> Any:
@@ -135,7 +135,7 @@ def _all(findings: Iterable[Finding]) -> Iterator[Finding]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class RegisteredExperiment:
     """An experiment as a checkup makes it.
 
     Args:
@@ -160,26 +160,26 @@ class Entry:
     refutes: Callable[[Experiment, Finding], bool] = lambda tried, finding: False
 
 
-_ENTRIES: dict[str, Entry] = {}
+_ENTRIES: dict[str, RegisteredExperiment] = {}
 Run = Callable[[Subject], Experiment]
 
 
 def tried(name: str, cost: Cost = "forwards", order: int = 0, **more: Any) -> Callable[[Run], Run]:
-    """Enter the function under it as the way in which a checkup makes an experiment; arguments as of ``Entry``."""
+    """Enter the function under it as the way in which a checkup makes an experiment; as in ``RegisteredExperiment``."""
 
     def enter(run: Run) -> Run:
-        _ENTRIES[name] = Entry(name, run, cost, order, **more)
+        _ENTRIES[name] = RegisteredExperiment(name, run, cost, order, **more)
         return run
 
     return enter
 
 
-def entries() -> tuple[Entry, ...]:
+def entries() -> tuple[RegisteredExperiment, ...]:
     """All that can be tried, in the order in which they are: those without a training first."""
     return tuple(sorted(_ENTRIES.values(), key=lambda entry: (entry.cost != "forwards", entry.order, entry.name)))
 
 
-def chosen(experiments: str | Iterable[str]) -> tuple[Entry, ...]:
+def chosen(experiments: str | Iterable[str]) -> tuple[RegisteredExperiment, ...]:
     """The entries that ``experiments`` stands for: "auto" and "all" for every one, "none" for none, or names.
 
     Raises:

@@ -81,7 +81,7 @@ def validation_of(data: Any) -> Any:
     return found if isinstance(found, DataLoader) else None
 
 
-def spread(data: Any, count: int, size: int | None = None) -> list[Any]:
+def spread_batches(data: Any, count: int, size: int | None = None) -> list[Any]:
     """So many batches: of a loader over a data set patterns from all of its length, else the first ones.
 
     Args:
@@ -93,7 +93,7 @@ def spread(data: Any, count: int, size: int | None = None) -> list[Any]:
         NotAskedError: There is none.
 
     >>> loader = DataLoader(torch.arange(100), batch_size=5)
-    >>> [int(batch.max() - batch.min()) > 20 for batch in spread(loader, 3)]
+    >>> [int(batch.max() - batch.min()) > 20 for batch in spread_batches(loader, 3)]
     [True, True, True]
     """
     with untouched(data):

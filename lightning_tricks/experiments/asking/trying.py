@@ -14,7 +14,7 @@ from lightning_tricks.diagnosis.diagnosis import Diagnosis
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.finding import Finding
 from lightning_tricks.experiments.asking.asks import READINGS
-from lightning_tricks.experiments.asking.registry import Entry, Subject
+from lightning_tricks.experiments.asking.registry import RegisteredExperiment, Subject
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 from lightning_tricks.experiments.preflight.replay import LARGEST_COPY
 from lightning_tricks.experiments.training.deadline import TimeIsUpError
@@ -22,7 +22,9 @@ from lightning_tricks.experiments.training.deadline import TimeIsUpError
 Judge = Callable[[Sequence[Finding]], Diagnosis]  # the rules again, with findings that experiments brought
 
 
-def try_them(subject: Subject, wanted: Sequence[Entry], judge: Judge, *, auto: bool, progress: bool) -> Diagnosis:
+def try_them(
+    subject: Subject, wanted: Sequence[RegisteredExperiment], judge: Judge, *, auto: bool, progress: bool
+) -> Diagnosis:
     """Make the experiments; what is known when Ctrl-C is pressed, or the time is over, is kept.
 
     Args:
@@ -55,7 +57,7 @@ def try_them(subject: Subject, wanted: Sequence[Entry], judge: Judge, *, auto: b
     return _with(subject, wanted)
 
 
-def _run(entry: Entry, subject: Subject) -> Experiment:
+def _run(entry: RegisteredExperiment, subject: Subject) -> Experiment:
     begun, name = time.perf_counter(), entry.name
     try:
         if _is_large(subject.model):
@@ -73,7 +75,7 @@ def _is_large(model: nn.Module) -> bool:
     return sum(x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers())) > LARGEST_COPY
 
 
-def _with(subject: Subject, wanted: Sequence[Entry]) -> Diagnosis:
+def _with(subject: Subject, wanted: Sequence[RegisteredExperiment]) -> Diagnosis:
     """The diagnosis with what was tried, and the proofs at the findings."""
     made = list(subject.done.values())
     tried = [(entry, subject.done[entry.name]) for entry in wanted if entry.name in subject.done]

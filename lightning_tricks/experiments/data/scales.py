@@ -31,7 +31,7 @@ _MOST = 512  # features that are looked at one by one
 
 
 @dataclasses.dataclass(frozen=True)
-class Unit:
+class OtherUnit:
     """Patterns that come in another unit than most: where, which (by their places), and by what factor."""
 
     name: str
@@ -69,9 +69,9 @@ def scales(data: Any, val_data: Any = None) -> Answer:
     return _measured(Data(data, val_data))[0]
 
 
-def _measured(data: Data) -> tuple[Answer, Unit | None]:
+def _measured(data: Data) -> tuple[Answer, OtherUnit | None]:
     train = data.train
-    unit = unit_of(train)
+    unit = other_unit_of(train)
     numbers = {"others": 0.0, "factor": 1.0}
     text, shown = "no, all in one unit", []
     if unit is not None:
@@ -90,13 +90,13 @@ def _measured(data: Data) -> tuple[Answer, Unit | None]:
     return Answer(text, numbers, examples=shown), unit
 
 
-def unit_of(patterns: Patterns) -> Unit | None:
+def other_unit_of(patterns: Patterns) -> OtherUnit | None:
     """The patterns in another unit, of the input in which most are."""
     found = [unit for column in patterns.inputs for unit in _units(column)]
     return max(found, key=lambda unit: len(unit.places), default=None)
 
 
-def _units(column: Column) -> Iterator[Unit]:
+def _units(column: Column) -> Iterator[OtherUnit]:
     values = torch.nan_to_num(column.flat(), posinf=0.0, neginf=0.0).double()
     if column.kind == "tokens":
         return
@@ -106,10 +106,10 @@ def _units(column: Column) -> Iterator[Unit]:
     if not 0 < 2 * len(columns) <= values.shape[1]:  # more of them: all of a pattern is in another unit
         whole = _two_groups(values.square().mean(1).sqrt())
         if whole is not None:
-            yield Unit(column.name, *whole)
+            yield OtherUnit(column.name, *whole)
             return
     for k, group in columns.items():
-        yield Unit(f"{column.name}[:, {k}]", *group)
+        yield OtherUnit(f"{column.name}[:, {k}]", *group)
 
 
 def _two_groups(values: Tensor) -> tuple[np.ndarray, float] | None:
@@ -190,7 +190,7 @@ def _brings(subject: Subject, found: Experiment) -> Iterator[Finding]:
             yield from of_validation(found, read_once(subject), subject.diagnosis.history[0].step)
 
 
-def judged(found: Experiment, data: Data, unit: Unit | None, step: int = 0) -> Iterator[Finding]:
+def judged(found: Experiment, data: Data, unit: OtherUnit | None, step: int = 0) -> Iterator[Finding]:
     """Some patterns in another unit."""
     if unit is None or _is_a_class(data, unit):
         return
@@ -208,7 +208,7 @@ def judged(found: Experiment, data: Data, unit: Unit | None, step: int = 0) -> I
     yield Finding("unnormalized_input", None, "warning", step, evidence, explanation, (todo,), decided_by=why)
 
 
-def _is_a_class(data: Data, unit: Unit) -> bool:
+def _is_a_class(data: Data, unit: OtherUnit) -> bool:
     if data.classes is None:
         return False
     inside = np.isin(np.arange(len(data.train)), unit.places)

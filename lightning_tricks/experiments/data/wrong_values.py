@@ -19,7 +19,7 @@ from lightning_tricks.experiments.data.patterns.examples import SHOWN, examples_
 from lightning_tricks.experiments.data.patterns.features import values_of
 from lightning_tricks.experiments.data.patterns.neighbours import NEAREST, Data, Neighbours, read_once
 from lightning_tricks.experiments.data.patterns.predicting import fitted
-from lightning_tricks.experiments.data.patterns.residuals import Wrong, normal_scores, spread, wrong
+from lightning_tricks.experiments.data.patterns.residuals import Wrong, normal_scores, robust_std, wrong
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 QUESTION = "How many targets are others than those of inputs like theirs?"
@@ -99,7 +99,7 @@ def _predicted(features: Tensor, values: np.ndarray) -> tuple[Wrong, np.ndarray]
         around[np.isnan(around).all(1)] = 0.0
         alike = said.copy()  # neighbours are asked of some only where patterns are many
         alike[near.asked] = np.nanmedian(around, 1)
-        best = min((said, alike, (said + alike) / 2), key=lambda each: spread(scores - each))
+        best = min((said, alike, (said + alike) / 2), key=lambda each: robust_std(scores - each))
         found = wrong(values, best, near)
         trusted = found.probability < LIMITS.trusted
     return found, best

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.experiments.preflight.follow import Follow
+from lightning_tricks.experiments.preflight.follow import CallRecorder
 from lightning_tricks.experiments.preflight.patterns import AllAlikeError, Collation, Exchange, NotAskedError, mapped
 from lightning_tricks.experiments.preflight.tokens import NextTokens, next_tokens
 from lightning_tricks.model.batches import tensors_in
@@ -31,7 +31,7 @@ _FOLLOWED = 2  # patterns whose earlier positions are followed
 
 
 @dataclass(frozen=True)
-class Answer:
+class Dependence:
     """What was found, and the output of the plain call."""
 
     record: PreflightRecord
@@ -46,7 +46,7 @@ def dependence(
     targets: Sequence[Wanted] = (),
     module: nn.Module | None = None,
     path: str = "",
-) -> Answer:
+) -> Dependence:
     """Call it three times, at the last with other patterns between the first and the last.
 
     Args:
@@ -80,10 +80,10 @@ def dependence(
     changed_args, changed_kwargs = _exchanged((args, kwargs), exchange, collation, tokens)
     base = _outputs(call, args, kwargs, tokens, contextlib.nullcontext())
     selects = [_kept(exchange), *([] if tokens is None else [_early(exchange, tokens)])]
-    again = Follow(module, path, selects)
+    again = CallRecorder(module, path, selects)
     repeated = _outputs(call, args, kwargs, tokens, again)
     exact = all(map(torch.equal, base, repeated))
-    other = Follow(module, path, selects, again, exact=exact)
+    other = CallRecorder(module, path, selects, again, exact=exact)
     exchanged = _outputs(call, changed_args, changed_kwargs, tokens, other)
     if not _alike(base, repeated) or not _alike(base, exchanged):
         raise NotAskedError("it does not give outputs of the same shape again")
@@ -112,7 +112,7 @@ def dependence(
         here=here if tokens is not None else math.nan,
         collated=collation.collated,
     )
-    return Answer(record, base)
+    return Dependence(record, base)
 
 
 def _exchanged(given: Any, exchange: Exchange, collation: Collation, tokens: NextTokens | None) -> Any:

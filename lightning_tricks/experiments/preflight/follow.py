@@ -61,7 +61,7 @@ class Call:
     parts: list[list[list[tuple[int, Tensor]]]] = field(default_factory=list)
 
 
-class Follow(TorchFunctionMode):
+class CallRecorder(TorchFunctionMode):
     """Notes every call of a run; with the calls of a run before, how much each differs from that.
 
     Batch norm that knows no running statistics keeps those of the run before: it mixes patterns by right.
@@ -79,7 +79,7 @@ class Follow(TorchFunctionMode):
         module: nn.Module,
         path: str,
         selects: Sequence[Select],
-        before: Follow | None = None,
+        before: CallRecorder | None = None,
         *,
         exact: bool = False,
     ) -> None:
@@ -95,7 +95,7 @@ class Follow(TorchFunctionMode):
         self._frames: list[tuple[str, nn.Module]] = []
         self._handles: list[Any] = []
 
-    def __enter__(self) -> Follow:
+    def __enter__(self) -> CallRecorder:
         self._handles = [
             register_module_forward_pre_hook(self._enter_module),
             register_module_forward_hook(self._leave_module, always_call=True),

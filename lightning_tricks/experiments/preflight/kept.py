@@ -21,7 +21,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_tricks._compat import torch_tensors
-from lightning_tricks._compat.torch_modules import forward_hooks_of, forward_pre_hooks_of
+from lightning_tricks._compat.torch_modules import TRAINER, forward_hooks_of, forward_pre_hooks_of
 from lightning_tricks.experiments.preflight.patterns import NotAskedError
 
 SHARED = (Dataset, DataLoader, Sampler)  # what a module may hold and no forward changes
@@ -32,7 +32,6 @@ _UNCHANGED = (
     *(types.ModuleType, types.BuiltinFunctionType, type(threading.Lock()), type(threading.RLock())),
 )
 _OURS = ("lightning_tricks.nn.", "lightning_tricks.surgery.", "lightning_tricks._compat.")
-TRAINER = "_trainer"  # of a LightningModule, whose forward may log by it
 
 
 def attributes_of(module: nn.Module) -> list[Any]:

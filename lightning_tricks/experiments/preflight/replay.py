@@ -40,7 +40,7 @@ def replayable(module: nn.Module, *, draws: bool = True) -> Iterator[tuple[nn.Mo
     """
     original = original_of(module)
     devices = {tensor.device for tensor in (*original.parameters(), *original.buffers())}
-    with quiet(), keep_random_numbers(devices):
+    with without_output(), keep_random_numbers(devices):
         fits = _fits(original, devices)
         copied, own = _copy(original) if fits else (None, [])
         other = original if copied is None else copied
@@ -142,7 +142,7 @@ def _alone(own: Sequence[nn.Module], original: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def without_output() -> Iterator[None]:
     """Without warnings and printed lines; the former straight in the filters, or the training would show them anew."""
     ignored: tuple[Any, ...] = ("ignore", None, Warning, None, 0)
     filters: list[Any] = warnings.filters  # type: ignore[assignment]

@@ -20,14 +20,14 @@ _MOST_NODES = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class TorchCall:
     """A call of a torch function; ``line`` is the user's: ``"model.py:12: x.log()"``."""
 
     operation: str
     line: str
 
 
-def first_nonfinite(run: Callable[[], Tensor], parameters: Iterable[Tensor] = ()) -> Place | None:
+def first_nonfinite(run: Callable[[], Tensor], parameters: Iterable[Tensor] = ()) -> TorchCall | None:
     """The call that makes a loss, or else a gradient of the parameters, NaN or Inf; None where there is none.
 
     Forward it is the first call with finite inputs and an output that is not, among those that lead to the loss: an
@@ -56,14 +56,14 @@ class _Origins(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.made: dict[int, Place | None] = {}  # None: it came in so, or was written as such
-        self.nodes: dict[Any, Place] = {}
+        self.made: dict[int, TorchCall | None] = {}  # None: it came in so, or was written as such
+        self.nodes: dict[Any, TorchCall] = {}
         self._alive: list[Tensor] = []  # so that no identity is given to another tensor
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         inputs = [each for each in _leaves((args, kwargs or {})) if not _finite(each)]
         output = func(*args, **(kwargs or {}))
-        place = Place(getattr(func, "__name__", str(func)).strip("_"), _line())
+        place = TorchCall(getattr(func, "__name__", str(func)).strip("_"), _line())
         for tensor in _leaves(output):
             if isinstance(tensor, Tensor):
                 if not _finite(tensor):
@@ -72,14 +72,14 @@ class _Origins(TorchFunctionMode):
                 self._note(tensor.grad_fn, place)
         return output
 
-    def _origin(self, inputs: list[Any], place: Place, output: Tensor) -> Place | None:
+    def _origin(self, inputs: list[Any], place: TorchCall, output: Tensor) -> TorchCall | None:
         origins = [self.made.get(id(each)) for each in inputs]
         known = next((origin for origin in origins if origin is not None), None)
         spoilt = any(bool(torch.as_tensor(each).isnan().any()) for each in inputs)
         made_here = not inputs or (not spoilt and bool(output.isnan().any()))  # such as a row that is masked all over
         return known or (place if made_here else None)
 
-    def _note(self, node: Any, place: Place) -> None:
+    def _note(self, node: Any, place: TorchCall) -> None:
         """A function of Python makes more nodes than the last."""
         waiting = [node]
         while waiting and len(self.nodes) < _MOST_NODES:
@@ -89,10 +89,10 @@ class _Origins(TorchFunctionMode):
                 waiting += [before for before, _ in node.next_functions]
 
 
-def _going_backward(loss: Tensor, wanted: list[Tensor], nodes: dict[Any, Place]) -> Place | None:
-    found: list[Place] = []
+def _going_backward(loss: Tensor, wanted: list[Tensor], nodes: dict[Any, TorchCall]) -> TorchCall | None:
+    found: list[TorchCall] = []
 
-    def look(place: Place) -> Callable[[Any, Any], None]:
+    def look(place: TorchCall) -> Callable[[Any, Any], None]:
         def hook(to_inputs: Any, to_outputs: Any) -> None:
             if not found and all(map(_finite, _leaves(to_outputs))) and not all(map(_finite, _leaves(to_inputs))):
                 found.append(place)

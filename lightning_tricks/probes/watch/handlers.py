@@ -162,7 +162,7 @@ def addition(observer: Observer, func: Function, args: Arguments, kwargs: Keywor
     """Linear, and elementwise."""
     operands = unknown.operands(observer, func, args)
     output = linear(observer, func, args, kwargs)
-    unknown.go_on(observer, func, args, operands, output)
+    unknown.note_sum_or_product(observer, func, args, operands, output)
     _compare(observer, func, args, output)
     return output
 
@@ -181,7 +181,7 @@ def division(observer: Observer, func: Function, args: Arguments, kwargs: Keywor
     operands = unknown.operands(observer, func, args)
     output = func(*args, **kwargs)
     by_number = len(args) > 1 and not isinstance(args[1], Tensor)
-    (unknown.go_on if by_number else unknown.note)(observer, func, args, operands, output)
+    (unknown.note_sum_or_product if by_number else unknown.note)(observer, func, args, operands, output)
     _compare(observer, func, args, output)
     if observer.active:
         observer.loss_path.note_scale(args[:2], output, inverse=True)
@@ -224,7 +224,7 @@ def multiplication(observer: Observer, func: Function, args: Arguments, kwargs: 
     one, other = observer.activation_behind(args[0]), observer.activation_behind(args[1])
     operands = unknown.operands(observer, func, args)
     output = func(*args, **kwargs)
-    unknown.go_on(observer, func, args, operands, output)
+    unknown.note_sum_or_product(observer, func, args, operands, output)
     if one is not None or other is not None:
         with observer.guard("gates"):
             _multiply(observer, one, args[1], other, output)

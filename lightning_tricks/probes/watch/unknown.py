@@ -52,7 +52,9 @@ def note(observer: Observer, func: Callable[..., Any], args: Sequence[Any], give
         observer.annotations.write(output, made)
 
 
-def go_on(observer: Observer, func: Callable[..., Any], args: Sequence[Any], given: Operands, output: Any) -> None:
+def note_sum_or_product(
+    observer: Observer, func: Callable[..., Any], args: Sequence[Any], given: Operands, output: Any
+) -> None:
     """A sum or a product has run: not linear where both are made of one pre-activation, as in ``x * (x > 0)``."""
     if not any(given) or not isinstance(output, Tensor):
         return

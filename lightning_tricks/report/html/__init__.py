@@ -1,6 +1,6 @@
 """The page of a diagnosis: one self-contained HTML file."""
 
 from lightning_tricks.report.html.page import html, write_html
-from lightning_tricks.report.html.tried import Trial
+from lightning_tricks.report.html.tried import CurveComparison
 
-__all__ = ["Trial", "html", "write_html"]
+__all__ = ["CurveComparison", "html", "write_html"]

@@ -33,7 +33,7 @@ class Series(NamedTuple):
     look: str = "l0"
 
 
-class Level(NamedTuple):
+class HorizontalLine(NamedTuple):
     """A horizontal line with its name."""
 
     name: str
@@ -60,9 +60,9 @@ class Axes(NamedTuple):
 def chart(
     series: Sequence[Series],
     label: str,
-    levels: Sequence[Level] = (),
+    levels: Sequence[HorizontalLine] = (),
     marks: Sequence[Mark] = (),
-    right: Callable[[float, float], Sequence[Level]] | None = None,
+    right: Callable[[float, float], Sequence[HorizontalLine]] | None = None,
     axes: Axes = Axes(),  # noqa: B008, it is a tuple
 ) -> Markup:
     """Lines over steps with their axes; of a long run the lowest and the highest of each piece.
@@ -108,7 +108,7 @@ def chart(
         tag("span", mark.sign, style=f"left:{100 * across(mark.x):.1f}%", title=f"step {mark.x:g}: {mark.about}")
         for mark in marks
     ]
-    within = [each for each in (right(*axis.ends) if right else ()) if axis.holds(each.y)]
+    within = [each for each in (right(*axis.limits) if right else ()) if axis.holds(each.y)]
     beside = [tag("span", each.name, style=f"top:{100 * axis.down(each.y):.1f}%") for each in within]
     names = [tag("li", tag("i", class_=f"line {each.look}"), each.name) for each in series if each.name]
     names += [tag("li", tag("i", class_="line level"), _named(level, axis, axes.percent)) for level in levels]
@@ -164,7 +164,7 @@ class _Axis(NamedTuple):
         return cls(low - room, high + room, False)
 
     @property
-    def ends(self) -> tuple[float, float]:
+    def limits(self) -> tuple[float, float]:
         """The lowest and the highest number of the picture."""
         return (10.0**self.low, 10.0**self.high) if self.log else (self.low, self.high)
 
@@ -212,7 +212,7 @@ def _room(high: float) -> int:
     return max(3, _LETTERS // (len(f"{high:g}") + 1))
 
 
-def _on_the_lines(levels: Sequence[Level], axis: _Axis, numbers: Sequence[float]) -> list[Markup]:
+def _on_the_lines(levels: Sequence[HorizontalLine], axis: _Axis, numbers: Sequence[float]) -> list[Markup]:
     """The names of levels right above their lines; below, where the numbers or another name stand there."""
     names: list[Markup] = []
     taken = [axis.down(y) for y in numbers]
@@ -225,7 +225,7 @@ def _on_the_lines(levels: Sequence[Level], axis: _Axis, numbers: Sequence[float]
     return names
 
 
-def _named(level: Level, axis: _Axis, percent: bool) -> str:
+def _named(level: HorizontalLine, axis: _Axis, percent: bool) -> str:
     below = "" if axis.holds(level.y) else " (below the picture)"
     return f"{level.name}: {rounded(level.y) if percent else spelt(level.y)}{below}"
 

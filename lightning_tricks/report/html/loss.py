@@ -11,7 +11,7 @@ from lightning_tricks.diagnosis.history.learning import losses_by_step
 from lightning_tricks.diagnosis.history.progress import recent_loss
 from lightning_tricks.diagnosis.registry import wording
 from lightning_tricks.probes import Snapshot
-from lightning_tricks.report.html.chart import Axes, Level, Mark, Series, chart, even
+from lightning_tricks.report.html.chart import Axes, HorizontalLine, Mark, Series, chart, even
 from lightning_tricks.report.html.markup import Markup, tag
 from lightning_tricks.report.way import Way
 from lightning_tricks.report.words import number, percent, rounded
@@ -81,26 +81,26 @@ def _marks(happened: Sequence[Event]) -> list[Mark]:
     return [Mark(", ".join(e.sign for e in es), step, "; ".join(e.what for e in es)) for step, es in at.items()]
 
 
-def _levels(way: Way) -> list[Level]:
+def _levels(way: Way) -> list[HorizontalLine]:
     """The ends of the way, and what the outputs can reach of it."""
     named = {"a guess": way.guess, "the floor": way.floor}
     if way.reachable > way.end:
         named["the least that these outputs can reach"] = way.reachable
-    return [Level(name, y) for name, y in named.items() if math.isfinite(y)]
+    return [HorizontalLine(name, y) for name, y in named.items() if math.isfinite(y)]
 
 
-def _ways(way: Way) -> Callable[[float, float], list[Level]] | None:
+def _ways(way: Way) -> Callable[[float, float], list[HorizontalLine]] | None:
     """Shares of the way at their losses: even ones, or of a picture of many decades those near its end."""
     if not way.known:
         return None
 
-    def told(low: float, high: float) -> list[Level]:
+    def lines(low: float, high: float) -> list[HorizontalLine]:
         ends = max(way.share(high), 0.0), min(way.share(low), 1.0)
         many = low > way.end and (way.guess - way.end) / (low - way.end) > _MANY
         shares = _SHARES if many or not ends[0] < ends[1] else even(*ends)
-        return [Level(rounded(share), way.loss(share)) for share in shares]
+        return [HorizontalLine(rounded(share), way.loss(share)) for share in shares]
 
-    return told
+    return lines
 
 
 def _rates(history: Sequence[Snapshot]) -> Iterator[Event]:

@@ -15,7 +15,7 @@ from lightning_tricks.report.files import replaced
 from lightning_tricks.report.html import about, findings, loss, measures, network, tried
 from lightning_tricks.report.html.grid import Grid, grid_of
 from lightning_tricks.report.html.markup import Markup, join, tag
-from lightning_tricks.report.html.tried import Treated, Trial
+from lightning_tricks.report.html.tried import CurveComparison, Treated
 
 _STATES = {
     "healthy": ("✓", "Healthy"),
@@ -33,7 +33,9 @@ class Section(NamedTuple):
     content: Sequence[Markup]
 
 
-def write_html(diagnosis: Diagnosis, path: str | pathlib.Path, trials: Sequence[Trial | Treated] = ()) -> pathlib.Path:
+def write_html(
+    diagnosis: Diagnosis, path: str | pathlib.Path, trials: Sequence[CurveComparison | Treated] = ()
+) -> pathlib.Path:
     """Write a diagnosis as one page of HTML, with its pictures and numbers in it; it loads nothing else.
 
     Args:
@@ -50,7 +52,7 @@ def write_html(diagnosis: Diagnosis, path: str | pathlib.Path, trials: Sequence[
 view("html")(write_html)
 
 
-def html(diagnosis: Diagnosis, trials: Sequence[Trial | Treated] = ()) -> str:
+def html(diagnosis: Diagnosis, trials: Sequence[CurveComparison | Treated] = ()) -> str:
     """The page as a string."""
     treated = [] if diagnosis.treatment is None else [diagnosis.treatment]
     trials = [*treated, *(each for each in trials if each is not diagnosis.treatment)]
@@ -109,7 +111,7 @@ def _header(diagnosis: Diagnosis) -> Markup:
     )
 
 
-def _sections(diagnosis: Diagnosis, trials: Sequence[Trial | Treated]) -> Iterator[Section]:
+def _sections(diagnosis: Diagnosis, trials: Sequence[CurveComparison | Treated]) -> Iterator[Section]:
     grid = _grid(diagnosis)
     yield Section("findings", "Findings", findings.section(diagnosis))
     if trials:

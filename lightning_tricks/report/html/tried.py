@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lightning_tricks.diagnosis.experiment import Experiment
-from lightning_tricks.report.html.chart import Axes, Level, Series, chart, table
+from lightning_tricks.report.html.chart import Axes, HorizontalLine, Series, chart, table
 from lightning_tricks.report.html.markup import Markup, join, tag
 from lightning_tricks.report.words import evidence, rounded, words
 
@@ -21,7 +21,7 @@ _LOOKS = ("l0", "l1", "l2", "l3")
 
 
 @dataclass(frozen=True)
-class Trial:
+class CurveComparison:
     """Trainings before and after something was changed.
 
     Args:
@@ -135,27 +135,27 @@ def _examples(made: Experiment) -> list[Markup]:
     return [tag("p", said), tag("ul", shown, class_="examples")]
 
 
-def trials(made: Sequence[Trial | Treated]) -> list[Markup]:
+def trials(made: Sequence[CurveComparison | Treated]) -> list[Markup]:
     """Each with its curves in one picture."""
     return [_trial(each) for each in made]
 
 
-def _trial(made: Trial | Treated) -> Markup:
+def _trial(made: CurveComparison | Treated) -> Markup:
     lines: list[Markup] = []
     whole, seeds = None, ""
-    if not isinstance(made, Trial):
+    if not isinstance(made, CurveComparison):
         changes, *_ = str(made).split("\n\n")  # behind them stands the table of all that was tried
         lines = [tag("li", line.strip()) for line in changes.splitlines()[1:]]
         title, seeds = "All that was tried", " Of two seeds the first is drawn, and a gain is the smaller one."
         text = tag("pre", str(made), tabindex=0, role="region", aria_label=title)
         whole = tag("details", tag("summary", title), text)
-        made = Trial("Treatment", _best_first(made), made.summary, _SHARE)
+        made = CurveComparison("Treatment", _best_first(made), made.summary, _SHARE)
     items = [(key, run) for key, run in made.curves.items() if run][: len(_LOOKS)]
     series = [
         Series(words(key), [step for step, _ in run], [value for _, value in run], look)
         for (key, run), look in zip(items, ("l1", "l0", "l2", "l3"), strict=False)
     ]
-    levels = [] if math.isnan(made.guess) else [Level("a guess", made.guess)]
+    levels = [] if math.isnan(made.guess) else [HorizontalLine("a guess", made.guess)]
     about = f"{made.outcome} Drawn: the {made.measure} over the steps.{seeds}".strip() if series else made.outcome
     parts = [tag("p", about) if about else None, tag("ul", lines) if lines else None]
     label = f"{made.name}: the {made.measure} over the steps. {made.outcome}"
@@ -182,7 +182,7 @@ def _curves(curves: Mapping[str, Sequence[float]], name: str) -> list[Markup]:
 
 
 def _drawn(
-    series: Sequence[Series], label: str, measure: str, levels: Sequence[Level] = (), x: str = "optimiser step"
+    series: Sequence[Series], label: str, measure: str, levels: Sequence[HorizontalLine] = (), x: str = "optimiser step"
 ) -> list[Markup]:
     """The picture and its numbers."""
     percent = measure == _SHARE

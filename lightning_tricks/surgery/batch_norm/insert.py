@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from lightning_tricks._compat.torch_modules import ConvNd, keep_on_the_slow_path, parameters_of
+from lightning_tricks._compat.torch_modules import keep_on_the_slow_path, parameters_of
 from lightning_tricks.init.report import NoEffectWarning, Report
 from lightning_tricks.model.arguments import check_module
 from lightning_tricks.model.batches import Forward
 from lightning_tricks.model.data_flow import DataFlow, trace
-from lightning_tricks.model.layers import Model, is_normalization
+from lightning_tricks.model.layers import Model, is_linear, is_normalization
 from lightning_tricks.surgery.batch_norm.convert import member, refuse_zero_eps
 from lightning_tricks.surgery.batch_norm.normalized import NormalizedLayer
 from lightning_tricks.surgery.replace import hand_over, refuse_wrapped, replace_modules
@@ -79,11 +79,18 @@ def insert_batch_norm(
     refuse_wrapped(model, "insert_batch_norm")
     member(cls, None)
     globs = [where] if isinstance(where, str) else where
-    layers = {name: module for name, module in model.named_modules() if _is_layer(module)}
+    layers = {name: module for name, module in model.named_modules() if is_linear(module)}
     for name, layer in layers.items():
         if isinstance(weight := getattr(layer, "weight", None), Tensor) and is_lazy(weight):
             raise ValueError(f"insert_batch_norm: layer {name!r} is not initialised yet; run the model once before")
-    flow = trace(model, lambda m: _is_layer(m) or _is_norm(m), _is_layer, batch, forward, "insert_batch_norm")
+    flow = trace(
+        model,
+        lambda m: is_linear(m) or _is_norm(m),
+        is_linear,
+        batch,
+        forward,
+        "insert_batch_norm",
+    )
     wrapped = {module.layer for module in model.modules() if isinstance(module, NormalizedLayer)}
     wrappers: dict[nn.Module, NormalizedLayer] = {}
     for name, layer in layers.items():
@@ -116,10 +123,6 @@ def insert_batch_norm(
     kept = {id(parameter) for parameter in model.parameters()}
     hand_over(optimizer, [bias for bias in dropped if id(bias) not in kept], new)
     return model
-
-
-def _is_layer(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Linear, ConvNd))
 
 
 def _is_norm(module: nn.Module) -> bool:

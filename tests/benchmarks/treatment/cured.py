@@ -5,13 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import lightning.pytorch as L
+import torch
 
 import lightning_tricks as lt
+from lightning_tricks.experiments.training.optimizers import highest_rate, scale_rates
 
 from ..clinic import train
+from ..clinic.adversarial.kind import Plan
+from ..clinic.adversarial.train import Recorder, fit, seed_all
 from ..clinic.case import Case
 from ..clinic.faults import planted
 from ..clinic.setup import Setup
@@ -88,3 +94,24 @@ def fitted(case: Case, setup: Setup, module: train.Training, callback: L.Callbac
     error = train.fit(module, train.loaders_of(setup), case, callback or L.Callback())
     last = module.validation[-1][2] if module.validation else 0.0
     return 0.0 if error or not math.isfinite(last) else max(last, 0.0)
+
+
+def score_of(plan: Plan, seed: int, advice: Mapping[str, Any] = MappingProxyType({})) -> float:
+    """The figure that proves a healthy training healthy, after all of it, at the learning rate that is advised."""
+    module, configure = plan.module, plan.module.configure_optimizers
+
+    def configured() -> Any:
+        made = configure()
+        if "lr" in advice:
+            found = made[0][0] if isinstance(made, tuple) else made["optimizer"] if isinstance(made, dict) else made
+            scale_rates(found, [], advice["lr"] / highest_rate(found))
+        return made
+
+    module.trainer, module.configure_optimizers = None, configured  # type: ignore[method-assign]
+    seed_all(seed)
+    error = fit(plan, Recorder(plan.look))
+    if error:
+        return math.nan
+    module.eval()
+    with torch.no_grad():
+        return float(plan.score())

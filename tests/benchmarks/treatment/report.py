@@ -28,9 +28,10 @@ def report(store: Path, failures: bool) -> None:
         those = [row for row in rows if row["set"] == name]
         if those:
             claimed = [row for row in those if row["remedies"]]
-            true = [row for row in claimed if row.get("after", 0.0) - row.get("before", 0.0) >= GAP]
+            gains = [row.get("after", 0.0) - row.get("before", 0.0) for row in claimed]
+            better = f"{sum(gain > 0 for gain in gains)} better, {sum(gain >= GAP for gain in gains)} by {GAP} and more"
             print(f"{name}, a gain claimed by treat: {rate([row in claimed for row in those])}", end="")
-            print(f", of these {len(true)} better by {GAP} after a whole training" if claimed else "")
+            print(f", of these after a whole training {better}" if claimed else "")
             print(f"{name}, brought by experiments: {rate([bool(r['brought']) for r in those])}")
     for name in ("sick", "healthy", "adversarial"):
         _cost(name, [row for row in rows if row["set"] == name])

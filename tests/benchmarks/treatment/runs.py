@@ -22,7 +22,7 @@ from ..clinic.adversarial.cases import all_cases, all_kinds
 from ..clinic.adversarial.train import seed_all
 from ..clinic.case import Case
 from ..clinic.cases import healthy_list, sick_cases
-from .cured import fitted, result_of, treated
+from .cured import fitted, result_of, score_of, treated
 from .named import brought, checkup_of, names, with_seed
 
 # What a change of the model or of a setting cures; the others ask for other data or other code.
@@ -92,7 +92,10 @@ def _odd(case: HealthyCase, seconds: float) -> dict[str, Any]:
         plan = _plan(case)
         treatment = lt.treat(plan.module, diagnosis, plan.train, max_seconds=seconds)
     steps = plan.epochs * len(plan.train) if hasattr(plan.train, "__len__") else 300
-    return {"set": "adversarial", **_shown(treatment, diagnosis, steps)}
+    row: dict[str, Any] = {"set": "adversarial", **_shown(treatment, diagnosis, steps)}
+    if treatment.remedies:
+        row["before"], row["after"] = score_of(_plan(case), case.seed), score_of(plan, case.seed, treatment.advice)
+    return row
 
 
 def _plan(case: HealthyCase) -> Any:

@@ -84,14 +84,14 @@ def test_what_keeps_the_training_is_proven_and_what_falls_as_well_is_not() -> No
 
 
 def test_a_training_that_only_overfits_keeps_its_best() -> None:
-    course = tried().base()
+    base = tried().base()
     steps = range(20, 260, 20)
-    course.held = {step: 0.8 if step < 120 else 0.1 for step in steps}
-    course.seen = dict.fromkeys(steps, 0.9)
-    assert not course.falls_apart(240)
-    assert course.best(20, 240) == (0.8, 0.9)
-    course.seen = {step: 0.9 if step < 120 else 0.2 for step in steps}
-    assert course.best(20, 240) == (0.1, 0.2)
+    base.held = {step: 0.8 if step < 120 else 0.1 for step in steps}
+    base.seen = dict.fromkeys(steps, 0.9)
+    assert not base.falls_apart(240)
+    assert base.best(20, 240) == (0.8, 0.9)
+    base.seen = {step: 0.9 if step < 120 else 0.2 for step in steps}
+    assert base.best(20, 240) == (0.1, 0.2)
 
 
 @pytest.mark.parametrize("advised", [(), ("initialize",)])
@@ -213,3 +213,18 @@ def test_what_comes_half_of_the_way_is_not_changed_and_still_asked_to_learn_by_h
     made = {each.name: each for each in found.experiments}
     assert made["changes"].answer.startswith("none of 0; ")
     assert ("memorise" in made) == (made["changes"].numbers["unchanged"] < 0.85) == (rate == 0.004)
+
+
+@pytest.mark.parametrize("undone", [0.0, 1.0])
+def test_what_learns_without_a_warning_is_only_asked_what_is_to_be_undone(
+    undone: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a hundredth of the rate it comes a part of the way; ten times as much would bring it on."""
+    monkeypatch.setattr(changes_module, "WITHOUT_A_WARNING", 1.0)
+    monkeypatch.setattr(changes_module, "UNDONE", undone)
+    net = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 6))
+    optimizer = torch.optim.SGD(net.parameters(), 0.004)
+    found = lt.checkup(net, batches(), F.cross_entropy, optimizer, experiments=["free_outputs", "changes"])
+    (_, made) = found.experiments
+    assert made.conclusive
+    assert ("raise_learning_rate" in made.numbers) == (undone == 1.0)

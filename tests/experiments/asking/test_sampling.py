@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import lightning_tricks as lt
-from lightning_tricks.experiments.asking.sampling import spread
+from lightning_tricks.experiments.asking.sampling import spread_batches
 
 
 class Jitter:
@@ -47,7 +47,7 @@ STREAMS: dict[str, Callable[[], Any]] = {
     "torch": lambda: torch.Generator().manual_seed(0),
 }
 READ: dict[str, Callable[[Any], Any]] = {
-    "spread": lambda loader: spread(loader, 3),
+    "spread": lambda loader: spread_batches(loader, 3),
     "checkup": lambda loader: lt.checkup(nn.Linear(6, 3), loader, F.cross_entropy, experiments="none"),
     "data": lambda loader: lt.experiments.duplicates(loader),
 }

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from lightning_tricks.report.html.chart import Axes, Level, Mark, Series, chart, even, table
+from lightning_tricks.report.html.chart import Axes, HorizontalLine, Mark, Series, chart, even, table
 
 
 def points(shown, look):
@@ -46,7 +46,9 @@ def test_of_a_long_run_no_peak_is_lost():
 
 
 def test_levels_and_marks_are_named():
-    shown = chart([Series("loss", [0, 10], [1.0, 2.0])], "the loss", [Level("a guess", 2.3)], [Mark("1", 5, "a fault")])
+    shown = chart(
+        [Series("loss", [0, 10], [1.0, 2.0])], "the loss", [HorizontalLine("a guess", 2.3)], [Mark("1", 5, "a fault")]
+    )
     assert "a guess: 2.30" in shown
     assert 'title="step 5: a fault"' in shown
     assert 'role="img"' in shown
@@ -60,7 +62,9 @@ def test_odd_numbers_are_drawn(values):
 
 def test_heights_are_named_on_the_right_where_they_are_in_the_picture():
     shown = chart(
-        [Series("loss", [0, 10], [0.0, 2.0])], "the loss", right=lambda *ends: [Level("50%", 1.0), Level("far", 9.0)]
+        [Series("loss", [0, 10], [0.0, 2.0])],
+        "the loss",
+        right=lambda *ends: [HorizontalLine("50%", 1.0), HorizontalLine("far", 9.0)],
     )
     (top,) = re.findall(r'<span style="top:([\d.]+)%">50%</span>', shown)
     assert float(top) == pytest.approx(50)
@@ -71,7 +75,7 @@ def test_axes_have_their_names_and_even_numbers():
     shown = chart(
         [Series("loss", [0, 120], [2.3, 1.5])],
         "x",
-        right=lambda *ends: [Level("0%", 2.0)],
+        right=lambda *ends: [HorizontalLine("0%", 2.0)],
         axes=Axes("loss, mse", right="share"),
     )
     assert re.findall(r"<span>([^<]*)</span>", shown.partition('class="titles"')[2])[:2] == ["loss, mse", "share"]
@@ -94,10 +98,10 @@ def test_a_few_decades_have_more_than_their_powers():
 
 def test_a_level_makes_room_for_itself_unless_it_is_at_minus_infinity():
     at = r'class="level" vector-effect[^>]*d="M0 ([\d.]+)H|d="M0 ([\d.]+)H[^>]*class="level"'
-    even_axis = chart([Series("loss", [0, 1], [2.3, 1.5])], "x", [Level("the floor", 0.0)])
+    even_axis = chart([Series("loss", [0, 1], [2.3, 1.5])], "x", [HorizontalLine("the floor", 0.0)])
     (found,) = re.findall(at, even_axis)
     assert 270 < float("".join(found)) < 300
-    logs = chart([Series("loss", [0, 1], [2.3, 1e-3])], "x", [Level("the floor", 0.0)])
+    logs = chart([Series("loss", [0, 1], [2.3, 1e-3])], "x", [HorizontalLine("the floor", 0.0)])
     assert re.findall(at, logs) == []
     assert "the floor: 0 (below the picture)" in logs
 
@@ -128,7 +132,7 @@ def test_even_numbers_are_about_as_many_as_asked_for(low, high):
 
 
 def test_the_names_of_lines_that_are_near_do_not_cover_each_other():
-    levels = [Level("a guess", 2.3), Level("the floor", 0.0), Level("reachable", 2.25)]
+    levels = [HorizontalLine("a guess", 2.3), HorizontalLine("the floor", 0.0), HorizontalLine("reachable", 2.25)]
     shown = chart([Series("loss", [0, 1], [2.3, 2.2])], "x", levels)
     names = re.findall(
         r'<span style="top:[\d.]+%"( class="below")?>([^<]+)</span>', shown.partition('class="levels"')[2]

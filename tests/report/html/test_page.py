@@ -11,7 +11,7 @@ from lightning_tricks.diagnosis import Finding, Remedy
 from lightning_tricks.diagnosis.experiment import Experiment
 from lightning_tricks.diagnosis.history.learning import guess_of
 from lightning_tricks.probes import Snapshot
-from lightning_tricks.report import Diagnosis, Trial
+from lightning_tricks.report import CurveComparison, Diagnosis
 from lightning_tricks.report.html import html
 from lightning_tricks.report.html.measures import PICTURES, write
 from lightning_tricks.report.layers import layer_rows
@@ -79,7 +79,7 @@ def test_shares_of_the_way(rectifiers, one_fault):
 
 def test_experiments_proofs_and_trials_are_shown(two_faults):
     curves = {"before": [(0, 1.0), (9, 1.0)], "after": [(0, 1.0), (9, 0.2)]}
-    shown = text(html(two_faults, [Trial("lower rate", curves, "it learns", guess=1.4)]))
+    shown = text(html(two_faults, [CurveComparison("lower rate", curves, "it learns", guess=1.4)]))
     assert shown.count("does it learn faster on standardised inputs? Answer: yes") == 1
     assert "does it learn faster on standardised inputs? yes ( the proof of finding 1 )" in shown
     assert "loss before 1.50; loss after 0.200" in shown

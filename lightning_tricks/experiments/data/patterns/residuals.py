@@ -55,7 +55,7 @@ def normal_scores(values: np.ndarray) -> np.ndarray:
     return np.asarray(torch.special.ndtri(torch.from_numpy(ranks)).numpy()[place])
 
 
-def spread(residual: np.ndarray) -> float:
+def robust_std(residual: np.ndarray) -> float:
     """The standard deviation that a normal distribution of these quartiles has."""
     return max(float(np.subtract(*np.quantile(residual, [0.75, 0.25]))) / 2 / _QUARTILE, 1e-9)
 
@@ -66,7 +66,7 @@ def wrong(values: np.ndarray, predicted: np.ndarray, near: Neighbours) -> Wrong:
     local = _local(scores - predicted, near)
     residual = (scores - predicted) / local
     low, mid, high = np.quantile(residual, [0.25, 0.5, 0.75])
-    scale = spread(residual)
+    scale = robust_std(residual)
     skew = float(np.clip((high + low - 2 * mid) / max(high - low, 1e-9), -_MOST_SKEW, _MOST_SKEW))
     residual = residual - mid
     some = np.random.default_rng(0).permutation(len(residual))[:_MOST]
@@ -109,7 +109,7 @@ def _toward(values: np.ndarray, predicted: np.ndarray) -> float:
     """
     said = np.quantile(values, torch.special.ndtr(torch.from_numpy(predicted)).numpy())
     residual = values - said
-    size = np.abs(residual - np.median(residual)) / spread(residual)
+    size = np.abs(residual - np.median(residual)) / robust_std(residual)
     sides = predicted > _OFF_CENTRE, predicted < -_OFF_CENTRE
     found = []
     for far in _FAR:

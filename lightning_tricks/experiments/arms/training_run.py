@@ -1,4 +1,4 @@
-"""The course of one short training: how far it has come after so many steps, asked for as far as it is needed."""
+"""One short training: how far it has come after so many steps, asked for as far as it is needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNDER = 0.1  # of the way: the floor is that of a few batches
 LOST = 0.3  # of the way, on batches that were trained on as well: no overfitting, the training falls apart
 
 
-class Unit:
+class LossUnit:
     """The unit of a loss: 0 is what a guess loses, 1 the floor.
 
     Args:
@@ -36,13 +36,13 @@ class Unit:
     def share(self, loss: float) -> float:
         """How far of the way from a guess to the floor; worse than a guess is 0, so that no repair of mere harm counts.
 
-        >>> Unit(2.0, 0.0).share(0.5), Unit(2.0, 0.0).share(float("inf"))
+        >>> LossUnit(2.0, 0.0).share(0.5), LossUnit(2.0, 0.0).share(float("inf"))
         (0.75, 0.0)
         """
         return max(0.0, share(loss, self.guess, self.floor)) if math.isfinite(loss) else 0.0
 
 
-class Course:
+class TrainingRun:
     """One training and its shares of the way on held-back and on seen batches.
 
     Args:
@@ -53,7 +53,7 @@ class Course:
         deadline: When to stop.
     """
 
-    def __init__(self, training: Training, batches: Batches, unit: Unit, seed: int, deadline: Deadline) -> None:
+    def __init__(self, training: Training, batches: Batches, unit: LossUnit, seed: int, deadline: Deadline) -> None:
         self.training: Any = training
         self.batches, self.unit, self.seed, self.deadline = batches, unit, seed, deadline
         self.steps, self.seconds = 0, 0.0
@@ -66,7 +66,7 @@ class Course:
         self._over = False
         self._look()
 
-    def run(self, steps: int) -> None:
+    def train_until(self, steps: int) -> None:
         """Go on until so many steps.
 
         Raises:

@@ -44,7 +44,7 @@ class Watcher(Protocol):
         """A step is over, and nothing is attached any more: what is raised here ends the training."""
 
 
-class Looks:
+class LoopProbe:
     """Counts the steps of a loop and looks at those that are asked for.
 
     A step is over when every optimiser has made its own, or one begins another. A look begins at the first forward with
