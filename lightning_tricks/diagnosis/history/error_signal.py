@@ -36,7 +36,7 @@ class ErrorSignalByLayer:
     @remembered
     def of(snapshot: Snapshot) -> ErrorSignalByLayer:
         layers = [record for record in snapshot.weighted if record.operation not in {"embedding", "embedding_bag"}]
-        if not all([0.0 < record.error_signal < _INFINITE for record in layers]):
+        if len([record for record in layers if 0.0 < record.error_signal < _INFINITE]) < len(layers):
             layers = [record for record in layers if math.isfinite(record.error_signal)]
             reached = {record.weight for record in layers if record.weight is not None and record.error_signal > 0}
             layers = [record for record in layers if record.error_signal > 0 or record.weight not in reached]

@@ -79,7 +79,8 @@ def judged(snapshot: Snapshot) -> Iterator[ActivationRecord]:
 def input_layer(snapshot: Snapshot) -> WeightedRecord | None:
     """The first weighted operation, unless an embedding or an activation comes before its input."""
     first = None if snapshot.partial else next(iter(snapshot.weighted), None)
-    if first is None or math.isnan(first.input_mean) or any([r.order < first.order for r in snapshot.activations]):
+    orders = [record.order for record in snapshot.activations]
+    if first is None or math.isnan(first.input_mean) or min(orders, default=first.order) < first.order:
         return None
     return first
 

@@ -61,7 +61,7 @@ def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
         first, weight = _layer(looks[0], name), _weights(looks[-1])[name]
         if not first.std >= LIMITS.faded:
             continue
-        drifts = [_weights(snapshot)[name].mean_drift for snapshot in looks if name in _weights(snapshot)]
+        drifts = [_drifts(snapshot)[name] for snapshot in looks if name in _drifts(snapshot)]
         energy, drift = first.mean_energy, max((each for each in drifts if not math.isnan(each)), default=math.nan)
         if not drift >= LIMITS.noticed:
             continue
@@ -91,12 +91,11 @@ def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
 
 
 def _begins_faded(history: Sequence[Snapshot]) -> bool:
-    """Whether all begins at one layer of the first look, where the signal has faded: no look is without, none before."""
+    """Whether all begins at one layer of the first look, whose signal has faded: each look shows it there or behind."""
     first, places = _first_shifting(history[0]), {layer.name: at for at, layer in enumerate(_inner(history[0]))}
-    if first is None or first.std >= LIMITS.faded:
+    if first is None or _layer(history[0], first).std >= LIMITS.faded:
         return False
-    firsts = map(_first_shifting, history)
-    return all(each is not None and places.get(each.name, -1) >= places[first.name] for each in firsts)
+    return all(places.get(name or "", -1) >= places[first] for name in map(_first_shifting, history))
 
 
 def _one_sided_since(history: Sequence[Snapshot]) -> dict[str, Persistence]:
@@ -136,6 +135,11 @@ def _weights(snapshot: Snapshot) -> dict[str | None, ParameterRecord]:
     return {record.layer: record for record in snapshot.parameters if record.fan_in > 1}
 
 
+@remembered
+def _drifts(snapshot: Snapshot) -> dict[str | None, float]:
+    return {name: weight.mean_drift for name, weight in _weights(snapshot).items()}
+
+
 def _inner(snapshot: Snapshot) -> list[WeightedRecord]:
     """Layers with such weights that others follow: an output unit is meant to find its mean."""
     return [layer for layer in snapshot.weighted[:-1] if layer.name in _weights(snapshot)]
@@ -163,8 +167,8 @@ def _shifting(snapshot: Snapshot) -> frozenset[str]:
 
 
 @remembered
-def _first_shifting(snapshot: Snapshot) -> WeightedRecord | None:
-    return next((layer for layer, weight in _alike(snapshot) if _shifts(layer, weight)), None)
+def _first_shifting(snapshot: Snapshot) -> str | None:
+    return next((layer.name for layer, weight in _alike(snapshot) if _shifts(layer, weight)), None)
 
 
 def _shifts(layer: WeightedRecord, weight: ParameterRecord) -> bool:
