@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from lightning_tricks.diagnosis.finding import Finding, Remedy, Trait
@@ -73,7 +73,7 @@ class Rule:
 
     def __call__(self, history: Sequence[Snapshot]) -> list[Finding]:
         try:
-            found = list(self.judge(history))
+            found = list(self._as_far_as_needed(history))
         except Exception as error:
             raise RuleError(self, f"failed: {type(error).__name__}: {error}") from error
         wrong = [each for each in found if not isinstance(each, Finding) or each.problem != self.problem]
@@ -81,6 +81,14 @@ class Rule:
             raise RuleError(self, f"has to give findings of that problem, and gave {wrong[0]!r}")
         found = first_of(found) if self.first_only else found
         return [each if each.remedies else dataclasses.replace(each, remedies=self.remedies) for each in found]
+
+    def _as_far_as_needed(self, history: Sequence[Snapshot]) -> Iterator[Finding]:
+        """Where only the first is kept, none comes before one that is sure and began with the first look."""
+        for finding in self.judge(history):
+            yield finding
+            known = self.first_only and isinstance(finding, Finding)
+            if known and finding.rank and finding.step == history[0].step:
+                return
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _named, (self.judge.__module__, self.judge.__qualname__)  # the function's name is the rule's

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ RELATIVE = (
     "norm of the error signal over that at the last layer",
     "at the first layer, a finding begins under 0.001 or over 100",
 )
-_signal = operator.attrgetter("error_signal")
+_INFINITE = math.inf
 SUDDEN = 0.5  # share of the whole loss, in decades, at one layer: then that layer is the place
 
 
@@ -36,12 +35,9 @@ class ErrorSignalByLayer:
     @staticmethod
     @remembered
     def of(snapshot: Snapshot) -> ErrorSignalByLayer:
-        layers = [
-            record
-            for record in snapshot.weighted
-            if -math.inf < record.error_signal < math.inf and record.operation not in ("embedding", "embedding_bag")
-        ]
-        if 0.0 in map(_signal, layers):
+        layers = [record for record in snapshot.weighted if record.operation not in {"embedding", "embedding_bag"}]
+        if len([record for record in layers if 0.0 < record.error_signal < _INFINITE]) < len(layers):
+            layers = [record for record in layers if math.isfinite(record.error_signal)]
             reached = {record.weight for record in layers if record.weight is not None and record.error_signal > 0}
             layers = [record for record in layers if record.error_signal > 0 or record.weight not in reached]
         norms = tuple([record.error_signal * math.sqrt(record.elements) for record in layers])

@@ -19,8 +19,8 @@ from lightning_tricks.probes.records.activations import UNKNOWN
 ORDINARY_SCALE = (0.2, 5.0)
 FAR_OFF = 4.0  # factor outside of these: no scheme draws such weights
 ROUNDING = 1e-12  # share of an input's energy that rounding makes vary: a standard deviation of 1e-6 of its size
-_order, _trainable = operator.attrgetter("order"), operator.attrgetter("trainable")
-_Holds = Callable[[ActivationRecord], bool]
+_order = operator.attrgetter("order")
+_Those = Callable[[Sequence[ActivationRecord]], Sequence[ActivationRecord]]
 
 
 @remembered
@@ -30,41 +30,57 @@ def hidden_activations(snapshot: Snapshot) -> list[ActivationRecord]:
     What stands behind the last weighted operation belongs to the output or the loss, and a sigmoid there is meant to
     saturate in the end. A softplus that is called as a function makes a scale, or a loss, positive.
     """
-    last = max(map(_order, snapshot.weighted), default=math.inf)  # none: only activations are looked at
-    hidden = [record for record in snapshot.activations if record.order < last and not record.gate and record.patterns]
-    positive = {function for function in {r.function for r in hidden} if properties_of(function).makes_positive}
-    called = {r.name for r in hidden if r.function in positive and r.name.rpartition(".")[2].startswith(r.function)}
-    return [record for record in hidden if record.name not in called] if called else hidden
+    return list(_hidden(snapshot))
+
+
+def _hidden(snapshot: Snapshot) -> Iterator[ActivationRecord]:
+    last = _in_order(snapshot)[-1].order if snapshot.weighted else math.inf  # none: only activations are looked at
+    for record in snapshot.activations:
+        if record.order < last and not record.gate and record.patterns and not _makes_positive(record):
+            yield record
+
+
+def _makes_positive(record: ActivationRecord) -> bool:
+    positive = properties_of(record.function).makes_positive
+    return positive and record.name.rpartition(".")[2].startswith(record.function)
 
 
 @functools.cache
-def activations_that(holds: _Holds) -> Callable[[Snapshot], frozenset[str]]:
-    """The names of the activations for which a function of their records holds."""
-    return remembered(lambda snapshot: frozenset([record.name for record in snapshot.activations if holds(record)]))
+def names_of(those: _Those) -> Callable[[Snapshot], frozenset[str]]:
+    """The names of those activations that a function chooses."""
+    return remembered(lambda snapshot: frozenset([record.name for record in those(snapshot.activations)]))
 
 
 @remembered
 def judged_activations(snapshot: Snapshot) -> list[ActivationRecord]:
+    """As :func:`judged`, in a list."""
+    return list(judged(snapshot))
+
+
+def judged(snapshot: Snapshot) -> Iterator[ActivationRecord]:
     """The hidden layers that a training can do something about.
 
     Not those before which, their own weights included, all is frozen: no gradient goes there, and what only hurts
     training hurts nothing. A frozen layer behind trainable ones hands the gradient on and is judged as any other. Nor
     what nobody knows as an activation: it may be a guard that is not meant to bend anything, as a clamp far outside.
     """
-    known, used = (r for r in hidden_activations(snapshot) if r.function != UNKNOWN), weights(snapshot)
-    if all(map(_trainable, used)):
-        return list(known)
-    orders = {record.name: record.order for record in snapshot.weighted}
+    known = (record for record in _hidden(snapshot) if record.function != UNKNOWN)
+    front = _in_order(snapshot)[0].name if snapshot.weighted else None
+    if front is None or any(record.layer == front and record.trainable for record in snapshot.parameters):
+        yield from known  # before all weights are read
+        return
+    orders, used = {record.name: record.order for record in snapshot.weighted}, weights(snapshot)
     first = min((orders[r.layer] for r in used if r.layer in orders), default=math.inf)
     trained = min((orders[r.layer] for r in used if r.layer in orders and r.trainable), default=math.inf)
-    return [r for r in known if r.order > trained or r.order <= first or not math.isnan(r.error_signal)]
+    yield from (r for r in known if r.order > trained or r.order <= first or not math.isnan(r.error_signal))
 
 
 @remembered
 def input_layer(snapshot: Snapshot) -> WeightedRecord | None:
     """The first weighted operation, unless an embedding or an activation comes before its input."""
     first = None if snapshot.partial else next(iter(snapshot.weighted), None)
-    if first is None or math.isnan(first.input_mean) or any(map(first.order.__gt__, map(_order, snapshot.activations))):
+    orders = [record.order for record in snapshot.activations]
+    if first is None or math.isnan(first.input_mean) or min(orders, default=first.order) < first.order:
         return None
     return first
 
@@ -75,10 +91,10 @@ def varies(layer: WeightedRecord | None) -> bool:
 
 
 def faulty_layers(
-    history: Sequence[Snapshot], holds: _Holds
+    history: Sequence[Snapshot], those: _Those
 ) -> Iterator[tuple[ActivationRecord, Persistence, str | None]]:
     """The judged layers in which a problem holds: the latest record, for how long, and the weights before it."""
-    found = persistences(history, activations_that(holds))
+    found = persistences(history, names_of(those))
     for record in judged_activations(history[-1]) if found else ():
         if record.name in found:
             yield record, found[record.name], fed_by(history[-1], record)

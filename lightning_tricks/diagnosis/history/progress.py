@@ -83,13 +83,13 @@ def weights(snapshot: Snapshot) -> list[ParameterRecord]:
 @remembered
 def trained_weights(snapshot: Snapshot) -> list[ParameterRecord]:
     """The weights that are trained; biases and norms begin at zero or are few."""
-    return [r for r in weights(snapshot) if r.fan_in > 1 and r.trainable and r.optimized and not math.isnan(r.gradient)]
+    return [r for r in snapshot.parameters if r.fan_in > 1 and r.trainable and r.optimized and r.gradient >= 0]
 
 
 @remembered
 def typical_ratio(snapshot: Snapshot) -> float:
     """Median update ratio over the weights that are trained."""
-    return median(record.update_ratio for record in trained_weights(snapshot))
+    return median([record.update_ratio for record in trained_weights(snapshot)])
 
 
 def norm(parameters: Iterable[ParameterRecord], of: str = "gradient") -> float:

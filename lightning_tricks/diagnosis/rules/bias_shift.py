@@ -11,7 +11,6 @@ from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy, Trait
 from lightning_tricks.diagnosis.history.layers import input_layer
 from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persistence, persistences
-from lightning_tricks.diagnosis.history.progress import weights
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
@@ -53,17 +52,17 @@ class LIMITS:
 )
 def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
     """One update moves a unit's mean by a good part of its standard deviation."""
+    if _begins_faded(history):
+        return  # before all layers of all looks are read
     everywhere = persistences(history, _shifting, from_start=True) | _one_sided_since(history)
-    for layer in _pairs(history[0]) if everywhere else ():
-        if layer not in everywhere:
-            continue
+    for layer in (record.name for record in _inner(history[0]) if record.name in everywhere):
         name, found = _begun(history, layer, everywhere[layer])
         looks = [snapshot for snapshot in history if found.since <= snapshot.step <= found.at.step]
-        if not _pairs(looks[0])[name][0].std >= LIMITS.faded:
+        first, weight = _layer(looks[0], name), _weights(looks[-1])[name]
+        if not first.std >= LIMITS.faded:
             continue
-        energy, weight = _pairs(looks[0])[name][0].mean_energy, _pairs(looks[-1])[name][1]
         drifts = [_drifts(snapshot)[name] for snapshot in looks if name in _drifts(snapshot)]
-        drift = max((each for each in drifts if not math.isnan(each)), default=math.nan)
+        energy, drift = first.mean_energy, max((each for each in drifts if not math.isnan(each)), default=math.nan)
         if not drift >= LIMITS.noticed:
             continue
         evidence = {
@@ -91,6 +90,14 @@ def find_bias_shift(history: Sequence[Snapshot]) -> Iterator[Finding]:
         yield found.finding("bias_shift", name, severity, evidence, explanation, todo, why, traits)
 
 
+def _begins_faded(history: Sequence[Snapshot]) -> bool:
+    """Whether all begins at one layer of the first look, whose signal has faded: each look shows it there or behind."""
+    first, places = _first_shifting(history[0]), {layer.name: at for at, layer in enumerate(_inner(history[0]))}
+    if first is None or _layer(history[0], first).std >= LIMITS.faded:
+        return False
+    return all(places.get(name or "", -1) >= places[first] for name in map(_first_shifting, history))
+
+
 def _one_sided_since(history: Sequence[Snapshot]) -> dict[str, Persistence]:
     """Layers whose input has stayed one-sided since it moved the means: smaller steps, dead units only hide it."""
     found = persistences(history, _one_sided)
@@ -101,16 +108,16 @@ def _one_sided_since(history: Sequence[Snapshot]) -> dict[str, Persistence]:
 def _begun(history: Sequence[Snapshot], name: str, found: Persistence) -> tuple[str, Persistence]:
     """Where and when it began: the first layer at the first of the looks in a row that show it in any."""
     index = next(i for i, snapshot in enumerate(history) if snapshot.step == found.since)
-    while index and _shifting(history[index - 1]):
+    while index and _first_shifting(history[index - 1]) is not None:
         index -= 1
     shifting = _shifting(history[index])
-    first = next(layer for layer in _pairs(history[index]) if layer in shifting or layer == name)
+    first = next(layer.name for layer in _inner(history[index]) if layer.name in shifting or layer.name == name)
     return (first, dataclasses.replace(found, since=history[index].step)) if first in shifting else (name, found)
 
 
 def _remedies(snapshot: Snapshot, name: str) -> Iterator[Remedy]:
     """The input is normalised where it is the data, and zero-mean units help behind others."""
-    layer, data = _pairs(snapshot)[name][0], input_layer(snapshot)
+    layer, data = _layer(snapshot, name), input_layer(snapshot)
     if data is not None and data.name == name:
         yield remedies.STANDARDIZE
     else:
@@ -124,48 +131,52 @@ def _remedies(snapshot: Snapshot, name: str) -> Iterator[Remedy]:
 
 @remembered
 def _weights(snapshot: Snapshot) -> dict[str | None, ParameterRecord]:
-    return {record.layer: record for record in weights(snapshot) if record.fan_in > 1}
+    """The weights of layers, by the layer's name."""
+    return {record.layer: record for record in snapshot.parameters if record.fan_in > 1}
 
 
 @remembered
-def _pairs(snapshot: Snapshot) -> dict[str, tuple[WeightedRecord, ParameterRecord]]:
-    """Weighted layers that others follow, with their weight, by name: an output unit is meant to find its mean."""
-    own = _weights(snapshot)
-    return {layer.name: (layer, own[layer.name]) for layer in snapshot.weighted[:-1] if layer.name in own}
+def _drifts(snapshot: Snapshot) -> dict[str | None, float]:
+    return {name: weight.mean_drift for name, weight in _weights(snapshot).items()}
 
 
-@remembered
-def _drifts(snapshot: Snapshot) -> dict[str, float]:
-    return {name: weight.mean_drift for name, (_, weight) in _pairs(snapshot).items()}
+def _inner(snapshot: Snapshot) -> list[WeightedRecord]:
+    """Layers with such weights that others follow: an output unit is meant to find its mean."""
+    return [layer for layer in snapshot.weighted[:-1] if layer.name in _weights(snapshot)]
 
 
-def _one_sided(snapshot: Snapshot) -> frozenset[str]:
-    return _layers(snapshot)[0]
+def _layer(snapshot: Snapshot, name: str) -> WeightedRecord:
+    return next(layer for layer in snapshot.weighted if layer.name == name)
 
 
-def _shifting(snapshot: Snapshot) -> frozenset[str]:
-    return _layers(snapshot)[1]
-
-
-@remembered
-def _layers(snapshot: Snapshot) -> tuple[frozenset[str], frozenset[str]]:
-    """Of such pairs those whose input is one-sided, and those whose units' means an update moves."""
-    own, one_sided, shifting = _weights(snapshot), list[str](), list[str]()
+def _alike(snapshot: Snapshot) -> Iterator[tuple[WeightedRecord, ParameterRecord]]:
+    """Such layers to which the patterns come much alike, with their weights."""
     for layer in snapshot.weighted[:-1]:
-        weight = own.get(layer.name) if layer.mean_energy >= LIMITS.alike else None
-        if weight is None:
-            continue
-        drift = weight.mean_drift
-        if layer.mean_energy >= LIMITS.one_sided:
-            one_sided.append(layer.name)  # a norm behind it parts the weights' ways, the mean jumps all the same
-            shifts = drift >= LIMITS.noticed or _together(weight)
-        else:
-            shifts = drift >= LIMITS.drift and _together(weight)
-        if shifts and layer.patterns >= LIMITS.patterns:
-            shifting.append(layer.name)
-    return frozenset(one_sided), frozenset(shifting)
+        if layer.mean_energy >= LIMITS.alike and layer.name in _weights(snapshot):
+            yield layer, _weights(snapshot)[layer.name]
 
 
-def _together(weight: ParameterRecord) -> bool:
-    """Whether the entries of a unit's weights move alike; not known (NaN) where it moves no more."""
-    return not weight.update_coherence < min(LIMITS.together / math.sqrt(weight.fan_in), LIMITS.coherent)
+@remembered
+def _one_sided(snapshot: Snapshot) -> frozenset[str]:
+    return frozenset([layer.name for layer, _ in _alike(snapshot) if layer.mean_energy >= LIMITS.one_sided])
+
+
+@remembered
+def _shifting(snapshot: Snapshot) -> frozenset[str]:
+    return frozenset([layer.name for layer, weight in _alike(snapshot) if _shifts(layer, weight)])
+
+
+@remembered
+def _first_shifting(snapshot: Snapshot) -> str | None:
+    return next((layer.name for layer, weight in _alike(snapshot) if _shifts(layer, weight)), None)
+
+
+def _shifts(layer: WeightedRecord, weight: ParameterRecord) -> bool:
+    """Whether an update moves the means of a layer's units."""
+    one_sided, drift = layer.mean_energy >= LIMITS.one_sided, weight.mean_drift
+    if layer.patterns < LIMITS.patterns or not (one_sided or drift >= LIMITS.drift):
+        return False
+    # A norm behind a one-sided layer parts the weights' ways, the mean jumps all the same. Whether the entries of a
+    # unit's weights move alike is not known (NaN) where it moves no more.
+    together = min(LIMITS.together / math.sqrt(weight.fan_in), LIMITS.coherent)
+    return (one_sided and drift >= LIMITS.noticed) or not weight.update_coherence < together

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Iterator, Sequence
 
 from lightning_tricks.activations import properties_of
@@ -20,6 +21,7 @@ from lightning_tricks.probes import ActivationRecord, LossRecord, Snapshot, Weig
 from lightning_tricks.probes.records.loss_path import SoftmaxRecord
 
 PROBLEM = "collapsed_output"
+_order = operator.attrgetter("order")
 Layer = ActivationRecord | WeightedRecord
 
 
@@ -183,8 +185,9 @@ def _collapsed_calls(snapshot: Snapshot) -> frozenset[str]:
 def _place(snapshot: Snapshot, before: float, own: Sequence[str | None] = ()) -> Layer | None:
     """The layer at which patterns become equal and stay so: none where the output does not come from the input."""
     layers = [layer for layer in _in_order(snapshot) if layer.order < before and layer.patterns > 1]
-    equal = [layer for layer in layers if _is_equal(layer) and _varies(layer.input_variation, layer)]
-    varying = max((layer.order for layer in layers if _varies(layer.variation, layer)), default=0)
+    limits = list(zip(layers, [_limit(layer.resolution) for layer in layers], strict=True))
+    equal = [layer for layer, limit in limits if layer.variation <= limit < layer.input_variation]
+    varying = max([layer.order for layer, limit in limits if layer.variation > limit], default=0)
     at_once = [layer for layer in equal if layer.name in own]
     after = [layer for layer in equal if layer.order > varying]
     found = next(iter([*at_once, *after, *reversed(equal)]), None)
@@ -217,7 +220,7 @@ def _stands_still(snapshot: Snapshot) -> bool:
 
 @remembered
 def _in_order(snapshot: Snapshot) -> list[Layer]:
-    return sorted((*snapshot.weighted, *snapshot.activations), key=lambda layer: layer.order)
+    return sorted((*snapshot.weighted, *snapshot.activations), key=_order)
 
 
 def _last_weighted(snapshot: Snapshot, before: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -83,9 +83,9 @@ def _reset_bias(snapshot: Snapshot, layer: str | None, mean: float) -> Iterator[
             yield Remedy("reset_bias", text, layer)
 
 
-def dying(record: ActivationRecord) -> bool:
-    """Whether over half of a layer's units were (almost) never active in one step."""
-    return record.dead_share > LIMITS.dead
+def dying(records: Iterable[ActivationRecord]) -> list[ActivationRecord]:
+    """The layers of which over half of the units were (almost) never active in one step."""
+    return [record for record in records if record.dead_share > LIMITS.dead]
 
 
 def _pooled(history: Sequence[Snapshot], record: ActivationRecord) -> ActivationRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_tricks.diagnosis import remedies
@@ -129,11 +129,13 @@ class SlowSteps:
 
 def slow_steps(history: Sequence[Snapshot]) -> SlowSteps | None:
     """Whether the updates never were more than tiny though the loss depends on the weights and hardly falls."""
-    first, latest = history[0], history[-1]
-    ratios = [ratio for ratio in map(progress.typical_ratio, history) if not math.isnan(ratio)]
+    first, latest, rises = history[0], history[-1], _warms_up(history)
+    last = next(_ratios(reversed(history)), math.nan)
+    if not 0.0 < last < (LIMITS.once if rises else LIMITS.small):
+        return None  # before the updates of all looks are read
+    ratios = list(_ratios(history))
     if len(ratios) < HYSTERESIS or max(ratios) > LIMITS.once:
         return None
-    rises = _warms_up(history, ratios)
     if rises and not history[-1].ended and history[-1].step - history[0].step < LIMITS.longest_warm_up:
         return None  # a rate that rises is an excuse until the training is over, or has waited for long
     guess, now, passed = progress.guess_loss(first), progress.recent_loss(history), latest.step - first.step
@@ -142,9 +144,8 @@ def slow_steps(history: Sequence[Snapshot]) -> SlowSteps | None:
         Criterion("update ratio, median over weights", ratio, "<", LIMITS.small),
         Criterion("recent loss", now, ">", (1.0 - LIMITS.fallen) * begin),
     )
-    still = 0.0 < ratios[-1] < (LIMITS.once if rises else LIMITS.small)
     extreme, fresh = max(ratios) < LIMITS.tiny, begin > 0.0 and not begin < LIMITS.good_start * guess
-    if not (all(criterion.holds for criterion in why) and ratio > 0.0 and still and fresh):
+    if not (all(criterion.holds for criterion in why) and ratio > 0.0 and fresh):
         return None
     if not extreme and (passed < RECOVERY or math.isnan(guess)):
         return None
@@ -175,11 +176,16 @@ def sensitivity(snapshot: Snapshot) -> float:
     return progress.median(r.gradient * r.weight * math.prod(r.shape) / snapshot.loss for r in weights)
 
 
-def _warms_up(history: Sequence[Snapshot], ratios: Sequence[float]) -> bool:
+def _ratios(history: Iterable[Snapshot]) -> Iterator[float]:
+    return (ratio for ratio in map(progress.typical_ratio, history) if not math.isnan(ratio))
+
+
+def _warms_up(history: Sequence[Snapshot]) -> bool:
     """Whether the learning rate has grown, and still does."""
     known = [(snapshot.step, snapshot.learning_rate) for snapshot in history if not math.isnan(snapshot.learning_rate)]
     if len(known) > 1:
         (_, first), (step, last) = known[0], known[-1]
         before = next((rate for at, rate in reversed(known) if step - at >= RECOVERY), first)
         return last > max(LIMITS.warm_up * first, LIMITS.rising * before)
+    ratios = list(_ratios(history)) or [math.nan]
     return ratios[-1] > LIMITS.warm_up_unseen * ratios[len(ratios) // 2]  # momentum grows at the start, warm-up goes on

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
@@ -52,19 +52,19 @@ def find_linearity(history: Sequence[Snapshot]) -> Iterator[Finding]:
         yield by_construction
         return
     hidden = layers.judged_activations(history[-1])
-    linear = sum(map(_linear, hidden))
+    linear = len(_linear(hidden))
     faded = sum(math.isnan(record.linearity) and 0 < record.std < LIMITS.tiny_std for record in hidden)
     everywhere = (
         _lost_time(history)
-        | persistences(history, layers.activations_that(_always_on), from_start=True)
-        | persistences(history, layers.activations_that(_linear))
+        | persistences(history, layers.names_of(_always_on), from_start=True)
+        | persistences(history, layers.names_of(_linear))
     )
     for name in (record.name for record in hidden if record.name in everywhere):
         found = everywhere[name]
         record = found.at.activation(name)
         if record is None:
             continue
-        before, always_on = layers.fed_by(found.at, record), _always_on(record)
+        before, always_on = layers.fed_by(found.at, record), bool(_always_on([record]))
         straight, scale = _straight(history, name, found), layers.weight_scale(history[0], before)
         extreme = not LIMITS.tiny_std <= record.std <= 1.0 / LIMITS.tiny_std or always_on
         tiny_start = straight and found.since == history[0].step and layers.is_tiny(scale)
@@ -103,19 +103,19 @@ def _lost_time(history: Sequence[Snapshot]) -> dict[str, Persistence]:
     first = history[0]
     return {
         name: found
-        for name, found in leading_in(history, layers.activations_that(_linear)).items()
+        for name, found in leading_in(history, layers.names_of(_linear)).items()
         if found.run >= HYSTERESIS and found.at.step - found.since >= LIMITS.lost_steps
         if layers.is_tiny(layers.weight_scale(first, layers.fed_by(first, first.activation(name))), layers.FAR_OFF)
     }
 
 
-def _always_on(record: ActivationRecord) -> bool:
+def _always_on(records: Iterable[ActivationRecord]) -> list[ActivationRecord]:
     """Rectifiers that are linear as no pattern reaches their kink."""
-    return record.activity >= LIMITS.straight and record.mean > LIMITS.shifted * record.std and _linear(record)
+    return [r for r in _linear(records) if r.activity >= LIMITS.straight and r.mean > LIMITS.shifted * r.std]
 
 
-def _linear(record: ActivationRecord) -> bool:
-    return record.patterns >= LIMITS.patterns and record.linearity >= LIMITS.linear
+def _linear(records: Iterable[ActivationRecord]) -> list[ActivationRecord]:
+    return [r for r in records if r.linearity >= LIMITS.linear and r.patterns >= LIMITS.patterns]
 
 
 def _straight(history: Sequence[Snapshot], name: str, found: Persistence) -> bool:

@@ -13,7 +13,7 @@ from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, Persisten
 from lightning_tricks.diagnosis.history.progress import guess_or_start, recent_loss, trained_weights
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
-from lightning_tricks.probes import Snapshot, TrainingRecord
+from lightning_tricks.probes import ParameterRecord, Snapshot, TrainingRecord
 
 PROBLEM = "no_update"
 
@@ -141,13 +141,14 @@ def _rate_of_zero(looks: Sequence[Snapshot]) -> Finding | None:
 
 def _rate_too_small(looks: Sequence[Snapshot]) -> Finding | None:
     """Updates that vanish in the rounding of the weights."""
-    stepped = [look for look in looks if any(not math.isnan(r.update) for r in trained_weights(look))]
-    if len(stepped) < LIMITS.looks or looks[-1].training is None or looks[0].training is None:
+    first_rate, rate = _training(looks)[0].rate, _training(looks)[-1].rate
+    if not 0.0 < rate <= LIMITS.slow or rate > first_rate:
         return None
-    rate = looks[-1].training.rate
+    stepped = [look for look in looks if any(not math.isnan(r.update) for r in trained_weights(look))]
+    if len(stepped) < LIMITS.looks or not _lags(looks):
+        return None
     largest = max(r.update / r.weight for look in stepped for r in trained_weights(look) if r.weight > 0)
-    rises = rate > looks[0].training.rate
-    if not (0.0 < rate <= LIMITS.slow and largest < LIMITS.still) or rises or not _lags(looks):
+    if not largest < LIMITS.still:
         return None
     explanation = (
         f"With a learning rate of {rate:.0e} an update is smaller than the distance between neighbouring numbers: most "
@@ -207,6 +208,8 @@ def _fresh_and_frozen(looks: Sequence[Snapshot]) -> Finding | None:
 
 def _never_moves(looks: Sequence[Snapshot]) -> Finding | None:
     """Weights that an optimiser with a rate holds, that have a gradient, and that stay exactly as they are."""
+    if not any(map(_unchanged, looks)):
+        return None  # before the names of all that move are read
     moved, still = (frozenset[str]().union(*each) for each in zip(*map(_that_move, looks), strict=True))
     seen = {name: [look for look in looks if name in _that_move(look)[1]] for name in still - moved}
     ordered = [record for record in looks[-1].parameters if len(seen.get(record.name, ())) >= LIMITS.looks]
@@ -228,17 +231,19 @@ def _never_moves(looks: Sequence[Snapshot]) -> Finding | None:
 
 
 @remembered
+def _unchanged(look: Snapshot) -> list[ParameterRecord]:
+    """What has a gradient and is after the step as it was before."""
+    return [record for record in look.parameters if record.update == 0.0 and record.gradient > 0]
+
+
+@remembered
 def _that_move(look: Snapshot) -> tuple[frozenset[str], frozenset[str]]:
     """Of the weights with a gradient and a rate: those that the step moves, and those that it leaves as they are."""
     tables = {record.weight for record in look.weighted if record.operation.startswith("embedding")}
-    rates = look.training.rates if look.training is not None else ()
-    least = min((r.update / r.gradient for r in look.parameters if r.update > 0 and r.gradient > 0), default=0.0)
-    counted = [
-        record
-        for record in look.parameters
-        if record.gradient > 0 and not math.isnan(record.update) and record.name not in tables
-        if 0 <= record.group < len(rates) and rates[record.group] > 0
-    ]
+    rated = {group for group, rate in enumerate(look.training.rates if look.training else ()) if rate > 0}
+    with_gradient = [record for record in look.parameters if record.gradient > 0 and record.update >= 0]
+    counted = [record for record in with_gradient if record.group in rated and record.name not in tables]
+    least = min([record.update / record.gradient for record in with_gradient if record.update > 0], default=0.0)
     still = [r.name for r in counted if r.update == 0.0 and r.gradient * least > LIMITS.still * r.weight]
     return frozenset(r.name for r in counted) - frozenset(still), frozenset(still)
 

@@ -152,7 +152,7 @@ def _hidden_layers(snapshot: Snapshot) -> Iterator[Layer]:
     last: Layer | None = None
     data = layers.input_layer(snapshot)
     base = 1.0 if data is None or not data.input_std > 0 else min(data.input_std, 1.0)
-    for record in layers.judged_activations(snapshot):
+    for record in layers.judged(snapshot):
         weighted = layers.weights_before(snapshot, record)
         if not layers.varies(weighted):
             break
@@ -161,7 +161,7 @@ def _hidden_layers(snapshot: Snapshot) -> Iterator[Layer]:
                 base = record.std / last.std  # as if nothing had been between
             last = Layer(weighted, record, snapshot, record.std / base)
             yield last
-        if dying(record):
+        if dying([record]):
             break
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from lightning_tricks.activations import properties_of
 from lightning_tricks.diagnosis import remedies
@@ -55,5 +55,6 @@ def find_saturation(history: Sequence[Snapshot]) -> Iterator[Finding]:
         yield found.finding("saturation", record.name, severity, evidence, explanation, todo, why, related=before)
 
 
-def _saturated(record: ActivationRecord) -> bool:  # one flat side is how a rectifier works
-    return record.saturation >= LIMITS.saturated and properties_of(record.function).two_sided
+def _saturated(records: Iterable[ActivationRecord]) -> list[ActivationRecord]:
+    """One flat side is how a rectifier works."""
+    return [r for r in records if r.saturation >= LIMITS.saturated and properties_of(r.function).two_sided]

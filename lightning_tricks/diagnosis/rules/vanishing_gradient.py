@@ -58,7 +58,7 @@ def find_vanishing_gradient(history: Sequence[Snapshot]) -> Iterator[Finding]:
     severity = found.severity(critical=blocked)
     if not blocked and latest.step - found.since < RECOVERY:
         severity = "info"  # torch's default start of a ReLU network of eight layers, which mends itself
-    if any(map(dying, hidden_activations(latest))) and not find_dead_units(history):
+    if dying(hidden_activations(latest)) and not find_dead_units(history):
         severity = "info"  # units that look dead are to be judged first, and not enough patterns have been seen
     why = _criteria(signal)
     yield found.finding("vanishing_gradient", signal.place, severity, evidence, explanation, todo, why)
