@@ -14,7 +14,6 @@ from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY,
 from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck, last_at_start
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
-from lightning_tricks.diagnosis.rules.dead_units import dying
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 
@@ -144,7 +143,7 @@ def _is_faulty(snapshot: Snapshot) -> bool:
 
 
 def _hidden_layers(snapshot: Snapshot) -> Iterator[Layer]:
-    """The hidden layers up to where nothing tells of its own weights any more: behind dead units, or without input.
+    """The hidden layers up to where nothing tells of its own weights any more, as what comes in does not vary.
 
     What comes in faint, because the data are or because a softmax between two layers makes it so, is not the weights'
     doing, and left out of the standard deviations from there on.
@@ -161,8 +160,6 @@ def _hidden_layers(snapshot: Snapshot) -> Iterator[Layer]:
                 base = record.std / last.std  # as if nothing had been between
             last = Layer(weighted, record, snapshot, record.std / base)
             yield last
-        if dying(record):
-            break
 
 
 def _made_faint(snapshot: Snapshot, before: Layer, record: ActivationRecord, base: float) -> bool:
@@ -224,9 +221,6 @@ def _first_alike(hidden: Sequence[Layer], jump: Layer) -> Layer:
 
 def _origin(hidden: Sequence[Layer], faint: Layer) -> Layer:
     """Where a fading that takes several layers begins: the first layer after which it only shrinks."""
-    first = _first_alike(hidden, faint)
-    if first is not faint:
-        return first
     index = hidden.index(faint)
     while index > 0 and hidden[index].std < LIMITS.shrinks * hidden[index - 1].std:
         index -= 1
