@@ -14,6 +14,7 @@ from lightning_tricks.diagnosis.history.persistence import HYSTERESIS, RECOVERY,
 from lightning_tricks.diagnosis.history.progress import guess_loss, is_stuck, last_at_start
 from lightning_tricks.diagnosis.history.remembered import remembered
 from lightning_tricks.diagnosis.rule import rule, thresholds
+from lightning_tricks.diagnosis.rules.dead_units import dying
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
 
 
@@ -143,7 +144,7 @@ def _is_faulty(snapshot: Snapshot) -> bool:
 
 
 def _hidden_layers(snapshot: Snapshot) -> Iterator[Layer]:
-    """The hidden layers up to where nothing tells of its own weights any more, as what comes in does not vary.
+    """The hidden layers up to where nothing tells of its own weights any more: behind dead units, or without input.
 
     What comes in faint, because the data are or because a softmax between two layers makes it so, is not the weights'
     doing, and left out of the standard deviations from there on.
@@ -160,6 +161,8 @@ def _hidden_layers(snapshot: Snapshot) -> Iterator[Layer]:
                 base = record.std / last.std  # as if nothing had been between
             last = Layer(weighted, record, snapshot, record.std / base)
             yield last
+        if dying(record):
+            break
 
 
 def _made_faint(snapshot: Snapshot, before: Layer, record: ActivationRecord, base: float) -> bool:

@@ -51,6 +51,15 @@ def test_an_input_that_hardly_varies_is_not_the_weights_fault(scale: float) -> N
     assert find_poor_initialization(train(deep(nn.ReLU, 3), batches=batches)) == []
 
 
+def test_what_is_faint_behind_dead_units_is_not_the_weights_fault() -> None:
+    torch.manual_seed(0)
+    network = deep(nn.ReLU, 4)
+    nn.init.constant_(network[2].bias[:56], -20.0)  # type: ignore[index]
+    history = train(network, steps=17, optimizer=sgd(1e-4))
+    assert history[0].activation("5").std < 0.03  # type: ignore[union-attr]
+    assert find_poor_initialization(history) == []
+
+
 def small(depth: int) -> nn.Sequential:
     torch.manual_seed(0)
     network = deep(nn.Sigmoid, depth)
