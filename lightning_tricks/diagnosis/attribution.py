@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_tricks.diagnosis.finding import SEVERITIES, Finding, Trait
-from lightning_tricks.diagnosis.history.layers import hidden_activations
 from lightning_tricks.diagnosis.registry import RULES
 from lightning_tricks.diagnosis.rule import ANY, STAGES, Rule, Stage
 from lightning_tricks.diagnosis.wrong_start import AT_ONCE, name_by_effect
@@ -81,7 +80,6 @@ class _Attribution:
         self.brings |= {(cause, rule.problem) for rule in rules for cause in rule.follows_from}
         records: Sequence[Any] = (*snapshot.weighted, *snapshot.activations, *snapshot.normalizations)
         self.order: dict[str | None, int] = {record.name: record.order for record in records}
-        self.hidden = [record.name for record in hidden_activations(snapshot)]
 
     def folded(self) -> tuple[Finding, ...]:
         tops: list[Finding] = []
@@ -145,16 +143,9 @@ class _Attribution:
         )
         if cause.severity == "info" and finding.severity != "info" and not at_once:
             return False
-        if cause.problem == "linearity" and finding.problem == "dead_units" and Trait.ALWAYS_ON not in cause.traits:
-            # rectifiers that are always on hand their large mean to the next layer, where it kills half of the units
-            pair = [self.hidden.index(name) for name in (cause.layer, finding.layer) if name in self.hidden]
-            return len(pair) == 2 and pair[1] == pair[0] + 1 and cause.step <= finding.step
         by_kind = any(finding.problem in _BRINGS.get(trait, ()) for trait in cause.traits)
         if cause.step > finding.step or not (by_kind or (cause.problem, finding.problem) in self.brings):
             return False
-        ordinary = finding.problem == "linearity" and Trait.ORDINARY_WEIGHTS in finding.traits
-        if ordinary and cause.problem in ("saturation", "dead_units"):
-            return True  # before a layer that lets nothing back, weights stay as small as they began
         local = {cause.problem, finding.problem} <= _LOCAL
         return not local or self.order.get(cause.layer, 0) <= self.order.get(finding.layer, 0)
 

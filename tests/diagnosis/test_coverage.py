@@ -99,6 +99,12 @@ def test_gradients_without_a_step_are_unknown() -> None:
     assert diagnosis.to_dict()["coverage"]["update"] == 0.0
 
 
+def test_a_forward_pass_without_a_gradient_is_unknown() -> None:
+    with lt.probe(network := nn.Linear(8, 2)) as p:
+        nn.functional.cross_entropy(network(batch()[0]), batch()[1])
+    assert lt.diagnose([p.snapshot()]).verdict == "Unknown: no gradient was seen in 1 probed step (0)."
+
+
 def test_a_validation_at_a_guess_is_no_health() -> None:
     """What is learned by heart and nothing else; a guess knows the shares of the digits, whose ln 10 is 2.303."""
     history = train(deep(nn.ReLU, 2), steps=130, every=10)
@@ -106,6 +112,17 @@ def test_a_validation_at_a_guess_is_no_health() -> None:
     diagnosis = lt.diagnose([dataclasses.replace(s, validation_loss=2.31) for s in history])
     assert diagnosis.state == "unknown"
     assert diagnosis.verdict == "Unknown: on validation not better than a guess (loss 2.31, a guess has 2.301)."
+
+
+@pytest.mark.parametrize(("noise", "state"), [(0.15, "unknown"), (0.01, "healthy")])
+def test_a_loss_that_is_not_surely_under_a_guess_is_no_health(noise: float, state: str) -> None:
+    history = train(deep(nn.ReLU, 2), steps=130, every=10)
+    losses = [2.2 + noise * (-1) ** k for k in range(len(history))]
+    diagnosis = lt.diagnose(
+        [dataclasses.replace(s, loss=x, recent_losses=()) for s, x in zip(history, losses, strict=True)]
+    )
+    assert diagnosis.state == state
+    assert ("not surely better than a guess" in diagnosis.verdict) is (state == "unknown")
 
 
 def test_a_loss_that_rises_again_is_no_health() -> None:

@@ -62,11 +62,11 @@ class LossCalls:
         most, so that outputs that vary much more than the pre-activations were multiplied.
         """
         record, latest = self.activation, self.latest
-        if record is None or latest.input_min < -1.0 or latest.input_max > 1.0:
+        if record is None:
             return False
         if not properties_of(record.function).probability:
             return latest.input_std <= SCALED * record.std
-        if not record.histogram or latest.input_min < 0.0:
+        if not record.histogram:
             return False
         centres = (-4.125 + 0.25 * index for index in range(len(record.histogram)))
         mean = sum(share / (1.0 + math.exp(-a)) for share, a in zip(record.histogram, centres, strict=True))

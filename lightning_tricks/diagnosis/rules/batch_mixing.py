@@ -131,8 +131,4 @@ def _evidence(record: PreflightRecord) -> dict[str, object]:
     }
     if place is not None:
         evidence["operation"] = place.module or place.function
-        if place.batch_first is not None:
-            evidence["batch_first"] = str(place.batch_first)
-        if place.dim is not None:
-            evidence["dim"] = place.dim
     return evidence

@@ -39,7 +39,6 @@ def one_source(history: Sequence[Snapshot], mean_gap: float) -> Iterator[Finding
         if not why.holds:
             continue
         ratios = [record.variance_ratio for _, record in late]
-        latest = history[-1]
         evidence = {
             "batch means, from the running ones, in std": apart,
             "variance of batch means over that within": apart**2,
@@ -47,8 +46,6 @@ def one_source(history: Sequence[Snapshot], mean_gap: float) -> Iterator[Finding
             "most": max(ratios),
             "batch size": layer.samples,
         }
-        if not math.isnan(latest.validation_loss):
-            evidence |= {"training loss": latest.loss, "validation loss": latest.validation_loss}
         explanation = (
             f"The means of whole batches lie {apart:.2g} standard deviations from the running ones, where those drawn "
             f"at random would lie {1.0 / math.sqrt(layer.samples):.2g} at most: each holds patterns of one kind. "

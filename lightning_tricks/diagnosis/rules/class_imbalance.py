@@ -64,8 +64,6 @@ def _pushed(calls: LossCalls, constant: ConstantAnswer) -> Finding | None:
     """Weights that make the frequent class count for even more: of a mean of losses that is an exact statement."""
     counts, weights = constant.counts, constant.weights
     known = np.flatnonzero((counts > 0) & (weights > 0))  # a weight of 0 leaves a class out, as ignore_index does
-    if not calls.latest.class_weights or len(known) < 2:
-        return None
     most, least = known[counts[known].argmax()], known[counts[known].argmin()]
     noise = SURE * math.sqrt(counts[most] + LIMITS.factor**2 * counts[least])
     why = (
@@ -203,7 +201,7 @@ def _evidence(calls: LossCalls, constant: ConstantAnswer, late: Sequence[LossRec
 
 def _remedies(record: LossRecord, constant: ConstantAnswer) -> tuple[Remedy, ...]:
     dense = len(record.input_shape) > 2
-    if len(constant.counts) == 2 and _is_binary(record):
+    if _is_binary(record):
         odds = constant.counts[1] / constant.counts[0]
         metric = "BinaryF1Score()" if not dense else "BinaryJaccardIndex()"
         bias = f"nn.init.constant_({written(record.weighted or 'last_layer')}.bias, {math.log(odds):.2f})"

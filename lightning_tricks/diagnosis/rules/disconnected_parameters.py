@@ -70,8 +70,6 @@ def _erased(snapshots: Sequence[Snapshot], traces: Sequence[Trace]) -> Finding |
     reached = all(any(r.error_signal > 0 for r in snapshot.weighted) for snapshot in stepped)
     if not stepped or not reached or not all(trace.erased for trace in traces):
         return None
-    if any(record.update > 0 for snapshot in stepped for record in snapshot.parameters):
-        return None  # the gradients are kept elsewhere, as by sharded optimisers
     evidence = {"parameters without a gradient": len(traces), "looks": len(stepped)}
     explanation = (
         "Error signals reach the layers, but when the optimiser makes its step no parameter has a gradient. They are "

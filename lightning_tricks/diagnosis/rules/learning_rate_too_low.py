@@ -71,7 +71,7 @@ def _taken_away(history: Sequence[Snapshot]) -> Finding | None:
     if not known or known[-1][1] > LIMITS.gone * highest:
         return None  # before the losses of all steps are read
     now = learning.level(history)
-    if now is None or not now.told:
+    if now is None:
         return None
     fallen = next((step for step, rate in known if rate <= LIMITS.gone * highest), last)
     late = [progress.typical_ratio(s) for s in history if s.step >= fallen]
@@ -113,11 +113,6 @@ class SlowSteps:
     def clips_most(self) -> bool:
         """Whether the steps lose more by clipping than by the learning rate."""
         return self.clipping is not None and self.clipping.share**2 < self.ratio / LIMITS.small
-
-    @property
-    def needs_rate(self) -> bool:
-        """Whether the steps would be too small without clipping, too."""
-        return not self.rises and self._unclipped < LIMITS.small
 
     def raise_rate(self, latest: Snapshot) -> Remedy:
         return remedies.change_lr("raise", min(LIMITS.aim / self._unclipped, LIMITS.most), latest.learning_rate)

@@ -8,7 +8,6 @@ from typing import Any
 
 from lightning_tricks.diagnosis import remedies
 from lightning_tricks.diagnosis.finding import Criterion, Finding, Remedy
-from lightning_tricks.diagnosis.history.layers import input_layer
 from lightning_tricks.diagnosis.history.persistence import Persistence
 from lightning_tricks.diagnosis.rule import rule, thresholds
 from lightning_tricks.probes import ActivationRecord, Snapshot, WeightedRecord
@@ -82,8 +81,7 @@ def _check(snapshot: Snapshot, layer: str | None, tensor: str) -> Remedy:
     if snapshot.origin:
         text = "look at {line}: {operation} is the first that is NaN or Inf although what comes in is not"
         return Remedy("check_values", text.format(**snapshot.origin), layer)
-    data = input_layer(snapshot)
-    first = data.name if data is not None else next((record.name for record in snapshot.weighted), None)
+    first = next((record.name for record in snapshot.weighted), None)
     where = "data" if tensor == "input" and layer == first else tensor
     if tensor == "output" and all(record.name != layer for record in snapshot.weighted):
         where = "input"  # of an activation it is not known

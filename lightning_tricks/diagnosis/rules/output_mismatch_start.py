@@ -109,6 +109,4 @@ def _reference(record: LossRecord) -> tuple[str, float]:
 def _loud(record: LossRecord) -> bool:
     if record.function == "binary_cross_entropy":  # probabilities: they are at their ends where the logits are loud
         return record.input_std**2 + (record.input_mean - 0.5) ** 2 > LIMITS.loud_probabilities
-    if record.function in ("cross_entropy", "nll_loss"):
-        return record.input_std > LIMITS.loud_outputs
     return math.hypot(record.input_mean, record.input_std) > LIMITS.loud_outputs

@@ -100,7 +100,7 @@ def out_of_reach(calls: LossCalls) -> Finding | None:
     }
     explanation = (
         f"The targets go from {pooled.target_min:.3g} to {pooled.target_max:.3g}, but {function} can only give values "
-        f"{_range(low, high)}. Those outside are never met, and an output at its bound gets no gradient."
+        f"from {low:g} to {high:g}. Those outside are never met, and an output at its bound gets no gradient."
     )
     found, todo = calls.all(), (no_activation(function), SCALE_TARGETS)
     severity = found.severity(critical=not low <= pooled.target_mean <= high)
@@ -227,8 +227,6 @@ def _joint(record: LossRecord) -> tuple[int, ...] | None:
         return None
     length = max(len(ours), len(theirs))
     pairs = list(zip((1,) * (length - len(ours)) + ours, (1,) * (length - len(theirs)) + theirs, strict=True))
-    if any(one != other and 1 not in (one, other) for one, other in pairs):
-        return None
     joint = tuple(max(pair) for pair in pairs)
     per_pattern = len(ours) == len(theirs) == 2 and ours[0] == theirs[0] > 1
     return joint if math.prod(joint) > math.prod(ours) or (per_pattern and theirs[1] == 1) else None
@@ -244,9 +242,3 @@ def _head(calls: LossCalls) -> str | None:
 def _independent(record: LossRecord) -> int:
     """Patterns that tell something new: the pixels of one image name the same few classes."""
     return record.input_shape[0] if len(record.input_shape) > 2 else record.patterns
-
-
-def _range(low: float, high: float) -> str:
-    if math.isinf(high):
-        return f"above {low:g}"
-    return f"below {high:g}" if math.isinf(low) else f"from {low:g} to {high:g}"

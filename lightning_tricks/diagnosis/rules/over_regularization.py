@@ -166,10 +166,8 @@ def _clipping(history: Sequence[Snapshot]) -> Finding | None:
     better = f"{float(f'{2 * cut.norm:.1g}'):g}"
     now = f"to {cut.arrived:.2g}" if math.isnan(cut.limit) else f"entry by entry to {cut.limit:.2g}"
     text = f"clip less: Trainer(gradient_clip_val={better}), or not at all, where the gradient is cut {now} now"
-    todo = [Remedy("raise_clipping", text)]
-    if slow.needs_rate:
-        todo += [slow.raise_rate(history[-1])]
-    return Finding(PROBLEM, None, slow.severity, first.step, evidence, explanation, tuple(todo), decided_by=why)
+    todo = (Remedy("raise_clipping", text),)
+    return Finding(PROBLEM, None, slow.severity, first.step, evidence, explanation, todo, decided_by=why)
 
 
 def _over_guess(history: Sequence[Snapshot]) -> float:

@@ -224,9 +224,6 @@ def _first_alike(hidden: Sequence[Layer], jump: Layer) -> Layer:
 
 def _origin(hidden: Sequence[Layer], faint: Layer) -> Layer:
     """Where a fading that takes several layers begins: the first layer after which it only shrinks."""
-    first = _first_alike(hidden, faint)
-    if first is not faint:
-        return first
     index = hidden.index(faint)
     while index > 0 and hidden[index].std < LIMITS.shrinks * hidden[index - 1].std:
         index -= 1

@@ -122,9 +122,6 @@ def _criteria(layer: WeightedRecord | None) -> Iterator[Criterion]:
 
 def _size(layer: WeightedRecord) -> float:
     """Root mean square over features: E x^2 = var / (1 - mean energy) where x varies at all."""
-    if layer.sums is not None and layer.sums.input is not None:
-        moments = layer.sums.input
-        return float(np.sqrt(np.mean(np.square(moments.mean, dtype=np.float64) + moments.variance)))
     varying = 1.0 - layer.mean_energy
     return layer.input_std / math.sqrt(varying) if varying > 0 else abs(layer.input_mean)
 

@@ -1,5 +1,6 @@
 """Which layers are judged."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -25,3 +26,20 @@ def test_what_nobody_knows_as_an_activation_is_shown_and_not_judged():
     assert [record.name for record in layers.hidden_activations(snapshot)] == ["clamp", "act"]
     assert [record.name for record in layers.judged_activations(snapshot)] == ["act"]
     assert snapshot.activations[0].linearity > 0.999
+
+
+@pytest.mark.parametrize(
+    ("first", "x", "read"),
+    [
+        (nn.Identity(), torch.randn(50, 4), "1"),
+        (nn.Softplus(), torch.randn(50, 4), None),
+        (nn.Embedding(9, 4), torch.arange(50) % 9, None),
+    ],
+    ids=["data", "an activation before", "an embedding"],
+)
+def test_the_input_is_what_the_first_weights_read_of_the_data(first, x, read):
+    network = nn.Sequential(first, nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    with probe(network) as p:
+        network(x).square().mean().backward()
+    layer = layers.input_layer(p.snapshot())
+    assert (layer and layer.name) == read

@@ -33,6 +33,9 @@ def test_from_the_start_it_counts_where_the_training_came_to_nothing() -> None:
         assert begun is not None
         assert (begun.since, begun.run, begun.at.step) == (0, 3, 4)
     assert persistence(learned, high, from_start=True) is None
+    ruined = history([2.0, 2.0, 2.0, 1.0, 1.9, 1.9, 0.99])
+    assert persistence(ruined, high) is None
+    assert persistence(ruined, high, from_start=True) == leading(ruined, high)
     assert leading(history([0, 2]), high) is None
 
 

@@ -36,6 +36,8 @@ def test_level_is_a_median_of_looks_and_of_the_steps_between() -> None:
     between = Snapshot(3, 1.0, recent_losses=tuple([0.5] * 20))
     assert recent_loss([*course(9.0, 9.0, 9.0), between]) == 0.5
     assert math.isnan(recent_loss([Snapshot()]))
+    rarely = [Snapshot(50 * k, loss, recent_losses=(loss,) * 50) for k, loss in enumerate((9.0, 9.0, 0.5))]
+    assert recent_loss(rarely) == 0.5  # where many steps lie between, the last of them
 
 
 def test_a_guess_is_known_for_one_loss_alone() -> None:

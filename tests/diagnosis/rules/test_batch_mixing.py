@@ -38,6 +38,8 @@ def test_a_view_that_cuts_across_the_patterns_is_named_first() -> None:
     found = find_batch_mixing(history)
     assert said(found) == [("warning", "layer")]
     assert ".transpose(0, 1).reshape(...) in place of .reshape(...)" in found[0].remedies[0].text
+    assert "it cuts across the patterns" in found[0].explanation
+    assert found[0].evidence["operation"] == "Cut8"
     assert [finding.problem for finding in diagnose(history).findings if finding.rank] == ["batch_mixing"]
     stored = [Snapshot.from_dict(snapshot.to_dict()) for snapshot in history]
     assert said(find_batch_mixing(stored)) == said(found)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from lightning_tricks.diagnosis import find
 from lightning_tricks.diagnosis.rules.batch_norm_mismatch import find_batch_norm_mismatch
 from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes.records.loss_and_norm import NormalizationRecord
 from tests.diagnosis.custom import fit, look, said
 from tests.diagnosis.trainings import digits
 
@@ -55,6 +58,22 @@ def test_statistics_that_follow_are_well_at_any_learning_rate(make, rate: float)
 
 def test_an_average_over_all_steps_lags_behind_by_its_nature() -> None:
     assert find_batch_norm_mismatch(fit(dense(momentum=None), steps=110)) == []
+
+
+@pytest.mark.parametrize(
+    ("momentum", "named"),
+    [(lambda step: 1e-3, True), (lambda step: 1.0 / (step + 1), False), (lambda step: math.nan, False)],
+    ids=["slow", "an average", "unknown"],
+)
+def test_only_a_momentum_that_is_known_and_stays_says_when_they_follow(
+    momentum: Callable[[int], float], named: bool
+) -> None:
+    far = NormalizationRecord("2", samples=64, patterns=64, variance_ratio=math.exp(2.0), log_variance_gap=2.0)
+    history = [
+        Snapshot(step, normalizations=(dataclasses.replace(far, momentum=momentum(step)),))
+        for step in range(0, 500, 50)
+    ]
+    assert bool(find_batch_norm_mismatch(history)) is named
 
 
 def test_rare_features_are_off_in_every_batch() -> None:

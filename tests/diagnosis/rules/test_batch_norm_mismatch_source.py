@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -49,6 +51,20 @@ def test_all_sources_in_a_batch_and_sources_that_are_alike_are_none(strength: fl
     history = run(strength, mixed=mixed, size=size)
     for looks in range(1, len(history) + 1):
         assert not any(finding.rank for finding in find_batch_norm_mismatch(history[:looks]))
+
+
+def test_a_norm_that_runs_twice_a_step_has_a_mixture_by_design() -> None:
+    """As that of a discriminator, which is given real and made patterns one after the other."""
+    history = [
+        dataclasses.replace(
+            s,
+            normalizations=tuple(
+                dataclasses.replace(r, name=f"{r.name}{again}") for r in s.normalizations for again in ("", "_2")
+            ),
+        )
+        for s in run(12.0, mixed=False)
+    ]
+    assert not any(finding.rank for finding in find_batch_norm_mismatch(history))
 
 
 def test_running_statistics_that_had_no_time_to_follow_are_no_proof() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from lightning_tricks.diagnosis.rules.bias_shift import find_bias_shift
-from lightning_tricks.probes import ParameterRecord, Snapshot, WeightedRecord
+from lightning_tricks.probes import ActivationRecord, ParameterRecord, Snapshot, WeightedRecord
 
 STEPS = (0, 1, 2, 4, 8, 16, 32)
 
@@ -57,3 +59,22 @@ def test_the_mean_of_a_handful_of_patterns_is_no_mean(patterns: int, named: int)
 def test_a_signal_that_is_faint_from_the_start_is_another_problem(first: float, later: float, named: int) -> None:
     looks = [[layer("0", 1.0, 500.0, 1.0, std)] for std in (first, first, *[later] * 4)]
     assert len(find_bias_shift(history(*looks))) == named
+
+
+def test_weights_that_move_together_by_little_move_no_mean() -> None:
+    assert find_bias_shift(history(*[[layer("0", 0.98, 0.1, 0.9)]] * 6)) == []
+
+
+@pytest.mark.parametrize(
+    ("units", "first", "others"),
+    [("", "standardize_input", False), ("relu", "centre_input", True), ("tanh", "centre_input", False)],
+)
+def test_data_are_normalised_and_units_of_one_sign_exchanged(units: str, first: str, others: bool) -> None:
+    before = (ActivationRecord("act", units, order=1),) if units else ()
+    looks = []
+    for look in history(*[[layer("0", 0.98, 0.7, 0.9)]] * 6):
+        weighted = tuple(dataclasses.replace(w, order=2 + k, input_mean=3.0) for k, w in enumerate(look.weighted))
+        looks.append(dataclasses.replace(look, activations=before, weighted=weighted))
+    (found,) = find_bias_shift(looks)
+    actions = [remedy.action for remedy in found.remedies]
+    assert (actions[0], "swap_activation" in actions) == (first, others)

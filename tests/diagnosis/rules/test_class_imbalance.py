@@ -69,10 +69,11 @@ def weighted(*weights: float) -> Loss:
     ("loss", "y", "line"),
     [
         (F.cross_entropy, labels(0.9, 0.06, 0.04), "weight=torch.tensor(["),
+        (F.cross_entropy, labels(0.9, *[0.01] * 10), "y.bincount()"),
         (F.binary_cross_entropy_with_logits, binary(0.1), "pos_weight=torch.tensor("),
         (lambda out, y: F.binary_cross_entropy(out.sigmoid(), y), binary(0.1), "pos_weight=torch.tensor("),
     ],
-    ids=["classes", "logits", "probabilities"],
+    ids=["classes", "many classes", "logits", "probabilities"],
 )
 def test_the_frequent_class_for_every_input_is_named_with_the_weights(loss: Loss, y: Tensor, line: str) -> None:
     finding = only(find_class_imbalance(fit(loss, y, rate=0.03)))
@@ -80,6 +81,8 @@ def test_the_frequent_class_for_every_input_is_named_with_the_weights(loss: Loss
     assert line in finding.remedies[0].text
     assert finding.evidence["of them answered rightly"] == 0
     assert {each.action for each in finding.remedies} >= {"class_weights", "initialize_bias", "change_metric"}
+    bias = next(each.text for each in finding.remedies if each.action == "initialize_bias")
+    assert ("nn.init.constant_(model[2].bias, -2." in bias) is ("pos_weight" in line)
 
 
 def test_it_is_no_network_that_tells_the_rare_class() -> None:
@@ -182,8 +185,13 @@ def test_even_validation_at_a_guess_shows_that_only_the_shares_are_learned(rare:
 
 @pytest.mark.parametrize(
     ("losses", "counts"),
-    [([0.8, 0.7, 0.6, 0.5], (500, 500)), ([0.3, 0.25, 0.2, 0.2], (980, 20)), ([1.2, 1.5, 1.6, 1.7], ())],
-    ids=["better than a guess there", "of the same shares", "nothing known of the classes"],
+    [
+        ([0.8, 0.7, 0.6, 0.5], (500, 500)),
+        ([0.3, 0.25, 0.2, 0.2], (980, 20)),
+        ([1.2, 1.5, 1.6, 1.7], ()),
+        ([1.2, 1.5], (500, 500)),
+    ],
+    ids=["better than a guess there", "of the same shares", "nothing known of the classes", "two validations"],
 )
 def test_validation_that_shows_no_imbalance(rare: list[Snapshot], losses: list[float], counts: tuple[int, ...]) -> None:
     assert not [found for found in find_class_imbalance(validated(rare, losses, counts)) if found.rank]

@@ -109,6 +109,7 @@ def test_the_place_is_where_patterns_become_equal(name: str) -> None:
 def test_remedies_name_the_line() -> None:
     (found,) = find_collapsed_output(fit(rectified(), mse, data=numbers()))
     assert "relu behind the last layer" in found.remedies[0].text
+    assert "Every unit there is zero for every pattern" in found.explanation
     make, loss, _ = FAULTS["softmax over one unit"]
     (found,) = find_collapsed_output(fit(make(), loss, data=numbers()))
     assert "nn.Sigmoid() in place of nn.Softmax(dim=1)" in found.remedies[0].text

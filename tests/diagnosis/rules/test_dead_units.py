@@ -50,6 +50,18 @@ def test_units_that_are_active_on_other_patterns_each_time_are_not_dead() -> Non
     assert find_dead_units(history) == []
 
 
+def test_units_for_other_batches_are_not_dead() -> None:
+    """Of batches of three kinds each wakes a third of the units."""
+    x, y = digits()
+    network = nn.Sequential(nn.Linear(64, 60), nn.ReLU(), nn.Linear(60, 10))
+    nn.init.constant_(network[0].bias, -10.0)  # type: ignore[arg-type]
+    network[0].weight.data[:, :3] = 20.0 * torch.eye(3).repeat(20, 1)
+    batches = [(torch.cat([torch.eye(3)[k % 3].expand(64, 3), 0.1 * x[:64, 3:]], 1), y[:64]) for k in range(6)]
+    history = train(network, steps=6, optimizer=sgd(1e-6), every=1, batches=batches)
+    assert all(snapshot.activation("1").dead_share > 0.5 for snapshot in history)  # type: ignore[union-attr]
+    assert find_dead_units(history) == []
+
+
 @pytest.mark.parametrize(("dead", "found"), [(32, False), (33, True)])
 def test_half_is_not_over_half(dead: int, found: bool) -> None:
     network = held_down(dead)
@@ -82,3 +94,11 @@ def test_only_biases_that_hold_the_units_are_to_be_reset() -> None:
     (one,), (other,) = find_dead_units(by_input), find_dead_units(by_biases)
     assert "reset_bias" not in [remedy.action for remedy in one.remedies]
     assert other.remedies[0].text.startswith("set the biases to 0, nn.init.zeros_(model[2].bias)")
+
+
+def test_a_step_killed_only_what_was_alive() -> None:
+    alive, dead = (train(held_down(units), steps=5, optimizer=sgd(1e-6), every=1) for units in (0, 64))
+    later = [dataclasses.replace(snapshot, step=snapshot.step + 5) for snapshot in dead]
+    (at_start,), (by_a_step,) = find_dead_units(dead), find_dead_units([*alive, *later])
+    for found, lowers in ((at_start, False), (by_a_step, True)):
+        assert ("lower_learning_rate" in [remedy.action for remedy in found.remedies]) is lowers

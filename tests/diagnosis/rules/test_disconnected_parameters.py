@@ -120,7 +120,9 @@ def test_a_layer_that_no_optimiser_holds(forgotten: int) -> None:
     network = deep(nn.ReLU, 3)
     held = [layer for index, layer in enumerate(network) if index != forgotten]
     history = fit(network, optimizer=adam(*held), steps=10)
-    assert said(find_disconnected_parameters(history)) == [("warning", str(forgotten))]
+    (found,) = find_disconnected_parameters(history)
+    assert (found.severity, found.layer) == ("warning", str(forgotten))
+    assert "share of the layers 0.25, threshold 0.5" in found.why()
     assert said(find_disconnected_parameters(history[:1])) == [("warning", str(forgotten))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -62,3 +63,13 @@ def test_the_head_behind_a_weight_of_zero_is_named() -> None:
 ], ids=["a weight", "a weight that comes later", "too early to tell", "a loss of 0"])  # fmt: skip
 def test_losses_that_are_not_lost(history: Callable[[], list[Snapshot]]) -> None:
     assert find_disconnected_parameters(history()) == []
+
+
+@pytest.mark.parametrize("changed", [{"activation": "two.1"}, {"input_resolution": 1e-3}], ids=["flat", "half"])
+def test_a_signal_that_something_else_takes_away_says_nothing_of_the_weight(changed: dict[str, object]) -> None:
+    """An activation on its flat side, and numbers that become 0 in half precision."""
+    history = [
+        dataclasses.replace(s, losses=tuple(dataclasses.replace(r, **changed) for r in s.losses))  # type: ignore[arg-type]
+        for s in trained(lambda step: 0.0)
+    ]
+    assert find_disconnected_parameters(history) == []

@@ -272,6 +272,8 @@ def made_up(ratios: Sequence[float], losses: Sequence[float], steps: Sequence[in
 def test_a_leap_is_information_until_it_has_held() -> None:
     looks = made_up([0.5, 0.3, 0.2, 0.1], [2.0, 12.0, 12.0, 12.0])
     assert [find_learning_rate_too_high(looks[:n])[0].severity for n in (2, 4)] == ["info", "warning"]
+    far = made_up([0.5, 0.3, 0.2, 0.1], [2.0, 250.0, 250.0, 250.0])
+    assert find_learning_rate_too_high(far)[0].severity == "critical"
     back = made_up([0.5, 0.3, 0.2, 0.1, 0.1], [2.0, 12.0, 1.9, 1.5, 1.0])
     assert find_learning_rate_too_high(back) == []
 

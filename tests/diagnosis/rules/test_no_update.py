@@ -86,7 +86,9 @@ def test_a_schedule_at_zero() -> None:
     assert said(find_no_update(history)) == CRITICAL
     assert action(history) == "mend_schedule"
     assert find_no_update(history)[0].evidence["learning rate before"] == 0.01
-    assert said(find_no_update(scheduled(lambda optimizer: LambdaLR(optimizer, lambda step: 0.0)))) == CRITICAL
+    never = find_no_update(scheduled(lambda optimizer: LambdaLR(optimizer, lambda step: 0.0)))
+    assert said(never) == CRITICAL
+    assert "let the schedule leave 0" in never[0].remedies[0].text
 
 
 def test_a_schedule_that_has_not_begun_in_a_few_steps() -> None:
@@ -237,6 +239,19 @@ def test_fresh_layers_that_are_frozen(make: Callable[[], nn.Module], rate: float
     history = frozen_but_the_last(make(), rate, 1101)
     assert said(find_no_update(history)) == [("warning", layer)]
     assert said(find_no_update(history[:-2])) == []
+
+
+def test_a_frozen_network_whose_input_is_trained() -> None:
+    """As where an image is fitted to what a network says of it."""
+    network, image = deep(nn.ReLU, 2).requires_grad_(False), nn.Parameter(torch.randn(64))
+    optimizer = torch.optim.Adam([image])
+
+    def take_step(x: Tensor, y: Tensor, step: int) -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(network(x + image), y).backward()
+        optimizer.step()
+
+    assert find_no_update(look(network, take_step, [optimizer], steps=10)) == []
 
 
 def test_random_features_and_pretrained_ones() -> None:

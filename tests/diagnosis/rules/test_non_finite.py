@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_tricks.diagnosis import Finding
 from lightning_tricks.diagnosis.rules.non_finite import find_non_finite
+from lightning_tricks.probes import ParameterRecord, Snapshot
 
 from ..trainings import deep, digits, sgd, train
 
@@ -42,9 +43,10 @@ def test_a_gradient_that_is_the_first_is_to_be_looked_for_behind_the_layer() -> 
     [
         (lambda: nn.Sequential(Calls(lambda x: x / 0.0 * 0.0), deep(nn.ReLU, 2)), "1.0", "in the data"),
         (lambda: nn.Sequential(nn.Linear(64, 64), Calls(torch.log), nn.Linear(64, 10)), "2", "before and 2"),
+        (lambda: nn.Sequential(nn.Linear(64, 64), Calls(torch.log), nn.ReLU(), nn.Linear(64, 10)), "2", "before and 2"),
         (lambda: nn.Sequential(deep(nn.ReLU, 2), Calls(lambda x: x + (x.detach() * 0 - 1).log())), None, "the loss"),
     ],
-    ids=["data", "between", "loss"],
+    ids=["data", "between", "before an activation", "loss"],
 )
 def test_the_remedy_names_the_place(network: Callable[[], nn.Module], layer: str | None, words: str) -> None:
     finding = named(network())
@@ -59,3 +61,10 @@ def test_a_rate_that_threw_the_weights_far_is_lowered_first() -> None:
     history = train(deep(nn.ReLU, 5), steps=60, optimizer=sgd(1e5), every=1, batches=[(x[:64], y[:64])])
     (finding,) = find_non_finite(history)
     assert [remedy.action for remedy in finding.remedies[:2]] == ["lower_learning_rate", "clip_gradients"]
+
+
+@pytest.mark.parametrize(("scale", "looks", "found"), [(1.0, 1, True), (2.0**16, 2, False), (2.0**16, 3, True)])
+def test_a_loss_scaler_may_overflow_while_it_looks_for_its_scale(scale: float, looks: int, found: bool) -> None:
+    overflow = ParameterRecord("0.weight", layer="0", nonfinite_gradient=True)
+    history = [Snapshot(step, 2.3, loss_scale=scale, parameters=(overflow,)) for step in range(looks)]
+    assert bool(list(find_non_finite(history))) is found

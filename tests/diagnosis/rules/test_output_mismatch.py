@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_tricks.diagnosis import find
 from lightning_tricks.diagnosis.history.loss_calls import loss_calls
 from lightning_tricks.diagnosis.rules.output_mismatch import find_output_mismatch
-from lightning_tricks.probes import Snapshot
+from lightning_tricks.probes import LossRecord, Snapshot
 from tests.diagnosis.custom import Loss, fit, said
 from tests.diagnosis.trainings import deep, digits
 
@@ -289,3 +289,18 @@ def test_histories_without_losses_are_none_of_its_business() -> None:
     values = fit(net(nn.Softmax(1)), steps=3)[0].to_dict()
     del values["losses"]
     assert find_output_mismatch([Snapshot.from_dict(values)]) == []
+
+
+@pytest.mark.parametrize(("low", "high", "named"), [(-2.0, 3.0, False), (0.0, 0.4, True)])
+def test_outputs_whose_mean_is_that_of_probabilities_by_chance(low: float, high: float, named: bool) -> None:
+    """Where every output has a target of its own, the sum of a pattern's outputs is not counted."""
+    record = LossRecord(
+        *("loss", "binary_cross_entropy_with_logits"),
+        patterns=64,
+        outputs=10,
+        input_mean=0.1,
+        input_std=0.3,
+        input_min=low,
+        input_max=high,
+    )
+    assert bool(find_output_mismatch([Snapshot(step, losses=(record,)) for step in range(3)])) is named

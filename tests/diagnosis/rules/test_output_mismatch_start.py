@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_tricks.diagnosis import find
 from lightning_tricks.diagnosis.rules.output_mismatch import find_output_mismatch
-from tests.diagnosis.custom import fit
+from tests.diagnosis.custom import Loss, fit, said
 from tests.diagnosis.trainings import deep
 
 
@@ -61,12 +63,40 @@ def test_a_start_by_a_factor_behind_the_last_layer_is_not_blamed_on_its_weights(
     assert find_output_mismatch(fit(Cosine(20.0, 8), steps=1)) == []
 
 
-def test_a_loud_last_layer_stays_named_however_low_the_loss() -> None:
+def loud(layer: int = -1, factor: float = 100.0) -> nn.Sequential:
     network = deep(nn.ReLU, 2)
     with torch.no_grad():
-        network[-1].weight.mul_(100.0)  # type: ignore[operator,union-attr]
-    history = fit(network, steps=400)
+        network[layer].weight.mul_(factor)  # type: ignore[operator,union-attr]
+    return network
+
+
+def test_a_loud_last_layer_stays_named_however_low_the_loss() -> None:
+    history = fit(loud(), steps=400)
     assert history[-1].loss < 1.0
     (found,) = find_output_mismatch(history)
     assert found.severity == "warning"
     assert [remedy.layer for remedy in found.remedies] == ["4"]
+
+
+def yes_or_no(output: Tensor, y: Tensor) -> Tensor:
+    return F.binary_cross_entropy(output.sigmoid(), F.one_hot(y, 10).float())
+
+
+def squares(output: Tensor, y: Tensor) -> Tensor:
+    return F.mse_loss(output, F.one_hot(y, 10).float())
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, yes_or_no, squares])
+def test_a_loud_start_is_named_whatever_the_loss_measures(loss: Loss) -> None:
+    assert said(find_output_mismatch(fit(loud(), loss, steps=3))) == [("critical", "4")]
+
+
+def test_a_few_patterns_and_a_later_look_tell_nothing_of_a_start() -> None:
+    assert find_output_mismatch(fit(loud(), steps=3, batch=4)) == []
+    late = [dataclasses.replace(s, step=s.step + 5) for s in fit(loud(), steps=3)]
+    assert find_output_mismatch(late) == []
+
+
+def test_outputs_that_are_loud_by_what_comes_in_are_forgiven_when_the_loss_has_come_down() -> None:
+    history = fit(loud(2, 200.0), steps=120)
+    assert [find_output_mismatch(part)[0].severity for part in (history[:3], history)] == ["critical", "info"]

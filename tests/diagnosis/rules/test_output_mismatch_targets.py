@@ -28,6 +28,7 @@ def test_outputs_that_no_target_names_need_many_targets() -> None:
     (found,) = find_output_mismatch(history)
     assert (found.severity, found.layer) == ("warning", "4")
     assert found.evidence["largest class in a target"] == 9
+    assert "the right number of outputs: 10" in found.remedies[0].text
     assert said(find_output_mismatch(history[:5])) == []
 
 
@@ -101,6 +102,11 @@ def test_both_losses_of_a_discriminator_have_constant_targets() -> None:
     history = look(model, take_step, optimizers)
     assert len(history[-1].losses) == 3
     assert find_output_mismatch(history) == []
+
+
+def test_numbers_of_classes_are_none_that_an_activation_is_to_give() -> None:
+    pooled = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 10, 3), nn.Tanh(), nn.AvgPool2d(6), nn.Flatten())
+    assert find_output_mismatch(fit(pooled)) == []
 
 
 def test_constant_targets_are_judged_too() -> None:

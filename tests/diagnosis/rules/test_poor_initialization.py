@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lightning_tricks.diagnosis import Trait, find
 from lightning_tricks.diagnosis.rules.poor_initialization import find_poor_initialization
+from lightning_tricks.probes import Snapshot
 
-from ..trainings import adam, deep, digits, sgd, train
+from ..trainings import adam, deep, digits, lecun, sgd, train
 
 
 class TwoStages(nn.Module):
@@ -46,6 +49,15 @@ def test_an_input_that_hardly_varies_is_not_the_weights_fault(scale: float) -> N
     torch.manual_seed(0)
     batches = [(x[:1] + scale * x[i : i + 64], y[i : i + 64]) for i in range(0, 640, 64)]
     assert find_poor_initialization(train(deep(nn.ReLU, 3), batches=batches)) == []
+
+
+def test_what_is_faint_behind_dead_units_is_not_the_weights_fault() -> None:
+    torch.manual_seed(0)
+    network = deep(nn.ReLU, 4)
+    nn.init.constant_(network[2].bias[:56], -20.0)  # type: ignore[index]
+    history = train(network, steps=17, optimizer=sgd(1e-4))
+    assert history[0].activation("5").std < 0.03  # type: ignore[union-attr]
+    assert find_poor_initialization(history) == []
 
 
 def small(depth: int) -> nn.Sequential:
@@ -87,3 +99,31 @@ def test_a_number_says_at_which_layer_it_is_where_that_is_not_the_first_faulty_o
     assert layer != finding.layer
     (after,) = (each for each in history[0].activations if each.name == str(int(layer) + 1))
     assert after.std / history[0].weighted[0].input_std == pytest.approx(shown.value, rel=0.01)
+
+
+def started(factor: float, *layers: int, activation: type[nn.Module] = nn.Tanh, steps: int = 17) -> list[Snapshot]:
+    torch.manual_seed(0)
+    network = lecun(deep(activation, 4))
+    with torch.no_grad():
+        for layer in layers:
+            network[layer].weight.mul_(factor)  # type: ignore[operator,union-attr]
+    return train(network, steps=steps, optimizer=sgd(1e-4))
+
+
+@pytest.mark.parametrize(
+    ("factor", "layers", "layer", "sudden"),
+    [(60.0, (0,), "0", True), (4.0, (0, 2, 4, 6), "0", False), (1e-3, (2,), "2", True)],
+    ids=["loud at once", "growing", "faint"],
+)
+def test_the_layer_at_which_it_begins(factor: float, layers: tuple[int, ...], layer: str, sudden: bool) -> None:
+    history = started(factor, *layers, activation=nn.ReLU if not sudden else nn.Tanh)
+    (found,) = find_poor_initialization(history)
+    assert (found.layer, Trait.AT_ONE_LAYER in found.traits) == (layer, sudden)
+
+
+def test_a_jump_is_no_start_that_mends_and_stays_named_when_it_has() -> None:
+    sick, well = started(60.0, 0), train(lecun(deep(nn.Tanh, 4)), steps=80)
+    assert [find_poor_initialization(sick[:looks])[0].severity for looks in (2, 3)] == ["info", "warning"]
+    mended = [*sick, *(dataclasses.replace(s, step=s.step + 17) for s in well)]
+    assert find_poor_initialization(mended)[0].severity == "warning"
+    assert find_poor_initialization([*sick[:4], *mended[len(sick) :]])[0].severity == "info"  # over at once

@@ -53,10 +53,10 @@ def test_both_have_to_be_so() -> None:
 REMEDIES = {
     "attn_mask=": ATTENTION,
     "tgt_mask=": dataclasses.replace(ATTENTION, inside="nn.TransformerDecoderLayer"),
-    "is_causal=True": Place("attend", "scaled_dot_product_attention", "attention"),
+    "F.scaled_dot_product_attention(..., is_causal=True)": Place("attend", "scaled_dot_product_attention", "attention"),
     "nn.GRU(bidirectional=False)": Place("gru", "gru", "recurrence", "nn.GRU"),
     "pad on the left only": Place("conv", "conv1d", "convolution", "nn.Conv1d"),
-    "a causal mask": Place("matmul", "matmul"),
+    "let no position see later ones": Place("matmul", "matmul"),
 }
 
 

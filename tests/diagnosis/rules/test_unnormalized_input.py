@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 import lightning_tricks as lt
 from lightning_tricks.diagnosis import find
+from lightning_tricks.diagnosis.rules.unnormalized_input import find_unnormalized_input
 
 from ..trainings import deep, digits, train
 
@@ -38,3 +39,12 @@ def test_one_pattern_at_a_time_is_none() -> None:
     x, y = digits()
     history = train(deep(nn.ReLU, 2), steps=20, every=1, batches=[(x[i : i + 1], y[i : i + 1]) for i in range(20)])
     assert [finding for finding in find(history) if finding.problem == "unnormalized_input"] == []
+
+
+def test_an_input_that_is_far_too_small_is_named() -> None:
+    x, y = digits()
+    history = train(
+        deep(nn.ReLU, 2), steps=20, batches=[(0.01 * x[i : i + 64], y[i : i + 64]) for i in range(0, 640, 64)]
+    )
+    (finding,) = find_unnormalized_input(history)
+    assert (finding.severity, finding.evidence["root mean square"] < 0.02) == ("warning", True)

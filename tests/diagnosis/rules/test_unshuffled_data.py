@@ -43,6 +43,12 @@ def test_data_sorted_by_class_are_named(size: int) -> None:
     assert not any("std" in name for name in found.evidence)  # of class numbers it says nothing
 
 
+def test_an_old_record_tells_the_classes_all_the_same() -> None:
+    history = run(by_class())
+    old = [replace(s, losses=tuple(replace(record, wanted=()) for record in s.losses)) for s in history]
+    assert find_unshuffled_data(old) == find_unshuffled_data(history) != []
+
+
 def test_a_network_that_learns_all_the_same_makes_it_information() -> None:
     (found,) = find_unshuffled_data(run(by_class(), 100))
     assert found.severity == "info"
