@@ -242,16 +242,9 @@ def test_fresh_layers_that_are_frozen(make: Callable[[], nn.Module], rate: float
 
 
 def test_a_frozen_network_whose_input_is_trained() -> None:
-    """As where an image is fitted to what a network says of it."""
     network, image = deep(nn.ReLU, 2).requires_grad_(False), nn.Parameter(torch.randn(64))
-    optimizer = torch.optim.Adam([image])
-
-    def take_step(x: Tensor, y: Tensor, step: int) -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(network(x + image), y).backward()
-        optimizer.step()
-
-    assert find_no_update(look(network, take_step, [optimizer], steps=10)) == []
+    network.register_forward_pre_hook(lambda _, given: (given[0] + image,))
+    assert find_no_update(fit(network, optimizer=torch.optim.Adam([image]), steps=10)) == []
 
 
 def test_random_features_and_pretrained_ones() -> None:

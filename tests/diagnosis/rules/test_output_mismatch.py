@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -291,16 +292,8 @@ def test_histories_without_losses_are_none_of_its_business() -> None:
     assert find_output_mismatch([Snapshot.from_dict(values)]) == []
 
 
-@pytest.mark.parametrize(("low", "high", "named"), [(-2.0, 3.0, False), (0.0, 0.4, True)])
-def test_outputs_whose_mean_is_that_of_probabilities_by_chance(low: float, high: float, named: bool) -> None:
-    """Where every output has a target of its own, the sum of a pattern's outputs is not counted."""
-    record = LossRecord(
-        *("loss", "binary_cross_entropy_with_logits"),
-        patterns=64,
-        outputs=10,
-        input_mean=0.1,
-        input_std=0.3,
-        input_min=low,
-        input_max=high,
-    )
-    assert bool(find_output_mismatch([Snapshot(step, losses=(record,)) for step in range(3)])) is named
+@pytest.mark.parametrize(("low", "named"), [(-2.0, False), (0.0, True)])
+def test_outputs_whose_mean_is_that_of_probabilities_by_chance(low: float, named: bool) -> None:
+    record = LossRecord("loss", "binary_cross_entropy_with_logits", patterns=64, outputs=10, input_mean=0.1)
+    record = dataclasses.replace(record, input_min=low, input_max=0.4)
+    assert bool(find_output_mismatch([Snapshot(losses=(record,))])) is named
