@@ -50,7 +50,7 @@ def test_a_verdict_moves_by_what_it_hangs_on_alone(variants: dict[str, Variant],
 
 
 def test_a_branch_is_left_out_for_as_long_as_asked(variants: dict[str, Variant], shifting: list[Snapshot]) -> None:
-    (left_out,) = (v for name, v in variants.items() if "if layer.mean_energy >= LIMITS.one_sided never" in name)
+    (left_out,) = (v for name, v in variants.items() if "if layer.mean_energy >= LIMITS.alike and " in name)
     settled = history(*[[layer("0", 1.0, 0.3, 0.1)]] * 6)
     assert Judge([settled]).moved(left_out) == ["first", "alarms"]
     assert Judge([settled]).plain[0] == "bias_shift"
