@@ -177,3 +177,30 @@ def test_a_doctor_goes_on_without_a_rule_that_fails():
     doctor.on_snapshot(lt.Snapshot(1, loss=1.0))
     assert doctor.rules == ()
     assert doctor.state_key == key != lt.TrainingDoctor().state_key
+
+
+@pytest.mark.parametrize(
+    ("severity", "step", "read", "kept"), [("warning", 3, 1, "0"), ("info", 3, 2, "1"), ("warning", 4, 2, "1")]
+)
+def test_where_only_the_first_counts_a_rule_stops_at_one_that_nothing_can_come_before(
+    severity: Any, step: int, read: int, kept: str
+) -> None:
+    """One that is sure and began with the first look; of others a later one may be surer, or older."""
+    made: list[str] = []
+
+    @lt.rule("of_many", "end", first_only=True)
+    def find_of_many(history: Sequence[lt.Snapshot]) -> Iterator[lt.Finding]:
+        for layer, how, since in (("0", severity, step), ("1", "warning", 3)):
+            made.append(layer)
+            yield lt.Finding("of_many", layer, how, since)
+
+    (found,) = find_of_many([lt.Snapshot(3), lt.Snapshot(4)])
+    assert (len(made), found.layer) == (read, kept)
+
+
+def test_of_a_rule_that_keeps_all_all_are_asked() -> None:
+    @lt.rule("of_many", "end")
+    def find_of_many(history: Sequence[lt.Snapshot]) -> Iterator[lt.Finding]:
+        yield from (lt.Finding("of_many", layer, "warning", 3) for layer in "01")
+
+    assert [found.layer for found in find_of_many([lt.Snapshot(3)])] == ["0", "1"]

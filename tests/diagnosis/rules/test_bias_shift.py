@@ -78,3 +78,11 @@ def test_data_are_normalised_and_units_of_one_sign_exchanged(units: str, first: 
     (found,) = find_bias_shift(looks)
     actions = [remedy.action for remedy in found.remedies]
     assert (actions[0], "swap_activation" in actions) == (first, others)
+
+
+@pytest.mark.parametrize(("before", "named"), [(0.98, ["0"]), (0.02, [])])
+def test_what_begins_at_a_faint_layer_hides_none_before_it(before: float, named: list[str]) -> None:
+    faint = [layer("0", 0.02), layer("1", 1.0, 500.0, 1.0, 0.01)]
+    later = [layer("0", before, 6.0, 0.95), layer("1", 1.0, 500.0, 1.0, 0.01)]
+    found = find_bias_shift(history(faint, *[later] * 6))
+    assert [each.layer for each in found] == named
