@@ -120,10 +120,15 @@ class Placement:
         return self.dimension == dimension
 
 
+class Part(torch.Tensor):
+    """Of a kind of its own, as the parts of FSDP2 are."""
+
+
 def test_parts_are_rows_or_they_are_not():
-    part = torch.ones(2, 3)
+    whole, part = torch.ones(2, 3), torch.ones(2, 3).as_subclass(Part)
+    assert not is_sharded(whole)
+    assert local(whole) is whole
     assert not is_sharded(part)
-    assert local(part) is part
     part.to_local = lambda: torch.zeros(1, 3)
     assert is_sharded(part)
     assert local(part).shape == (1, 3)
@@ -136,6 +141,7 @@ def test_parts_are_rows_or_they_are_not():
 
 def test_a_running_module_tells_the_name_of_what_it_was_lent():
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    net[0].weight = nn.Parameter(torch.zeros(2, 2).as_subclass(Part))
     net[0].weight.to_local = lambda: net[0].weight
     gathered = Gathered(net)
     net[0].weight = nn.Parameter(torch.ones(2, 2))
