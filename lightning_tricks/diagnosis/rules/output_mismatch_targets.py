@@ -100,7 +100,7 @@ def out_of_reach(calls: LossCalls) -> Finding | None:
     }
     explanation = (
         f"The targets go from {pooled.target_min:.3g} to {pooled.target_max:.3g}, but {function} can only give values "
-        f"from {low:g} to {high:g}. Those outside are never met, and an output at its bound gets no gradient."
+        f"{_range(low, high)}. Those outside are never met, and an output at its bound gets no gradient."
     )
     found, todo = calls.all(), (no_activation(function), SCALE_TARGETS)
     severity = found.severity(critical=not low <= pooled.target_mean <= high)
@@ -242,3 +242,9 @@ def _head(calls: LossCalls) -> str | None:
 def _independent(record: LossRecord) -> int:
     """Patterns that tell something new: the pixels of one image name the same few classes."""
     return record.input_shape[0] if len(record.input_shape) > 2 else record.patterns
+
+
+def _range(low: float, high: float) -> str:
+    if math.isinf(high):
+        return f"above {low:g}"
+    return f"below {high:g}" if math.isinf(low) else f"from {low:g} to {high:g}"

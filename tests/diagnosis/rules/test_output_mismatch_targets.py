@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_tricks.diagnosis import find
+from lightning_tricks.diagnosis.rules import output_mismatch_targets
 from lightning_tricks.diagnosis.rules.output_mismatch import find_output_mismatch
 from tests.diagnosis.custom import fit, look, said
 from tests.diagnosis.trainings import deep, digits
@@ -120,3 +123,10 @@ def test_constant_targets_are_judged_too() -> None:
     assert find_output_mismatch(fit(loud, mse, steps=3, data=(x, zeros))) == []
     (found,) = find_output_mismatch(fit(nn.Sequential(deep(nn.ReLU, 1), nn.Sigmoid()), mse, data=(x, threes)))
     assert (found.layer, found.severity) == ("1", "critical")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"), [(0.0, math.inf, "above 0"), (-math.inf, 0.0, "below 0"), (-1.0, 1.0, "from -1 to 1")]
+)
+def test_what_an_activation_can_give_is_said_without_infinities(low: float, high: float, words: str) -> None:
+    assert output_mismatch_targets._range(low, high) == words
